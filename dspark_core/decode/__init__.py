@@ -1,0 +1,1 @@
+"""Logits in, rounds out: acceptance, schedules and the decode loops."""

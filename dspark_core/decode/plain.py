@@ -1,0 +1,80 @@
+"""Plain decoding: one token a step, the next step already on the device while this one is read."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import mlx.core as mx
+
+from ..models.target import Target
+from .request import check, picker, prefill, require_finite
+from .rounds import Prefill, Round, Settings, Spent, Start
+from .sampling import Uniforms
+
+
+def plain(
+    target: Target,
+    prompt: list[int],
+    settings: Settings,
+    *,
+    uniforms: Uniforms | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+    profile: bool = False,
+) -> Iterator[Prefill | Start | Round]:
+    """Decode with the target alone. Every round proposes nothing and commits the target's token.
+
+    `uniforms` takes the place of `settings.seed`; `clock` returns seconds of own time; `profile` ends the
+    pipelining and fills `Round.spent`. Raises DecodeError.
+    """
+    request = check(target, prompt, settings)
+    pick = picker(settings, uniforms)
+    began = clock()
+    cache = target.new_cache()
+    logits = yield from prefill(request, cache)
+    token, _ = pick(logits)
+    token_id = token.item()
+    _, finish = request.cut([token_id], 0)
+    position = len(request.prompt)
+    yield Start(token_id, position, clock() - began, finish)
+    if finish:
+        return
+
+    def step(token):
+        hidden, _ = target.forward(token, cache)
+        logits = target.head(hidden)
+        following, _ = pick(logits)
+        peak = logits.max(axis=-1)
+        mx.async_eval(following, peak)
+        return following, peak
+
+    began = clock()
+    ahead = None if profile else step(token)
+    index = 0
+    while not finish:
+        stamp = clock()
+        following, peak = ahead or step(token)
+        # The limit is known ahead, a stop token is not: at a stop one step has run in vain.
+        more = request.limit - index > 2
+        ahead = step(following) if more and not profile else None
+        mx.eval(following, peak)
+        verified = clock()
+        require_finite(peak, position + index)
+        next_id = following.item()
+        committed, finish = request.cut([next_id], index + 1)
+        now = clock()
+        spent = Spent(0.0, verified - stamp, now - verified) if profile else None
+        yield Round(
+            index,
+            position + index,
+            token_id,
+            (),
+            0,
+            0,
+            next_id,
+            True,
+            tuple(committed),
+            now - began,
+            finish,
+            spent=spent,
+        )
+        token, token_id = following, next_id
+        index += 1

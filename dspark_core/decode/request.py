@@ -1,0 +1,82 @@
+"""What every loop does before its first round and at the end of each: limits, prefill, cutting at a stop."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from ..models.target import Cache, Target
+from .rounds import DecodeError, Prefill, Settings
+from .sampling import Greedy, Sampled, Uniforms
+
+PREFILL_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt with its limits, checked. `limit` counts output tokens, the prefill token included."""
+
+    target: Target
+    prompt: tuple[int, ...]
+    stop_ids: frozenset[int]
+    limit: int
+    limit_reason: str  # "length", or "context" if the model's context ends first
+
+    def cut(self, tokens: list[int], produced: int) -> tuple[list[int], str | None]:
+        """The part of newly committed `tokens` that belongs to the output, after `produced` earlier ones, and
+        why the decode ends here (None if it does not)."""
+        stop = next((i for i, t in enumerate(tokens) if t in self.stop_ids), None)
+        room = self.limit - produced
+        if stop is not None and stop < room:
+            return tokens[: stop + 1], "stop"
+        return (tokens[:room], self.limit_reason) if len(tokens) >= room else (tokens, None)
+
+
+def check(target: Target, prompt: list[int], settings: Settings) -> Request:
+    """Raises DecodeError if the prompt is empty, has foreign ids, or leaves no room in the context."""
+    if not prompt:
+        raise DecodeError("The prompt is empty.")
+    if not all(0 <= t < target.vocab_size for t in prompt):
+        raise DecodeError(f"The prompt has token ids outside the vocabulary of {target.vocab_size}.")
+    room = target.context_length - len(prompt)
+    if room < 1:
+        raise DecodeError(
+            f"The prompt has {len(prompt):,} tokens; the context of {target.name} holds {target.context_length:,}."
+        )
+    stop_ids = target.stop_ids if settings.stop_ids is None else settings.stop_ids
+    limit = min(settings.max_tokens, room)
+    return Request(target, tuple(prompt), stop_ids, limit, "length" if limit == settings.max_tokens else "context")
+
+
+def picker(settings: Settings, uniforms: Uniforms | None) -> Greedy | Sampled:
+    """How tokens come from logits under these settings."""
+    return Greedy() if settings.greedy else Sampled(settings, uniforms or Uniforms(settings.seed))
+
+
+def prefill(
+    request: Request,
+    cache: Cache,
+    taps: tuple[int, ...] = (),
+    extend: Callable[[mx.array], list] = lambda _: [],
+) -> Iterator[Prefill]:
+    """Run the prompt through the target in chunks; `extend(taps [n, m*d])` takes the tapped states of each and
+    returns arrays to evaluate with it. Yields Prefill; returns the logits [1, V] of the last position."""
+    ids, total = mx.array(request.prompt, dtype=mx.int32), len(request.prompt)
+    yield Prefill(0, total)
+    for start in range(0, total, PREFILL_CHUNK):
+        chunk = ids[start : start + PREFILL_CHUNK]
+        hidden, features = request.target.forward(chunk, cache, taps)
+        more = extend(features) if taps else []
+        mx.eval(hidden[-1:], [c.state for c in cache], more)
+        yield Prefill(start + chunk.size, total)
+    logits = request.target.head(hidden[-1:])
+    require_finite(logits.max(axis=-1), total - 1)
+    return logits
+
+
+def require_finite(peaks: mx.array, position: int) -> None:
+    """`peaks` [n] are the largest logits of n rows from absolute `position` on: NaN and infinity show there.
+    Raises DecodeError naming the first bad position."""
+    for i, bad in enumerate((~mx.isfinite(peaks)).tolist()):
+        if bad:
+            raise DecodeError(f"The target's logits are not finite at position {position + i}: decoding stops here.")

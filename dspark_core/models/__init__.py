@@ -1,0 +1,1 @@
+"""Weights in, logits out: targets, drafters and the caches they decode with."""

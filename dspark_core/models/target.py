@@ -1,0 +1,220 @@
+"""The target: a model that mlx-lm loads, with tapped hidden states and a cache that rolls back.
+
+mlx-lm's models return logits only. The walks below call the same layer modules in the same order and
+yield the hidden state after each one; at load their logits are compared with the model's own.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import mlx.core as mx
+from mlx_lm.models.base import create_attention_mask
+from mlx_lm.models.cache import KVCache
+from mlx_lm.utils import load_model
+
+from .cache import WindowCache
+from .errors import ModelError
+from .precision import check_precision, convert
+from .safetensors import read_config, read_headers
+from .text import Text
+
+Cache = list[KVCache | WindowCache]
+Progress = Callable[[str], None]
+
+
+def _walk_llama(body, ids: mx.array, cache: Cache) -> Iterator[mx.array]:
+    """Hidden states [1, T, d] of a Llama: embedding output, then after each layer."""
+    h = body.embed_tokens(ids)
+    yield h
+    full = create_attention_mask(h, cache[body.fa_idx])
+    if body.swa_idx is not None:
+        sliding = create_attention_mask(h, cache[body.swa_idx], window_size=body.sliding_window)
+    for layer, c in zip(body.layers, cache, strict=True):
+        h = layer(h, sliding if layer.use_sliding else full, cache=c)
+        yield h
+
+
+def _walk_qwen3(body, ids: mx.array, cache: Cache) -> Iterator[mx.array]:
+    """Hidden states [1, T, d] of a Qwen3: embedding output, then after each layer."""
+    h = body.embed_tokens(ids)
+    yield h
+    mask = create_attention_mask(h, cache[0])
+    for layer, c in zip(body.layers, cache, strict=True):
+        h = layer(h, mask, c)
+        yield h
+
+
+def _walk_gemma4(body, ids: mx.array, cache: Cache) -> Iterator[mx.array]:
+    """Hidden states [1, T, d] of a Gemma-4 text model: scaled embedding, then after each layer."""
+    h = body.embed_tokens(ids) * body.embed_scale
+    yield h
+    masks = {}
+    for layer, c in zip(body.layers, cache, strict=True):
+        if layer.layer_type not in masks:
+            window = body.window_size if layer.layer_type == "sliding_attention" else None
+            masks[layer.layer_type] = create_attention_mask(h, c, window_size=window)
+        h, _, _ = layer(h, masks[layer.layer_type], c)
+        yield h
+
+
+WALKS = {"llama": _walk_llama, "qwen3": _walk_qwen3, "gemma4_text": _walk_gemma4}
+
+
+class Target:
+    """One loaded target model. Shapes: T positions, V vocabulary, d hidden size, m taps."""
+
+    def __init__(self, model, config: dict, text: Text | None, name: str, precision: str):
+        self.model = model
+        self.name = name
+        self.precision = precision
+        self.text = text
+        self._lm = getattr(model, "language_model", model)  # Gemma-4 wraps its text model
+        self._body = self._lm.model
+        args = self._lm.args
+        self.family = self._lm.model_type
+        self._walk = WALKS[self.family]
+        self.num_layers = len(self._body.layers)
+        self.hidden_size = args.hidden_size
+        self.vocab_size = args.vocab_size
+        self.context_length = getattr(args, "max_position_embeddings", None) or 2048
+        self.softcap = getattr(args, "final_logit_softcapping", None)
+        self.embed_scale = getattr(self._body, "embed_scale", 1.0)
+        eos = config.get("eos_token_id")
+        eos = [eos] if isinstance(eos, int) else (eos or [])
+        self.stop_ids = text.stop_ids if text else frozenset(eos)
+        self.dtype = self._body.norm.weight.dtype
+
+    def new_cache(self) -> Cache:
+        """An empty cache: one entry a layer, every entry able to drop its newest positions."""
+        return (
+            [_rolling(c) for c in self._lm.make_cache()]
+            if hasattr(self._lm, "make_cache")
+            else [KVCache() for _ in range(self.num_layers)]
+        )
+
+    def forward(self, ids: mx.array, cache: Cache, taps: tuple[int, ...] = ()) -> tuple[mx.array, mx.array | None]:
+        """Run ids [T] after what `cache` holds.
+
+        Returns the final hidden states [T, d] (after the last norm, ready for `head`) and the tapped
+        ones [T, m*d], concatenated in the order of `taps`: a layer index stands for that layer's output,
+        -1 for the embedding output; None without taps.
+        """
+        tapped = {}
+        for i, h in enumerate(self._walk(self._body, ids[None], cache), start=-1):
+            if i in taps:
+                tapped[i] = h
+        features = mx.concatenate([tapped[i] for i in taps], axis=-1)[0] if taps else None
+        return self._body.norm(h)[0], features
+
+    def embed(self, ids: mx.array) -> mx.array:
+        """Input embeddings [..., d] of ids, scaled where the model scales them (Gemma)."""
+        h = self._body.embed_tokens(ids)
+        return h if self.embed_scale == 1.0 else h * self.embed_scale
+
+    def head(self, hidden: mx.array) -> mx.array:
+        """Logits [..., V] of hidden states [..., d], with the model's softcap if it has one."""
+        z = self.raw_head(hidden)
+        return z if self.softcap is None else mx.tanh(z / self.softcap) * self.softcap
+
+    def raw_head(self, hidden: mx.array) -> mx.array:
+        """Logits [..., V] before any softcap."""
+        lm_head = getattr(self._lm, "lm_head", None)
+        return self._body.embed_tokens.as_linear(hidden) if lm_head is None else lm_head(hidden)
+
+    def encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
+        """Token ids of a conversation; see Text.encode_chat. Raises ModelError without a tokenizer."""
+        return self._need_text().encode_chat(messages)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The UTF-8 bytes that one token adds; see Text.token_bytes."""
+        return self._need_text().token_bytes(token_id)
+
+    def is_special(self, token_id: int) -> bool:
+        return self.text is not None and self.text.is_special(token_id)
+
+    def _need_text(self) -> Text:
+        if self.text is None:
+            raise ModelError(f"{self.name} has no tokenizer files.")
+        return self.text
+
+    def prove_taps(self) -> None:
+        """Compare the tapped forward's logits with the model's own. Raises ModelError if they differ."""
+        ids = mx.arange(4) % self.vocab_size
+        own = self.model(ids[None])[0].astype(mx.float32)
+        hidden, _ = self.forward(ids, self.new_cache())
+        tapped = self.head(hidden).astype(mx.float32)
+        if not mx.isfinite(own).all().item():
+            place = next((n for n, w in self._weights() if not mx.isfinite(w).all().item()), "a layer's output")
+            raise ModelError(f"{self.name} gives logits that are not finite: look at {place}.")
+        tolerance = 32 * mx.finfo(self.dtype).eps * mx.abs(own).max().item()
+        worst = mx.abs(own - tapped).max().item()
+        if worst > tolerance:
+            raise ModelError(
+                f"{self.name}: the tapped forward differs from the model's own logits by {worst:.3g}, "
+                f"more than {tolerance:.3g}; this mlx-lm version is not supported."
+            )
+
+    def _weights(self):
+        from mlx.utils import tree_flatten
+
+        return [(n, w) for n, w in tree_flatten(self.model.parameters()) if mx.issubdtype(w.dtype, mx.floating)]
+
+
+def _rolling(cache) -> KVCache | WindowCache:
+    """mlx-lm's cache for a layer, or the one that takes the place of its ring."""
+    window = getattr(cache, "max_size", None)
+    return cache if window is None else WindowCache(window)
+
+
+def load_target(directory: str | Path, precision: str = "auto", progress: Progress = lambda _: None) -> Target:
+    """Load an mlx-lm or Hugging Face directory (Llama, Qwen3, Gemma-4 families).
+
+    `precision`: see `precision.PRECISIONS`. A directory without tokenizer files loads, but cannot encode
+    text. Raises ModelError, in one sentence, for anything that is missing, cut off or does not fit.
+    """
+    directory = Path(directory)
+    check_precision(precision)
+    config = read_config(directory)
+    _check_family(directory, config)
+    tensors = read_headers(directory)
+    progress("reading weights")
+    try:
+        model, config = load_model(directory, lazy=True)
+    except (ValueError, KeyError, TypeError) as e:
+        raise ModelError(_one_sentence(directory, tensors, str(e))) from e
+    words = convert(model, precision)
+    mx.eval(model.parameters())
+    progress("reading the tokenizer")
+    has_text = any((directory / f).exists() for f in ("tokenizer.json", "tokenizer.model"))
+    text = Text(directory, config.get("eos_token_id")) if has_text else None
+    target = Target(model, config, text, directory.name, words)
+    progress("checking the taps")
+    target.prove_taps()
+    return target
+
+
+def _check_family(directory: Path, config: dict) -> None:
+    kind = config.get("model_type")
+    text = config.get("text_config") or config
+    if kind not in ("llama", "qwen3", "gemma4", "gemma4_text", "gemma4_unified"):
+        raise ModelError(
+            f"{directory / 'config.json'} has model_type {kind!r}; targets of the Llama, Qwen3 and Gemma-4 "
+            "families are supported."
+        )
+    if kind.startswith("gemma4") and (text.get("hidden_size_per_layer_input") or text.get("num_kv_shared_layers")):
+        raise ModelError(
+            f"{directory / 'config.json'}: Gemma-4 models with per-layer embeddings or shared key/value layers "
+            "(E2B, E4B) are not supported."
+        )
+
+
+def _one_sentence(directory: Path, tensors: dict, message: str) -> str:
+    """mlx-lm's loading error with the file that holds (or should hold) the tensor it names."""
+    words = message.replace("\n", " ").split()
+    named = next(
+        (w.strip(".,:") for w in words if "." in w and w.strip(".,:").replace("_", "").replace(".", "").isalnum()),
+        "",
+    )
+    file = tensors[named].file if named in tensors else directory / "model*.safetensors"
+    text = " ".join(words)
+    return f"{file}: {text[:300].rstrip('.')}."

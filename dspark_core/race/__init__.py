@@ -1,0 +1,1 @@
+"""Several decodes in one run: lanes, a fair clock, a checked verdict, figures."""
