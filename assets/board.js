@@ -1,0 +1,426 @@
+// The race board. Its value is a string of records that only grows (dspark_core/playground/board.py says
+// which); each frame parses the new tail and appends to the panes. Model text goes through textContent only.
+const RECORD = '\x1e', FIELD = '\x1f';
+const BLOCK_TOKENS = 128;    // a block is cut at the first newline after this many tokens ...
+const BLOCK_LONGEST = 1024;  // ... or at the end of a round after this many
+const SPEED_TOKENS = 16;     // tok/s over time looks back over this many tokens
+const KINDS = { a: 'accepted', r: 'rejected', d: 'discarded', c: 'correction', b: 'bonus', p: 'target', e: 'stop' };
+
+const $ = (selector) => element.querySelector(selector);
+const board = $('.board'), panes = $('.panes'), details = $('.board-details'), verdict = $('.board-verdict');
+let lanes = [], run = null, maxTokens = 0, offset = 0, frame = 0, lit = [];
+
+function make(tag, className, text) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = text;
+  return node;
+}
+
+function svg(tag, attributes) {
+  const node = document.createElementNS('http://www.w3.org/2000/svg', tag);
+  for (const [k, v] of Object.entries(attributes)) node.setAttribute(k, v);
+  return node;
+}
+
+// ---- lanes ---------------------------------------------------------------------------------------------
+
+function addLane(i, method, label) {
+  const plain = method === 'plain', name = label ? method + ' · ' + label : method;
+  const pane = make('section', 'pane' + (plain ? ' plain' : ''));
+  pane.dataset.lane = i;
+  pane.setAttribute('aria-label', name);
+  const head = make('header', 'pane-head'), title = make('h3', '', method), copy = make('button', 'copy', 'Copy');
+  if (label) title.append(' ', make('small', '', label));
+  copy.type = 'button';
+  copy.setAttribute('aria-label', 'Copy the answer of ' + name);
+  head.append(title, copy);
+
+  const figures = make('dl', 'figures'), figure = {};
+  const wanted = [['speed', 'tok/s'], ['times', '× plain'], ['perRound', 'tokens per round'], ['rate', 'accepted']];
+  for (const [key, term] of wanted) {
+    const cell = make('div', 'figure-' + key);
+    figure[key] = make('dd', '', '–');
+    cell.append(make('dt', '', term), figure[key]);
+    figures.append(cell);
+  }
+
+  const drawings = make('div', 'drawings');
+  const histogram = svg('svg', { class: 'histogram', viewBox: '0 0 120 44', role: 'img' });
+  const speed = svg('svg', { class: 'speed', viewBox: '0 0 120 44', role: 'img', preserveAspectRatio: 'none' });
+  histogram.setAttribute('aria-label', 'Tokens per round, share of rounds');
+  speed.setAttribute('aria-label', 'tok/s over own time');
+  const line = svg('polyline', { fill: 'none', 'vector-effect': 'non-scaling-stroke' });
+  speed.append(line);
+  const holdHistogram = make('figure'), holdSpeed = make('figure');
+  holdHistogram.append(histogram, make('figcaption', '', 'tokens per round'));
+  holdSpeed.append(speed, make('figcaption', '', 'tok/s over time'));
+  drawings.append(holdHistogram, holdSpeed);
+
+  const bar = make('div', 'bar'), fill = make('i');
+  bar.append(fill);
+  const text = make('div', 'text');
+  text.setAttribute('role', 'log');
+  text.setAttribute('aria-live', 'off');
+  text.setAttribute('aria-label', name + ': the answer');
+  text.tabIndex = 0;
+  const note = make('p', 'note', 'waiting');
+  pane.append(head, figures, drawings, bar, text, note);
+  panes.append(pane);
+
+  const lane = {
+    i, name, plain, pane, text, note, figure, histogram, line, fill, copy,
+    rounds: [], tokens: [], answer: '', block: null, blockTokens: 0, current: -1,
+    committed: 0, seconds: 0, proposed: 0, accepted: 0, lengths: [], bars: [], points: [],
+    stick: true, dirty: false, over: false,
+  };
+  lanes[i] = lane;
+  text.addEventListener('scroll', () => {
+    lane.stick = text.scrollHeight - text.scrollTop - text.clientHeight < 48;
+  }, { passive: true });
+  text.addEventListener('keydown', (event) => onKey(lane, event));
+  text.addEventListener('pointerover', (event) => show(roundAt(event.target)));
+  text.addEventListener('pointerleave', () => { if (!text.contains(document.activeElement)) show(null); });
+  text.addEventListener('focusin', (event) => { if (event.target !== text) show(roundAt(event.target)); });
+  copy.addEventListener('click', async () => {
+    await navigator.clipboard.writeText(lane.answer);
+    copy.textContent = 'Copied';
+    setTimeout(() => { copy.textContent = 'Copy'; }, 1500);
+  });
+  return lane;
+}
+
+// A token that leaves no mark on the page is given one, in front of it and outside its text.
+function signOf(text) {
+  if (text === '\n') return '↵';
+  if (/^\n+$/.test(text)) return '↵'.repeat(text.length);
+  if (/^[ \u00a0]+$/.test(text)) return '';
+  if (/^\t+$/.test(text)) return '⇥';
+  if (/^[\p{Cf}\p{Cc}\p{Mn}\u200b]+$/u.test(text)) return code(text);
+  return '';
+}
+
+const code = (text) => [...text].map((c) => 'U+' + c.codePointAt(0).toString(16).toUpperCase().padStart(4, '0')).join(' ');
+
+function tokenNode(kind, text) {
+  const node = make(kind === 'r' || kind === 'd' ? 'del' : 'span', 'tok ' + kind, text);
+  const sign = kind === 'e' ? 'end' : signOf(text);
+  if (sign) node.dataset.sign = sign;
+  if (text && !text.trim() && !text.includes('\n')) node.classList.add('blank');
+  return node;
+}
+
+function openRound(lane, round) {
+  if (!lane.block) {
+    lane.block = make('div', 'block');
+    lane.text.append(lane.block);
+    lane.blockTokens = 0;
+  }
+  const node = make('span', 'round');
+  node.dataset.round = round.at;
+  node.tabIndex = -1;
+  lane.block.append(node);
+  round.nodes.push(node);
+  return node;
+}
+
+function addTokens(lane, round, tokens) {
+  round.at = lane.rounds.length;
+  round.nodes = [];
+  round.from = lane.tokens.length;
+  round.tokens = tokens.map((token) => ({ kind: token[0], text: token.slice(1) }));
+  let node = openRound(lane, round);
+  for (const { kind, text } of round.tokens) {
+    if (lane.blockTokens >= BLOCK_TOKENS && lane.answer.endsWith('\n') && node.childElementCount) {
+      node.classList.add('goes-on');
+      lane.block = null;
+      node = openRound(lane, round);
+    }
+    const token = tokenNode(kind, text);
+    node.append(token);
+    lane.blockTokens += 1;
+    if (kind === 'r' || kind === 'd') continue;
+    lane.tokens.push(token);
+    if (kind !== 'e') lane.answer += text;
+  }
+  if (lane.blockTokens >= BLOCK_LONGEST || (lane.blockTokens >= BLOCK_TOKENS && lane.answer.endsWith('\n'))) {
+    lane.block = null;
+  }
+  round.to = lane.tokens.length;
+  lane.rounds.push(round);
+  lane.dirty = true;
+}
+
+// ---- records -------------------------------------------------------------------------------------------
+
+const FINISH = { stop: 'the model ended its answer', length: 'token limit reached', context: 'context is full' };
+
+const HANDLERS = {
+  R(id, max) { start(id, Number(max)); },
+  L(i, method, label) { addLane(Number(i), method, label); },
+  M(words) { $('.board-status').textContent = words; },
+  W(i) { note(i, 'warming up, off the clock', 'busy'); },
+  P(i, done, total) {
+    note(i, done === '0' ? 'reading the prompt, ' + total + ' tokens' : 'read ' + done + ' of ' + total + ' prompt tokens', 'busy');
+    lanes[i].fill.style.width = (100 * done / total) + '%';
+    lanes[i].fill.classList.add('prefill');
+  },
+  S(i, seconds, finish, token) {
+    const lane = lanes[i];
+    lane.firstToken = Number(seconds);
+    lane.fill.classList.remove('prefill');
+    addTokens(lane, { first: true }, [token]);
+    note(i, 'first token after ' + lane.firstToken.toFixed(2) + ' s');
+    if (finish) end(lane, finish);
+  },
+  D(i, index, time, drafted, proposed, accepted, bonus, finish, ...tokens) {
+    const lane = lanes[i];
+    const round = {
+      index: Number(index), time: Number(time), drafted: Number(drafted), proposed: Number(proposed),
+      accepted: Number(accepted), bonus: bonus === '1', before: lane.seconds,
+    };
+    addTokens(lane, round, tokens);
+    lane.committed += round.to - round.from;
+    lane.seconds = round.time;
+    lane.proposed += round.proposed;
+    lane.accepted += round.accepted;
+    lane.lengths[round.accepted + 1] = (lane.lengths[round.accepted + 1] || 0) + 1;
+    lane.points.push([round.time, lane.committed]);
+    if (finish) end(lane, finish);
+  },
+  E(i, text) {
+    if (!text) return;
+    lanes[i].answer += text;
+    lanes[i].text.append(make('span', 'tail', text));
+  },
+  F(i, words) {
+    if (i === '-1') {
+      $('.board-status').textContent = words;
+      board.dataset.state = 'failed';
+      return;
+    }
+    lanes[i].over = true;
+    note(i, words, 'failed');
+  },
+  V(kind, words) {
+    verdict.dataset.kind = kind;
+    verdict.textContent = words;
+  },
+  Z(how, words) {
+    board.dataset.state = document.body.dataset.race = how;
+    $('.board-status').textContent = { done: 'Finished.', stopped: 'Stopped.', failed: 'Failed.' }[how] || '';
+    for (const lane of lanes) {
+      if (!lane.over) note(lane.i, how === 'stopped' ? 'stopped' : 'did not run', 'stopped');
+      lane.histogram.setAttribute('aria-label', histogramWords(lane));
+    }
+    if (how === 'failed') for (const lane of lanes) if (!lane.rounds.length) lane.note.textContent = 'did not run';
+    $('.board-announce').textContent = words;
+  },
+};
+
+function note(i, words, state) {
+  lanes[i].note.textContent = words;
+  lanes[i].pane.dataset.state = state || 'running';
+}
+
+function end(lane, finish) {
+  lane.over = true;
+  const ran = lane.committed + 1 + ' tokens: ' + (FINISH[finish] || finish);
+  note(lane.i, ran + '. First token after ' + lane.firstToken.toFixed(2) + ' s.', 'done');
+}
+
+function start(id, max) {
+  run = id;
+  maxTokens = max;
+  lanes = [];
+  lit = [];
+  panes.replaceChildren();
+  verdict.textContent = '';
+  verdict.dataset.kind = '';
+  $('.board-announce').textContent = '';
+  $('.board-status').textContent = '';
+  details.textContent = '';
+  board.dataset.state = document.body.dataset.race = 'running';
+}
+
+function flush() {
+  frame = 0;
+  const value = props.value || '';
+  const first = value.slice(0, value.indexOf(RECORD)).split(FIELD);
+  if (value.length < offset || (first[0] === 'R' && first[1] !== run)) offset = 0;
+  const end = value.lastIndexOf(RECORD) + 1;
+  for (const text of value.slice(offset, end).split(RECORD)) {
+    if (!text) continue;
+    const [kind, ...fields] = text.split(FIELD);
+    HANDLERS[kind]?.(...fields);
+  }
+  offset = end;
+  for (const lane of lanes) if (lane.dirty) draw(lane);
+}
+
+// ---- figures -------------------------------------------------------------------------------------------
+
+function draw(lane) {
+  lane.dirty = false;
+  const { figure, committed, seconds } = lane;
+  lane.rate = seconds > 0 ? committed / seconds : 0;
+  const plain = lanes.find((other) => other.plain);
+  const rounds = lane.rounds.length - 1;
+  if (lane.rate) figure.speed.textContent = lane.rate.toFixed(lane.rate < 100 ? 1 : 0);
+  if (rounds > 0) {
+    if (lane.plain) {
+      figure.perRound.textContent = '1';
+      for (const other of lanes) if (other !== lane && other.rate) times(other, lane);
+    } else {
+      figure.perRound.textContent = ((lane.accepted + rounds) / rounds).toFixed(2);
+      figure.rate.textContent = lane.proposed ? Math.round(100 * lane.accepted / lane.proposed) + ' %' : 'none sent';
+    }
+    times(lane, plain);
+  }
+  lane.fill.style.width = Math.min(100, 100 * lane.tokens.length / maxTokens) + '%';
+  if (!lane.plain) drawHistogram(lane, rounds);
+  drawSpeed(lane);
+  if (lane.stick) lane.text.scrollTop = lane.text.scrollHeight;
+}
+
+function times(lane, plain) {
+  if (!plain?.rate || !lane.rate) return;
+  const ratio = lane.rate / plain.rate;
+  lane.figure.times.textContent = lane.plain ? '1' : ratio.toFixed(2);
+  lane.figure.times.dataset.trend = lane.plain ? '' : ratio >= 1.005 ? 'up' : ratio < 0.995 ? 'down' : '';
+}
+
+function drawHistogram(lane, rounds) {
+  const longest = Math.max(4, lane.lengths.length - 1);
+  const peak = Math.max(...lane.lengths.filter(Boolean), 1);
+  if (lane.bars.length !== longest) {
+    lane.histogram.replaceChildren();
+    lane.bars = Array.from({ length: longest }, (_, k) => {
+      const width = 120 / longest;
+      const bar = svg('rect', { x: k * width + 1, width: width - 2, y: 32, height: 0, rx: 1 });
+      const label = svg('text', { x: (k + 0.5) * width, y: 43, 'text-anchor': 'middle' });
+      label.textContent = k + 1;
+      lane.histogram.append(bar, label);
+      return bar;
+    });
+  }
+  lane.bars.forEach((bar, k) => {
+    const height = 30 * (lane.lengths[k + 1] || 0) / peak;
+    bar.setAttribute('y', 32 - height);
+    bar.setAttribute('height', height);
+  });
+}
+
+function histogramWords(lane) {
+  const rounds = Math.max(1, lane.rounds.length - 1);
+  const shares = lane.lengths.map((n, k) => n && k + ': ' + Math.round(100 * n / rounds) + ' %').filter(Boolean);
+  return 'Tokens per round, share of rounds. ' + shares.join(', ');
+}
+
+// tok/s over the last SPEED_TOKENS tokens, all lanes on one scale.
+function drawSpeed(lane) {
+  const points = lane.points, speeds = [];
+  const step = Math.max(1, Math.floor(points.length / 100));
+  let from = 0;
+  for (let k = 0; k < points.length; k += step) {
+    while (points[k][1] - points[from][1] > SPEED_TOKENS) from += 1;
+    const span = points[k][0] - points[from][0];
+    if (points[k][1] - points[from][1] >= SPEED_TOKENS / 2 && span > 0) {
+      speeds.push([points[k][0], (points[k][1] - points[from][1]) / span]);
+    }
+  }
+  lane.speeds = speeds;
+  const right = Math.max(...lanes.map((l) => l.seconds), 1e-9);
+  const top = 1.1 * Math.max(...lanes.flatMap((l) => (l.speeds || []).map((s) => s[1])), 1e-9);
+  lane.line.setAttribute('points', speeds.map(([t, s]) => (120 * t / right).toFixed(1) + ',' + (42 - 40 * s / top).toFixed(1)).join(' '));
+}
+
+// ---- one round, in every pane --------------------------------------------------------------------------
+
+function roundAt(node) {
+  const found = node.closest?.('.round');
+  const lane = lanes[found?.closest('.pane')?.dataset.lane];
+  return lane ? { lane, round: lane.rounds[found.dataset.round] } : null;
+}
+
+function show(found) {
+  for (const node of lit) node.classList.remove('lit');
+  lit = [];
+  if (!found) return;
+  const { lane, round } = found;
+  for (const other of lanes) lit.push(...(other === lane ? round.nodes : other.tokens.slice(round.from, round.to)));
+  for (const node of lit) node.classList.add('lit');
+  details.textContent = describe(lane, round);
+}
+
+const visible = (text) => '“' + text.replace(/\n/g, '↵').replace(/\t/g, '⇥').replace(/[\p{Cf}\u200b]/gu, code) + '”';
+
+function describe(lane, round) {
+  const at = round.to - round.from > 1 ? 'tokens ' + (round.from + 1) + ' to ' + round.to : 'token ' + (round.from + 1);
+  const own = round.tokens.filter((t) => 'cbpe'.includes(t.kind)).at(-1);
+  const chosen = own && (own.kind === 'e' ? 'the end of its answer' : visible(own.text));
+  if (round.first) return lane.name + ', ' + at + ': ' + (chosen || '') + ', from the prompt itself; it belongs to no round.';
+  const took = (round.time - round.before).toFixed(3) + ' s';
+  if (!round.drafted) return lane.name + ', ' + at + ': ' + (chosen || '') + ', ' + took + '.';
+  const accepted = round.tokens.filter((t) => t.kind === 'a').map((t) => t.text).join('');
+  const rejected = round.tokens.find((t) => t.kind === 'r');
+  const sent = round.proposed === round.drafted ? 'all sent' : round.proposed + ' sent';
+  const parts = [round.drafted + ' drafted, ' + sent + ', ' + round.accepted + ' accepted' + (accepted ? ': ' + visible(accepted) : '')];
+  if (rejected) parts.push(visible(rejected.text) + ' rejected' + (chosen ? ', the target’s correction is ' + chosen : ''));
+  else if (chosen) parts.push(round.proposed ? 'nothing rejected, the target’s bonus is ' + chosen : 'the target’s own token is ' + chosen);
+  return lane.name + ', round ' + (round.index + 1) + ', ' + at + '. ' + parts.join('; ') + '. ' + took + '.';
+}
+
+function onKey(lane, event) {
+  const moves = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Home: -Infinity, End: Infinity };
+  if (!(event.key in moves) || event.ctrlKey || event.metaKey || event.altKey || !lane.rounds.length) return;
+  event.preventDefault();
+  const here = roundAt(document.activeElement);
+  let next;
+  if (here) next = here.round.at + moves[event.key];
+  else {  // arriving: where another pane was being read, else at the newest round
+    const at = lane.tokens.findIndex((t) => t.classList.contains('lit'));
+    next = at < 0 ? lane.rounds.length - 1 : lane.rounds.findIndex((r) => r.to > at);
+  }
+  const round = lane.rounds[Math.max(0, Math.min(lane.rounds.length - 1, next))];
+  const node = round.nodes[0];
+  node.setAttribute('role', 'group');
+  node.setAttribute('aria-label', describe(lane, round));
+  lane.stick = false;
+  node.focus();
+  show({ lane, round });
+}
+
+// ---- the board's own controls --------------------------------------------------------------------------
+
+const remember = (key, value) => { try { localStorage.setItem('dspark-' + key, value); } catch { /* private mode */ } };
+const recall = (key) => { try { return localStorage.getItem('dspark-' + key); } catch { return null; } };
+
+for (const key of ['rejected', 'size']) {
+  const pick = $('.pick-' + key);
+  const apply = () => { board.dataset[key] = pick.value; remember(key, pick.value); };
+  if ([...pick.options].some((o) => o.value === recall(key))) pick.value = recall(key);
+  pick.addEventListener('change', apply);
+  apply();
+}
+
+const theme = $('.pick-theme');
+function setTheme(dark) {
+  document.body.classList.toggle('dark', dark);
+  theme.textContent = dark ? 'Light' : 'Dark';
+  theme.setAttribute('aria-label', 'Switch to the ' + (dark ? 'light' : 'dark') + ' theme');
+}
+setTheme(recall('theme') ? recall('theme') === 'dark' : document.body.classList.contains('dark'));
+theme.addEventListener('click', () => {
+  const dark = !document.body.classList.contains('dark');
+  setTheme(dark);
+  remember('theme', dark ? 'dark' : 'light');
+});
+
+document.addEventListener('keydown', (event) => {
+  if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) document.querySelector('#race')?.click();
+  if (event.key === 'Escape' && document.body.dataset.race === 'running') document.querySelector('#stop')?.click();
+});
+
+watch('value', () => { frame ||= requestAnimationFrame(flush); });
+flush();

@@ -1,0 +1,133 @@
+"""A race as the append-only string that assets/board.js reads.
+
+Records end in RECORD, fields are parted by FIELD; the first field is the record's kind. A string that only
+grows is sent by gradio as its new tail, and the board parses only that.
+
+    R run max_tokens              a new race; the board starts afresh
+    L lane method label           a lane ("plain" is the method of a lane without a drafter)
+    M words                       what the engine is doing, for the status line
+    W lane                        lane is warming up, off the clock
+    P lane done total             prompt tokens read
+    S lane prefill_s finish token the token that the prompt itself gives
+    D lane index time_s drafted proposed accepted bonus finish token...    a round
+    E lane text                   the lane ended; text is what an unfinished character leaves behind
+    F lane words                  the lane failed (lane -1: the race)
+    V kind words                  the verdict
+    Z how words                   the race is over; words are announced to screen readers
+
+A token is one character that says what became of it, then its text:
+    a accepted, r rejected, d discarded after a rejection, c correction, b bonus, p the target's own, e stop token
+"""
+
+import codecs
+from collections.abc import Callable
+
+from ..decode.rounds import Prefill, Round, Start
+from ..race.metrics import metrics, plain_metrics, times_plain
+from ..race.record import Failed, RaceRecord, RaceRequest, Verdict
+
+RECORD, FIELD = "\x1e", "\x1f"
+_NO_SEPARATORS = str.maketrans("", "", RECORD + FIELD)
+_utf8 = codecs.getincrementaldecoder("utf-8")
+
+
+def record(*fields) -> str:
+    return FIELD.join(str(f).translate(_NO_SEPARATORS) for f in fields) + RECORD
+
+
+class LaneText:
+    """Turns one lane's tokens into text. A character split over tokens appears where its last byte does."""
+
+    def __init__(self, token_bytes: Callable[[int], bytes], stop_ids: frozenset[int]):
+        self._bytes, self._stop_ids = token_bytes, stop_ids
+        self._decoder = _utf8(errors="replace")
+
+    def committed(self, token_id: int, kind: str) -> str:
+        if token_id in self._stop_ids:
+            return "e" + self._bytes(token_id).decode(errors="replace")
+        return kind + self._decoder.decode(self._bytes(token_id))
+
+    def rejected(self, token_ids: tuple[int, ...]) -> list[str]:
+        """Drafts that go no further, as they would have read after the text so far."""
+        decoder = _utf8(errors="replace")
+        decoder.setstate(self._decoder.getstate())
+        last = len(token_ids) - 1
+        texts = [decoder.decode(self._bytes(t), final=i == last) for i, t in enumerate(token_ids)]
+        return [("r" if i == 0 else "d") + text for i, text in enumerate(texts)]
+
+    def tail(self) -> str:
+        return self._decoder.decode(b"", final=True)
+
+
+class BoardText:
+    """The record string of one race, grown by `add`."""
+
+    def __init__(self, run: int, request: RaceRequest):
+        self.value = record("R", run, request.settings.max_tokens)
+        for i, spec in enumerate(request.lanes):
+            self.value += record("L", i, spec.method, spec.label)
+        self._lanes: list[LaneText] = []
+
+    def begin(self, token_bytes: Callable[[int], bytes], stop_ids: frozenset[int], lanes: int) -> None:
+        self._lanes = [LaneText(token_bytes, stop_ids) for _ in range(lanes)]
+
+    def status(self, words: str) -> None:
+        self.value += record("M", words)
+
+    def warm_up(self, lane: int) -> None:
+        self.value += record("W", lane)
+
+    def add(self, lane: int, event) -> None:
+        """A decode event of a lane."""
+        if isinstance(event, Prefill):
+            self.value += record("P", lane, event.done, event.total)
+        elif isinstance(event, Start):
+            token = self._lanes[lane].committed(event.token_id, "p")
+            self.value += record("S", lane, f"{event.prefill_s:.4f}", event.finish or "", token)
+            self._end(lane, event.finish)
+        elif isinstance(event, Round):
+            self.value += self._round(lane, event)
+            self._end(lane, event.finish)
+        elif isinstance(event, Failed):
+            self.value += record("F", lane, event.message)
+
+    def _end(self, lane: int, finish: str | None) -> None:
+        if finish:
+            self.value += record("E", lane, self._lanes[lane].tail())
+
+    def _round(self, lane: int, r: Round) -> str:
+        text = self._lanes[lane]
+        drafts = r.draft_ids[: r.proposed]
+        kept = min(r.accepted, len(r.committed))
+        tokens = [text.committed(t, "a") for t in r.committed[:kept]]
+        if not r.bonus:
+            tokens += text.rejected(drafts[r.accepted :])
+        own = "p" if not r.draft_ids else "b" if r.bonus else "c"
+        tokens += [text.committed(t, own) for t in r.committed[kept:]]
+        counts = len(r.draft_ids), r.proposed, r.accepted, int(r.bonus)
+        return record("D", lane, r.index, f"{r.time_s:.4f}", *counts, r.finish or "", *tokens)
+
+    def verdict(self, verdict: Verdict) -> None:
+        self.value += record("V", verdict.kind, verdict.words)
+
+    def over(self, how: str, words: str) -> None:
+        self.value += record("Z", how, words)
+
+
+def announcement(race: RaceRecord) -> str:
+    """The race in one sentence a lane, for a screen reader."""
+    plain = plain_metrics(race.lanes)
+    told = []
+    for lane in race.lanes:
+        m = metrics(lane)
+        if lane.error:
+            told.append(f"{lane.spec.name} failed.")
+        elif m.tok_s:
+            times = times_plain(m, plain) if lane.spec.speculative else None
+            told.append(f"{lane.spec.name}: {m.tok_s:.1f} tokens per second{_times(times)}.")
+    verdict = [race.verdict.words] if race.verdict else []
+    return " ".join(["Race stopped." if race.stopped else "Race finished.", *told, *verdict])
+
+
+def _times(times: float | None) -> str:
+    return "" if times is None else f", {times:.2f} times plain"

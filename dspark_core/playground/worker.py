@@ -1,0 +1,112 @@
+"""The thread that owns MLX, and the queue of jobs in front of it.
+
+MLX streams belong to the thread that made them, so everything that imports MLX is imported, loaded and run
+here. The page puts a `Job` in and reads its events from a queue; setting `cancelled` ends it within a round.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ..race.record import Failed, RaceRequest
+
+
+class Engine(Protocol):
+    """Loaded models, as the page needs them. Only the owner thread may call `race`."""
+
+    name: str
+    precision: str
+    drafters: dict[str, str]  # method -> how it runs, or why it does not
+    stop_ids: frozenset[int]
+
+    def race(self, request: RaceRequest, cancelled: Callable[[], bool]) -> Iterator[tuple[int, Any]]: ...
+
+    def token_bytes(self, token_id: int) -> bytes: ...
+
+
+@dataclass(eq=False)
+class Job:
+    """One race that a page asked for. `events` carries (lane, event) pairs and ends with None."""
+
+    request: RaceRequest
+    session: str
+    events: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
+    cancel: threading.Event = field(default_factory=threading.Event)
+
+
+class Worker:
+    """Loads an engine in the background, then runs jobs one at a time, in order."""
+
+    def __init__(self, load: Callable[[Callable[[str], None]], Engine]):
+        self.engine: Engine | None = None
+        self.error: str | None = None
+        self.progress = "starting"
+        self._load = load
+        self._jobs: list[Job] = []  # the first one is running
+        self._changed = threading.Condition()
+        threading.Thread(target=self._run, name="mlx-owner", daemon=True).start()
+
+    @property
+    def ready(self) -> bool:
+        return self.engine is not None or self.error is not None
+
+    def submit(self, job: Job) -> None:
+        with self._changed:
+            self._jobs.append(job)
+            self._changed.notify_all()
+
+    def ahead(self, job: Job) -> int:
+        """How many jobs run before this one; 0 if it runs or is over."""
+        with self._changed:
+            return self._jobs.index(job) if job in self._jobs else 0
+
+    def stop(self, session: str) -> None:
+        """Cancel every job of a page."""
+        with self._changed:
+            for job in self._jobs:
+                if job.session == session:
+                    job.cancel.set()
+
+    @property
+    def idle(self) -> bool:
+        with self._changed:
+            return not self._jobs
+
+    def _run(self) -> None:
+        try:
+            self.engine = self._load(self._tell)
+        except Exception as error:  # the page must come up and say so
+            logging.exception("the models cannot be loaded")
+            self.error = str(error)
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._jobs)
+                job = self._jobs[0]
+            try:
+                self._do(job)
+            except Exception as error:
+                logging.exception("a race failed")
+                job.events.put((-1, Failed(f"The race failed: {type(error).__name__}: {error}")))
+            finally:
+                with self._changed:
+                    self._jobs.remove(job)
+                job.events.put(None)
+
+    def _do(self, job: Job) -> None:
+        if job.cancel.is_set():
+            return
+        if self.engine is None:
+            job.events.put((-1, Failed(self.error)))
+            return
+        events = self.engine.race(job.request, job.cancel.is_set)
+        try:
+            for item in events:
+                job.events.put(item)
+        finally:
+            events.close()
+
+    def _tell(self, progress: str) -> None:
+        self.progress = progress

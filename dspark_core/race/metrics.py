@@ -1,0 +1,129 @@
+"""Rounds in, figures out. Every figure is defined in the README's vocabulary; nothing here is timed."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..decode.rounds import Round, Spent
+from .record import LaneRecord
+
+MIN_SAMPLES = 10  # a share of fewer rounds than this says little, and the page greys it
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Acceptance at draft slot `slot` (1 is the first).
+
+    conditional: share accepted of the `reached` rounds in which the slot was sent and every slot before
+                 it was accepted
+    cumulative:  share of the `sent` rounds that sent the slot in which it was accepted
+    Either is None where its count is 0.
+    """
+
+    slot: int
+    accepted: int
+    reached: int
+    sent: int
+
+    @property
+    def conditional(self) -> float | None:
+        return self.accepted / self.reached if self.reached else None
+
+    @property
+    def cumulative(self) -> float | None:
+        return self.accepted / self.sent if self.sent else None
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """A lane's figures. `None` means that there is nothing yet to divide by.
+
+    tokens:           committed after the token that the prompt gives
+    seconds:          own time from that token to the last commit
+    tok_s:            tokens / seconds
+    tokens_per_round: mean of accepted + 1
+    acceptance:       accepted / proposed
+    first_token_s:    own time of the prefill, which is the time to first token
+    """
+
+    tokens: int
+    seconds: float
+    rounds: int
+    tok_s: float | None
+    tokens_per_round: float | None
+    acceptance: float | None
+    first_token_s: float | None
+
+
+def metrics(lane: LaneRecord) -> Metrics:
+    rounds = lane.rounds
+    tokens = sum(len(r.committed) for r in rounds)
+    seconds = rounds[-1].time_s if rounds else 0.0
+    accepted, proposed = sum(r.accepted for r in rounds), sum(r.proposed for r in rounds)
+    return Metrics(
+        tokens=tokens,
+        seconds=seconds,
+        rounds=len(rounds),
+        tok_s=tokens / seconds if seconds > 0 else None,
+        tokens_per_round=(accepted + len(rounds)) / len(rounds) if rounds else None,
+        acceptance=accepted / proposed if proposed else None,
+        first_token_s=lane.start.prefill_s if lane.start else None,
+    )
+
+
+def times_plain(lane: Metrics, plain: Metrics | None) -> float | None:
+    """× plain: this lane's tok/s over the plain lane's in the same run."""
+    return lane.tok_s / plain.tok_s if plain and plain.tok_s and lane.tok_s else None
+
+
+def plain_metrics(lanes: Sequence[LaneRecord]) -> Metrics | None:
+    """The figures of the first plain lane, if there is one."""
+    return next((metrics(lane) for lane in lanes if not lane.spec.speculative), None)
+
+
+def lengths(rounds: Sequence[Round]) -> dict[int, int]:
+    """Acceptance lengths (accepted + 1) and how many rounds had each."""
+    return dict(sorted(Counter(r.accepted + 1 for r in rounds).items()))
+
+
+def positions(rounds: Sequence[Round]) -> list[Position]:
+    """Acceptance by draft slot, for every slot that any round sent."""
+    widest = max((r.proposed for r in rounds), default=0)
+    return [
+        Position(
+            slot=k,
+            accepted=sum(r.accepted >= k for r in rounds),
+            reached=sum(r.proposed >= k and r.accepted >= k - 1 for r in rounds),
+            sent=sum(r.proposed >= k for r in rounds),
+        )
+        for k in range(1, widest + 1)
+    ]
+
+
+def speed_over_time(rounds: Sequence[Round], tokens: int = 16) -> list[tuple[float, float]]:
+    """(own time, tok/s) after each round, over the shortest stretch of rounds with `tokens` tokens.
+
+    Begins with the first round that has such a stretch behind it: earlier points are noise.
+    """
+    points, first, held, before = [], 0, 0, 0.0
+    for r in rounds:
+        held += len(r.committed)
+        while held - len(rounds[first].committed) >= tokens:
+            held -= len(rounds[first].committed)
+            before = rounds[first].time_s
+            first += 1
+        if held >= tokens and r.time_s > before:
+            points.append((r.time_s, held / (r.time_s - before)))
+    return points
+
+
+def spent(rounds: Sequence[Round]) -> Spent | None:
+    """Seconds in draft, verify and rest over all profiled rounds; None if none was profiled."""
+    parts = [r.spent for r in rounds if r.spent]
+    if not parts:
+        return None
+    return Spent(
+        draft=sum(p.draft for p in parts),
+        verify=sum(p.verify for p in parts),
+        rest=sum(p.rest for p in parts),
+    )

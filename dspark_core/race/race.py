@@ -1,0 +1,135 @@
+"""A race: several lanes over one loaded target, sharing one device by a fair clock.
+
+A lane's clock runs only while that lane runs. The next slice goes to the lane whose clock is furthest
+behind, so two panes never differ by more than a slice and a round of own time, and a lane's tok/s is what
+it would be alone.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import mlx.core as mx
+
+from ..decode.plain import plain
+from ..decode.rounds import DecodeError, Prefill, Settings, Start
+from ..decode.schedule import ConfidenceThreshold, FixedCap, FullBlock, Schedule
+from ..decode.speculative import speculative
+from ..models.drafter import Drafter
+from ..models.target import Target
+from .lane import SLICE_S, Clock, Event, Lane
+from .record import CAP, CONFIDENCE, LaneRecord, LaneSpec, RaceRecord, RaceRequest, Verdict, WarmUp
+from .verdict import judge
+
+WARM_UP_PROMPT = 16  # tokens
+WARM_UP_TOKENS = 18  # enough for two rounds of a fully accepted block of 8, or one of 16
+
+
+@dataclass
+class Models:
+    """A target and its drafters by method; a sentence in place of a drafter says why it cannot run."""
+
+    target: Target
+    drafters: dict[str, Drafter | str]
+    warm: set = field(default_factory=set)  # lanes that have run before, so that nothing compiles on the clock
+
+
+def interleave(lanes: Sequence[Lane], together: bool, slice_s: float = SLICE_S) -> Iterator[tuple[int, Event]]:
+    """(lane index, event) until every lane is done: by the fair clock, or one lane after another.
+
+    Closing the generator closes the lanes where they stand.
+    """
+    running = dict(enumerate(lanes))
+    try:
+        while running:
+            i = min(running, key=lambda i: running[i].clock()) if together else min(running)
+            for event in running[i].slice(slice_s):
+                yield i, event
+            if running[i].done:
+                del running[i]
+    finally:
+        for lane in running.values():
+            lane.close()
+
+
+def schedule_of(spec: LaneSpec) -> Schedule:
+    if spec.schedule == CONFIDENCE:
+        return ConfidenceThreshold(spec.threshold)
+    return FixedCap(spec.cap) if spec.schedule == CAP else FullBlock()
+
+
+def decode(
+    models: Models, spec: LaneSpec, prompt: list[int], settings: Settings, clock: Clock, profile: bool = False
+) -> Iterator[Event]:
+    """The decode that a lane's settings name. Raises DecodeError if its drafter cannot run."""
+    if not spec.speculative:
+        yield from plain(models.target, prompt, settings, clock=clock, profile=profile)
+        return
+    drafter = models.drafters.get(spec.method, f"no {spec.method} drafter is configured for this target.")
+    if isinstance(drafter, str):
+        raise DecodeError(f"{spec.method} is not running: {drafter}")
+    yield from speculative(models.target, drafter, prompt, settings, schedule_of(spec), clock=clock, profile=profile)
+
+
+def race(
+    models: Models, request: RaceRequest, cancelled: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[int, Event | WarmUp | Verdict | RaceRecord]]:
+    """Run a race on the thread that owns MLX.
+
+    Yields (-1, the record, empty as yet), then (lane, event) pairs as they happen, then (-1, Verdict).
+    The record is filled along the way. `cancelled` is asked after every event.
+    """
+    target = models.target
+    prompt = target.encode_chat([{"role": "user", "content": request.prompt}])
+    record = RaceRecord(
+        target.name, target.precision, request, len(prompt), [LaneRecord(spec) for spec in request.lanes]
+    )
+    yield -1, record
+    for i, spec in enumerate(request.lanes):
+        if not cancelled() and _warmth(spec, request) not in models.warm:
+            yield i, WarmUp()
+            _warm_up(models, spec, prompt, request, cancelled)
+
+    def lane(spec):
+        return Lane(
+            lambda clock: decode(models, spec, prompt, request.settings, clock, request.profile),
+            mx.synchronize,
+        )
+
+    events = interleave([lane(spec) for spec in request.lanes], request.together)
+    try:
+        for i, event in events:
+            record.lanes[i].add(event)
+            yield i, event
+            if cancelled():
+                record.stopped = True
+                break
+    finally:
+        events.close()
+    if not record.stopped:
+        record.verdict = judge(target, prompt, record)
+        yield -1, record.verdict
+
+
+def _warmth(spec: LaneSpec, request: RaceRequest):
+    return spec, request.settings.greedy, request.profile
+
+
+def _warm_up(models, spec, prompt, request, cancelled) -> None:
+    """Two rounds off the clock. A failure here is the lane's to report when it runs."""
+    settings = replace(request.settings, max_tokens=WARM_UP_TOKENS, stop_ids=frozenset())
+    events = decode(models, spec, prompt[:WARM_UP_PROMPT], settings, Clock(), request.profile)
+    try:
+        rounds = 0
+        for event in events:
+            rounds += not isinstance(event, Prefill | Start)
+            if rounds == 2 or cancelled():
+                break
+        else:
+            rounds = 2
+        if rounds == 2:
+            models.warm.add(_warmth(spec, request))
+    except DecodeError:
+        pass
+    finally:
+        events.close()
+        mx.synchronize()

@@ -1,0 +1,132 @@
+"""What was asked of a race and what came of it: plain records that can become one JSON document.
+
+Nothing here imports MLX, so the page's threads may use it.
+"""
+
+from dataclasses import dataclass, field
+
+from ..decode.rounds import Round, Settings, Start
+
+PLAIN = "plain"
+FULL, CAP, CONFIDENCE = "full", "cap", "confidence"
+SCHEDULES = (FULL, CAP, CONFIDENCE)
+
+
+@dataclass(frozen=True, slots=True)
+class LaneSpec:
+    """One lane's own settings.
+
+    method:    "plain", or the method of a drafter, such as "DSpark"
+    schedule:  "full" sends every draft to verification, "cap" at most `cap` of them, "confidence" those
+               before the first slot whose confidence is below `threshold`
+    label:     the schedule in the page's words; empty for a plain lane
+    """
+
+    method: str
+    schedule: str = FULL
+    cap: int = 0
+    threshold: float = 0.0
+    label: str = ""
+
+    @property
+    def speculative(self) -> bool:
+        return self.method != PLAIN
+
+    @property
+    def name(self) -> str:
+        return f"{self.method} · {self.label}" if self.label else self.method
+
+
+@dataclass(frozen=True, slots=True)
+class RaceRequest:
+    """A race as asked for. `together` shares the device by the fair clock; else lanes run in order."""
+
+    prompt: str
+    lanes: tuple[LaneSpec, ...]
+    settings: Settings
+    together: bool = True
+    profile: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A lane that cannot go on; `message` is one sentence for its pane."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class WarmUp:
+    """A lane is being run in, off the clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where lane `lane` first leaves the reference lane.
+
+    index:    of the first differing token in the output (0 is the token that the prompt itself gives)
+    gap:      the target's best logit minus its second best there, at width 1 on a clean cache
+    needed:   its best logit minus the smaller of the two chosen tokens' logits; what rounding had to bridge
+    noise:    how far the same logits move when computed at this race's widest verification
+    ulp:      one unit in the last place of the logits' dtype at the best logit
+    tie:      needed <= max(noise, ulp): rounding alone decides between the two tokens
+    """
+
+    lane: int
+    index: int
+    gap: float
+    needed: float
+    noise: float
+    ulp: float
+    tie: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Are the outputs the same?
+
+    kind: "identical", "tie" (only ties differ), "divergence", "sampled" or "none" (nothing to compare)
+    """
+
+    kind: str
+    words: str
+    differences: tuple[Difference, ...] = ()
+
+
+@dataclass(slots=True)
+class LaneRecord:
+    spec: LaneSpec
+    start: Start | None = None
+    rounds: list[Round] = field(default_factory=list)
+    error: str | None = None
+
+    @property
+    def output(self) -> list[int]:
+        """Every token of the answer, the one from the prompt's own logits first."""
+        if self.start is None:
+            return []
+        return [self.start.token_id, *(t for r in self.rounds for t in r.committed)]
+
+    @property
+    def finish(self) -> str | None:
+        """Why the lane ended by itself; None while it runs, was stopped or failed."""
+        return self.rounds[-1].finish if self.rounds else self.start and self.start.finish
+
+    def add(self, event) -> None:
+        if isinstance(event, Start):
+            self.start = event
+        elif isinstance(event, Round):
+            self.rounds.append(event)
+        elif isinstance(event, Failed):
+            self.error = event.message
+
+
+@dataclass(slots=True)
+class RaceRecord:
+    target: str
+    precision: str
+    request: RaceRequest
+    prompt_tokens: int
+    lanes: list[LaneRecord]
+    stopped: bool = False
+    verdict: Verdict | None = None
