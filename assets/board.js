@@ -4,7 +4,6 @@ const RECORD = '\x1e', FIELD = '\x1f';
 const BLOCK_TOKENS = 128;    // a block is cut at the first newline after this many tokens ...
 const BLOCK_LONGEST = 1024;  // ... or at the end of a round after this many
 const SPEED_TOKENS = 16;     // tok/s over time looks back over this many tokens
-const KINDS = { a: 'accepted', r: 'rejected', d: 'discarded', c: 'correction', b: 'bonus', p: 'target', e: 'stop' };
 
 const $ = (selector) => element.querySelector(selector);
 const board = $('.board'), panes = $('.panes'), details = $('.board-details'), verdict = $('.board-verdict');
@@ -65,7 +64,7 @@ function addLane(i, method, label) {
   text.setAttribute('aria-label', name + ': the answer');
   text.tabIndex = 0;
   const note = make('p', 'note', 'waiting');
-  pane.append(head, figures, drawings, bar, text, note);
+  pane.append(head, figures, drawings, bar, note, text);
   panes.append(pane);
 
   const lane = {
@@ -91,22 +90,21 @@ function addLane(i, method, label) {
 }
 
 // A token that leaves no mark on the page is given one, in front of it and outside its text.
-function signOf(text) {
-  if (text === '\n') return '↵';
-  if (/^\n+$/.test(text)) return '↵'.repeat(text.length);
-  if (/^[ \u00a0]+$/.test(text)) return '';
+function signOf(text, gone) {
+  if (/^\s*\n\s*$/.test(text)) return '↵'.repeat(text.split('\n').length - 1);
+  if (/^[ \u00a0]+$/.test(text)) return gone ? '␣' : '';  // elsewhere its fill or underline shows
   if (/^\t+$/.test(text)) return '⇥';
-  if (/^[\p{Cf}\p{Cc}\p{Mn}\u200b]+$/u.test(text)) return code(text);
+  if (/^[\p{Cf}\p{Cc}\u200b]+$/u.test(text)) return code(text);
   return '';
 }
 
 const code = (text) => [...text].map((c) => 'U+' + c.codePointAt(0).toString(16).toUpperCase().padStart(4, '0')).join(' ');
 
 function tokenNode(kind, text) {
-  const node = make(kind === 'r' || kind === 'd' ? 'del' : 'span', 'tok ' + kind, text);
-  const sign = kind === 'e' ? 'end' : signOf(text);
+  const gone = kind === 'r' || kind === 'd';
+  const node = make(gone ? 'del' : 'span', 'tok ' + kind, text);
+  const sign = kind === 'e' ? 'end' : kind === 'd' ? '' : signOf(text, gone);
   if (sign) node.dataset.sign = sign;
-  if (text && !text.trim() && !text.includes('\n')) node.classList.add('blank');
   return node;
 }
 
@@ -196,7 +194,7 @@ const HANDLERS = {
   F(i, words) {
     if (i === '-1') {
       $('.board-status').textContent = words;
-      board.dataset.state = 'failed';
+      setState('failed');
       return;
     }
     lanes[i].over = true;
@@ -207,7 +205,7 @@ const HANDLERS = {
     verdict.textContent = words;
   },
   Z(how, words) {
-    board.dataset.state = document.body.dataset.race = how;
+    setState(how);
     $('.board-status').textContent = { done: 'Finished.', stopped: 'Stopped.', failed: 'Failed.' }[how] || '';
     for (const lane of lanes) {
       if (!lane.over) note(lane.i, how === 'stopped' ? 'stopped' : 'did not run', 'stopped');
@@ -217,6 +215,11 @@ const HANDLERS = {
     $('.board-announce').textContent = words;
   },
 };
+
+function setState(state) {
+  board.dataset.state = document.body.dataset.race = state;
+  for (const button of document.querySelectorAll('#race, #stop')) button.toggleAttribute('data-live', state === 'running');
+}
 
 function note(i, words, state) {
   lanes[i].note.textContent = words;
@@ -240,7 +243,7 @@ function start(id, max) {
   $('.board-announce').textContent = '';
   $('.board-status').textContent = '';
   details.textContent = '';
-  board.dataset.state = document.body.dataset.race = 'running';
+  setState('running');
 }
 
 function flush() {

@@ -30,6 +30,7 @@ from ..race.record import (
     WarmUp,
 )
 from .board import BoardText, announcement
+from .charts import TITLES, charts, spent_chart
 from .guard import middleware
 from .worker import Job, Worker
 
@@ -38,6 +39,8 @@ UPDATE_S = 0.05  # the board is sent 20 times a second
 MAX_PROMPT = 100_000  # characters
 MAX_TOKENS = 4096
 MAX_LANES = 4
+LANE_CONTROLS = 5  # of each lane: see lane_of
+PROFILE_TOKENS = 32
 MAX_WAITING = 8  # pages that may wait for the engine
 OFF = "off"
 # A drafter whose length is set as a block of slots; the others count drafts (their cap).
@@ -89,17 +92,19 @@ def lane_of(method, length, schedule, cap, threshold) -> LaneSpec | None:
     return None
 
 
-def request_of(prompt, settings, order, lanes) -> RaceRequest:
-    """Raises ValueError, in one sentence for the visitor."""
+def request_of(prompt, max_tokens, temperature, top_k, top_p, seed, order, *controls) -> RaceRequest:
+    """The race that the page's controls ask for. Raises ValueError, in one sentence for the visitor."""
     prompt = prompt if isinstance(prompt, str) else ""
     if not prompt.strip():
         raise ValueError("Type a prompt, or pick one of the examples.")
     if len(prompt) > MAX_PROMPT:
         raise ValueError(f"The prompt has {len(prompt):,} characters; at most {MAX_PROMPT:,} are taken.")
-    specs = tuple(s for s in lanes[:MAX_LANES] if s)
-    if len(specs) < 2:
+    lanes = [lane_of(*controls[i : i + LANE_CONTROLS]) for i in range(0, len(controls), LANE_CONTROLS)]
+    lanes = tuple(lane for lane in lanes[:MAX_LANES] if lane)
+    if len(lanes) < 2:
         raise ValueError("A race needs at least two lanes.")
-    return RaceRequest(prompt, specs, settings, together=order != IN_TURN)
+    settings = settings_of(max_tokens, temperature, top_k, top_p, seed)
+    return RaceRequest(prompt, lanes, settings, together=order != IN_TURN)
 
 
 # ---- a race, as the board sees it ------------------------------------------------------------------------
@@ -197,40 +202,50 @@ watch('value', show);
 show();
 """
 
+CHART_TOOLS = """
+<details><summary>Table</summary><div class="chart-table" tabindex="0" role="region" aria-label="Table"></div></details>
+<div class="chart-saves"><button type="button" data-save="png">PNG</button>
+<button type="button" data-save="csv">CSV</button><button type="button" data-save="json">JSON</button></div>
+"""
+
 
 def plain_text(value: str, elem_id: str) -> gr.HTML:
     """A paragraph whose value is text, never markup."""
     return gr.HTML(value, html_template="<p></p>", js_on_load=TEXT_SCRIPT, apply_default_css=False, elem_id=elem_id)
 
 
+def _static(markup: str, **where) -> gr.HTML:
+    return gr.HTML("", html_template=markup, js_on_load=None, apply_default_css=False, **where)
+
+
 def build(worker: Worker, prompts: list[Prompt]) -> gr.Blocks:
     with gr.Blocks(title="DSpark Playground", analytics_enabled=False, fill_width=True) as page:
-        gr.HTML(
-            "",
-            html_template="<h1>DSpark Playground</h1><p>One prompt, one target model, several ways to decode it. "
-            "See which drafted tokens the target accepts, and what that does to the speed.</p>",
-            js_on_load=None,
-            apply_default_css=False,
-            elem_id="title",
-        )
-        models = plain_text("Loading …", "models")
-        prompt = gr.Textbox(
-            label="Prompt",
-            lines=2,
-            max_lines=8,
-            max_length=MAX_PROMPT,
-            placeholder="Ask something, or pick an example below. Ctrl+Enter races, Esc stops.",
-            elem_id="prompt",
-        )
-        for kind in KINDS:
-            with gr.Row(elem_classes="chips"):
-                gr.HTML(f"<p>{kind}</p>", js_on_load=None, apply_default_css=False, elem_classes="kind")
+        with gr.Row(elem_id="head"):
+            _static(
+                "<h1>DSpark Playground</h1><p>One prompt, one target model, several ways to decode it: "
+                "see which drafted tokens the target accepts, and what that does to the speed.</p>",
+                elem_id="title",
+            )
+            models = plain_text("Loading …", "models")
+        with gr.Row(elem_id="ask"):
+            prompt = gr.Textbox(
+                label="Prompt",
+                lines=3,
+                max_lines=8,
+                max_length=MAX_PROMPT,
+                placeholder="Ask something, or pick an example below. Ctrl+Enter races, Esc stops.",
+                elem_id="prompt",
+                scale=6,
+            )
+            with gr.Column(scale=1, min_width=170, elem_id="go"):
+                start = gr.Button("Race", variant="primary", elem_id="race")
+                stop = gr.Button("Stop", elem_id="stop")
+        with gr.Row(elem_id="chips"):
+            for kind in KINDS:
+                _static(f"<p>{kind}</p>", elem_classes="kind")
                 for example in (p for p in prompts if p.kind == kind):
                     chip = gr.Button(example.title, size="sm", variant="secondary")
                     chip.click(None, None, prompt, js=_returning(example.text), api_visibility="private")
-        with gr.Row(elem_id="go"):
-            start = gr.Button("Race", variant="primary", elem_id="race", scale=3)
-            stop = gr.Button("Stop", elem_id="stop", scale=1)
         with gr.Accordion("Lanes and settings", open=False, elem_id="settings"):
             with gr.Row():
                 columns = [_lane_controls(i) for i in range(MAX_LANES)]
@@ -241,35 +256,62 @@ def build(worker: Worker, prompts: list[Prompt]) -> gr.Blocks:
                 top_p = gr.Slider(0.05, 1, 1, step=0.05, label="Top-p", info="1 keeps the whole vocabulary")
                 seed = gr.Number(0, precision=0, minimum=0, label="Seed")
                 order = gr.Radio([TOGETHER, IN_TURN], value=TOGETHER, label="Lanes run")
-        board = gr.HTML(
-            "",
-            html_template=(ASSETS / "board.html").read_text("utf-8"),
-            js_on_load=(ASSETS / "board.js").read_text("utf-8"),
-            apply_default_css=False,
-            elem_id="board",
-        )
+        with gr.Tabs():
+            with gr.Tab("Race", id="race"):
+                board = gr.HTML(
+                    "",
+                    html_template=(ASSETS / "board.html").read_text("utf-8"),
+                    js_on_load=(ASSETS / "board.js").read_text("utf-8"),
+                    apply_default_css=False,
+                    elem_id="board",
+                )
+            with gr.Tab("Charts", id="charts"):
+                places = _chart_places()
+                with gr.Row(elem_id="profile-row"):
+                    profile = gr.Button(f"Measure where the time goes ({PROFILE_TOKENS} tokens)", elem_id="profile")
+                    profiled = plain_text("", "profiled")
         last = gr.State(None)
+        asked = [prompt, max_tokens, temperature, top_k, top_p, seed, order, *itertools.chain(*columns)]
 
-        def race(visitor: gr.Request, prompt, max_tokens, temperature, top_k, top_p, seed, order, *controls):
-            lanes = [lane_of(*controls[i : i + 5]) for i in range(0, len(controls), 5)]
+        def race(visitor: gr.Request, *values):
             try:
-                settings = settings_of(max_tokens, temperature, top_k, top_p, seed)
-                request = request_of(prompt, settings, order, lanes)
+                request = request_of(*values)
             except ValueError as error:
                 yield refusal(str(error)), gr.skip()
                 return
             for value, seen in follow(worker, Job(request, visitor.session_hash)):
                 yield value, seen or gr.skip()
 
-        start.click(
-            race,
-            [prompt, max_tokens, temperature, top_k, top_p, seed, order, *itertools.chain(*columns)],
-            [board, last],
-            api_name="race",
-            concurrency_limit=MAX_WAITING,
-            trigger_mode="once",
+        def measure(visitor: gr.Request, *values):
+            """Race again, briefly and with a synchronisation after every part of a round."""
+            try:
+                request = request_of(*values)
+            except ValueError as error:
+                yield str(error), *[gr.skip()] * 2
+                return
+            short = replace(request.settings, max_tokens=min(PROFILE_TOKENS, request.settings.max_tokens))
+            request = replace(request, settings=short, together=False, profile=True)
+            yield "Measuring …", *[gr.skip()] * 2
+            for _, seen in follow(worker, Job(request, visitor.session_hash)):
+                if seen:
+                    chart = spent_chart(seen)
+                    words = "Stopped." if seen.stopped else "Measured with a synchronisation after every part."
+                    yield words, chart.figure, chart.table
+                    return
+            yield "Nothing was measured.", *[gr.skip()] * 2
+
+        def draw(seen: RaceRecord | None):
+            return [part for chart in charts(seen).values() for part in (chart.figure, chart.table)]
+
+        engine_use = {"concurrency_limit": MAX_WAITING, "trigger_mode": "once", "show_progress": "hidden"}
+        start.click(race, asked, [board, last], api_name="race", **engine_use).then(
+            draw,
+            last,
+            [part for name in charts(None) for part in places[name]],
             show_progress="hidden",
+            api_visibility="private",
         )
+        profile.click(measure, asked, [profiled, *places["spent"]], api_name="profile", **engine_use)
 
         def halt(visitor: gr.Request):
             worker.stop(visitor.session_hash)
@@ -288,6 +330,27 @@ def build(worker: Worker, prompts: list[Prompt]) -> gr.Blocks:
             api_visibility="private",
         )
     return page
+
+
+def _chart_places() -> dict[str, tuple[gr.Plot, gr.HTML]]:
+    """A plot with its table and downloads for every chart, two in a row."""
+    empty = charts(None) | {"spent": spent_chart(None)}
+    places = {}
+    for pair in zip(*[iter(TITLES)] * 2, strict=True):
+        with gr.Row():
+            for name in pair:
+                with gr.Column(min_width=420, elem_classes="chart"):
+                    _static(f"<h3>{TITLES[name]}</h3>")
+                    plot = gr.Plot(empty[name].figure, show_label=False, container=False, elem_id=f"plot-{name}")
+                    tools = gr.HTML(
+                        empty[name].table,
+                        html_template=CHART_TOOLS,
+                        js_on_load=(ASSETS / "chart.js").read_text("utf-8"),
+                        apply_default_css=False,
+                        elem_id=f"tools-{name}",
+                    )
+                    places[name] = plot, tools
+    return places
 
 
 def _returning(text: str) -> str:
@@ -336,8 +399,8 @@ def _lane_controls(i: int) -> list[gr.components.Component]:
 
 
 def theme() -> gr.themes.Base:
-    sans = [gr.themes.utils.fonts.LocalFont("IBM Plex Sans", weights=(400, 600)), "system-ui", "sans-serif"]
-    mono = [gr.themes.utils.fonts.LocalFont("IBM Plex Mono", weights=(400, 500)), "ui-monospace", "monospace"]
+    sans = [gr.themes.utils.fonts.LocalFont("IBM Plex Sans", weights=(400, 700)), "system-ui", "sans-serif"]
+    mono = [gr.themes.utils.fonts.LocalFont("IBM Plex Mono", weights=(400,)), "ui-monospace", "monospace"]
     return gr.themes.Base(font=sans, font_mono=mono, radius_size="md", text_size="md").set(
         body_background_fill="#f7f6f3",
         body_background_fill_dark="#121417",
