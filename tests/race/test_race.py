@@ -1,0 +1,163 @@
+"""Races over the tiny golden models: verdict, exactness of what the lanes say, cancel, warm-up."""
+
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+from dspark_core.decode.rounds import Round, Settings, Start
+from dspark_core.models.checkpoint import load_drafter
+from dspark_core.models.target import load_target
+from dspark_core.race.race import Models, race
+from dspark_core.race.record import CAP, CONFIDENCE, PLAIN, Failed, LaneRecord, LaneSpec, RaceRecord, RaceRequest
+from dspark_core.race.verdict import _next_logits, first_difference, judge
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+PROMPT = list(range(1, 20))
+
+
+@pytest.fixture(scope="module")
+def models():
+    target = load_target(GOLDEN / "A" / "target")
+    target.encode_chat = lambda messages: PROMPT  # the golden targets have no tokenizer
+    return Models(target, {"DSpark": load_drafter(GOLDEN / "A" / "drafter", target), "DFlash": "it was not found."})
+
+
+def request(*lanes, tokens=24, **settings):
+    settings = Settings(max_tokens=tokens, stop_ids=frozenset(), **settings)
+    return RaceRequest("hello", lanes, settings)
+
+
+def run(models, request, cancelled=lambda: False):
+    record, events = None, []
+    for i, event in race(models, request, cancelled):
+        if isinstance(event, RaceRecord):
+            record = event
+        else:
+            events.append((i, event))
+    return record, events
+
+
+def test_lanes_agree_and_the_verdict_says_so(models):
+    lanes = LaneSpec(PLAIN), LaneSpec("DSpark"), LaneSpec("DSpark", CAP, cap=2)
+    record, events = run(models, request(*lanes))
+    assert [len(lane.output) for lane in record.lanes] == [24] * 3
+    assert record.lanes[0].output == record.lanes[1].output == record.lanes[2].output
+    assert record.verdict.kind == "identical"
+    assert all(r.proposed <= 2 for r in record.lanes[2].rounds)
+    assert [e for i, e in events if i == 1 and isinstance(e, Round)] == record.lanes[1].rounds
+
+
+def test_a_lane_without_its_drafter_says_why_and_the_rest_is_judged(models):
+    record, _ = run(models, request(LaneSpec(PLAIN), LaneSpec("DFlash"), LaneSpec("DSpark"), LaneSpec("EAGLE")))
+    assert record.lanes[1].error == "DFlash is not running: it was not found."
+    assert record.lanes[3].error.startswith("EAGLE is not running: no EAGLE drafter")
+    assert record.verdict.kind == "identical"
+    assert "2 lanes failed" in record.verdict.words
+
+
+def test_a_schedule_the_drafter_cannot_follow_is_the_lanes_error(models, monkeypatch):
+    monkeypatch.setattr(models.drafters["DSpark"], "has_confidence", False)
+    record, _ = run(models, request(LaneSpec(PLAIN), LaneSpec("DSpark", CONFIDENCE, threshold=0.5)))
+    assert "no confidence head" in record.lanes[1].error
+
+
+def test_sampling_claims_a_distribution_not_a_text(models):
+    record, _ = run(models, request(LaneSpec(PLAIN), LaneSpec("DSpark"), tokens=8, temperature=1.0))
+    assert record.verdict.kind == "sampled"
+    assert "distribution" in record.verdict.words
+
+
+def test_cancel_ends_within_an_event_and_claims_nothing(models):
+    seen = []
+
+    def cancelled():
+        return len(seen) > 6
+
+    record = None
+    for i, event in race(models, request(LaneSpec(PLAIN), LaneSpec("DSpark"), tokens=200), cancelled):
+        record = event if isinstance(event, RaceRecord) else record
+        seen.append((i, event))
+    assert record.stopped and record.verdict is None
+    assert len(seen) <= 8
+
+
+def test_the_second_race_needs_no_warm_up(models):
+    lanes = request(LaneSpec(PLAIN), LaneSpec("DSpark", CAP, cap=3), tokens=4)
+    run(models, lanes)
+    _, events = run(models, lanes)
+    assert {type(e).__name__ for _, e in events} <= {"Prefill", "Start", "Round", "Verdict"}
+
+
+def test_a_prompt_longer_than_the_context_fails_every_lane(models):
+    long, models.target.encode_chat = models.target.encode_chat, lambda messages: [1] * 100_000
+    try:
+        record, _ = run(models, request(LaneSpec(PLAIN), LaneSpec("DSpark")))
+    finally:
+        models.target.encode_chat = long
+    assert all("context" in lane.error for lane in record.lanes)
+    assert record.verdict.kind == "none"
+
+
+def test_first_difference():
+    assert first_difference([1, 2, 3], [1, 2, 3]) is None
+    assert first_difference([1, 2, 3], [1, 5, 3]) == 1
+    assert first_difference([1, 2, 3], [1, 2]) == 2
+
+
+def _judged(models, output, other):
+    def lane(spec, ids):
+        start = Start(ids[0], len(PROMPT), 0.1)
+        rounds = [Round(k, 0, 0, (), 0, 0, t, True, (t,), k + 1.0) for k, t in enumerate(ids[1:])]
+        return LaneRecord(spec, start, rounds)
+
+    lanes = [lane(LaneSpec(PLAIN), output), lane(LaneSpec("DSpark"), other)]
+    asked = request(*(x.spec for x in lanes))
+    return judge(models.target, PROMPT, RaceRecord("tiny", "f32", asked, len(PROMPT), lanes))
+
+
+def test_a_real_divergence_is_named_with_its_gap(models):
+    record, _ = run(models, request(LaneSpec(PLAIN), LaneSpec("DSpark"), tokens=8))
+    output = record.lanes[0].output
+    logits = _next_logits(models.target, [*PROMPT, *output[:5]], 1)
+    worst = mx.argmin(logits).item()
+    verdict = _judged(models, output, [*output[:5], worst, *output[6:]])
+    assert verdict.kind == "divergence"
+    (difference,) = verdict.differences
+    assert (difference.lane, difference.index) == (1, 5)
+    order = sorted(logits.tolist())
+    assert difference.gap == pytest.approx(order[-1] - order[-2], abs=1e-5)
+    assert difference.needed == pytest.approx(order[-1] - order[0], abs=1e-5)
+    assert "token 6" in verdict.words and "real divergence" in verdict.words
+
+
+def test_a_difference_within_rounding_is_a_tie(models):
+    record, _ = run(models, request(LaneSpec(PLAIN), LaneSpec("DSpark"), tokens=4))
+    output = record.lanes[0].output
+    head = models.target.head
+    logits = _next_logits(models.target, [*PROMPT, *output[:2]], 1)
+    best, second = output[2], mx.argsort(logits)[-2].item()
+
+    def flat(hidden):  # lift the runner-up to half a unit in the last place below the best
+        z = head(hidden)
+        z[..., second] = z[..., best] - 1e-8
+        return z
+
+    models.target.head = flat
+    try:
+        verdict = _judged(models, output, [*output[:2], second, *output[3:]])
+    finally:
+        models.target.head = head
+    assert verdict.kind == "tie"
+    assert "numerical tie" in verdict.words
+
+
+def test_an_output_that_only_ends_earlier_is_no_tie(models):
+    record, _ = run(models, request(LaneSpec(PLAIN), LaneSpec("DSpark"), tokens=6))
+    output = record.lanes[0].output
+    assert _judged(models, output, output[:4]).kind == "divergence"
+
+
+def test_failed_is_an_event(models):
+    _, events = run(models, request(LaneSpec(PLAIN), LaneSpec("DFlash"), tokens=4))
+    assert any(i == 1 and isinstance(e, Failed) for i, e in events)
