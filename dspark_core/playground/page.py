@@ -47,6 +47,7 @@ OFF = "off"
 BLOCK_LENGTHS = {"DFlash": 16}
 CAPS = {"DSpark": 7}
 SCHEDULES = [("full block", FULL), ("fixed cap", CAP), ("confidence threshold", CONFIDENCE)]
+KEPT_VARIABLES = ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR")
 TOGETHER, IN_TURN = "together, by a fair clock", "one after another"
 RUNS = itertools.count(1)
 
@@ -219,6 +220,10 @@ def _static(markup: str, **where) -> gr.HTML:
 
 
 def build(worker: Worker, prompts: list[Prompt]) -> gr.Blocks:
+    """The page. Options in the environment are dropped: gradio takes an empty `allowed_paths`, for one, as
+    not given, and would let GRADIO_ALLOWED_PATHS open this machine's files."""
+    for name in [n for n in os.environ if n.startswith("GRADIO_") and n not in KEPT_VARIABLES]:
+        del os.environ[name]
     with gr.Blocks(title="DSpark Playground", analytics_enabled=False, fill_width=True) as page:
         with gr.Row(elem_id="head"):
             _static(
@@ -426,7 +431,7 @@ def theme() -> gr.themes.Base:
 
 
 def launch(page: gr.Blocks, port: int | None, browser: bool, block: bool = True):
-    """Serve the page on this machine only. Every option that gradio would read from the environment is set."""
+    """Serve the page on this machine only, with every option given."""
     return page.queue(max_size=4 * MAX_WAITING, api_open=False).launch(
         server_name="127.0.0.1",
         server_port=port,

@@ -1,0 +1,347 @@
+"""Races in the browser, from recorded rounds: what stands on the page, Stop, tabs, lanes, keyboard."""
+
+import threading
+import time
+
+import pytest
+from conftest import replay
+from serving import served
+
+from dspark_core.race.metrics import metrics
+from dspark_core.race.record import LaneRecord, LaneSpec
+
+HOSTILE = [
+    *("${alert(1)}", " {{z}}", "`", "<img src=x onerror=alert(1)>", "<script>alert(2)</script>", "&amp;"),
+    *("\u202eabc\u202c", "a\u200bb", "\\n", "\n", "\t", "  ", " \u00e9", b" \xf0\x9f", b"\x98\x80", " {{{value}}}"),
+    *("${value}", "'\"", "\x1eRS\x1fUS"),
+]
+
+
+def expected_text(engine, lane):
+    data = b""
+    for event in engine.rounds[lane]:
+        for token in getattr(event, "committed", None) or (getattr(event, "token_id", None),):
+            if token:
+                data += engine.pieces.bytes(token)
+    return data.decode(errors="replace").replace("\x1e", "").replace("\x1f", "")
+
+
+def test_text_and_figures_in_the_panes_are_the_engines(recorded, open_tab):
+    engine = recorded.worker.engine = replay([f" w{k}" + "\n" * (k % 7 == 0) for k in range(300)])
+    tab = open_tab(recorded.url)
+    tab.race()
+    tab.until("done")
+    for i in range(3):
+        assert tab.answer(i) == expected_text(engine, i)
+        lane = LaneRecord(LaneSpec("x"))
+        for event in engine.rounds[i]:
+            lane.add(event)
+        m = metrics(lane)
+        figures = tab.page.locator(f".pane[data-lane='{i}'] dd").all_inner_texts()
+        assert figures[0] == f"{m.tok_s:.1f}"
+        assert float(figures[2]) == pytest.approx(m.tokens_per_round, abs=0.006)
+        assert figures[3] == (f"{100 * m.acceptance:.0f} %" if m.acceptance is not None else "–")
+        rejected = tab.page.locator(f".pane[data-lane='{i}'] del.tok").count()
+        assert rejected == sum(r.proposed - r.accepted for r in lane.rounds)
+    assert "Identical output" in tab.page.inner_text(".board-verdict")
+    assert not tab.outside and not tab.complaints
+
+
+def test_hostile_text_is_shown_verbatim_and_runs_nothing(recorded, open_tab):
+    engine = recorded.worker.engine = replay(HOSTILE * 3)
+    tab = open_tab(recorded.url)
+    dialogs = []
+    tab.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    tab.race("${alert(3)} {{x}} <img src=x onerror=alert(4)>")
+    tab.until("done")
+    for i in range(3):
+        assert tab.answer(i) == expected_text(engine, i)
+    assert tab.page.locator(".text img, .text script").count() == 0
+    tab.page.locator(".pane[data-lane='1'] .round").nth(3).hover()
+    assert "drafted" in tab.page.inner_text(".board-details")
+    assert not dialogs and not tab.complaints
+
+
+def test_the_stop_token_is_a_mark_not_text(recorded, open_tab):
+    from replay import STOP, recorded_rounds
+
+    engine = replay(["Hi", " there"])
+    ids = [*engine.pieces.ids(["Hi", " there"]), STOP]
+    engine.rounds = [recorded_rounds(ids, finish="stop"), recorded_rounds(ids, 7, (2,), 1, finish="stop")] * 2
+    recorded.worker.engine = engine
+    tab = open_tab(recorded.url)
+    tab.race()
+    tab.until("done")
+    assert tab.answer(0) == tab.answer(1) == "Hi there"
+    assert tab.page.locator(".pane[data-lane='0'] .tok.e").count() == 1
+    assert "ended its answer" in tab.page.inner_text(".pane[data-lane='0'] .note")
+
+
+def test_copy_gives_the_answer_alone(recorded, open_tab):
+    engine = recorded.worker.engine = replay()
+    tab = open_tab(recorded.url, permissions=["clipboard-read", "clipboard-write"])
+    tab.race()
+    tab.until("done")
+    tab.page.locator(".pane[data-lane='1'] .copy").click()
+    assert tab.page.evaluate("navigator.clipboard.readText()") == expected_text(engine, 1)
+
+
+def test_hovering_a_round_lights_the_same_text_in_every_pane(recorded, open_tab):
+    recorded.worker.engine = replay()
+    tab = open_tab(recorded.url)
+    tab.race()
+    tab.until("done")
+    tab.page.locator(".pane[data-lane='1'] .round").nth(1).hover()  # the first round: tokens 2 to 5
+    for i in (0, 2):
+        lit = tab.page.locator(f".pane[data-lane='{i}'] .tok.lit").all_inner_texts()
+        assert [t.strip() for t in lit] == ["word1", "word2", "word3", "word4"]
+    words = tab.page.inner_text(".board-details")
+    assert words.startswith("DSpark · full block, round 1, tokens 2 to 5. 7 drafted, all sent, 3 accepted:")
+    assert "“ WRONG” rejected, the target’s correction is “ word4”" in words
+
+
+def test_rejected_drafts_can_be_hidden(recorded, open_tab):
+    recorded.worker.engine = replay()
+    tab = open_tab(recorded.url)
+    tab.race()
+    tab.until("done")
+    pane = tab.page.locator(".pane[data-lane='1']")
+    assert pane.locator("del.r").first.is_visible() and pane.locator("del.d").first.is_visible()
+    tab.page.select_option(".pick-rejected", "first")
+    assert pane.locator("del.r").first.is_visible() and not pane.locator("del.d").first.is_visible()
+    tab.page.select_option(".pick-rejected", "none")
+    assert not pane.locator("del.r").first.is_visible()
+
+
+def test_two_clicks_are_one_race(recorded, open_tab):
+    recorded.worker.engine = replay(pace=4.0)
+    tab = open_tab(recorded.url)
+    tab.page.fill("#prompt textarea", "twice")
+    tab.page.evaluate("() => { const b = document.querySelector('#race'); b.click(); b.click(); }")
+    tab.until("done")
+    assert tab.page.locator(".pane").count() == 3
+    tab.page.wait_for_timeout(500)
+    assert recorded.worker.idle
+
+
+def test_an_empty_prompt_is_answered_in_words(recorded, open_tab):
+    tab = open_tab(recorded.url)
+    tab.page.click("#race")
+    tab.until("failed")
+    assert "Type a prompt" in tab.page.inner_text(".board-status")
+
+
+def test_a_second_race_starts_afresh(recorded, open_tab):
+    recorded.worker.engine = replay()
+    tab = open_tab(recorded.url)
+    tab.race()
+    tab.until("done")
+    recorded.worker.engine = replay([" other"] * 3, pace=2.0)
+    tab.race()
+    tab.until("running")
+    tab.until("done")
+    assert tab.answer(0) == " other other other"
+
+
+@pytest.mark.parametrize("key", ["click", "Escape"])
+def test_stop_while_decoding(recorded, open_tab, key):
+    recorded.worker.engine = replay(pace=0.5)
+    tab = open_tab(recorded.url)
+    tab.race()
+    tab.page.wait_for_function("document.querySelectorAll('.round').length > 4")
+    began = time.monotonic()
+    tab.page.click("#stop") if key == "click" else tab.page.keyboard.press("Escape")
+    tab.until("stopped")
+    assert time.monotonic() - began < 0.6  # the browser and the server share slow cores here
+    recorded.until_idle(1)
+    rounds = tab.page.locator(".round").count()
+    tab.page.wait_for_timeout(300)
+    assert tab.page.locator(".round").count() == rounds
+    assert tab.page.inner_text(".board-verdict") == ""
+
+
+def test_stop_in_prefill(recorded, open_tab):
+    recorded.worker.engine = replay(hold=30.0)
+    tab = open_tab(recorded.url)
+    tab.race()
+    tab.page.wait_for_function("document.querySelector('.note')?.textContent.includes('prompt')")
+    tab.page.click("#stop")
+    tab.until("stopped", 2)
+
+
+def test_stop_while_loading_and_progress_is_shown(open_tab):
+    gate = threading.Event()
+
+    def load(progress):
+        progress("the weights")
+        gate.wait(60)
+        return replay()
+
+    with served(load) as page:
+        tab = open_tab(page.url)
+        tab.page.wait_for_function("document.querySelector('#models').innerText.includes('the weights')")
+        tab.race()
+        tab.page.wait_for_function(
+            "document.querySelector('.board-status').textContent.includes('Loading: the weights')"
+        )
+        tab.page.click("#stop")
+        tab.until("stopped", 2)
+        gate.set()
+        tab.page.wait_for_function("document.querySelector('#models').innerText.includes('a recording')")
+        tab.race()
+        tab.until("done")
+
+
+def test_closing_the_tab_frees_the_engine(recorded, open_tab):
+    engine = recorded.worker.engine = replay(pace=0.05)
+    tab = open_tab(recorded.url)
+    tab.race()
+    tab.page.wait_for_function("document.querySelectorAll('.round').length > 2")
+    assert engine.running.is_set()
+    tab.page.close()
+    recorded.until_idle(5)
+
+
+def test_a_second_tab_waits_in_sight(recorded, open_tab):
+    recorded.worker.engine = replay(pace=0.05)
+    first, second = open_tab(recorded.url), open_tab(recorded.url)
+    first.race()
+    first.page.wait_for_function("document.querySelectorAll('.round').length > 2")
+    second.race()
+    second.page.wait_for_function("document.querySelector('.board-status').textContent.includes('Waiting: 1 race')")
+    recorded.worker.engine = replay()
+    first.page.click("#stop")
+    second.until("done")
+
+
+def test_a_failing_lane_says_why_and_the_others_finish(recorded, open_tab):
+    recorded.worker.engine = replay(fails={1: 4})
+    tab = open_tab(recorded.url)
+    tab.race()
+    tab.until("done")
+    assert tab.page.inner_text(".pane[data-lane='1'] .note") == "This lane failed: it was told to."
+    assert len(tab.answer(0)) == len(tab.answer(2)) > len(tab.answer(1)) > 0
+
+
+def choose(tab, label, option):
+    tab.page.get_by_role("listbox", name=label).or_(tab.page.get_by_label(label, exact=True)).first.click()
+    tab.page.get_by_role("option", name=option, exact=True).click()
+
+
+def test_four_lanes_with_their_own_settings(recorded, open_tab):
+    recorded.worker.engine = replay()
+    tab = open_tab(recorded.url)
+    tab.page.get_by_role("button", name="Lanes and settings").click()
+    choose(tab, "Lane 4", "DFlash")
+    boxes = tab.page.locator(".lane-controls").nth(3).locator("input[type=number]")
+    boxes.first.wait_for(state="visible")
+    boxes.first.fill("6")
+    boxes.first.blur()
+    tab.race()
+    tab.until("done")
+    heads = [t.replace("\n", " ") for t in tab.page.locator(".pane h3").all_inner_texts()]
+    assert heads == ["plain", "DSpark full block", "DFlash block 16", "DFlash block 6"]
+
+
+def test_by_keyboard_alone_from_prompt_to_verdict(recorded, open_tab):
+    recorded.worker.engine = replay()
+    tab = open_tab(recorded.url)
+    keys = tab.page.keyboard
+
+    def focused():
+        return tab.page.evaluate(
+            "document.activeElement.closest('[id], .text')?.id || document.activeElement.className"
+        )
+
+    def tab_to(selector, limit=60):
+        for _ in range(limit):
+            keys.press("Tab")
+            if tab.page.evaluate("s => document.activeElement.matches(s)", selector):
+                outline = tab.page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+                assert outline != "none", f"{selector} shows no focus"
+                return
+        pytest.fail(f"{selector} cannot be reached by Tab")
+
+    for _ in range(10):
+        keys.press("Tab")
+        if tab.page.evaluate("document.activeElement.tagName") == "TEXTAREA":
+            break
+    keys.type("Say hello.")
+    keys.press("Control+Enter")
+    tab.until("done")
+    assert "Identical" in tab.page.inner_text(".board-verdict")
+    tab_to(".pane[data-lane='1'] .text")
+    keys.press("Home")
+    keys.press("ArrowRight")
+    keys.press("ArrowRight")
+    assert "round 2" in tab.page.inner_text(".board-details")
+    assert "round 2" in tab.page.evaluate("document.activeElement.getAttribute('aria-label')")
+    keys.press("ArrowLeft")
+    assert "round 1" in tab.page.inner_text(".board-details")
+    assert tab.page.locator(".pane[data-lane='0'] .lit").count() == 4
+    tab_to(".pane[data-lane='2'] .text")
+    keys.press("ArrowRight")  # begins where the other pane was being read
+    assert "DFlash" in tab.page.inner_text(".board-details") and tab.page.locator(".pane[data-lane='1'] .lit").count()
+
+
+def test_the_end_is_announced_once_and_nothing_while_it_streams(recorded, open_tab):
+    recorded.worker.engine = replay(pace=3.0)
+    tab = open_tab(recorded.url)
+    tab.page.evaluate("""() => {
+        const node = document.querySelector('.board-announce');
+        window.said = [];
+        const note = () => { if (node.textContent) window.said.push(node.textContent); };
+        new MutationObserver(note).observe(node, { childList: true, characterData: true, subtree: true });
+    }""")
+    tab.race()
+    tab.until("done")
+    said = tab.page.evaluate("window.said")
+    assert len(said) == 1 and said[0].startswith("Race finished. plain:")
+    live = tab.page.evaluate(
+        "[...document.querySelectorAll('.board [aria-live], .board [role=status], .board [role=log]')]"
+        ".filter(n => n.getAttribute('aria-live') !== 'off').length"
+    )
+    assert live == 1
+
+
+def test_charts_tables_and_downloads(recorded, open_tab):
+    recorded.worker.engine = replay([f" w{k}" for k in range(120)])
+    tab = open_tab(recorded.url)
+    tab.race()
+    tab.until("done")
+    tab.page.get_by_role("tab", name="Charts").click()
+    tab.page.wait_for_selector("#plot-time .js-plotly-plot .main-svg", timeout=20000)
+    assert tab.page.locator(".js-plotly-plot").count() == 6
+    tab.page.locator("#tools-speed summary").click()
+    assert "DFlash · block 16" in tab.page.inner_text("#tools-speed table")
+    for kind, starts in (("csv", b"lane,tok/s"), ("json", b"{"), ("png", b"\x89PNG")):
+        with tab.page.expect_download() as download:
+            tab.page.locator(f"#tools-speed button[data-save={kind}]").click()
+        with open(download.value.path(), "rb") as file:
+            assert file.read().startswith(starts)
+        assert download.value.suggested_filename == f"speed.{kind}"
+    tab.page.click("#profile")
+    tab.page.wait_for_function("document.querySelector('#profiled').innerText.includes('Measured')")
+    assert not tab.outside and not tab.complaints
+
+
+def test_themes_and_text_size_are_kept(recorded, open_tab):
+    tab = open_tab(recorded.url)
+    tab.page.click(".pick-theme")
+    tab.page.select_option(".pick-size", "projector")
+    tab.page.reload()
+    tab.page.wait_for_selector(".board")
+    tab.page.wait_for_function("document.body.classList.contains('dark')")
+    assert tab.page.get_attribute(".board", "data-size") == "projector"
+
+
+def test_at_760_pixels_nothing_is_cut_off(recorded, open_tab):
+    recorded.worker.engine = replay()
+    tab = open_tab(recorded.url)
+    tab.page.set_viewport_size({"width": 760, "height": 900})
+    tab.race()
+    tab.until("done")
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 760
+    for i in range(3):
+        box = tab.page.locator(".pane").nth(i).bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 760

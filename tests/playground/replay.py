@@ -1,0 +1,132 @@
+"""Recorded races for page tests: rounds made from text, played back in place of a model.
+
+A token is a piece of text (or raw bytes); ids number the pieces. `drafted` says per round how many of the next
+pieces are drafted and accepted, which is all that a recorded round needs.
+"""
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+from dspark_core.decode.rounds import Prefill, Round, Start
+from dspark_core.race.lane import Clock
+from dspark_core.race.record import Failed, LaneRecord, RaceRecord, Verdict
+
+STOP = 0
+
+
+class Pieces:
+    """A vocabulary that grows as texts are added; id 0 is the stop token."""
+
+    def __init__(self):
+        self.pieces = [b"<|im_end|>"]
+
+    def ids(self, tokens) -> list[int]:
+        data = [t.encode() if isinstance(t, str) else t for t in tokens]
+        for piece in data:
+            if piece not in self.pieces:
+                self.pieces.append(piece)
+        return [self.pieces.index(piece) for piece in data]
+
+    def bytes(self, token_id: int) -> bytes:
+        return self.pieces[token_id]
+
+
+def recorded_rounds(ids, block=0, accepts=(), wrong=None, round_s=0.1, finish="length"):
+    """Start and rounds that commit `ids`. With block 0 it is a plain lane; else round k accepts accepts[k] drafts
+    (cycled) of a block, and the drafts after them are `wrong`."""
+    events, at, k = [Start(ids[0], 8, 0.05)], 1, 0
+    while at < len(ids):
+        kept = min(accepts[k % len(accepts)] if block else 0, len(ids) - at - 1, block)
+        committed = tuple(ids[at : at + kept + 1])
+        drafts = tuple(committed[:kept]) + (wrong,) * (block - kept)
+        at += kept + 1
+        end = finish if at >= len(ids) else None
+        events.append(
+            Round(
+                index=k,
+                position=8 + at,
+                anchor_id=ids[at - kept - 2],
+                draft_ids=drafts,
+                proposed=block,
+                accepted=kept,
+                next_id=committed[-1],
+                bonus=kept == block,
+                committed=committed,
+                time_s=(k + 1) * round_s,
+                finish=end,
+            )
+        )
+        k += 1
+    return events
+
+
+@dataclass
+class ReplayEngine:
+    """Plays lane i's `rounds[i]`, in order of own time, at `pace` x its own pace (0: as fast as it goes).
+
+    `hold` (seconds) is spent in the prefill, in chunks, so that a Stop can come in between.
+    """
+
+    pieces: Pieces
+    rounds: list[list]
+    pace: float = 0.0
+    hold: float = 0.0
+    fails: dict = field(default_factory=dict)
+    name: str = "a recording"
+    precision: str = "bf16"
+    stop_ids: frozenset = frozenset({STOP})
+    drafters: dict = field(default_factory=lambda: {"DSpark": "recorded", "DFlash": "recorded"})
+    running: threading.Event = field(default_factory=threading.Event)
+
+    def token_bytes(self, token_id):
+        return self.pieces.bytes(token_id)
+
+    def race(self, request, cancelled):
+        self.running.set()
+        try:
+            yield from self._race(request, cancelled)
+        finally:
+            self.running.clear()
+
+    def _race(self, request, cancelled):
+        record = RaceRecord(self.name, self.precision, request, 512, [LaneRecord(s) for s in request.lanes])
+        yield -1, record
+        for step in range(3):
+            for i in range(len(record.lanes)):
+                yield i, Prefill(256 * step, 512)
+            for _ in range(10):
+                time.sleep(self.hold / 20)
+                if cancelled():
+                    return
+        timed = []
+        for i in range(len(record.lanes)):
+            events = self.rounds[i % len(self.rounds)]
+            if i in self.fails:
+                events = [*events[: self.fails[i]], Failed("This lane failed: it was told to.")]
+            for k, event in enumerate(events):
+                timed.append((getattr(event, "time_s", 0.0 if k == 0 else 1e9), i, k, event))
+        clock = Clock()
+        clock.resume()
+        for at, i, _, event in sorted(timed, key=lambda t: t[:3]):
+            while self.pace and at < 1e8 and clock() * self.pace < at and not cancelled():
+                time.sleep(0.002)
+            if cancelled():
+                return
+            record.lanes[i].add(event)
+            yield i, event
+        outputs = [lane.output for lane in record.lanes if lane.error is None]
+        same = all(o == outputs[0] for o in outputs)
+        yield -1, Verdict("identical" if same else "divergence", "Identical output." if same else "Not identical.")
+
+
+def three_lanes(tokens, wrong=" WRONG", round_s=0.1, finish="length") -> tuple[Pieces, list]:
+    """plain, a block of 7 and a block of 15 over the same tokens."""
+    pieces = Pieces()
+    ids, (wrong_id,) = pieces.ids(tokens), pieces.ids([wrong])
+    lanes = [
+        recorded_rounds(ids, finish=finish, round_s=round_s),
+        recorded_rounds(ids, 7, (3, 7, 0, 2), wrong_id, 2 * round_s, finish),
+        recorded_rounds(ids, 15, (1, 5, 0), wrong_id, 3 * round_s, finish),
+    ]
+    return pieces, lanes

@@ -1,0 +1,38 @@
+"""Starts the page on a free port of this machine, with any engine, for tests."""
+
+import socket
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from dspark_core.playground.page import build, launch
+from dspark_core.playground.worker import Worker
+from dspark_core.presets import load_prompts
+
+
+@dataclass
+class Served:
+    url: str
+    port: int
+    worker: Worker
+
+    def until_idle(self, seconds=10.0):
+        deadline = time.monotonic() + seconds
+        while not self.worker.idle:
+            assert time.monotonic() < deadline, "the engine is still busy"
+            time.sleep(0.005)
+
+
+@contextmanager
+def served(load):
+    """Serve a page whose worker loads its engine by `load(progress)`."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    worker = Worker(load)
+    page = build(worker, load_prompts())
+    launch(page, port, browser=False, block=False)
+    try:
+        yield Served(f"http://127.0.0.1:{port}", port, worker)
+    finally:
+        page.close(verbose=False)

@@ -1,0 +1,194 @@
+"""What the page's controls become, and what is refused; races followed without a browser."""
+
+import itertools
+import json
+import math
+import threading
+import time
+
+import pytest
+from replay import ReplayEngine, three_lanes
+
+from dspark_core.decode.rounds import Settings
+from dspark_core.playground import page
+from dspark_core.playground.board import FIELD, RECORD
+from dspark_core.playground.charts import TITLES, charts, spent_chart
+from dspark_core.playground.worker import Job, Worker
+from dspark_core.race.record import CAP, CONFIDENCE, FULL, LaneSpec, RaceRequest
+
+LANES = (LaneSpec("plain"), LaneSpec("DSpark", label="full block"), LaneSpec("DFlash", label="block 16"))
+CONTROLS = ["plain", 16, FULL, 7, 0.5, "DSpark", 16, FULL, 7, 0.5, "DFlash", 16, FULL, 7, 0.5, "off", 16, FULL, 7, 0.5]
+
+
+def asked(prompt="hello", tokens=24):
+    return RaceRequest(prompt, LANES, Settings(max_tokens=tokens))
+
+
+def worker_of(engine):
+    worker = Worker(lambda progress: engine)
+    while not worker.ready:
+        time.sleep(0.01)
+    return worker
+
+
+def replay(**kwargs):
+    pieces, rounds = three_lanes([f" word{k}" for k in range(24)])
+    return ReplayEngine(pieces, rounds, **kwargs)
+
+
+@pytest.mark.parametrize("bad", [None, "x", math.nan, math.inf, -math.inf, [], {}])
+def test_a_number_that_is_none_becomes_the_default(bad):
+    assert page.clamp(bad, 1, 9, 4) == 4
+
+
+@pytest.mark.parametrize(("given", "kept"), [(-5, 1), (0, 1), (1e99, page.MAX_TOKENS), (7.9, 7), ("12", 12)])
+def test_max_tokens_is_clamped(given, kept):
+    assert page.settings_of(given, 0, 0, 1, 0).max_tokens == kept
+
+
+def test_every_other_number_is_clamped_too():
+    s = page.settings_of(8, 1e9, -3, 0, -1)
+    assert (s.temperature, s.top_k, s.top_p, s.seed) == (2, 0, 0.01, 0)
+
+
+def test_lanes_from_controls():
+    assert page.lane_of("plain", 16, FULL, 7, 0.5) == LaneSpec("plain")
+    assert page.lane_of("DFlash", 6, FULL, 7, 0.5) == LaneSpec("DFlash", CAP, cap=5, label="block 6")
+    assert page.lane_of("DFlash", 99, FULL, 7, 0.5).schedule == FULL
+    assert page.lane_of("DSpark", 16, CAP, -4, 0.5).cap == 1
+    assert page.lane_of("DSpark", 16, CONFIDENCE, 7, 9).threshold == 1
+    assert page.lane_of("off", 16, FULL, 7, 0.5) is page.lane_of("../x", 16, FULL, 7, 0.5) is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [("", "Type a prompt"), ("  \n", "Type a prompt"), (None, "Type a prompt"), ("x" * 100_001, "100,001")],
+)
+def test_prompts_that_are_refused(prompt, words):
+    with pytest.raises(ValueError, match=words):
+        page.request_of(prompt, 8, 0, 0, 1, 0, page.TOGETHER, *CONTROLS)
+
+
+def test_a_race_needs_two_lanes():
+    with pytest.raises(ValueError, match="two lanes"):
+        page.request_of("x", 8, 0, 0, 1, 0, page.TOGETHER, *["off", 16, FULL, 7, 0.5] * 4)
+
+
+def test_a_race_is_followed_to_its_verdict():
+    worker = worker_of(replay())
+    values = list(page.follow(worker, Job(asked(), "me")))
+    board, seen = values[-1]
+    assert all(later.startswith(earlier) for (earlier, _), (later, _) in itertools.pairwise(values))
+    assert [len(lane.output) for lane in seen.lanes] == [24] * 3
+    assert seen.verdict.kind == "identical"
+    assert board.split(RECORD)[-2].split(FIELD)[:2] == ["Z", "done"]
+
+
+def test_stop_ends_it_and_frees_the_engine():
+    worker = worker_of(replay(pace=1.0))
+    job = Job(asked(), "me")
+    values = page.follow(worker, job)
+    for value, _ in values:
+        if value.count(RECORD + "D") > 3:
+            break
+    worker.stop("me")
+    began = time.monotonic()
+    *_, (board, seen) = values
+    assert time.monotonic() - began < 0.3
+    assert seen.stopped and seen.verdict is None
+    assert board.split(RECORD)[-2].split(FIELD)[:2] == ["Z", "stopped"]
+    _until(lambda: worker.idle)
+
+
+def test_closing_the_page_frees_the_engine():
+    worker = worker_of(replay(pace=0.1))
+    values = page.follow(worker, Job(asked(), "me"))
+    next(values)
+    next(values)
+    values.close()
+    _until(lambda: worker.idle)
+
+
+def test_stop_while_loading_ends_the_race_but_not_the_loading():
+    gate = threading.Event()
+    worker = Worker(lambda progress: (progress("reading weights"), gate.wait(), replay())[-1])
+    values = page.follow(worker, Job(asked(), "me"))
+    said = ""
+    while "Loading" not in said:
+        said = next(values)[0]
+    assert "reading weights" in said
+    worker.stop("me")
+    *_, (board, seen) = values
+    assert seen is None and "stopped" in board
+    gate.set()
+    _until(lambda: worker.idle and worker.ready)
+    assert worker.engine is not None
+
+
+def test_a_second_page_waits_and_is_told():
+    worker = worker_of(replay(pace=2.0))
+    first, second = page.follow(worker, Job(asked(), "a")), page.follow(worker, Job(asked(), "b"))
+    next(first)
+    next(second)
+    assert "Waiting: 1 race before this one." in next(second)[0]
+    worker.stop("a")
+    *_, (_, seen) = second
+    assert seen.verdict.kind == "identical"
+
+
+def test_stop_is_for_the_own_session_only():
+    worker = worker_of(replay(pace=3.0))
+    values = page.follow(worker, Job(asked(), "a"))
+    next(values)
+    worker.stop("b")
+    *_, (_, seen) = values
+    assert not seen.stopped
+
+
+def test_models_that_cannot_load_are_reported_by_every_race():
+    def load(progress):
+        raise RuntimeError("config.json does not exist.")
+
+    worker = Worker(load)
+    _until(lambda: worker.ready)
+    *_, (board, seen) = page.follow(worker, Job(asked(), "me"))
+    assert seen is None and "config.json does not exist." in board
+    assert list(page.models_status(worker)) == ["No race can be run: config.json does not exist."]
+
+
+def test_an_engine_that_breaks_leaves_a_worker_that_works():
+    engine = replay()
+    worker = worker_of(engine)
+    engine.rounds = None
+    *_, (board, _) = page.follow(worker, Job(asked(), "me"))
+    assert "The race failed" in board
+    engine.rounds = replay().rounds
+    *_, (_, seen) = page.follow(worker, Job(asked(), "me"))
+    assert seen.verdict
+
+
+def test_charts_have_a_figure_and_the_same_numbers_as_a_table():
+    worker = worker_of(replay())
+    *_, (_, seen) = page.follow(worker, Job(asked(), "me"))
+    drawn = charts(seen) | {"spent": spent_chart(seen)}
+    assert set(drawn) == set(TITLES)
+    for name, chart in drawn.items():
+        table = json.loads(chart.table)
+        assert table["name"] == name and all(len(row) == len(table["columns"]) for row in table["rows"])
+        assert chart.figure.layout.paper_bgcolor == "rgba(0,0,0,0)"
+    speed = json.loads(drawn["speed"].table)["rows"]
+    assert [row[0] for row in speed] == ["plain", "DSpark · full block", "DFlash · block 16"]
+    assert speed[0][2] == 1.0
+    shares = [row[3] for row in json.loads(drawn["lengths"].table)["rows"] if row[0].startswith("DSpark")]
+    assert sum(shares) == pytest.approx(1, abs=1e-3)
+
+
+def test_charts_without_a_race_are_empty():
+    assert all(json.loads(c.table)["rows"] == [] for c in charts(None).values())
+
+
+def _until(condition, seconds=5.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
