@@ -379,9 +379,8 @@ function onKey(lane, event) {
   if (!(event.key in moves) || event.ctrlKey || event.metaKey || event.altKey || !lane.rounds.length) return;
   event.preventDefault();
   const here = roundAt(document.activeElement);
-  let next;
-  if (here) next = here.round.at + moves[event.key];
-  else {  // arriving: where another pane was being read, else at the newest round
+  let next = (here ? here.round.at : 0) + moves[event.key];
+  if (!here && Number.isFinite(next)) {  // arriving: where another pane was being read, else at the newest round
     const at = lane.tokens.findIndex((t) => t.classList.contains('lit'));
     next = at < 0 ? lane.rounds.length - 1 : lane.rounds.findIndex((r) => r.to > at);
   }

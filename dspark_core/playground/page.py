@@ -114,10 +114,12 @@ def request_of(prompt, max_tokens, temperature, top_k, top_p, seed, order, *cont
 def follow(worker: Worker, job: Job) -> Iterator[tuple[str, RaceRecord | None]]:
     """(board value, None) at most every UPDATE_S, then once (board value, what was seen of the race).
 
-    Closing it cancels the job. After a Stop it ends at once; the engine follows at its next event.
+    Closing it cancels the job. After a Stop it ends at once; the engine follows at its next event. Nothing at
+    all is yielded if the page has a race already.
     """
     board, seen, said = BoardText(next(RUNS), job.request), None, None
-    worker.submit(job)
+    if not worker.submit(job):
+        return
     try:
         yield board.value, None
         over = failed = False
@@ -284,8 +286,11 @@ def build(worker: Worker, prompts: list[Prompt]) -> gr.Blocks:
             except ValueError as error:
                 yield refusal(str(error)), gr.skip()
                 return
+            value = None
             for value, seen in follow(worker, Job(request, visitor.session_hash)):
                 yield value, seen or gr.skip()
+            if value is None:
+                yield gr.skip(), gr.skip()
 
         def measure(visitor: gr.Request, *values):
             """Race again, briefly and with a synchronisation after every part of a round."""

@@ -53,10 +53,14 @@ class Worker:
     def ready(self) -> bool:
         return self.engine is not None or self.error is not None
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job) -> bool:
+        """Queue a job; False if the same page already has one that it did not cancel."""
         with self._changed:
+            if any(j.session == job.session and not j.cancel.is_set() for j in self._jobs):
+                return False
             self._jobs.append(job)
             self._changed.notify_all()
+            return True
 
     def ahead(self, job: Job) -> int:
         """How many jobs run before this one; 0 if it runs or is over."""

@@ -25,7 +25,7 @@ def violations(tab, axe):
     tab.page.evaluate(axe)
     found = tab.page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
     return [
-        f"{v['impact']} {v['id']}: {node['html'][:160]} {node['failureSummary'][:200]}"
+        f"{v['impact']} {v['id']}: {node['html'][:120]} {node['failureSummary'][:260]}"
         for v in found
         if v["impact"] in ("serious", "critical")
         for node in v["nodes"]

@@ -248,11 +248,6 @@ def test_by_keyboard_alone_from_prompt_to_verdict(recorded, open_tab):
     tab = open_tab(recorded.url)
     keys = tab.page.keyboard
 
-    def focused():
-        return tab.page.evaluate(
-            "document.activeElement.closest('[id], .text')?.id || document.activeElement.className"
-        )
-
     def tab_to(selector, limit=60):
         for _ in range(limit):
             keys.press("Tab")

@@ -192,3 +192,14 @@ def _until(condition, seconds=5.0):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def test_a_page_has_one_race_at_a_time():
+    worker = worker_of(replay(pace=1.0))
+    first = page.follow(worker, Job(asked(), "me"))
+    next(first)
+    assert list(page.follow(worker, Job(asked(), "me"))) == []
+    worker.stop("me")
+    *_, (_, seen) = page.follow(worker, Job(asked(), "me"))  # a new race may follow a Stop at once
+    assert seen.verdict or seen.stopped
+    first.close()

@@ -1,0 +1,84 @@
+"""The board under load: 3 x 4,096 tokens from recorded rounds, 20 updates a second. Prints the figures.
+
+    python tests/browser/board_load.py [TOKENS]
+
+Latency is from the moment the server yields an update to the first animation frame in which its last round is
+in the page. A long task is what Chromium reports as one (50 ms and more), counted from after the page has loaded.
+"""
+
+import json
+import statistics
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "playground"), str(HERE.parents[1])]
+
+import conftest  # noqa: E402
+from playwright.sync_api import sync_playwright  # noqa: E402
+from serving import served  # noqa: E402
+
+import dspark_core.playground.page as page_module  # noqa: E402
+
+SECONDS = 60
+WATCH = """() => {
+  window.seen = []; window.long = []; let last = -1;
+  new PerformanceObserver(list => { for (const e of list.getEntries()) window.long.push(e.duration); })
+    .observe({ type: 'longtask' });
+  const look = () => {
+    const n = document.querySelectorAll('.pane[data-lane="0"] .round').length;
+    if (n !== last) { window.seen.push([Date.now(), n]); last = n; }
+    requestAnimationFrame(look);
+  };
+  look();
+}"""
+
+
+def main():
+    tokens = int(sys.argv[1]) if len(sys.argv) > 1 else 4096
+    page_module.MAX_TOKENS = max(page_module.MAX_TOKENS, tokens)
+    engine = conftest.replay([f" w{k}" + "\n" * (k % 11 == 0) for k in range(tokens)], pace=1.0)
+    for lane in engine.rounds:  # the whole recording in SECONDS, every lane at its own even pace
+        span = lane[-1].time_s
+        lane[1:] = [replace(event, time_s=SECONDS * event.time_s / span) for event in lane[1:]]
+    sent = []
+    follow = page_module.follow
+
+    def timed(worker, job):
+        for value, seen in follow(worker, job):
+            sent.append((1000 * time.time(), value.count("\x1eD\x1f0\x1f") + value.count("\x1eS\x1f0\x1f")))
+            yield value, seen
+
+    page_module.follow = timed
+    with served(lambda progress: engine) as page, sync_playwright() as play:
+        browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=conftest.ARGS)
+        tab = conftest.Tab(browser, page.url)
+        tab.page.wait_for_timeout(3000)
+        tab.page.evaluate(WATCH)
+        tab.settings(max_tokens=512)
+        began = time.time()
+        tab.race()
+        tab.until("done", 300)
+        took = time.time() - began
+        seen, long = tab.page.evaluate("[window.seen, window.long]")
+        text = len(tab.answer(0))
+        browser.close()
+    latencies, at, before = [], 0, 0
+    for when, count in sent:
+        while at < len(seen) and seen[at][1] < count:
+            at += 1
+        if count > before and at < len(seen):
+            latencies.append(seen[at][0] - when)
+        before = count
+    q = statistics.quantiles(latencies, n=100)
+    print(json.dumps({
+        "tokens_per_lane": tokens, "updates": len(sent), "seconds": round(took, 1), "characters": text,
+        "latency_ms": {"p50": round(q[49]), "p95": round(q[94]), "max": round(max(latencies))},
+        "long_tasks": {"count": len(long), "longest_ms": round(max(long, default=0))},
+    }))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
