@@ -1,0 +1,164 @@
+"""Training rows: one JSON object a line, token ids with the parts the target answered.
+
+    {"ids": "<base64 of little-endian uint32>" or [1, 2, ...], "answers": [[from, to], ...], "temperature": 0.7}
+
+`answers` are half-open ranges of positions; the end-of-turn token belongs to the answer.
+"""
+
+import base64
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import TrainingError
+
+MOST_BROKEN = 0.01  # a file with a larger share of broken lines is refused
+
+
+@dataclass
+class Rows:
+    """N rows padded to T. ids [N, T] int32, answer [N, T] bool, temperature [N]."""
+
+    ids: Tensor
+    answer: Tensor
+    temperature: Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def part(self, keep) -> "Rows":
+        return Rows(self.ids[keep], self.answer[keep], self.temperature[keep])
+
+    def prompts(self) -> list[bytes]:
+        """What stands before the first answer of each row: rows with the same prompt have the same key."""
+        first = self.answer.int().argmax(1).tolist()
+        ids = self.ids.numpy()
+        return [ids[i, :n].tobytes() for i, n in enumerate(first)]
+
+
+def line(ids: np.ndarray, answer: np.ndarray, temperature: float) -> str:
+    """One row as a line of the file; ids [T], answer [T] bool."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], answer.astype(np.int8), [0]])))
+    packed = base64.b64encode(ids.astype("<u4").tobytes()).decode()
+    return json.dumps({"ids": packed, "answers": edges.reshape(-1, 2).tolist(), "temperature": temperature})
+
+
+def parse(text: str, vocab_size: int) -> tuple[np.ndarray, list[list[int]], float]:
+    """Ids, answers and temperature of one line. Raises ValueError for anything that is not such a line."""
+    row = json.loads(text)
+    if not isinstance(row, dict):
+        raise ValueError("not an object")
+    raw = row.get("ids")
+    if isinstance(raw, str):
+        ids = np.frombuffer(base64.b64decode(raw, validate=True), "<u4").astype(np.int64)
+    elif isinstance(raw, list) and all(type(i) is int for i in raw):
+        ids = np.array(raw, np.int64)
+    else:
+        raise ValueError("no ids")
+    if len(ids) < 2 or ids.min() < 0 or ids.max() >= vocab_size:
+        raise ValueError(f"ids are empty or not below {vocab_size}")
+    answers = row.get("answers")
+    if not isinstance(answers, list) or not all(
+        isinstance(a, list) and len(a) == 2 and all(type(i) is int for i in a) and 0 < a[0] < a[1] <= len(ids)
+        for a in answers
+    ):
+        raise ValueError("answers are not ranges inside the row")
+    temperature = row.get("temperature", 0.0)
+    if not isinstance(temperature, int | float):
+        raise ValueError("temperature is not a number")
+    return ids, answers, float(temperature)
+
+
+def read_rows(files: Iterable[str | Path], vocab_size: int, least_answer: int = 14, say=print) -> Rows:
+    """All rows of `files`; those with fewer than `least_answer` answer tokens are left out.
+
+    A few broken lines are skipped and reported. Raises TrainingError if a file is missing, has more than
+    1 % broken lines, or nothing is left.
+    """
+    rows = []
+    for file in files:
+        broken, first, n = 0, "", 0
+        try:
+            with open(file, encoding="utf-8", errors="replace") as f:
+                for number, text in enumerate(f, 1):
+                    if not text.strip():
+                        continue
+                    n += 1
+                    try:
+                        rows.append(parse(text, vocab_size))
+                    except ValueError as e:
+                        broken, first = broken + 1, first or f"line {number}: {e}"
+        except OSError as e:
+            raise TrainingError(f"{file} cannot be read: {e.strerror}.") from None
+        if n == 0:
+            raise TrainingError(f"{file} is empty: it holds no training rows.")
+        if broken > max(1, MOST_BROKEN * n) or broken == n:
+            raise TrainingError(f"{file} has {broken} broken lines of {n} ({first}).")
+        if broken:
+            say(f"{file}: skipped {broken} broken lines of {n} ({first})")
+    rows = [r for r in rows if sum(b - a for a, b in r[1]) >= least_answer]
+    if not rows:
+        raise TrainingError(f"No row of {', '.join(map(str, files))} has {least_answer} answer tokens or more.")
+    T = max(len(r[0]) for r in rows)
+    ids, answer = np.zeros((len(rows), T), np.int32), np.zeros((len(rows), T), bool)
+    for i, (row, answers, _) in enumerate(rows):
+        ids[i, : len(row)] = row
+        for a, b in answers:
+            answer[i, a:b] = True
+    return Rows(torch.from_numpy(ids), torch.from_numpy(answer), torch.tensor([r[2] for r in rows]))
+
+
+def split(rows: Rows, held_out: int) -> tuple[Rows, Rows]:
+    """Training rows and the last `held_out` rows, less those whose prompt a training row shares."""
+    if not 0 <= held_out < len(rows):
+        raise TrainingError(f"{held_out} rows are to be held out, but there are only {len(rows)}.")
+    n = len(rows) - held_out
+    keys = rows.prompts()
+    seen = set(keys[:n])
+    kept = [i for i in range(n, len(rows)) if keys[i] not in seen]
+    return rows.part(slice(0, n)), rows.part(kept)
+
+
+def anchor_weights(ids: Tensor, answer: Tensor, early: int, late_weight: float, loop_weight: float) -> Tensor:
+    """How often each position [R, T] should be an anchor: 0 where no token of the same answer follows it.
+
+    Positions past the first `early` tokens of an answer count `late_weight`, and those inside a repetition (a
+    small model's greedy answers often end in one) `loop_weight`: both teach little.
+    """
+    follows = torch.zeros_like(answer)
+    follows[:, :-1] = answer[:, :-1] & answer[:, 1:]
+    at = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    last_outside = torch.where(answer, torch.zeros_like(at), at).cummax(1).values
+    weights = torch.where(at - last_outside <= early, 1.0, late_weight) * follows
+    return torch.where(repeats(ids), weights * loop_weight, weights)
+
+
+def repeats(ids: Tensor, longest: int = 48, times: int = 32) -> Tensor:
+    """Positions [R, T] whose last `times` tokens each equal the one p places before, for some p <= longest."""
+    out = torch.zeros_like(ids, dtype=torch.bool)
+    T = ids.shape[1]
+    for p in range(1, min(longest, T - times) + 1):
+        equal = (ids[:, p:] == ids[:, :-p]).int().cumsum(1)
+        run = equal[:, times:] - equal[:, :-times] == times
+        out[:, p + times :] |= run
+    return out
+
+
+def write_atomic(path: str | Path, write) -> None:
+    """Call write(temporary path), then move it into place: a failure leaves the previous file whole."""
+    path = Path(path)
+    temporary = path.with_name(path.name + ".part")
+    try:
+        write(temporary)
+        with open(temporary, "rb") as f:
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,168 @@
+"""Tokens per round by a teacher-forced walk over the target's own greedy answers.
+
+Greedy speculation commits exactly the target's greedy answer, so its rounds can be read off that answer: draft at
+every position at once, count how many drafts each position would have accepted, then hop from round to round.
+"""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import TrainingError
+from .chat import Chat
+from .drafter import Drafter
+from .synthesize import Opening, Writer
+from .target import Target
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A prompt and its greedy answer: ids; the answer is ids[start:end], its stop token included."""
+
+    ids: list[int]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class WalkedRound:
+    """accepted: drafts that match the answer (those past its end not counted); tokens: what the round commits;
+    possible: how many drafts could be judged; confidence: the head's logits, one a slot, or empty."""
+
+    at: int
+    accepted: int
+    tokens: int
+    possible: int
+    confidence: tuple[float, ...]
+
+
+def read_prompts(file: str | Path) -> list[str]:
+    """{"prompt": text} lines. Raises TrainingError, naming the line, for anything else."""
+    prompts = []
+    try:
+        for number, text in enumerate(Path(file).read_text(encoding="utf-8").splitlines(), 1):
+            if text.strip():
+                prompts.append(json.loads(text)["prompt"])
+    except OSError as e:
+        raise TrainingError(f"{file} cannot be read: {e.strerror}.") from None
+    except (ValueError, KeyError, TypeError) as e:
+        raise TrainingError(f'{file}, line {number}: expected {{"prompt": "..."}} ({e}).') from None
+    if not prompts:
+        raise TrainingError(f"{file} is empty: it holds no prompts.")
+    return prompts
+
+
+def greedy_answers(target: Target, chat: Chat, prompts: list[str], new_tokens: int) -> list[Answer]:
+    """The target's greedy answers, at most new_tokens each."""
+    starts = [Opening(chat.prompt(p), True) for p in prompts]
+    longest = max(len(o.ids) for o in starts)
+    length = math.ceil((longest + new_tokens) / 64) * 64
+    ids, answer = Writer(target, chat, len(starts), length).write(starts, [0.0] * len(starts))
+    ids, answer = ids.tolist(), answer.tolist()
+    out = []
+    for opening, row, inside in zip(starts, ids, answer, strict=True):
+        n = len(opening.ids)
+        end = n
+        while end < min(n + new_tokens, length) and inside[end]:
+            end += 1
+        out.append(Answer(row[:end], n, end))
+    return out
+
+
+@torch.no_grad()
+def draft_everywhere(target: Target, drafter: Drafter, answers: list[Answer]) -> tuple[Tensor, Tensor]:
+    """Accepted drafts [R, A] of a round anchored at each position of each answer, and confidence logits
+    [R, A, drafts] (zeros without a confidence head). Position a of row r stands for ids[start + a]."""
+    c, device = drafter.config, target.device
+    T = max(a.end for a in answers)
+    A = max(1, max(a.end - a.start - 1 for a in answers))
+    ids = torch.zeros(len(answers), T + c.block_size, dtype=torch.long, device=device)
+    for i, a in enumerate(answers):
+        ids[i, : a.end] = torch.tensor(a.ids[: a.end], device=device)
+    starts = torch.tensor([a.start for a in answers], device=device)
+    ends = torch.tensor([a.end for a in answers], device=device)
+    anchors = (starts[:, None] + torch.arange(A, device=device)).clamp(max=T - 1)
+    _, taps = target.forward(ids[:, :T], c.taps)
+    with torch.autocast(device.type, torch.bfloat16, enabled=target.dtype == torch.bfloat16):
+        hidden = drafter(target.embed, taps, ids[:, :T], anchors)
+    head = target.head.float()
+    previous = ids.gather(1, anchors)
+    alive = torch.ones_like(anchors, dtype=torch.bool)
+    accepted = torch.zeros_like(anchors)
+    confidence = torch.zeros(*anchors.shape, c.drafts, device=device)
+    for k in range(c.drafts):
+        h = hidden[:, :, k].float()
+        logits = F.linear(h, head)
+        if c.markov_rank:
+            e = drafter.markov_head.markov_w1(previous)
+            logits += drafter.markov_head.markov_w2(e)
+            if c.confidence:
+                confidence[:, :, k] = drafter.confidence_head.proj(torch.cat([h, e], -1)).squeeze(-1)
+        previous = logits.argmax(-1)
+        label_at = anchors + k + 1
+        alive &= (previous == ids.gather(1, label_at)) & (label_at < ends[:, None])
+        accepted += alive
+    return accepted, confidence
+
+
+def walk(target: Target, drafter: Drafter, answers: list[Answer], batch: int = 8) -> list[list[WalkedRound]]:
+    """The rounds of greedy speculation over each answer. The first token comes from the prefill and is the first
+    anchor; the last round ends where the answer does."""
+    walked = []
+    for i in range(0, len(answers), batch):
+        part = answers[i : i + batch]
+        accepted, confidence = (t.tolist() for t in draft_everywhere(target, drafter, part))
+        for a, row, sure in zip(part, accepted, confidence, strict=True):
+            at, rounds = a.start, []
+            while at < a.end - 1:
+                left = a.end - 1 - at
+                n = row[at - a.start]
+                logits = tuple(sure[at - a.start]) if drafter.config.confidence else ()
+                rounds.append(WalkedRound(at, n, min(n + 1, left), min(drafter.config.drafts, left), logits))
+                at += rounds[-1].tokens
+            walked.append(rounds)
+    return walked
+
+
+def summary(walked: Iterable[list[WalkedRound]], drafts: int) -> dict:
+    """Tokens per round over all rounds (micro average), and acceptance by position: `survival`[k], the share of
+    rounds that accept more than k drafts, and `conditional`[k], of those that accepted the k before."""
+    rounds = [r for answer in walked for r in answer]
+    survival, conditional = [], []
+    for k in range(drafts):
+        judged = [r for r in rounds if r.possible > k]
+        reached = [r for r in judged if r.accepted >= k]
+        passed = sum(r.accepted > k for r in judged)
+        survival.append(round(passed / len(judged), 4) if judged else None)
+        conditional.append(round(passed / len(reached), 4) if reached else None)
+    tokens = sum(r.tokens for r in rounds)
+    return {
+        "tokens_per_round": round(tokens / max(1, len(rounds)), 4),
+        "rounds": len(rounds),
+        "tokens": tokens,
+        "survival": survival,
+        "conditional": conditional,
+    }
+
+
+def evaluate(
+    target: Target, chat: Chat, drafters: dict[str, Drafter], files: list[Path], new_tokens: int, limit: int = 0
+) -> tuple[dict, dict]:
+    """Results {drafter: {set: summary}} and details {set: {answers, rounds by drafter}} for comparing engines."""
+    results, details = {name: {} for name in drafters}, {}
+    for file in files:
+        prompts = read_prompts(file)
+        prompts = prompts[:limit] if limit else prompts
+        answers = greedy_answers(target, chat, prompts, new_tokens)
+        details[file.stem] = {"answers": [{"ids": a.ids, "start": a.start} for a in answers], "rounds": {}}
+        for name, drafter in drafters.items():
+            walked = walk(target, drafter, answers)
+            results[name][file.stem] = summary(walked, drafter.config.drafts)
+            details[file.stem]["rounds"][name] = [[r.tokens for r in rounds] for rounds in walked]
+    return results, details

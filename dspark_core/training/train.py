@@ -1,0 +1,485 @@
+"""Train one or several drafters on the same batches; the target runs once a step for all of them.
+
+Every batch follows from the seed and the step alone, so a resumed run goes on as if it had not stopped.
+"""
+
+import json
+import math
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from . import TrainingError
+from .data import Rows, anchor_weights, write_atomic
+from .drafter import Drafter, DrafterConfig, load_drafter, rope_fields, start_from_target
+from .losses import LossWeights, slot_losses, slot_weights
+from .target import Target
+
+CHECKPOINT = "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one drafter is built and trained. `anchors` blocks of each row are trained in a step."""
+
+    method: str
+    name: str
+    block: int
+    first_slot: int = 0
+    layers: int = 3
+    rank: int = 0
+    confidence: bool = False
+    taps: str = ""  # "1-8-14"; empty: five, evenly spread
+    mask: int = -1  # the mask token's id; -1: the target's unknown or padding token
+    anchors: int = 32
+    lr: float = 1.5e-3
+    optimizer: str = "adamw"  # or "muon": for the backbone's matrices
+    start: str = "target"  # or "random", or a checkpoint's directory
+    ce: float = 1.0
+    tv: float = 0.0
+    gamma: float = 4.0
+    greedy_confidence: bool = False
+
+    @property
+    def weights(self) -> LossWeights:
+        return LossWeights(self.ce, self.tv, float(self.confidence), self.gamma, self.greedy_confidence)
+
+
+METHODS = {
+    "dspark": Recipe("dspark", "dspark", 7, rank=128, confidence=True, ce=0.1, tv=0.9),
+    "dflash": Recipe("dflash", "dflash", 7),  # DeepSpec's: DSpark's backbone without heads
+    "zlab-dflash": Recipe("zlab-dflash", "zlab-dflash", 16, first_slot=1, gamma=7.0),
+}
+
+
+def parse_recipe(text: str) -> Recipe:
+    """'dspark' or 'dspark:layers=2,rank=64'. Raises TrainingError for an unknown method, field or value."""
+    method, _, rest = text.partition(":")
+    if method not in METHODS:
+        raise TrainingError(f"There is no method {method!r}; choose from {', '.join(METHODS)}.")
+    changes = {}
+    kinds = {f.name: f.type for f in fields(Recipe)}
+    for item in filter(None, rest.split(",")):
+        key, _, value = item.partition("=")
+        if key not in kinds or key == "method":
+            raise TrainingError(f"A drafter has no setting {key!r}; {', '.join(k for k in kinds if k != 'method')}.")
+        try:
+            flag = {"true": True, "false": False}
+            changes[key] = flag[value] if kinds[key] is bool else kinds[key](value)
+        except (KeyError, ValueError):
+            raise TrainingError(f"{key}={value!r} is not a {kinds[key].__name__}.") from None
+    return replace(METHODS[method], **changes)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run does, whatever the drafters: either `steps` or `minutes` ends it."""
+
+    steps: int = 0
+    minutes: float = 0.0
+    rows: int = 64
+    seed: int = 0
+    warmup: float = 0.02
+    candidates: int = 0  # vocabulary entries in the loss; 0: all
+    early: int = 160
+    late_weight: float = 0.5
+    loop_weight: float = 0.1
+    chunk: int = 8192  # slots whose logits are held at once
+    save_seconds: float = 50.0
+    log_every: int = 50
+
+    def progress(self, step: int, seconds: float) -> float:
+        by_steps = step / self.steps if self.steps else 0.0
+        by_time = seconds / (60 * self.minutes) if self.minutes else 0.0
+        return max(by_steps, by_time)
+
+
+def even_taps(n: int, k: int = 5) -> tuple[int, ...]:
+    """k layers spread over n, from the second to the third last (z-lab's formula); fewer if n is small."""
+    k = max(1, min(k, n - 3))
+    if k == 1:
+        return (n // 2,)
+    return tuple(sorted({round(1 + i * (n - 4) / (k - 1)) for i in range(k)}))
+
+
+def build_config(recipe: Recipe, target: Target, mask_token_id: int) -> DrafterConfig:
+    """The drafter's shape for this target. Raises TrainingError for taps the target does not have."""
+    n = len(target.layers)
+    taps = tuple(int(t) for t in recipe.taps.split("-")) if recipe.taps else even_taps(n)
+    if list(taps) != sorted(set(taps)) or not all(-1 <= t < n - 1 for t in taps):
+        raise TrainingError(f"Taps {list(taps)} must be increasing and lie between -1 and {n - 2}.")
+    if recipe.layers > n:
+        raise TrainingError(f"A drafter of {recipe.layers} layers cannot start from a target of {n}.")
+    return DrafterConfig(
+        hidden_size=target.hidden_size,
+        intermediate_size=target.config["intermediate_size"],
+        heads=target.shape.heads,
+        kv_heads=target.shape.kv_heads,
+        head_dim=target.shape.head_dim,
+        layers=recipe.layers,
+        vocab_size=target.vocab_size,
+        target_layers=n,
+        eps=target.shape.eps,
+        rope=rope_fields(target.config),
+        max_positions=target.config.get("max_position_embeddings", 2048),
+        block_size=recipe.block,
+        taps=taps,
+        mask_token_id=recipe.mask if recipe.mask >= 0 else mask_token_id,
+        first_slot=recipe.first_slot,
+        markov_rank=recipe.rank,
+        confidence=recipe.confidence,
+    )
+
+
+@dataclass
+class Batch:
+    """One step's rows, the same for every drafter. R rows, T positions.
+
+    ids, answer [R, T]; hidden [R, T, d] the target's, after its final norm; taps {layers: [R, T, m*d]};
+    anchors [R, A] positions and usable [R, A] whether the row had that many; head [C, d] of the candidate
+    tokens, their ids [C], and place [V]: a token's index among them or -1; embed [V, d].
+    """
+
+    ids: Tensor
+    answer: Tensor
+    hidden: Tensor
+    taps: dict[tuple[int, ...], Tensor]
+    anchors: Tensor
+    usable: Tensor
+    head: Tensor
+    candidates: Tensor
+    place: Tensor
+    embed: Tensor
+
+
+def block_slots(batch: Batch, anchors: int, drafts: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Positions before each label [R, A, drafts] (clamped into the row), labels, and whether they are supervised."""
+    T = batch.ids.shape[1]
+    at = batch.anchors[:, :anchors, None] + torch.arange(drafts, device=batch.ids.device)
+    inside = (at + 1 < T) & batch.usable[:, :anchors, None]
+    label_at = (at + 1).clamp(max=T - 1).flatten(1)
+    labels = batch.ids.gather(1, label_at).view_as(at)
+    inside &= batch.answer.gather(1, label_at).view_as(at)
+    return at.clamp(max=T - 1), labels, inside
+
+
+class Course:
+    """One drafter on its way through training."""
+
+    def __init__(self, recipe: Recipe, drafter: Drafter, compiled: bool = False):
+        self.recipe, self.drafter = recipe, drafter
+        self.slot_losses: Callable = slot_losses
+        if compiled:
+            drafter.blocks = torch.compile(drafter.blocks, dynamic=False)
+            self.slot_losses = torch.compile(slot_losses, dynamic=False)
+        matrices, others = [], []
+        for name, p in drafter.named_parameters():
+            backbone = name.startswith(("fc.", "layers."))
+            (matrices if backbone and p.ndim == 2 else others).append(p)
+        adam = {"lr": recipe.lr, "weight_decay": 0.0, "betas": (0.9, 0.95)}
+        if recipe.optimizer == "adamw":
+            self.optimizers = [torch.optim.AdamW(matrices + others, **adam)]
+        elif recipe.optimizer == "muon":
+            muon = torch.optim.Muon(matrices, lr=recipe.lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+            self.optimizers = [muon, torch.optim.AdamW(others, **adam)]
+        else:
+            raise TrainingError(f"There is no optimizer {recipe.optimizer!r}; adamw and muon are known.")
+
+    def backward(self, batch: Batch, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of one batch. Returns the loss, the slots' figures [5, R, A, drafts] of `slot_losses` and
+        their weights [R, A, drafts]."""
+        d = self.drafter
+        A, P = min(self.recipe.anchors, batch.anchors.shape[1]), d.config.drafts
+        at, labels, inside = block_slots(batch, A, P)
+        known = batch.place[labels]
+        weights = slot_weights(inside, self.recipe.gamma) * (known >= 0)
+        share = (weights / (weights.sum() + 1e-6)).flatten()
+
+        with torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=batch.hidden.dtype == torch.bfloat16):
+            hidden = d(batch.embed, batch.taps[d.config.taps], batch.ids, batch.anchors[:, :A])
+        hidden = hidden.flatten(0, 2)
+        width = hidden.shape[-1]
+        wanted = batch.hidden.gather(1, at.flatten(1).unsqueeze(-1).expand(-1, -1, width)).flatten(0, 1)
+        graph = [hidden]
+        if d.config.markov_rank:
+            before = batch.ids.gather(1, at.flatten(1)).flatten()
+            graph.append(d.markov_head.markov_w1(before).to(hidden.dtype))
+            graph.append(d.markov_head.markov_w2.weight[batch.candidates].to(hidden.dtype))
+        # The logits of all slots at once would fill the memory: each chunk runs back to these leaves, and
+        # the backbone is run backward once.
+        leaves = [g.detach().requires_grad_() for g in graph]
+        confidence = None
+        if d.config.confidence:
+            confidence = (d.confidence_head.proj.weight, d.confidence_head.proj.bias)
+        total, figures = 0.0, []
+        N = len(hidden)
+        size = math.ceil(N / math.ceil(N / chunk))
+        for i in range(0, N, size):
+            part = slice(i, i + size)
+            loss, one = self.slot_losses(
+                leaves[0][part],
+                leaves[1][part] if len(leaves) > 1 else None,
+                wanted[part],
+                batch.head,
+                leaves[2] if len(leaves) > 1 else None,
+                confidence,
+                known.flatten()[part].clamp(min=0),
+                share[part],
+                self.recipe.weights,
+            )
+            loss.backward()
+            total = total + loss.detach()
+            figures.append(one)
+        torch.autograd.backward(graph, [leaf.grad for leaf in leaves])
+        return total, torch.cat(figures, 1).view(-1, *weights.shape), weights
+
+    def step(self, factor: float) -> None:
+        """One optimizer step at `factor` of the learning rate, gradients clipped to norm 1."""
+        torch.nn.utils.clip_grad_norm_(self.drafter.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.recipe.lr * factor
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> dict:
+        return {"drafter": self.drafter.state_dict(), "optimizers": [o.state_dict() for o in self.optimizers]}
+
+    def load(self, state: dict) -> None:
+        self.drafter.load_state_dict(state["drafter"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+
+
+class Trainer:
+    """The run: data, target, drafters, clock and checkpoints."""
+
+    def __init__(
+        self,
+        target: Target,
+        rows: Rows,
+        recipes: list[Recipe],
+        plan: Plan,
+        out: Path,
+        mask_token_id: int,
+        compiled: bool = False,
+        say: Callable[[str], None] = print,
+    ):
+        if len({r.name for r in recipes}) != len(recipes):
+            raise TrainingError("Two drafters have the same name; add name=... to one of them.")
+        if not (plan.steps or plan.minutes):
+            raise TrainingError("Say how long to train: a number of steps or of minutes.")
+        torch.manual_seed(plan.seed)
+        self.target, self.plan, self.out, self.say = target, plan, out, say
+        self.run_target = target.compiled() if compiled else target
+        self.courses = [self._course(r, mask_token_id, compiled) for r in recipes]
+        device = target.device
+        self.ids, self.answer = rows.ids.to(device), rows.answer.to(device)
+        self.weights = torch.cat(
+            [
+                anchor_weights(i, a, plan.early, plan.late_weight, plan.loop_weight).to(torch.float16)
+                for i, a in zip(self.ids.split(4096), self.answer.split(4096), strict=True)
+            ]
+        )
+        usable = (self.weights > 0).any(1)
+        self.ids, self.answer, self.weights = self.ids[usable], self.answer[usable], self.weights[usable]
+        if not len(self.ids):
+            raise TrainingError("No row has two answer tokens in a row: there is nothing to train on.")
+        self.counts = torch.bincount(self.ids[self.answer].long(), minlength=target.vocab_size).float()
+        self.step, self.seconds, self.log = 0, 0.0, []
+        self.saved_step = None
+
+    def _course(self, recipe: Recipe, mask_token_id: int, compiled: bool) -> Course:
+        config = build_config(recipe, self.target, mask_token_id)
+        if recipe.start in ("target", "random"):
+            drafter = Drafter(config).to(self.target.device)
+            if recipe.start == "target":
+                start_from_target(drafter, self.target)
+        else:
+            drafter = load_drafter(recipe.start, str(self.target.device))
+            if drafter.config != config:
+                raise TrainingError(f"{recipe.start} has another shape than {recipe.name} is to have.")
+        return Course(recipe, drafter, compiled)
+
+    @torch.no_grad()
+    def batch(self, step: int) -> Batch:
+        """The batch of a step: rows in the order of a shuffle for each pass over the data."""
+        plan, n, device = self.plan, len(self.ids), self.target.device
+        first = step * plan.rows
+        index = torch.cat([self._order((first + i) // n)[(first + i) % n].view(1) for i in range(plan.rows)])
+        g = torch.Generator(device).manual_seed(plan.seed * 1_000_003 + step)
+        ids, answer = self.ids[index.to(device)].long(), self.answer[index.to(device)]
+        weights = self.weights[index.to(device)].float()
+        A = min(max(c.recipe.anchors for c in self.courses), ids.shape[1])
+        anchors = torch.multinomial(weights + 1e-9, A, generator=g)
+        usable = weights.gather(1, anchors) > 0
+        needed = tuple(sorted({t for c in self.courses for t in c.drafter.config.taps}))
+        hidden, features = self.run_target.forward(ids, needed)
+        by_tap = dict(zip(needed, features.chunk(len(needed), -1), strict=True))
+        sets = {c.drafter.config.taps for c in self.courses}
+        taps = {s: features if s == needed else torch.cat([by_tap[t] for t in s], -1) for s in sets}
+        candidates, place = self._candidates(ids, g)
+        head = self.target.head if plan.candidates == 0 else self.target.head[candidates]
+        return Batch(ids, answer, hidden, taps, anchors, usable, head, candidates, place, self.target.embed)
+
+    def _order(self, epoch: int) -> Tensor:
+        if getattr(self, "_epoch", None) != epoch:
+            g = torch.Generator().manual_seed(self.plan.seed * 7919 + epoch)
+            self._epoch, self._shuffle = epoch, torch.randperm(len(self.ids), generator=g)
+        return self._shuffle
+
+    def _candidates(self, ids: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Tokens in this step's loss: the data's most frequent, the batch's own, and a random rest so that no
+        token goes unseen for long (its logit would be free to drift upward)."""
+        V = self.target.vocab_size
+        every = torch.arange(V, device=ids.device)
+        if not 0 < self.plan.candidates < V:
+            return every, every
+        score = torch.rand(V, device=ids.device, generator=g)
+        frequent = self.counts.topk(self.plan.candidates * 5 // 8).indices
+        score[frequent] += 1
+        score[ids.flatten()] += 2
+        chosen = score.topk(self.plan.candidates).indices.sort().values
+        place = torch.full((V,), -1, device=ids.device)
+        place[chosen] = torch.arange(len(chosen), device=ids.device)
+        return chosen, place
+
+    def factor(self) -> float:
+        """Share of the learning rate: linear warm-up, then a cosine to zero."""
+        done = self.plan.progress(self.step, self.seconds)
+        if done < self.plan.warmup:
+            return done / self.plan.warmup + 1e-3
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+    def run(self) -> None:
+        """Train to the end of the plan. Raises TrainingError if a loss is not finite; the last checkpoint, taken
+        before that, stays."""
+        last_save = last = time.monotonic()
+        total = None
+        while self.plan.progress(self.step, self.seconds) < 1:
+            factor = self.factor()
+            batch = self.batch(self.step)
+            losses, details = [], []
+            for course in self.courses:
+                loss, figures, weights = course.backward(batch, self.plan.chunk)
+                course.step(factor)
+                losses.append(loss)
+                details.append((figures, weights))
+            self.step += 1
+            now = torch.stack(losses)
+            total = now if total is None else total + now
+            logs = self.step % self.plan.log_every == 0 or self.step <= 2
+            saves = time.monotonic() - last_save >= self.plan.save_seconds
+            if logs or saves:
+                self._check(total)  # waits for the device: the clock below is honest
+            self.seconds += time.monotonic() - last
+            last = time.monotonic()
+            if logs:
+                self._report(details)
+                total = None
+            if saves:
+                self._save_or_warn()
+                last_save = time.monotonic()
+        self._check(total)
+        self.save()
+
+    def _check(self, total: Tensor | None) -> None:
+        if total is None or torch.isfinite(total).all():
+            return
+        bad = self.courses[int((~torch.isfinite(total)).nonzero()[0])].recipe.name
+        kept = f"the checkpoint of step {self.saved_step} is kept" if self.saved_step else "no checkpoint was taken yet"
+        raise TrainingError(f"The loss of {bad} is not finite before step {self.step}: training stopped; {kept}.")
+
+    def _report(self, details: list) -> None:
+        entry = {"step": self.step, "seconds": round(self.seconds, 1)}
+        for course, (figures, weights) in zip(self.courses, details, strict=True):
+            total = weights.sum() + 1e-6
+            ce, tv, bce = ((figures[i] * weights).sum() / total for i in range(3))
+            counted = (weights > 0).float()
+            right = (figures[4] * counted).sum((0, 1)) / counted.sum((0, 1)).clamp(min=1)
+            entry[course.recipe.name] = {
+                "ce": round(ce.item(), 4),
+                "tv": round(tv.item(), 4),
+                "confidence": round(bce.item(), 4),
+                "right": [round(x, 3) for x in right.tolist()],
+            }
+        self.log.append(entry)
+        parts = [
+            f"{name} ce {e['ce']:.3f} tv {e['tv']:.3f} bce {e['confidence']:.3f} "
+            f"right {' '.join(f'{x:.2f}' for x in e['right'][:7])}"
+            for name, e in entry.items()
+            if isinstance(e, dict)
+        ]
+        self.say(f"step {self.step} {self.seconds:.0f} s | " + " | ".join(parts))
+
+    def _save_or_warn(self) -> None:
+        try:
+            self.save()
+        except OSError as e:
+            kept = f"that of step {self.saved_step} is kept" if self.saved_step else "there is none yet"
+            self.say(f"The checkpoint of step {self.step} could not be saved ({e.strerror or e}); {kept}.")
+
+    def save(self) -> None:
+        """Checkpoint, whole or not at all."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "log": self.log,
+            "plan": asdict(self.plan),
+            "recipes": [asdict(c.recipe) for c in self.courses],
+            "courses": [c.state() for c in self.courses],
+        }
+        write_atomic(self.out / CHECKPOINT, lambda path: torch.save(state, path))
+        self.saved_step = self.step
+
+    def resume(self) -> None:
+        """Go on from the checkpoint. Raises TrainingError if there is none or it is of another run."""
+        path = self.out / CHECKPOINT
+        try:
+            state = torch.load(path, map_location=self.target.device, weights_only=True)
+        except OSError:
+            raise TrainingError(f"There is no {path} to resume from.") from None
+        if state["recipes"] != [asdict(c.recipe) for c in self.courses] or state["plan"]["seed"] != self.plan.seed:
+            raise TrainingError(f"{path} is of a run with other drafters or another seed.")
+        self.step, self.seconds, self.log = state["step"], state["seconds"], state["log"]
+        self.saved_step = self.step
+        for course, saved in zip(self.courses, state["courses"], strict=True):
+            course.load(saved)
+        self.say(f"resumed at step {self.step}, {self.seconds:.0f} s")
+
+    def write_drafters(self, data: dict) -> list[Path]:
+        """A directory for each drafter: config.json, model.safetensors (bf16, without the target's embedding and
+        head) and run.json, the record of how it came to be."""
+        written = []
+        for course in self.courses:
+            directory = self.out / course.recipe.name
+            directory.mkdir(parents=True, exist_ok=True)
+            tensors = {k: v.to(torch.bfloat16).contiguous().cpu() for k, v in course.drafter.state_dict().items()}
+            write_atomic(directory / "model.safetensors", lambda path, t=tensors: save_file(t, path, {"format": "pt"}))
+            (directory / "config.json").write_text(json.dumps(course.drafter.config.to_json(), indent=1) + "\n")
+            record = {
+                "target": self.target.directory.name,
+                "recipe": asdict(course.recipe),
+                "plan": asdict(self.plan),
+                "data": data,
+                "steps": self.step,
+                "seconds": round(self.seconds, 1),
+                "trained_together": [c.recipe.name for c in self.courses],
+                "losses": [
+                    {"step": e["step"], "seconds": e["seconds"], **e[course.recipe.name]} for e in self.log
+                ],
+                "versions": {"torch": torch.__version__, "python": platform.python_version()},
+                "device": torch.cuda.get_device_name() if self.target.device.type == "cuda" else platform.machine(),
+                "command": " ".join(sys.argv[1:]),
+            }
+            (directory / "run.json").write_text(json.dumps(record, indent=1) + "\n")
+            written.append(directory)
+        return written

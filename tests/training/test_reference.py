@@ -1,0 +1,139 @@
+"""The torch forward, the losses and their gradients against the reference's golden sets."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from safetensors.torch import load_file  # noqa: E402
+
+from dspark_core.training import calibrate  # noqa: E402
+from dspark_core.training.drafter import load_drafter  # noqa: E402
+from dspark_core.training.losses import LossWeights, slot_weights  # noqa: E402
+from dspark_core.training.target import load_target  # noqa: E402
+from dspark_core.training.train import Batch, Course, Recipe  # noqa: E402
+
+GOLDEN = Path(os.environ.get("GOLDEN_DIR") or Path(__file__).parents[1] / "golden")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def golden(name):
+    folder = GOLDEN / name
+    return folder, load_file(folder / "expected.safetensors"), json.loads((folder / "trace.json").read_text())
+
+
+def own(folder, name):
+    """The drafter's own embedding and head, which training takes from the target."""
+    return load_file(folder / "drafter" / "model.safetensors")[name]
+
+
+@pytest.mark.parametrize("name", ["A", "D"])
+def test_target_forward(name):
+    folder, expected, _ = golden(name)
+    target = load_target(folder / "target")
+    hidden, taps = target.forward(expected["prompt_ids"][None].long(), (0, 1, 2))
+    torch.testing.assert_close(taps[0], expected["tapped_hidden"], rtol=0, atol=2e-5)
+    torch.testing.assert_close(hidden[0] @ target.head.T, expected["target_logits"], rtol=0, atol=2e-4)
+
+
+def test_target_step_by_step():
+    """The static cache gives what the whole row gives."""
+    folder, expected, _ = golden("A")
+    target = load_target(folder / "target")
+    ids = expected["prompt_ids"][None].long().repeat(2, 1)
+    n = ids.shape[1]
+    cache, tables = target.new_cache(2, 24), target.rope(24)
+    for i in range(n):
+        mask = torch.zeros(24).masked_fill(torch.arange(24) > i, float("-inf"))
+        hidden = target.step(ids[:, i], torch.tensor([i]), cache, tables, mask)
+        torch.testing.assert_close(
+            hidden[1] @ target.head.T, expected["target_logits"][i], rtol=0, atol=2e-4, msg=f"position {i}"
+        )
+
+
+@pytest.mark.parametrize("name", ["A", "C", "D"])
+def test_drafter_blocks(name):
+    """Every round's block hidden states, all rounds at once as blocks of one row."""
+    folder, expected, _ = golden(name)
+    drafter = load_drafter(folder / "drafter")
+    target = load_target(folder / "target")
+    embed = target.embed if name == "D" else own(folder, "embed_tokens.weight")
+    starts = expected["rounds.start"].long()[None]
+    ids = expected["greedy_ids"][None].long()
+    with torch.no_grad():
+        hidden = drafter(embed, expected["full_tapped_hidden"][None], ids, starts)[0]
+    wanted = expected["rounds.block_hidden"][:, drafter.config.first_slot :]
+    torch.testing.assert_close(hidden, wanted, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["A", "C"])
+@pytest.mark.parametrize("chunk", [8192, 13])
+def test_losses_and_gradients(name, chunk):
+    folder, expected, trace = golden(name)
+    e = {k.removeprefix("train."): v for k, v in expected.items() if k.startswith("train.")}
+    t = trace["train"]
+    drafter = load_drafter(folder / "drafter")
+    c = drafter.config
+    recipe = Recipe(
+        "dspark", name, c.block_size, confidence=c.confidence, anchors=6,
+        ce=t["ce_loss_alpha"], tv=t["l1_loss_alpha"], gamma=t["loss_decay_gamma"],
+    )  # fmt: skip
+    head = own(folder, "lm_head.weight")
+    V = torch.arange(len(head))
+    batch = Batch(
+        ids=e["input_ids"].long(),
+        answer=e["loss_mask"].bool(),
+        hidden=e["last_hidden"],
+        taps={c.taps: e["tapped_hidden"]},
+        anchors=e["anchor_positions"].long(),
+        usable=e["block_keep_mask"].bool(),
+        head=head,
+        candidates=V,
+        place=V,
+        embed=own(folder, "embed_tokens.weight"),
+    )
+    loss, figures, weights = Course(recipe, drafter).backward(batch, chunk)
+    assert torch.equal(weights > 0, e["eval_mask"].bool())
+    assert loss.item() == pytest.approx(t["loss"], rel=1e-4)
+    means = [(figures[i] * weights).sum() / (weights.sum() + 1e-6) for i in range(3)]
+    assert means[0].item() == pytest.approx(t["ce_loss"], rel=1e-4)
+    if c.confidence:
+        assert means[1].item() == pytest.approx(t["l1_loss"], rel=1e-4)
+        assert means[2].item() == pytest.approx(t["confidence_loss"], rel=1e-4)
+        known = e["eval_mask"].bool()
+        torch.testing.assert_close(figures[3][known], e["confidence_logits"][known], rtol=1e-4, atol=1e-4)
+    gradients = {n: p.grad for n, p in drafter.named_parameters()}
+    checked = [k for k in e if k.startswith("grad.")]
+    assert len(checked) == (3 if c.confidence else 2)
+    for k in checked:
+        g = gradients[k.removeprefix("grad.")]
+        assert (g - e[k]).norm() / e[k].norm() < 1e-4, k
+    norm = torch.nn.utils.clip_grad_norm_(drafter.parameters(), 1.0)
+    assert norm.item() == pytest.approx(t["grad_norm"], rel=1e-3)
+
+
+def test_slot_weights_stop_at_the_first_gap():
+    inside = torch.tensor([[True, True, False, True]])
+    w = slot_weights(inside, 4.0)
+    assert w[0].tolist() == pytest.approx([1.0, float(np.exp(-0.25)), 0.0, 0.0])
+    assert LossWeights().gamma == 4.0
+
+
+def test_sequential_temperature_scaling():
+    sts = json.loads((GOLDEN / "sched.json").read_text())["sts"]
+    logits, labels = np.array(sts["logits"]), np.array(sts["prefix_accept"], float)
+    grid = np.array(sts["grid"])
+    temperatures = calibrate.fit(logits, labels, grid, sts["bins"])
+    assert temperatures.tolist() == pytest.approx(sts["temperatures"])
+    before, after = calibrate.survival(logits), calibrate.survival(logits, temperatures)
+    for k in range(logits.shape[1]):
+        assert calibrate.ece(before[:, k], labels[:, k], sts["bins"]) == pytest.approx(sts["ece_before"][k], abs=1e-6)
+        assert calibrate.ece(after[:, k], labels[:, k], sts["bins"]) == pytest.approx(sts["ece_after"][k], abs=1e-6)
