@@ -13,6 +13,7 @@ import mlx.nn as nn
 from .backbone import Backbone, BackboneConfig
 from .heads import MARKOV_HEADS, ConfidenceHead
 from .target import Target
+from .wide import wide_product
 
 # logits [n, V], number of the first of these drafts -> their token ids [n] and the distribution q [n, V]
 # (float32) they were drawn from, or None for greedy drafts.
@@ -104,7 +105,7 @@ class Drafter:
 
     def head(self, hidden: mx.array) -> mx.array:
         """Base logits [n, V], softcapped where the checkpoint says so."""
-        z = self.weights.lm_head(hidden) if self.config.own_head else self.target.raw_head(hidden)
+        z = wide_product(self.weights.lm_head, hidden) if self.config.own_head else self.target.raw_head(hidden)
         cap = self.config.softcap
         return z if cap is None else mx.tanh(z / cap) * cap
 

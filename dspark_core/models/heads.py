@@ -7,6 +7,8 @@ bias [V] that is added to the base logits of slot k (paper section 3; DeepSpec's
 import mlx.core as mx
 import mlx.nn as nn
 
+from .wide import wide_product
+
 
 class VanillaMarkov(nn.Module):
     """b_k = W2 W1[x_{k-1}]: a low-rank bigram table."""
@@ -22,7 +24,7 @@ class VanillaMarkov(nn.Module):
 
     def bias(self, previous: mx.array, hidden: mx.array, state):
         """Bias [1, V] of one slot from the previous token id [1] and its hidden state [1, d], and the new state."""
-        return self.markov_w2(self.markov_w1(previous)), state
+        return wide_product(self.markov_w2, self.markov_w1(previous)), state
 
 
 class GatedMarkov(VanillaMarkov):
@@ -35,7 +37,7 @@ class GatedMarkov(VanillaMarkov):
     def bias(self, previous, hidden, state):
         e = self.markov_w1(previous)
         gate = mx.sigmoid(self.gate_proj(mx.concatenate([hidden, e], axis=-1)))
-        return self.markov_w2(gate * e), state
+        return wide_product(self.markov_w2, gate * e), state
 
 
 class RnnMarkov(VanillaMarkov):
@@ -58,7 +60,7 @@ class RnnMarkov(VanillaMarkov):
         state = state.astype(e.dtype)
         gate, cand, out = mx.split(self.joint_proj(mx.concatenate([state, e, hidden], axis=-1)), 3, axis=-1)
         gate = mx.sigmoid(gate)
-        return self.markov_w2(mx.tanh(out)), gate * state + (1 - gate) * mx.tanh(cand)
+        return wide_product(self.markov_w2, mx.tanh(out)), gate * state + (1 - gate) * mx.tanh(cand)
 
 
 MARKOV_HEADS = {"vanilla": VanillaMarkov, "gated": GatedMarkov, "rnn": RnnMarkov}

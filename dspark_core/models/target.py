@@ -17,6 +17,7 @@ from .errors import ModelError
 from .precision import check_precision, convert
 from .safetensors import read_config, read_headers
 from .text import Text
+from .wide import wide_product
 
 Cache = list[KVCache | WindowCache]
 Progress = Callable[[str], None]
@@ -118,8 +119,7 @@ class Target:
 
     def raw_head(self, hidden: mx.array) -> mx.array:
         """Logits [..., V] before any softcap."""
-        lm_head = getattr(self._lm, "lm_head", None)
-        return self._body.embed_tokens.as_linear(hidden) if lm_head is None else lm_head(hidden)
+        return wide_product(getattr(self._lm, "lm_head", self._body.embed_tokens), hidden)
 
     def encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
         """Token ids of a conversation; see Text.encode_chat. Raises ModelError without a tokenizer."""
