@@ -7,7 +7,7 @@ const SPEED_TOKENS = 16;     // tok/s over time looks back over this many tokens
 
 const $ = (selector) => element.querySelector(selector);
 const board = $('.board'), panes = $('.panes'), details = $('.board-details'), verdict = $('.board-verdict');
-let lanes = [], run = null, maxTokens = 0, offset = 0, frame = 0, lit = [];
+let lanes = [], run = null, maxTokens = 0, offset = 0, pending = '', frame = 0, lit = [];
 
 function make(tag, className, text) {
   const node = document.createElement(tag);
@@ -154,7 +154,7 @@ function addTokens(lane, round, tokens) {
 const FINISH = { stop: 'the model ended its answer', length: 'token limit reached', context: 'context is full' };
 
 const HANDLERS = {
-  R(id, max) { start(id, Number(max)); },
+  N(max) { maxTokens = Number(max); },
   L(i, method, label) { addLane(Number(i), method, label); },
   M(words) { $('.board-status').textContent = words; },
   W(i) { note(i, 'warming up, off the clock', 'busy'); },
@@ -232,9 +232,8 @@ function end(lane, finish) {
   note(lane.i, ran + '. First token after ' + lane.firstToken.toFixed(2) + ' s.', 'done');
 }
 
-function start(id, max) {
+function start(id) {
   run = id;
-  maxTokens = max;
   lanes = [];
   lit = [];
   panes.replaceChildren();
@@ -246,18 +245,32 @@ function start(id, max) {
   setState('running');
 }
 
+// Called at every update, also while the tab is hidden and no frames are drawn: the window may have moved on by
+// the next one. Records that were missed all the same come with the whole race at its end.
+function take() {
+  const value = props.value || '', head = value.indexOf(RECORD);
+  const [kind, id, base] = value.slice(0, head).split(FIELD);
+  if (kind !== 'R') return;
+  if (id !== run) {
+    start(id);
+    pending = '';
+    offset = 0;
+  }
+  const from = head + 1 + offset - Number(base), end = value.lastIndexOf(RECORD) + 1;
+  if (from <= head || end <= from) return;
+  pending += value.slice(from, end);
+  offset += end - from;
+  frame ||= requestAnimationFrame(flush);
+}
+
 function flush() {
   frame = 0;
-  const value = props.value || '';
-  const first = value.slice(0, value.indexOf(RECORD)).split(FIELD);
-  if (value.length < offset || (first[0] === 'R' && first[1] !== run)) offset = 0;
-  const end = value.lastIndexOf(RECORD) + 1;
-  for (const text of value.slice(offset, end).split(RECORD)) {
-    if (!text) continue;
+  const records = pending.split(RECORD);
+  pending = '';
+  for (const text of records) {
     const [kind, ...fields] = text.split(FIELD);
     HANDLERS[kind]?.(...fields);
   }
-  offset = end;
   for (const lane of lanes) if (lane.dirty) draw(lane);
 }
 
@@ -424,5 +437,5 @@ document.addEventListener('keydown', (event) => {
   if (event.key === 'Escape' && document.body.dataset.race === 'running') document.querySelector('#stop')?.click();
 });
 
-watch('value', () => { frame ||= requestAnimationFrame(flush); });
-flush();
+watch('value', take);
+take();

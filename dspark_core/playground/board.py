@@ -1,9 +1,12 @@
 """A race as the append-only string that assets/board.js reads.
 
 Records end in RECORD, fields are parted by FIELD; the first field is the record's kind. A string that only
-grows is sent by gradio as its new tail, and the board parses only that.
+grows is sent by gradio as its new tail, and the board parses only that. The browser handles the whole string
+at every update, though, so a long race is sent as a window over its newest records, which moves now and then;
+at the end the whole race is sent once, for a board that missed some (a tab in the background does).
 
-    R run max_tokens              a new race; the board starts afresh
+    R run base                    always first: a new run starts the board afresh; base is where the window begins
+    N max_tokens
     L lane method label           a lane ("plain" is the method of a lane without a drafter)
     M words                       what the engine is doing, for the status line
     W lane                        lane is warming up, off the clock
@@ -27,6 +30,7 @@ from ..race.metrics import metrics, plain_metrics, times_plain
 from ..race.record import Failed, RaceRecord, RaceRequest, Verdict
 
 RECORD, FIELD = "\x1e", "\x1f"
+WINDOW = 32_768  # characters
 _NO_SEPARATORS = str.maketrans("", "", RECORD + FIELD)
 _utf8 = codecs.getincrementaldecoder("utf-8")
 
@@ -60,40 +64,55 @@ class LaneText:
 
 
 class BoardText:
-    """The record string of one race, grown by `add`."""
+    """The records of one race, grown by `add`."""
 
     def __init__(self, run: int, request: RaceRequest):
-        self.value = record("R", run, request.settings.max_tokens)
+        self._run, self._base = run, 0
+        self.records = record("N", request.settings.max_tokens)
         for i, spec in enumerate(request.lanes):
-            self.value += record("L", i, spec.method, spec.label)
+            self.records += record("L", i, spec.method, spec.label)
         self._lanes: list[LaneText] = []
+
+    @property
+    def value(self) -> str:
+        """What the board is given: the window, between WINDOW and 2 x WINDOW characters of a long race."""
+        if len(self.records) - self._base > 2 * WINDOW:
+            self._base = self.records.index(RECORD, len(self.records) - WINDOW) + 1
+        return self._from(self._base)
+
+    @property
+    def whole(self) -> str:
+        return self._from(0)
+
+    def _from(self, base: int) -> str:
+        return record("R", self._run, base) + self.records[base:]
 
     def begin(self, token_bytes: Callable[[int], bytes], stop_ids: frozenset[int], lanes: int) -> None:
         self._lanes = [LaneText(token_bytes, stop_ids) for _ in range(lanes)]
 
     def status(self, words: str) -> None:
-        self.value += record("M", words)
+        self.records += record("M", words)
 
     def warm_up(self, lane: int) -> None:
-        self.value += record("W", lane)
+        self.records += record("W", lane)
 
     def add(self, lane: int, event) -> None:
         """A decode event of a lane."""
         if isinstance(event, Prefill):
-            self.value += record("P", lane, event.done, event.total)
+            self.records += record("P", lane, event.done, event.total)
         elif isinstance(event, Start):
             token = self._lanes[lane].committed(event.token_id, "p")
-            self.value += record("S", lane, f"{event.prefill_s:.4f}", event.finish or "", token)
+            self.records += record("S", lane, f"{event.prefill_s:.4f}", event.finish or "", token)
             self._end(lane, event.finish)
         elif isinstance(event, Round):
-            self.value += self._round(lane, event)
+            self.records += self._round(lane, event)
             self._end(lane, event.finish)
         elif isinstance(event, Failed):
-            self.value += record("F", lane, event.message)
+            self.records += record("F", lane, event.message)
 
     def _end(self, lane: int, finish: str | None) -> None:
         if finish:
-            self.value += record("E", lane, self._lanes[lane].tail())
+            self.records += record("E", lane, self._lanes[lane].tail())
 
     def _round(self, lane: int, r: Round) -> str:
         text = self._lanes[lane]
@@ -108,10 +127,10 @@ class BoardText:
         return record("D", lane, r.index, f"{r.time_s:.4f}", *counts, r.finish or "", *tokens)
 
     def verdict(self, verdict: Verdict) -> None:
-        self.value += record("V", verdict.kind, verdict.words)
+        self.records += record("V", verdict.kind, verdict.words)
 
     def over(self, how: str, words: str) -> None:
-        self.value += record("Z", how, words)
+        self.records += record("Z", how, words)
 
 
 def announcement(race: RaceRecord) -> str:

@@ -124,7 +124,7 @@ def follow(worker: Worker, job: Job) -> Iterator[tuple[str, RaceRecord | None]]:
         yield board.value, None
         over = failed = False
         while not over:
-            deadline, size = time.monotonic() + UPDATE_S, len(board.value)
+            deadline, size = time.monotonic() + UPDATE_S, len(board.records)
             while not over and (left := deadline - time.monotonic()) > 0:
                 try:
                     item = job.events.get(timeout=left)
@@ -152,14 +152,14 @@ def follow(worker: Worker, job: Job) -> Iterator[tuple[str, RaceRecord | None]]:
             if words != said and not over:
                 board.status(words)
                 said = words
-            if len(board.value) > size and not over:
+            if len(board.records) > size and not over:
                 yield board.value, None
         stopped = job.cancel.is_set() and not (seen and seen.verdict)
         if seen:
             seen.stopped = stopped
         how = "failed" if failed else "stopped" if stopped else "done"
         board.over(how, announcement(seen) if seen else f"Race {how}.")
-        yield board.value, seen
+        yield board.whole, seen
     finally:
         job.cancel.set()
 
@@ -249,10 +249,11 @@ def build(worker: Worker, prompts: list[Prompt]) -> gr.Blocks:
                 stop = gr.Button("Stop", elem_id="stop")
         with gr.Row(elem_id="chips"):
             for kind in KINDS:
-                _static(f"<p>{kind}</p>", elem_classes="kind")
-                for example in (p for p in prompts if p.kind == kind):
-                    chip = gr.Button(example.title, size="sm", variant="secondary")
-                    chip.click(None, None, prompt, js=_returning(example.text), api_visibility="private")
+                with gr.Row(elem_classes="chip-group"):
+                    _static(f"<p>{kind}</p>", elem_classes="kind")
+                    for example in (p for p in prompts if p.kind == kind):
+                        chip = gr.Button(example.title, size="sm", variant="secondary")
+                        chip.click(None, None, prompt, js=_returning(example.text), api_visibility="private")
         with gr.Accordion("Lanes and settings", open=False, elem_id="settings"):
             with gr.Row():
                 columns = [_lane_controls(i) for i in range(MAX_LANES)]

@@ -28,7 +28,8 @@ WATCH = """() => {
   new PerformanceObserver(list => { for (const e of list.getEntries()) window.long.push(e.duration); })
     .observe({ type: 'longtask' });
   const look = () => {
-    const n = document.querySelectorAll('.pane[data-lane="0"] .round').length;
+    const newest = document.querySelector('.pane .text')?.lastElementChild?.lastElementChild;
+    const n = Number(newest?.dataset.round ?? -1) + 1;
     if (n !== last) { window.seen.push([Date.now(), n]); last = n; }
     requestAnimationFrame(look);
   };
@@ -48,7 +49,9 @@ def main():
 
     def timed(worker, job):
         for value, seen in follow(worker, job):
-            sent.append((1000 * time.time(), value.count("\x1eD\x1f0\x1f") + value.count("\x1eS\x1f0\x1f")))
+            newest = value.rfind("\x1eD\x1f0\x1f")  # the plain lane's newest round; its index is the next field
+            if newest >= 0:
+                sent.append((1000 * time.time(), int(value[newest + 5 :].split("\x1f", 1)[0]) + 2))
             yield value, seen
 
     page_module.follow = timed

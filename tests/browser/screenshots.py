@@ -24,6 +24,8 @@ def dress(page, name, where, state):
     page.set_viewport_size({"width": width, "height": height})
     page.evaluate("dark => document.body.classList.toggle('dark', dark)", name == "dark")
     page.select_option(".pick-size", "projector" if name == "projector" else "normal")
+    if state == "finished":  # what is off screen is not drawn, so the window is made as tall as the page
+        page.set_viewport_size({"width": width, "height": page.evaluate("document.documentElement.scrollHeight")})
     page.wait_for_timeout(400)
     page.screenshot(path=where / f"{name}-{state}.png", full_page=state == "finished")
 
@@ -42,6 +44,7 @@ def main():
         for name in names:
             dress(page, name, where, "idle")
         tab.settings(max_tokens=tokens)
+        page.wait_for_timeout(500)
         page.get_by_role("button", name="Lanes and settings").click()
         page.get_by_role("button", name="Binary search").click()
         page.click("#race")

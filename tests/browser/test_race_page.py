@@ -47,6 +47,15 @@ def test_text_and_figures_in_the_panes_are_the_engines(recorded, open_tab):
     assert not tab.outside and not tab.complaints
 
 
+def test_a_board_that_missed_records_has_them_all_at_the_end(recorded, open_tab, monkeypatch):
+    monkeypatch.setattr("dspark_core.playground.board.WINDOW", 200)
+    engine = recorded.worker.engine = replay([f" w{k}" for k in range(300)])
+    tab = open_tab(recorded.url)
+    tab.race()
+    tab.until("done")
+    assert [tab.answer(i) for i in range(3)] == [expected_text(engine, i) for i in range(3)]
+
+
 def test_hostile_text_is_shown_verbatim_and_runs_nothing(recorded, open_tab):
     engine = recorded.worker.engine = replay(HOSTILE * 3)
     tab = open_tab(recorded.url)

@@ -1,7 +1,7 @@
 """The record string: what a race becomes on its way to the page."""
 
 from dspark_core.decode.rounds import Prefill, Round, Settings, Start
-from dspark_core.playground.board import FIELD, RECORD, BoardText, LaneText, announcement, record
+from dspark_core.playground.board import FIELD, RECORD, WINDOW, BoardText, LaneText, announcement, record
 from dspark_core.race.record import Failed, LaneRecord, LaneSpec, RaceRecord, RaceRequest, Verdict
 
 BYTES = {
@@ -32,7 +32,12 @@ def round_of(drafts, proposed, accepted, committed, bonus=False, finish=None):
 
 
 def test_it_opens_with_the_run_and_its_lanes():
-    assert records(board()) == [["R", "7", "9"], ["L", "0", "plain", ""], ["L", "1", "DSpark", "full block"]]
+    assert records(board()) == [
+        ["R", "7", "0"],
+        ["N", "9"],
+        ["L", "0", "plain", ""],
+        ["L", "1", "DSpark", "full block"],
+    ]
 
 
 def test_it_only_grows():
@@ -129,3 +134,16 @@ def test_the_announcement_is_one_sentence_a_lane():
         "Race finished. plain: 2.0 tokens per second. DSpark · cap 1: 4.0 tokens per second, 2.00 times plain. "
         "DFlash failed. Same."
     )
+
+
+def test_a_long_race_is_sent_as_a_window_that_begins_at_a_record():
+    text = board()
+    sizes = []
+    for _ in range(9000):
+        text.add(0, round_of((), 0, 0, (1,), bonus=True))
+        sizes.append(len(text.value))
+    assert max(sizes) < 2 * WINDOW + 100
+    (kind, run, base), *rest = records(text)
+    assert (kind, run) == ("R", "7") and int(base) > 0
+    assert text.records[int(base) - 1] == RECORD and rest[0][0] == "D"
+    assert text.whole == record("R", 7, 0) + text.records
