@@ -13,14 +13,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "playground"), str(HERE.parents[1])]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import conftest  # noqa: E402
-from playwright.sync_api import sync_playwright  # noqa: E402
-from serving import served  # noqa: E402
+from playwright.sync_api import sync_playwright
 
-import dspark_core.playground.page as page_module  # noqa: E402
+import dspark_core.playground.page as page_module
+from tests.browser.tab import ARGS, Tab, replay
+from tests.playground.serving import served
 
 SECONDS = 60
 WATCH = """() => {
@@ -40,7 +39,7 @@ WATCH = """() => {
 def main():
     tokens = int(sys.argv[1]) if len(sys.argv) > 1 else 4096
     page_module.MAX_TOKENS = max(page_module.MAX_TOKENS, tokens)
-    engine = conftest.replay([f" w{k}" + "\n" * (k % 11 == 0) for k in range(tokens)], pace=1.0)
+    engine = replay([f" w{k}" + "\n" * (k % 11 == 0) for k in range(tokens)], pace=1.0)
     for lane in engine.rounds:  # the whole recording in SECONDS, every lane at its own even pace
         span = lane[-1].time_s
         lane[1:] = [replace(event, time_s=SECONDS * event.time_s / span) for event in lane[1:]]
@@ -56,8 +55,8 @@ def main():
 
     page_module.follow = timed
     with served(lambda progress: engine) as page, sync_playwright() as play:
-        browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=conftest.ARGS)
-        tab = conftest.Tab(browser, page.url)
+        browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=ARGS)
+        tab = Tab(browser, page.url)
         tab.page.wait_for_timeout(3000)
         tab.page.evaluate(WATCH)
         tab.settings(max_tokens=512)

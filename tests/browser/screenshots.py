@@ -7,15 +7,14 @@ others show the same race again in another dress.
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "playground"), str(HERE.parents[1])]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import conftest  # noqa: E402
-from playwright.sync_api import sync_playwright  # noqa: E402
-from serving import served  # noqa: E402
+from playwright.sync_api import sync_playwright
 
-from dspark_core.playground.engine import PresetEngine  # noqa: E402
-from dspark_core.presets import load_presets  # noqa: E402
+from dspark_core.playground.engine import PresetEngine
+from dspark_core.presets import load_presets
+from tests.browser.tab import ARGS, Tab
+from tests.playground.serving import served
 
 
 def dress(page, name, where, state):
@@ -37,8 +36,8 @@ def main():
     preset = load_presets()[0]
     names = ("light", "dark", "narrow", "projector")
     with served(lambda progress: PresetEngine(preset, "auto", progress)) as server, sync_playwright() as play:
-        browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=conftest.ARGS)
-        tab = conftest.Tab(browser, server.url, color_scheme="light")
+        browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=ARGS)
+        tab = Tab(browser, server.url, color_scheme="light")
         page = tab.page
         page.wait_for_function("document.querySelector('#models').innerText.includes('bf16')", timeout=120_000)
         for name in names:

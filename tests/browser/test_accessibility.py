@@ -5,7 +5,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import _missing, replay
+
+from .tab import missing, replay
 
 HERE = Path(__file__).parent
 AXE = HERE / "node_modules" / "axe-core" / "axe.min.js"
@@ -14,10 +15,10 @@ AXE = HERE / "node_modules" / "axe-core" / "axe.min.js"
 @pytest.fixture(scope="session")
 def axe():
     if not AXE.exists():
-        npm = shutil.which("npm") or _missing("npm is not installed")
+        npm = shutil.which("npm") or missing("npm is not installed")
         done = subprocess.run([npm, "ci", "--no-audit", "--no-fund"], cwd=HERE, capture_output=True, timeout=120)
         if done.returncode:
-            _missing("axe-core cannot be installed")
+            missing("axe-core cannot be installed")
     return AXE.read_text("utf-8")
 
 

@@ -7,12 +7,12 @@ from dspark_core.playground.board import LaneText
 pytestmark = pytest.mark.long
 
 
-def test_from_prompt_to_verdict(embedded, open_tab):
-    tab = open_tab(embedded.url)
+def test_from_prompt_to_verdict(product, open_tab):
+    tab = open_tab(product.url)
     tab.page.wait_for_function("document.querySelector('#models').innerText.includes('bf16')", timeout=120_000)
     tab.settings(max_tokens=16)
     seen = []
-    engine = embedded.worker.engine
+    engine = product.worker.engine
     race = engine.race
 
     def watched(request, cancelled):
@@ -38,11 +38,11 @@ def test_from_prompt_to_verdict(embedded, open_tab):
     assert not tab.outside and not tab.complaints
 
 
-def test_stop_while_decoding_frees_the_engine(embedded, open_tab):
-    tab = open_tab(embedded.url)
+def test_stop_while_decoding_frees_the_engine(product, open_tab):
+    tab = open_tab(product.url)
     tab.page.wait_for_function("document.querySelector('#models').innerText.includes('bf16')", timeout=120_000)
     tab.race("Tell me a long story.")
     tab.page.wait_for_function("document.querySelectorAll('.round').length > 3", timeout=120_000)
     tab.page.click("#stop")
     tab.until("stopped", 2)
-    embedded.until_idle(5)  # the round in flight, on slow cores
+    product.until_idle(5)  # the round in flight, on slow cores

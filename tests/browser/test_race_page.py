@@ -4,11 +4,12 @@ import threading
 import time
 
 import pytest
-from conftest import replay
-from serving import served
 
 from dspark_core.race.metrics import metrics
 from dspark_core.race.record import LaneRecord, LaneSpec
+from tests.playground.serving import served
+
+from .tab import replay
 
 HOSTILE = [
     *("${alert(1)}", " {{z}}", "`", "<img src=x onerror=alert(1)>", "<script>alert(2)</script>", "&amp;"),
@@ -72,7 +73,7 @@ def test_hostile_text_is_shown_verbatim_and_runs_nothing(recorded, open_tab):
 
 
 def test_the_stop_token_is_a_mark_not_text(recorded, open_tab):
-    from replay import STOP, recorded_rounds
+    from tests.playground.replay import STOP, recorded_rounds
 
     engine = replay(["Hi", " there"])
     ids = [*engine.pieces.ids(["Hi", " there"]), STOP]

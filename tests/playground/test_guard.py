@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
-from replay import ReplayEngine, three_lanes
-from serving import served
 
 from dspark_core.playground.guard import CONTENT_SECURITY_POLICY, refused
+from tests.playground.replay import ReplayEngine, three_lanes
+from tests.playground.serving import served
 
 JSON = {"Content-Type": "application/json"}
 MULTIPART = {"Content-Type": "multipart/form-data; boundary=XX"}

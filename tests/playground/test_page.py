@@ -7,7 +7,6 @@ import threading
 import time
 
 import pytest
-from replay import ReplayEngine, three_lanes
 
 from dspark_core.decode.rounds import Settings
 from dspark_core.playground import page
@@ -15,6 +14,7 @@ from dspark_core.playground.board import FIELD, RECORD
 from dspark_core.playground.charts import TITLES, charts, spent_chart
 from dspark_core.playground.worker import Job, Worker
 from dspark_core.race.record import CAP, CONFIDENCE, FULL, LaneSpec, RaceRequest
+from tests.playground.replay import ReplayEngine, three_lanes
 
 LANES = (LaneSpec("plain"), LaneSpec("DSpark", label="full block"), LaneSpec("DFlash", label="block 16"))
 CONTROLS = ["plain", 16, FULL, 7, 0.5, "DSpark", 16, FULL, 7, 0.5, "DFlash", 16, FULL, 7, 0.5, "off", 16, FULL, 7, 0.5]

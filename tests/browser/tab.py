@@ -1,0 +1,66 @@
+"""A browser tab with the page in it, as tests and scripts use it."""
+
+import os
+
+import pytest
+
+from tests.playground.replay import ReplayEngine, three_lanes
+
+ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+# The page's policy blocks gradio's own inline scripts, which it does without; nothing else may be reported.
+ALLOWED = "Executing inline script violates the following Content Security Policy directive"
+
+
+def missing(why):
+    if os.environ.get("CI"):
+        pytest.fail(why)
+    pytest.skip(why)
+
+
+class Tab:
+    """A page with what it asked for, said and threw."""
+
+    def __init__(self, browser, url, **options):
+        self.context = browser.new_context(viewport={"width": 1440, "height": 1000}, **options)
+        self.page = self.context.new_page()
+        self.url, self.outside, self.complaints = url, [], []
+        self.page.on("request", self._request)
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.goto(url)
+        self.page.wait_for_selector("#race")
+        self.page.wait_for_function("document.querySelector('.board .panes')")
+
+    def _request(self, request):
+        if not request.url.startswith((self.url, "data:", "blob:")):
+            self.outside.append(request.url)
+
+    def _console(self, message):
+        if message.type == "error" and ALLOWED not in message.text:
+            self.complaints.append(message.text)
+
+    def settings(self, **values):
+        """Set the numbers of the settings by element id."""
+        self.page.get_by_role("button", name="Lanes and settings").click()
+        for name, value in values.items():
+            box = self.page.locator(f"#{name.replace('_', '-')} input[type=number]")
+            box.fill(str(value))
+            box.blur()
+
+    def race(self, prompt="Say hello."):
+        self.page.fill("#prompt textarea", prompt)
+        self.page.click("#race")
+
+    def until(self, state, seconds=60):
+        self.page.wait_for_function(f"document.body.dataset.race === '{state}'", timeout=1000 * seconds)
+
+    def answer(self, lane):
+        """What stands in a pane: every token that was not rejected, without the stop token's mark."""
+        script = """i => [...document.querySelectorAll(`.pane[data-lane="${i}"] .text :is(span.tok:not(.e), .tail)`)]
+                    .map(node => node.textContent).join('')"""
+        return self.page.evaluate(script, lane)
+
+
+def replay(tokens=None, **kwargs):
+    pieces, rounds = three_lanes(tokens or [f" word{k}" for k in range(40)])
+    return ReplayEngine(pieces, rounds, **kwargs)
