@@ -9,7 +9,7 @@ import mlx.core as mx
 from mlx_lm.models.base import create_causal_mask
 from mlx_lm.models.cache import KVCache
 
-MAX_ROLLBACK = 64  # positions that can be dropped at any time; more than the widest verification
+MAX_ROLLBACK = 64  # positions below the highest one reached that stay droppable; more than the widest verification
 
 
 class WindowCache:
@@ -17,8 +17,8 @@ class WindowCache:
 
     The buffers are [1, H, rows, D]; row 0 holds absolute position `start`, and `offset` is the next
     position to come. Compaction keeps the last window - 1 + MAX_ROLLBACK positions, so memory is bounded
-    by that plus `step` rows (or one prefill chunk) and a trim of up to MAX_ROLLBACK always finds the
-    rows that come back into view.
+    by that plus `step` rows (or one prefill chunk) and a trim that stays within MAX_ROLLBACK of the highest
+    position reached always finds the rows that come back into view.
     """
 
     step = 256
@@ -71,7 +71,7 @@ class WindowCache:
         """Drop the newest n positions. Raises ValueError if they, or rows then in view, are gone."""
         new = self.offset - n
         if n > MAX_ROLLBACK or new < self.start or (self.start > 0 and new - (self.window - 1) < self.start):
-            raise ValueError(f"cannot drop {n} positions: at most {MAX_ROLLBACK} in all since the last append")
+            raise ValueError(f"cannot drop {n} positions: {MAX_ROLLBACK} below the highest one reached is the limit")
         self.offset = new
         return n
 

@@ -157,6 +157,9 @@ class DraftContext:
         """Draft n tokens after `anchor` [1]. The whole block is always computed (it is bidirectional, so a
         shorter one would change every logit); only n slots get head logits and tokens."""
         d = self.drafter
+        if n == 0:
+            rows = mx.zeros((0, d.config.vocab_size))
+            return Proposal(mx.zeros((0,), dtype=mx.int32), rows, rows, rows, rows, mx.zeros((0,)))
         embeddings = d.embed(mx.concatenate([anchor, d._masks]))
         first = d.config.first_slot
         hidden = d.weights.block(embeddings, self.cache)[first : first + n]

@@ -1,0 +1,79 @@
+"""Golden sets for every test that compares with the reference, and the embedded model for the rest."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+from dspark_core.models.checkpoint import load_drafter
+from dspark_core.models.drafter import Drafter
+from dspark_core.models.target import Target, load_target
+from dspark_core.presets import load_presets
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One golden set, loaded: models, expected tensors by name, traces."""
+
+    name: str
+    path: Path
+    target: Target
+    drafter: Drafter
+    expected: dict[str, mx.array]
+    trace: dict
+
+
+def golden_paths() -> list[Path]:
+    """Every set in tests/golden and, if GOLDEN_DIR names a directory, there."""
+    roots = [GOLDEN] + ([Path(os.environ["GOLDEN_DIR"])] if os.environ.get("GOLDEN_DIR") else [])
+    return [p.parent for root in roots for p in sorted(root.glob("*/trace.json"))]
+
+
+_loaded: dict[Path, Golden] = {}
+
+
+def load_golden(path: Path) -> Golden:
+    if path not in _loaded:
+        target = load_target(path / "target")
+        drafter = load_drafter(path / "drafter", target)
+        expected = mx.load(str(path / "expected.safetensors"))
+        _loaded[path] = Golden(
+            path.name, path, target, drafter, expected, json.loads((path / "trace.json").read_text())
+        )
+    return _loaded[path]
+
+
+@pytest.fixture(params=golden_paths(), ids=lambda p: p.name)
+def golden(request) -> Golden:
+    return load_golden(request.param)
+
+
+@pytest.fixture(scope="session")
+def golden_a() -> Golden:
+    return load_golden(GOLDEN / "A")
+
+
+@pytest.fixture(scope="session")
+def golden_e() -> Golden:
+    return load_golden(GOLDEN / "E")
+
+
+@dataclass(frozen=True)
+class Embedded:
+    target: Target
+    drafters: dict[str, Drafter]
+
+    def chat(self, text: str) -> list[int]:
+        return self.target.encode_chat([{"role": "user", "content": text}])
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Embedded:
+    preset = load_presets()[0]
+    target = load_target(preset.target)
+    return Embedded(target, {d.method: load_drafter(d.path, target) for d in preset.drafters})

@@ -1,0 +1,52 @@
+"""Builds small model directories for the tests of loading: copies of golden sets with something changed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def copy(kind: str, golden: str, to: Path) -> Path:
+    """A writable copy of a golden set's target or drafter."""
+    shutil.copytree(GOLDEN / golden / kind, to / kind)
+    return to / kind
+
+
+def edit_config(directory: Path, **changes) -> None:
+    """Set fields of config.json; None removes one."""
+    path = directory / "config.json"
+    config = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
+
+
+def edit_weights(directory: Path, change) -> None:
+    """Rewrite model.safetensors; `change` takes the dict of tensors and edits it in place."""
+    path = directory / "model.safetensors"
+    weights = dict(mx.load(str(path)))
+    mx.eval(weights)
+    change(weights)
+    mx.save_safetensors(str(path), weights)
+
+
+def random_drafter(directory: Path, config: dict, seed: int = 0) -> Path:
+    """Write a drafter of any supported configuration with random weights, named as the formats name them."""
+    from dspark_core.models.checkpoint import parse_config
+    from dspark_core.models.drafter import Weights
+
+    directory.mkdir(parents=True)
+    (directory / "config.json").write_text(json.dumps(config))
+    own = (
+        {} if config["architectures"] == ["DFlashDraftModel"] else {"embed_tokens.weight": None, "lm_head.weight": None}
+    )
+    weights = Weights(parse_config(directory, config, own))
+    mx.random.seed(seed)
+    tensors = {}
+    for name, like in tree_flatten(weights.parameters()):
+        norm = "norm" in name or "scalar" in name
+        tensors[name] = 1 + 0.1 * mx.random.normal(like.shape) if norm else 0.2 * mx.random.normal(like.shape)
+    mx.save_safetensors(str(directory / "model.safetensors"), tensors)
+    return directory
