@@ -1,13 +1,8 @@
 """Reads presets/*.toml: which models go together, and the demo prompts."""
 
-import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # pip brings it along on Python 3.10
-    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("chat", "code", "math")
