@@ -43,7 +43,6 @@ def main():
         for name in names:
             dress(page, name, where, "idle")
         tab.settings(max_tokens=tokens)
-        page.wait_for_timeout(500)
         page.get_by_role("button", name="Lanes and settings").click()
         page.get_by_role("button", name="Binary search").click()
         page.click("#race")

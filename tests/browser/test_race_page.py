@@ -350,3 +350,18 @@ def test_at_760_pixels_nothing_is_cut_off(recorded, open_tab):
     for i in range(3):
         box = tab.page.locator(".pane").nth(i).bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= 760
+
+
+def test_settings_count_when_they_are_folded_away_again(recorded, open_tab):
+    engine = recorded.worker.engine = replay()
+    asked = []
+    race = engine.race
+    engine.race = lambda request, cancelled: (asked.append(request), race(request, cancelled))[1]
+    tab = open_tab(recorded.url)
+    tab.settings(max_tokens=33)
+    tab.page.get_by_role("button", name="Lanes and settings").click()
+    tab.page.get_by_role("button", name="Binary search").click()
+    tab.page.click("#race")
+    tab.until("done")
+    assert asked[0].settings.max_tokens == 33
+    assert "binary search" in asked[0].prompt

@@ -8,6 +8,7 @@ import pytest
 from dspark_core.decode.rounds import Round, Settings, Start
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.target import load_target
+from dspark_core.race.fairness import compare
 from dspark_core.race.race import Models, race
 from dspark_core.race.record import CAP, CONFIDENCE, PLAIN, Failed, LaneRecord, LaneSpec, RaceRecord, RaceRequest
 from dspark_core.race.verdict import _next_logits, first_difference, judge
@@ -161,3 +162,12 @@ def test_an_output_that_only_ends_earlier_is_no_tie(models):
 def test_failed_is_an_event(models):
     _, events = run(models, request(LaneSpec(PLAIN), LaneSpec("DFlash"), tokens=4))
     assert any(i == 1 and isinstance(e, Failed) for i, e in events)
+
+
+def test_raced_and_alone_gives_every_lane_both_speeds(models):
+    rows = list(compare(models, [request(LaneSpec(PLAIN), LaneSpec("DSpark"), tokens=6)] * 2))
+    assert [row["lane"] for row in rows] == ["plain", "DSpark"] * 3
+    assert all(row["raced_tok_s"] > 0 and row["alone_tok_s"] > 0 for row in rows[:4])
+    assert all(row["raced_over_alone"] > 0 for row in rows[4:])
+    with pytest.raises(RuntimeError, match="not running"):
+        list(compare(models, [request(LaneSpec(PLAIN), LaneSpec("DFlash"))]))
