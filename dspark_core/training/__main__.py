@@ -11,12 +11,12 @@ import torch
 
 from . import TrainingError
 from .calibrate import calibrate
-from .chat import Chat, load_chat
+from .chat import load_chat
 from .data import read_rows, split
 from .drafter import load_drafter
 from .evaluate import Answer, evaluate, walk
 from .export import export
-from .synthesize import read_texts, synthesize
+from .synthesize import read_texts, record_beside, synthesize
 from .target import Target, load_target
 from .train import METHODS, Plan, Trainer, parse_recipe
 
@@ -37,7 +37,7 @@ def open_target(args) -> Target:
 def do_synthesize(args) -> None:
     target, chat = open_target(args), load_chat(args.target)
     record = synthesize(
-        target,
+        target.compiled() if args.compile else target,
         chat,
         args.out,
         tokens=args.tokens,
@@ -67,7 +67,7 @@ def do_train(args) -> None:
     trainer.run()
     data = {"files": [f.name for f in args.data], "rows": len(training), "held_out": len(held_out)}
     for file in args.data:
-        record = file.with_suffix(".json")
+        record = record_beside(file)
         if record.exists():
             data.setdefault("written_by", []).append(json.loads(record.read_text()))
     for directory in trainer.write_drafters(data):
@@ -75,12 +75,16 @@ def do_train(args) -> None:
 
 
 def mask_token(directory: Path, target: Target) -> int:
-    """A token that chats don't use: a reserved special one if the tokenizer has it, else the last id."""
+    """A token that no chat uses: the first row of the embedding past the tokenizer's vocabulary (what DeepSpec takes
+    for Qwen3), else the last special token that the template leaves alone, else the last id."""
     chat = load_chat(directory)
+    size = chat.tokenizer.get_vocab_size(with_added_tokens=True)
+    if size < target.vocab_size:
+        return size
     used = {*chat.start, *chat.to_answer, *chat.to_user, *target.stop_ids}
     special = sorted(i for i, t in chat.tokenizer.get_added_tokens_decoder().items() if t.special)
-    free = [i for i in special if i not in used and i > 3 and i < target.vocab_size]
-    return free[0] if free else target.vocab_size - 1
+    free = [i for i in special if i not in used and i < target.vocab_size]
+    return free[-1] if free else target.vocab_size - 1
 
 
 def do_evaluate(args) -> None:
@@ -150,7 +154,7 @@ def parser() -> argparse.ArgumentParser:
         return p
 
     p = add("synthesize", do_synthesize, "let the target write training data")
-    p.add_argument("--out", type=Path, required=True, help="the .jsonl file to write")
+    p.add_argument("--out", type=Path, required=True, help="the .jsonl or .jsonl.xz file to write")
     p.add_argument("--tokens", type=int, default=0)
     p.add_argument("--minutes", type=float, default=0.0)
     p.add_argument("--rows", type=int, default=1024, help="rows written at a time")
@@ -158,6 +162,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--avoid", type=Path, nargs="*", default=[], help="files whose texts must not be in the data")
     p.add_argument("--openings", type=Path, default=None, help="another openings.toml")
+    p.add_argument("--compile", action="store_true")
 
     p = add("train", do_train, "train one or several drafters on the same batches")
     p.add_argument("data", type=Path, nargs="+")

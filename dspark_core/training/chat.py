@@ -39,9 +39,7 @@ def load_chat(directory: str | Path) -> Chat:
         )
 
     def render(messages: list[dict], answer: bool) -> str:
-        return hf.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=answer, enable_thinking=False
-        )
+        return hf.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer, enable_thinking=False)
 
     one, two, three = HOLES
     user, answer, again = (

@@ -44,15 +44,16 @@ class WalkedRound:
 
 def read_prompts(file: str | Path) -> list[str]:
     """{"prompt": text} lines. Raises TrainingError, naming the line, for anything else."""
-    prompts = []
     try:
-        for number, text in enumerate(Path(file).read_text(encoding="utf-8").splitlines(), 1):
-            if text.strip():
-                prompts.append(json.loads(text)["prompt"])
-    except OSError as e:
-        raise TrainingError(f"{file} cannot be read: {e.strerror}.") from None
-    except (ValueError, KeyError, TypeError) as e:
-        raise TrainingError(f'{file}, line {number}: expected {{"prompt": "..."}} ({e}).') from None
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as e:
+        raise TrainingError(f"{file} cannot be read ({e}).") from None
+    prompts = []
+    for number, text in enumerate(lines, 1):
+        try:
+            prompts += [str(json.loads(text)["prompt"])] if text.strip() else []
+        except (ValueError, KeyError, TypeError):
+            raise TrainingError(f'{file}, line {number}: expected {{"prompt": "..."}}.') from None
     if not prompts:
         raise TrainingError(f"{file} is empty: it holds no prompts.")
     return prompts

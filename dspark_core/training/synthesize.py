@@ -18,7 +18,7 @@ from torch import Tensor
 
 from . import TrainingError
 from .chat import Chat
-from .data import line
+from .data import line, open_lines
 from .target import Target
 
 TEMPERATURES = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.3, 0.7, 0.7, 1.0)  # greedy decoding is what is raced
@@ -249,6 +249,11 @@ def read_texts(file: str | Path) -> list[str]:
         raise TrainingError(f"{file} cannot be read ({e}).") from None
 
 
+def record_beside(data: Path) -> Path:
+    """Where a data file's record lies: data.jsonl or data.jsonl.xz -> data.json."""
+    return data.with_name(data.name.removesuffix(".xz")).with_suffix(".json")
+
+
 def synthesize(
     target: Target,
     chat: Chat,
@@ -273,7 +278,7 @@ def synthesize(
     writer = Writer(target, chat, rows, length)
     out.parent.mkdir(parents=True, exist_ok=True)
     begun, written, answered, dropped, kept = time.monotonic(), 0, 0, 0, 0
-    with open(out, "w", encoding="utf-8") as f:
+    with open_lines(out, "w") as f:
         while True:
             starts = [next(source) for _ in range(rows)]
             temperatures = [draw.choice(TEMPERATURES) for _ in range(rows)]
@@ -304,5 +309,5 @@ def synthesize(
         "temperatures": TEMPERATURES,
         "target": target.directory.name,
     }
-    out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    record_beside(out).write_text(json.dumps(record, indent=1) + "\n")
     return record

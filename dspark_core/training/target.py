@@ -55,7 +55,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(x.dtype)
 
 
-def _qkv(x: Tensor, w: Layer, s: Shape, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def project_qkv(x: Tensor, w: Layer, s: Shape, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Queries [R, heads, T, hd], keys and values [R, kv_heads, T, hd] of x [R, T, d]."""
     qkv = F.linear(rms_norm(x, w.input_norm, s.eps), w.qkv, w.qkv_bias)
     qkv = qkv.unflatten(-1, (s.heads + 2 * s.kv_heads, s.head_dim)).transpose(1, 2)
@@ -65,7 +65,7 @@ def _qkv(x: Tensor, w: Layer, s: Shape, cos: Tensor, sin: Tensor) -> tuple[Tenso
     return rotate(q, cos, sin), rotate(k, cos, sin), v
 
 
-def _rest(x: Tensor, attended: Tensor, w: Layer, s: Shape) -> Tensor:
+def rest_of_layer(x: Tensor, attended: Tensor, w: Layer, s: Shape) -> Tensor:
     """The layer after attention: output projection and MLP. attended [R, heads, T, hd]."""
     x = x + F.linear(attended.transpose(1, 2).flatten(2), w.out)
     gate, up = F.linear(rms_norm(x, w.post_norm, s.eps), w.gate_up).chunk(2, dim=-1)
@@ -74,30 +74,30 @@ def _rest(x: Tensor, attended: Tensor, w: Layer, s: Shape) -> Tensor:
 
 def layer_forward(x: Tensor, w: Layer, s: Shape, cos: Tensor, sin: Tensor) -> Tensor:
     """One layer over whole rows x [R, T, d], causal."""
-    q, k, v = _qkv(x, w, s, cos, sin)
+    q, k, v = project_qkv(x, w, s, cos, sin)
     attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=s.heads != s.kv_heads)
-    return _rest(x, attended, w, s)
+    return rest_of_layer(x, attended, w, s)
 
 
-def layer_step(
-    x: Tensor, w: Layer, s: Shape, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, at: Tensor, mask: Tensor
+def attend_cached(
+    qkv: tuple[Tensor, Tensor, Tensor], s: Shape, keys: Tensor, values: Tensor, at: Tensor, mask: Tensor
 ) -> Tensor:
-    """One layer for one position `at` [1] of every row, x [R, 1, d]; keys and values [R, kv_heads, T, hd]
-    are written there and the first len(mask) positions read."""
-    q, k, v = _qkv(x, w, s, cos, sin)
+    """Attention [R, heads, 1, hd] of one position `at` [1] of every row; keys and values [R, kv_heads, T, hd] are
+    written there and the first len(mask) positions read."""
+    q, k, v = qkv
     keys.index_copy_(2, at, k)
     values.index_copy_(2, at, v)
     view = mask.shape[-1]
     # The query heads that share a key head stand in the place of queries: each key is read once.
-    q = q.view(q.shape[0], s.kv_heads, s.heads // s.kv_heads, s.head_dim)
+    q = q.reshape(q.shape[0], s.kv_heads, s.heads // s.kv_heads, s.head_dim)
     mask = mask.expand(q.shape[0], s.kv_heads, q.shape[2], view)
     attended = F.scaled_dot_product_attention(q, keys[:, :, :view], values[:, :, :view], attn_mask=mask)
-    return _rest(x, attended.reshape(q.shape[0], s.heads, 1, s.head_dim), w, s)
+    return attended.reshape(q.shape[0], s.heads, 1, s.head_dim)
 
 
 @dataclass
 class Target:
-    """A frozen target. `layer` is `layer_forward`, or that compiled."""
+    """A frozen target. `layer`, `qkv` and `rest` are the functions above, or those compiled."""
 
     directory: Path
     config: dict
@@ -108,6 +108,8 @@ class Target:
     norm: Tensor
     stop_ids: frozenset[int]
     layer: Callable[..., Tensor] = layer_forward
+    qkv: Callable[..., tuple[Tensor, Tensor, Tensor]] = project_qkv
+    rest: Callable[..., Tensor] = rest_of_layer
 
     @property
     def vocab_size(self) -> int:
@@ -126,8 +128,10 @@ class Target:
         return self.embed.dtype
 
     def compiled(self) -> "Target":
-        """The same target with its layer compiled once and used for all."""
-        return replace(self, layer=torch.compile(layer_forward, dynamic=False))
+        """The same target with its layer compiled once and used for all; the cache's view grows, so that part of a
+        step stays as it is."""
+        whole, qkv, rest = (torch.compile(f, dynamic=False) for f in (layer_forward, project_qkv, rest_of_layer))
+        return replace(self, layer=whole, qkv=qkv, rest=rest)
 
     def rope(self, length: int) -> tuple[Tensor, Tensor]:
         """cos and sin [length, head_dim/2] of positions 0..length-1."""
@@ -165,7 +169,8 @@ class Target:
         cos, sin = (t.index_select(0, at) for t in tables)
         x = self.embed[ids][:, None]
         for w, keys, values in zip(self.layers, *cache, strict=True):
-            x = layer_step(x, w, self.shape, cos, sin, keys, values, at, mask)
+            qkv = self.qkv(x, w, self.shape, cos, sin)
+            x = self.rest(x, attend_cached(qkv, self.shape, keys, values, at, mask), w, self.shape)
         return rms_norm(x[:, 0], self.norm, self.shape.eps)
 
 

@@ -394,7 +394,11 @@ class Trainer:
         if total is None or torch.isfinite(total).all():
             return
         bad = self.courses[int((~torch.isfinite(total)).nonzero()[0])].recipe.name
-        kept = f"the checkpoint of step {self.saved_step} is kept" if self.saved_step else "no checkpoint was taken yet"
+        kept = (
+            f"the checkpoint of step {self.saved_step} is kept"
+            if self.saved_step is not None
+            else "no checkpoint was taken yet"
+        )
         raise TrainingError(f"The loss of {bad} is not finite before step {self.step}: training stopped; {kept}.")
 
     def _report(self, details: list) -> None:
@@ -423,7 +427,7 @@ class Trainer:
         try:
             self.save()
         except OSError as e:
-            kept = f"that of step {self.saved_step} is kept" if self.saved_step else "there is none yet"
+            kept = f"that of step {self.saved_step} is kept" if self.saved_step is not None else "there is none yet"
             self.say(f"The checkpoint of step {self.step} could not be saved ({e.strerror or e}); {kept}.")
 
     def save(self) -> None:
@@ -473,9 +477,7 @@ class Trainer:
                 "steps": self.step,
                 "seconds": round(self.seconds, 1),
                 "trained_together": [c.recipe.name for c in self.courses],
-                "losses": [
-                    {"step": e["step"], "seconds": e["seconds"], **e[course.recipe.name]} for e in self.log
-                ],
+                "losses": [{"step": e["step"], "seconds": e["seconds"], **e[course.recipe.name]} for e in self.log],
                 "versions": {"torch": torch.__version__, "python": platform.python_version()},
                 "device": torch.cuda.get_device_name() if self.target.device.type == "cuda" else platform.machine(),
                 "command": " ".join(sys.argv[1:]),

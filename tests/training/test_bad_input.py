@@ -1,0 +1,238 @@
+"""What users bring that is broken: each gets one clear sentence, and nothing good is lost."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from dspark_core.training import TrainingError  # noqa: E402
+from dspark_core.training.chat import load_chat  # noqa: E402
+from dspark_core.training.data import open_lines, read_rows, repeats, split, write_atomic  # noqa: E402
+from dspark_core.training.evaluate import read_prompts  # noqa: E402
+from dspark_core.training.synthesize import Avoid, pick, read_texts, top_k  # noqa: E402
+from dspark_core.training.target import dequantize, load_target  # noqa: E402
+from dspark_core.training.train import CHECKPOINT, Plan, Trainer, parse_recipe  # noqa: E402
+
+from .tiny import make_target  # noqa: E402
+
+
+def good(n, start=0):
+    return [
+        json.dumps({"ids": [(start + i + j) % 200 for j in range(40)], "answers": [[10, 40]], "temperature": 0})
+        for i in range(n)
+    ]
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory):
+    torch.set_num_threads(1)
+    return make_target(tmp_path_factory.mktemp("bad") / "target")
+
+
+@pytest.fixture
+def rows(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(good(12)))
+    return read_rows([file], 264)
+
+
+def test_broken_lines_are_skipped_and_told(tmp_path):
+    file = tmp_path / "data.jsonl"
+    file.write_text("\n".join([*good(200), '{"ids": [1, 2', *good(3)]))
+    told = []
+    assert len(read_rows([file], 264, say=told.append)) == 203
+    assert "skipped 1 broken lines of 204" in told[0] and "line 201" in told[0]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{", "[]", "7", "{}", '{"ids": "!!"}', '{"ids": [1, 999], "answers": []}', '{"ids": [1, "a"], "answers": []}',
+        '{"ids": [1, 2, 3], "answers": [[0, 2]]}', '{"ids": [1, 2, 3], "answers": [[1, 9]]}', '{"ids": [1, 2, 3]}',
+        '{"ids": [1, 2, 3], "answers": [[1, 2]], "temperature": "hot"}', "\x00\ufffd",
+    ],
+)  # fmt: skip
+def test_a_file_of_broken_lines_is_refused(tmp_path, line):
+    file = tmp_path / "data.jsonl"
+    file.write_text("\n".join([line] * 5))
+    with pytest.raises(TrainingError, match=r"data\.jsonl has 5 broken lines of 5 \(line 1: "):
+        read_rows([file], 264)
+
+
+@pytest.mark.parametrize("text", ["", "\n\n  \n"])
+def test_an_empty_file_is_refused(tmp_path, text):
+    file = tmp_path / "data.jsonl"
+    file.write_text(text)
+    with pytest.raises(TrainingError, match=r"data\.jsonl is empty"):
+        read_rows([file], 264)
+    with pytest.raises(TrainingError, match=r"data\.jsonl is empty"):
+        read_prompts(file)
+
+
+def test_a_cut_off_compressed_file_is_refused(tmp_path):
+    file = tmp_path / "data.jsonl.xz"
+    with open_lines(file, "w") as f:
+        f.write("\n".join(good(300)))
+    assert len(read_rows([file], 264)) == 300
+    file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(TrainingError, match=r"data\.jsonl\.xz cannot be read"):
+        read_rows([file], 264)
+
+
+def test_a_broken_prompt_line_is_named(tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "a"}\n{"text": "b"}\n')
+    with pytest.raises(TrainingError, match="line 2: expected"):
+        read_prompts(file)
+
+
+def test_missing_files(tmp_path):
+    for read in (lambda f: read_rows([f], 264), read_prompts, read_texts):
+        with pytest.raises(TrainingError, match=r"nothing\.jsonl cannot be read"):
+            read(tmp_path / "nothing.jsonl")
+    with pytest.raises(TrainingError, match="is not a model directory"):
+        load_target(tmp_path)
+
+
+def test_target_without_chat_template(tmp_path):
+    with pytest.raises(TrainingError, match="has no chat template: it is a base model"):
+        load_chat(make_target(tmp_path / "base", template=None))
+
+
+def test_other_family_and_missing_tensor(tmp_path, target):
+    directory = make_target(tmp_path / "other")
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"model_type": "mamba"}))
+    with pytest.raises(TrainingError, match="model_type 'mamba'"):
+        load_target(directory)
+    (directory / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 9}))
+    with pytest.raises(TrainingError, match=r"has no tensor model\.layers\.5\."):
+        load_target(directory)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [("eagle", "no method 'eagle'"), ("dspark:color=red", "no setting 'color'"), ("dspark:layers=two", "layers='two'")],
+)
+def test_bad_recipes(text, word):
+    with pytest.raises(TrainingError, match=word):
+        parse_recipe(text)
+
+
+def trainer(target, rows, out, say=print, **plan):
+    recipe = parse_recipe("dspark:rank=8,layers=1,anchors=2")
+    plan = Plan(**({"steps": 4, "rows": 2, "log_every": 1} | plan))
+    return Trainer(load_target(target), rows, [recipe], plan, out, 3, say=say)
+
+
+def test_nan_stops_and_keeps_the_last_good_checkpoint(target, rows, tmp_path):
+    run = trainer(target, rows, tmp_path / "run", save_seconds=0)
+    batch = run.batch
+
+    def poisoned(step):
+        b = batch(step)
+        if step == 2:
+            b.hidden[:] = float("nan")
+        return b
+
+    run.batch = poisoned
+    with pytest.raises(TrainingError, match=r"dspark is not finite before step 3.*checkpoint of step 2 is kept"):
+        run.run()
+    state = torch.load(tmp_path / "run" / CHECKPOINT, weights_only=True)
+    assert state["step"] == 2
+    assert all(torch.isfinite(t).all() for t in state["courses"][0]["drafter"].values())
+
+
+def test_full_disk_keeps_the_checkpoint_whole(target, rows, tmp_path, monkeypatch):
+    told = []
+    run = trainer(target, rows, tmp_path / "run", told.append)
+    run.save()
+    before = (tmp_path / "run" / CHECKPOINT).read_bytes()
+    real = torch.save
+
+    def full(state, path):
+        real(state, path)
+        Path(path).write_bytes(Path(path).read_bytes()[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    run.step = 3
+    run._save_or_warn()
+    assert told == ["The checkpoint of step 3 could not be saved (No space left on device); that of step 0 is kept."]
+    assert (tmp_path / "run" / CHECKPOINT).read_bytes() == before
+    assert os.listdir(tmp_path / "run") == [CHECKPOINT]
+
+
+def test_resume_needs_the_same_run(target, rows, tmp_path):
+    run = trainer(target, rows, tmp_path / "run")
+    with pytest.raises(TrainingError, match="to resume from"):
+        run.resume()
+    run.save()
+    with pytest.raises(TrainingError, match="other drafters or another seed"):
+        trainer(target, rows, tmp_path / "run", seed=1).resume()
+
+
+def test_write_atomic_leaves_no_litter(tmp_path):
+    def broken(path):
+        path.write_text("half")
+        raise OSError("disk")
+
+    (tmp_path / "f").write_text("whole")
+    with pytest.raises(OSError):
+        write_atomic(tmp_path / "f", broken)
+    assert (tmp_path / "f").read_text() == "whole" and os.listdir(tmp_path) == ["f"]
+
+
+def test_held_out_rows_share_no_prompt(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join([*good(10), *good(2), *good(3, start=50)]))
+    rows = read_rows([file], 264)
+    training, held = split(rows, 5)
+    assert len(training) == 10 and len(held) == 3  # two of the five repeat a training prompt
+    with pytest.raises(TrainingError, match="only 15"):
+        split(rows, 15)
+
+
+def test_repeats_are_found():
+    ids = torch.tensor([[*range(30), *([7, 8, 9] * 20)], list(range(90))])
+    found = repeats(ids)
+    assert not found[1].any() and not found[0, :60].any() and found[0, 70:].all()
+
+
+def test_pick_is_greedy_at_zero_and_stays_in_the_top_k():
+    torch.manual_seed(0)
+    logits = torch.randn(64, 128 * 128)
+    logits[0, [5, 900]] = 50.0
+    zero = torch.zeros(64)
+    assert torch.equal(pick(logits, zero), logits.argmax(-1)) and pick(logits, zero)[0] == 5
+    top, index = top_k(logits, 50)
+    wanted = logits.topk(50)
+    assert torch.equal(top, wanted.values) and torch.equal(logits.gather(1, index), wanted.values)
+    sampled = pick(logits, torch.ones(64))
+    assert (sampled.unsqueeze(1) == index).any(1).all()
+
+
+def test_protected_texts_are_found(target):
+    chat = load_chat(target)
+    text = "Write a short poem about the sea and the wind."
+    refuse = Avoid(chat, [text])
+    near = chat.encode("Please write a long poem on mountains, rivers!")
+    inside = chat.encode("I said: " + text)
+    width = max(len(near), len(inside))
+    ids = torch.tensor([r + [0] * (width - len(r)) for r in (near, inside)])
+    assert refuse(ids).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_dequantize_matches_mlx(bits):
+    mx = pytest.importorskip("mlx.core")
+    import numpy as np
+
+    w = mx.random.normal((6, 128), key=mx.random.key(1))
+    packed, scales, biases = mx.quantize(w, group_size=32, bits=bits)
+    mine = dequantize(*(torch.from_numpy(np.array(t)) for t in (packed, scales, biases)), 32)
+    wanted = np.array(mx.dequantize(packed, scales, biases, group_size=32, bits=bits))
+    np.testing.assert_allclose(mine.numpy(), wanted, atol=1e-6)

@@ -1,0 +1,231 @@
+"""The commands one after the other on a tiny target: write data, train, calibrate, export, load in MLX, decode."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import mlx.core as mx  # noqa: E402
+import numpy as np  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+from dspark_core.decode.plain import plain  # noqa: E402
+from dspark_core.decode.rounds import Round, Settings, Start  # noqa: E402
+from dspark_core.decode.schedule import FullBlock  # noqa: E402
+from dspark_core.decode.speculative import speculative  # noqa: E402
+from dspark_core.models.checkpoint import load_drafter as load_mlx_drafter  # noqa: E402
+from dspark_core.models.target import load_target as load_mlx_target  # noqa: E402
+from dspark_core.training.chat import load_chat  # noqa: E402
+from dspark_core.training.data import open_lines  # noqa: E402
+from dspark_core.training.drafter import load_drafter  # noqa: E402
+from dspark_core.training.evaluate import Answer, walk  # noqa: E402
+from dspark_core.training.target import load_target  # noqa: E402
+
+from .tiny import make_target  # noqa: E402
+
+NAMES = ("dspark", "dflash", "zlab-dflash")
+STEPS = 24
+
+
+def command(*words, ok=True):
+    """Run the training command on one CPU thread; returns its output."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dspark_core.training", *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert (done.returncode == 0) == ok, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def lines(place):
+    with open_lines(place / "data.jsonl.xz", "r") as f:
+        return f.read().splitlines()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A tiny target, data it wrote, and three drafters trained on it."""
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("training")
+    target = make_target(root / "target")
+    (root / "openings.toml").write_text(
+        '[a]\nwhole = 0.5\nopen = ["", "Hi"]\nask = ["Count {n}."]\nending = ["", "!"]\n'
+    )
+    (root / "avoid.txt").write_text("Count 7.\n")
+    command(
+        "synthesize", target, "--out", root / "data.jsonl.xz", "--tokens", 12000, "--rows", 48, "--length", 128,
+        "--openings", root / "openings.toml", "--avoid", root / "avoid.txt", "--seed", 3, "--device", "cpu",
+    )  # fmt: skip
+    command("train", target, root / "data.jsonl.xz", "--out", root / "run", *train_options(), "--steps", STEPS)
+    return root
+
+
+def train_options():
+    # The confidence head and the Markov rank as in the real thing, everything else small.
+    return [
+        *("--drafter", "dspark:rank=16,layers=2,anchors=8,lr=3e-3,optimizer=muon"),
+        *("--drafter", "dflash:layers=2,anchors=8,lr=3e-3", "--drafter", "zlab-dflash:layers=1,anchors=4,lr=3e-3"),
+        *("--rows", 8, "--hold-out", 16, "--log-every", 8, "--seed", 5, "--device", "cpu"),
+    ]
+
+
+def test_data_and_record(place):
+    record = json.loads((place / "data.json").read_text())
+    rows = lines(place)
+    assert record["rows"] == len(rows) > 0 and record["seed"] == 3
+    chat = load_chat(place / "target")
+    banned = chat.encode("Count 7.")
+    for text in rows:
+        row = json.loads(text)
+        ids = row["ids"]
+        assert ids[: len(chat.start)] == chat.start
+        assert not any(ids[i : i + len(banned)] == banned for i in range(len(ids)))
+        for a, b in row["answers"]:  # every answer follows the template's words
+            assert ids[a - len(chat.to_answer) + 1 : a] == chat.to_answer[1:]
+            assert b == len(ids) or ids[b - 1] in (1, 2) or b - a > 1
+
+
+def test_greedy_rows_are_the_targets_own(place):
+    target = load_target(place / "target")
+    for text in lines(place)[:20]:
+        row = json.loads(text)
+        if row["temperature"] > 0:
+            continue
+        ids = torch.tensor(row["ids"])
+        hidden, _ = target.forward(ids[None])
+        best = (hidden[0] @ target.head.T).argmax(-1)
+        for a, b in row["answers"]:
+            assert torch.equal(best[a - 1 : b - 1], ids[a:b])
+
+
+def test_training_learns_and_leaves_a_record(place):
+    for name in NAMES:
+        record = json.loads((place / "run" / name / "run.json").read_text())
+        losses = [e["ce"] for e in record["losses"]]
+        assert losses[-1] < losses[0]
+        assert record["steps"] == STEPS and record["plan"]["seed"] == 5
+        assert record["data"]["written_by"][0]["seed"] == 3 and record["versions"]["torch"]
+
+
+def test_resume_goes_on_as_if_it_had_not_stopped(place):
+    half = place / "half"
+    target, data = place / "target", place / "data.jsonl.xz"
+    script = (
+        "import sys, dspark_core.training.train as t\n"
+        "from dspark_core.training.__main__ import main\n"
+        "save, step = t.Trainer.save, t.Course.step\n"
+        "t.Trainer._save_or_warn = lambda self: (save(self), self.step >= 12 and sys.exit('stopped'))\n"
+        "main()"
+    )
+    options = [target, data, "--out", half, *train_options(), "--steps", STEPS, "--save-seconds", 0]
+    stopped = subprocess.run(
+        [sys.executable, "-c", script, "train", *map(str, options)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert "stopped" in stopped.stderr, stopped.stderr
+    assert "holds a run already" in command("train", *options, ok=False)
+    assert "resumed at step 12" in command("train", *options, "--resume")
+    for name in NAMES:
+        one = load_file(place / "run" / name / "model.safetensors")
+        two = load_file(half / name / "model.safetensors")
+        for k in one:
+            torch.testing.assert_close(one[k], two[k], rtol=2e-2, atol=2e-3, msg=f"{name} {k}")
+
+
+def decode(decoder):
+    events = list(decoder)
+    start = next(e for e in events if isinstance(e, Start))
+    rounds = [e for e in events if isinstance(e, Round)]
+    tokens = [start.token_id]
+    for r in rounds:
+        tokens += r.committed
+    return tokens, rounds
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("form", ["native", "packed"])
+def test_export_load_speculate(place, name, form):
+    """The exported drafter loads in MLX, and what it speculates is what plain decoding says."""
+    out = place / f"{name}-{form}"
+    group = ["--group-size", 32] if form == "packed" else []
+    command("export", place / "target", place / "run" / name, "--out", out, "--format", form, *group)
+    stored = set(load_file(out / "model.safetensors"))
+    assert ("embed_tokens.weight" in stored) == (form == "native" and name != "zlab-dflash")
+    assert ("fc.scales" in stored) == (form == "packed")
+    target = load_mlx_target(place / "target")
+    drafter = load_mlx_drafter(out, target)
+    prompt = load_chat(place / "target").prompt("Count 9.")
+    settings = Settings(max_tokens=48)
+    said, rounds = decode(speculative(target, drafter, prompt, settings, FullBlock()))
+    wanted, _ = decode(plain(target, prompt, settings))
+    assert said == wanted
+    if name == "dspark":  # the others learn too little in so few steps
+        assert len(rounds) < len(wanted) - 1
+    if form == "native":
+        # The same rounds as the teacher-forced walk finds.
+        ids = prompt + wanted
+        walked = walk(load_target(place / "target"), load_drafter(out), [Answer(ids, len(prompt), len(ids))])[0]
+        assert [w.tokens for w in walked] == [len(r.committed) for r in rounds]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_torch_and_mlx_agree(place, name):
+    """Block hidden states, logits and confidence of the same float32 checkpoint within 1e-4."""
+    full = place / f"{name}-f32"
+    full.mkdir(exist_ok=True)
+    drafter = load_drafter(place / "run" / name)
+    save_file(drafter.state_dict(), full / "model.safetensors")
+    (full / "config.json").write_text((place / "run" / name / "config.json").read_text())
+    target, mlx_target = load_target(place / "target"), load_mlx_target(place / "target")
+    mlx_drafter = load_mlx_drafter(full, mlx_target)
+    ids = load_chat(place / "target").prompt("Count 9, then stop.")
+    at, anchor = len(ids), 77
+    _, taps = target.forward(torch.tensor([ids]), drafter.config.taps)
+    row = torch.tensor([[*ids, anchor]])
+    padded = torch.cat([taps, torch.zeros(1, 1, taps.shape[-1])], 1)
+    with torch.no_grad():
+        hidden = drafter(target.embed, padded, row, torch.tensor([[at]]))[0, 0]
+    context = mlx_drafter.begin()
+    _, mlx_taps = mlx_target.forward(mx.array(ids), mlx_target.new_cache(), mlx_drafter.taps)
+    context.extend(mlx_taps)
+    proposal = context.propose(mx.array([anchor]), drafter.config.drafts, lambda z, _: (z.argmax(-1), None), True)
+    np.testing.assert_allclose(np.array(proposal.hidden), hidden.numpy(), atol=1e-4, rtol=0)
+    logits = hidden @ target.head.T
+    np.testing.assert_allclose(np.array(proposal.base), logits.numpy(), atol=1e-4, rtol=1e-5)
+    if drafter.config.markov_rank:
+        previous = torch.tensor([anchor, *np.array(proposal.ids).tolist()[:-1]])
+        e = drafter.markov_head.markov_w1(previous)
+        bias = drafter.markov_head.markov_w2(e)
+        np.testing.assert_allclose(np.array(proposal.logits), (logits + bias).detach().numpy(), atol=1e-4, rtol=1e-5)
+        sure = drafter.confidence_head.proj(torch.cat([hidden, e], -1)).squeeze(-1)
+        np.testing.assert_allclose(np.array(proposal.confidence), sure.detach().numpy(), atol=1e-4, rtol=0)
+
+
+def test_evaluate_and_calibrate(place):
+    (place / "few.jsonl").write_text('{"prompt": "Count 9."}\n{"prompt": "Hello"}\n')
+    run = place / "run" / "dspark"
+    out = command(
+        "evaluate", place / "target", run, "--prompts", place / "few.jsonl", "--new-tokens", 24,
+        "--device", "cpu", "--details", place / "details.json",
+    )  # fmt: skip
+    assert "dspark  few" in out
+    result = json.loads((run / "evaluation.json").read_text())["sets"]["few"]
+    answers = json.loads((place / "details.json").read_text())["few"]["answers"]
+    assert result["tokens"] == sum(len(a["ids"]) - a["start"] - 1 for a in answers)
+    command(
+        "calibrate", place / "target", run, place / "data.jsonl.xz", "--hold-out", 40, "--new-tokens", 40,
+        "--device", "cpu",
+    )  # fmt: skip
+    found = json.loads((run / "calibration.json").read_text())
+    assert len(found["temperatures"]) == 7 and found["rounds"] > 0 and found["bins"] == 20
