@@ -10,7 +10,7 @@ from .record import RaceRecord, RaceRequest
 
 
 def raced_and_alone(models: Models, request: RaceRequest, alone_first: bool = False) -> list[tuple[float, float]]:
-    """(tok/s raced, tok/s alone) of every lane. Raises DecodeError's message as RuntimeError if a lane fails."""
+    """(tok/s raced, tok/s alone) of every lane. Raises RuntimeError if a lane fails."""
     solos = [replace(request, lanes=(spec,)) for spec in request.lanes]
     runs = [*solos, request] if alone_first else [request, *solos]
     speeds = [speed for run in runs for speed in _speeds(models, run)]
@@ -32,7 +32,8 @@ def compare(models: Models, requests: list[RaceRequest]) -> Iterator[dict]:
 
 
 def _speeds(models: Models, request: RaceRequest) -> list[float]:
-    record = next(event for _, event in (events := race(models, request)) if isinstance(event, RaceRecord))
+    events = race(models, request)
+    record = next(event for _, event in events if isinstance(event, RaceRecord))
     for _ in events:
         pass
     for lane in record.lanes:
