@@ -67,6 +67,8 @@ def test_the_context_ends_a_decode(golden_a):
 
 
 def test_prefill_comes_in_chunks_with_progress(golden):
+    if golden.target.context_length < 2 * PREFILL_CHUNK:
+        pytest.skip("the context of this set holds fewer than two chunks")
     prompt = (golden.trace["prompt_ids"] * 30)[: PREFILL_CHUNK + 150]
     results = set()
     for events in lanes(golden, prompt, Settings(12, stop_ids=NEVER)):
