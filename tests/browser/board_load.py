@@ -1,6 +1,9 @@
 """The board under load: 3 x 4,096 tokens from recorded rounds, 20 updates a second. Prints the figures.
 
-    python tests/browser/board_load.py [TOKENS]
+    python tests/browser/board_load.py [TOKENS] [SECONDS]
+
+The recording is fed at its own pace, TOKENS a lane in SECONDS (4096 in 60; 4096 in 13.65 are 300 tok/s a lane);
+pace_kept is SECONDS over the seconds the engine took with the browser connected.
 
 Latency is from the moment the server yields an update to the first animation frame in which its last round is
 in the page. A long task is what Chromium reports as one (50 ms and more), counted from after the page has loaded.
@@ -18,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from playwright.sync_api import sync_playwright
 
 import dspark_core.playground.page as page_module
+from dspark_core.decode.rounds import Start
 from tests.browser.tab import ARGS, Tab, replay
 from tests.playground.serving import served
 
-SECONDS = 60
 WATCH = """() => {
   window.seen = []; window.long = []; let last = -1;
   new PerformanceObserver(list => { for (const e of list.getEntries()) window.long.push(e.duration); })
@@ -38,13 +41,23 @@ WATCH = """() => {
 
 def main():
     tokens = int(sys.argv[1]) if len(sys.argv) > 1 else 4096
+    seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 60.0
     page_module.MAX_TOKENS = max(page_module.MAX_TOKENS, tokens)
     engine = replay([f" w{k}" + "\n" * (k % 11 == 0) for k in range(tokens)], pace=1.0)
-    for lane in engine.rounds:  # the whole recording in SECONDS, every lane at its own even pace
+    for lane in engine.rounds:  # the whole recording in `seconds`, every lane at its own even pace
         span = lane[-1].time_s
-        lane[1:] = [replace(event, time_s=SECONDS * event.time_s / span) for event in lane[1:]]
-    sent = []
-    follow = page_module.follow
+        lane[1:] = [replace(event, time_s=seconds * event.time_s / span) for event in lane[1:]]
+    sent, ran = [], []
+    follow, race = page_module.follow, engine.race
+
+    def clocked(request, cancelled):
+        events, began = race(request, cancelled), None
+        for lane, event in events:
+            began = began or (time.perf_counter() if isinstance(event, Start) else None)
+            yield lane, event
+        ran.append(time.perf_counter() - began)
+
+    engine.race = clocked
 
     def timed(worker, job):
         for value, seen in follow(worker, job):
@@ -76,7 +89,8 @@ def main():
         before = count
     q = statistics.quantiles(latencies, n=100)
     print(json.dumps({
-        "tokens_per_lane": tokens, "updates": len(sent), "seconds": round(took, 1), "characters": text,
+        "tokens_per_lane": tokens, "updates": len(sent), "seconds": round(took, 1), "pace_kept": round(seconds / ran[0], 3),
+        "characters": text,
         "latency_ms": {"p50": round(q[49]), "p95": round(q[94]), "max": round(max(latencies))},
         "long_tasks": {"count": len(long), "longest_ms": round(max(long, default=0))},
     }))  # fmt: skip
