@@ -89,7 +89,8 @@ def main():
         before = count
     q = statistics.quantiles(latencies, n=100)
     print(json.dumps({
-        "tokens_per_lane": tokens, "updates": len(sent), "seconds": round(took, 1), "pace_kept": round(seconds / ran[0], 3),
+        "tokens_per_lane": tokens, "updates": len(sent), "seconds": round(took, 1),
+        "pace_kept": round(seconds / ran[0], 3),
         "characters": text,
         "latency_ms": {"p50": round(q[49]), "p95": round(q[94]), "max": round(max(latencies))},
         "long_tasks": {"count": len(long), "longest_ms": round(max(long, default=0))},
