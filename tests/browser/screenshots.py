@@ -30,7 +30,7 @@ def dress(page, name, where, state):
 
 
 def main():
-    where = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/screenshots")
+    where = Path(sys.argv[1] if len(sys.argv) > 1 else "assets/screenshots")
     tokens = sys.argv[2] if len(sys.argv) > 2 else "64"
     where.mkdir(parents=True, exist_ok=True)
     preset = load_presets()[0]
