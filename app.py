@@ -16,7 +16,12 @@ def main() -> None:
 
     preset = load_presets()[0]
     worker = Worker(lambda progress: PresetEngine(preset, "auto", progress))
-    launch(build(worker, load_prompts()), args.port, browser=not args.no_browser)
+    launch(
+        build(worker, load_prompts()),
+        args.port,
+        browser=not args.no_browser,
+        ready=lambda url: print(f"DSpark Playground runs on {url} (Ctrl+C ends it).", flush=True),
+    )
 
 
 if __name__ == "__main__":

@@ -32,6 +32,9 @@ from .models.errors import ModelError
 from .models.precision import PRECISIONS
 from .models.target import Target, load_target
 from .presets import load_presets, load_prompts
+from .race.fairness import compare
+from .race.race import Models
+from .race.record import PLAIN, LaneSpec, RaceRequest
 
 
 def main() -> None:
@@ -49,6 +52,9 @@ def run(a: argparse.Namespace) -> None:
     prompts = [target.encode_chat([{"role": "user", "content": text}]) for text in _texts(a)][: a.limit]
     settings = Settings(a.tokens, a.temperature, seed=a.seed)
     schedule = _schedule(a)
+    if a.raced:
+        _raced(target, drafters, lanes, _texts(a)[: a.limit], a)
+        return
     for lane in lanes:  # warm-up: kernels compile and caches fill outside the figures
         measure(target, drafters.get(lane), prompts[0], Settings(4), schedule)
     peer = Peer(a.against) if a.against else None
@@ -74,6 +80,15 @@ def run(a: argparse.Namespace) -> None:
             emit({"ratio": f"{ours} / peer {theirs}", "prompt": i, "value": round(ratio, 4)})
     for name, values in ratios.items():
         emit({"median_ratio": name, "value": round(statistics.median(values), 4), "prompts": len(values)})
+
+
+def _raced(target: Target, drafters: dict[str, Drafter], lanes: list[str], texts: list[str], a) -> None:
+    """Every lane in a race on the fair clock and alone, in alternation, to exactly `--tokens` tokens."""
+    specs = [LaneSpec(PLAIN) if lane == "plain" else LaneSpec(drafters[lane].method) for lane in lanes]
+    models = Models(target, {d.method: d for d in drafters.values()})
+    settings = Settings(a.tokens, a.temperature, seed=a.seed, stop_ids=frozenset())
+    for row in compare(models, [RaceRequest(text, tuple(specs), settings) for text in texts]):
+        emit(row)
 
 
 def measure(
@@ -175,6 +190,7 @@ def _arguments() -> argparse.Namespace:
     p.add_argument("--precision", default="auto", choices=PRECISIONS)
     p.add_argument("--draft-precision", default="auto", choices=PRECISIONS)
     p.add_argument("--profile", action="store_true")
+    p.add_argument("--raced", action="store_true", help="each lane in a race and alone, with the ratio")
     p.add_argument("--against", metavar="COMMAND")
     p.add_argument("--pair", help="ours:theirs,... with --against")
     p.add_argument("--repeat", type=int, default=3, help="alternations a prompt with --against")

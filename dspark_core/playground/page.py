@@ -6,7 +6,7 @@ import math
 import os
 import queue
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -436,13 +436,19 @@ def theme() -> gr.themes.Base:
     )
 
 
-def launch(page: gr.Blocks, port: int | None, browser: bool, block: bool = True):
-    """Serve the page on this machine only, with every option given."""
-    return page.queue(max_size=4 * MAX_WAITING, api_open=False).launch(
+def launch(
+    page: gr.Blocks,
+    port: int | None,
+    browser: bool,
+    block: bool = True,
+    ready: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serve the page on this machine only, with every option given. `ready` is told the address."""
+    _, url, _ = page.queue(max_size=4 * MAX_WAITING, api_open=False).launch(
         server_name="127.0.0.1",
         server_port=port,
         inbrowser=browser,
-        prevent_thread_lock=not block,
+        prevent_thread_lock=True,
         share=False,
         quiet=True,
         show_error=False,
@@ -465,3 +471,6 @@ def launch(page: gr.Blocks, port: int | None, browser: bool, block: bool = True)
         css_paths=[ASSETS / "board.css"],
         app_kwargs={"middleware": middleware(), "docs_url": None, "redoc_url": None, "openapi_url": None},
     )
+    ready(url)
+    if block:
+        page.block_thread()
