@@ -74,7 +74,8 @@ def run(a: argparse.Namespace) -> None:
             medians = {}
             for engine, results in runs.items():
                 medians[engine] = statistics.median(r["tok_s"] for r in results)
-                emit(results[0] | {"engine": engine, "prompt": i, "tok_s": round(medians[engine], 3)})
+                row = {"engine": engine, "prompt": i} | results[0]
+                emit(row | {"engine": engine, "tok_s": round(medians[engine], 3)})
             ratio = medians[ours] / medians["peer " + theirs]
             ratios.setdefault(f"{ours} / peer {theirs}", []).append(ratio)
             emit({"ratio": f"{ours} / peer {theirs}", "prompt": i, "value": round(ratio, 4)})
