@@ -10,7 +10,8 @@ def main() -> None:
     args = parser.parse_args()
 
     from dspark_core.playground.engine import PresetEngine
-    from dspark_core.playground.page import build, launch
+    from dspark_core.playground.launch import launch
+    from dspark_core.playground.page import build
     from dspark_core.playground.worker import Worker
     from dspark_core.presets import load_presets, load_prompts
 

@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from playwright.sync_api import sync_playwright
 
-import dspark_core.playground.page as page_module
 from dspark_core.decode.rounds import Start
+from dspark_core.playground import race_tab, requests
 from tests.browser.tab import ARGS, Tab, replay
 from tests.playground.serving import served
 
@@ -42,13 +42,13 @@ WATCH = """() => {
 def main():
     tokens = int(sys.argv[1]) if len(sys.argv) > 1 else 4096
     seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 60.0
-    page_module.MAX_TOKENS = max(page_module.MAX_TOKENS, tokens)
+    requests.MAX_TOKENS = max(requests.MAX_TOKENS, tokens)
     engine = replay([f" w{k}" + "\n" * (k % 11 == 0) for k in range(tokens)], pace=1.0)
     for lane in engine.rounds:  # the whole recording in `seconds`, every lane at its own even pace
         span = lane[-1].time_s
         lane[1:] = [replace(event, time_s=seconds * event.time_s / span) for event in lane[1:]]
     sent, ran = [], []
-    follow, race = page_module.follow, engine.race
+    follow, race = race_tab.follow, engine.race
 
     def clocked(request, cancelled):
         events, began = race(request, cancelled), None
@@ -66,7 +66,7 @@ def main():
                 sent.append((1000 * time.time(), int(value[newest + 5 :].split("\x1f", 1)[0]) + 2))
             yield value, seen
 
-    page_module.follow = timed
+    race_tab.follow = timed
     with served(lambda progress: engine) as page, sync_playwright() as play:
         browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=ARGS)
         tab = Tab(browser, page.url)

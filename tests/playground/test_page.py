@@ -9,9 +9,10 @@ import time
 import pytest
 
 from dspark_core.decode.rounds import Settings
-from dspark_core.playground import page
+from dspark_core.playground import requests
 from dspark_core.playground.board import FIELD, RECORD
 from dspark_core.playground.charts import TITLES, charts, spent_chart
+from dspark_core.playground.follow import follow, models_status
 from dspark_core.playground.worker import Job, Worker
 from dspark_core.race.record import CAP, CONFIDENCE, FULL, LaneSpec, RaceRequest
 from tests.playground.replay import ReplayEngine, three_lanes
@@ -38,26 +39,26 @@ def replay(**kwargs):
 
 @pytest.mark.parametrize("bad", [None, "x", math.nan, math.inf, -math.inf, [], {}])
 def test_a_number_that_is_none_becomes_the_default(bad):
-    assert page.clamp(bad, 1, 9, 4) == 4
+    assert requests.clamp(bad, 1, 9, 4) == 4
 
 
-@pytest.mark.parametrize(("given", "kept"), [(-5, 1), (0, 1), (1e99, page.MAX_TOKENS), (7.9, 7), ("12", 12)])
+@pytest.mark.parametrize(("given", "kept"), [(-5, 1), (0, 1), (1e99, requests.MAX_TOKENS), (7.9, 7), ("12", 12)])
 def test_max_tokens_is_clamped(given, kept):
-    assert page.settings_of(given, 0, 0, 1, 0).max_tokens == kept
+    assert requests.settings_of(given, 0, 0, 1, 0).max_tokens == kept
 
 
 def test_every_other_number_is_clamped_too():
-    s = page.settings_of(8, 1e9, -3, 0, -1)
+    s = requests.settings_of(8, 1e9, -3, 0, -1)
     assert (s.temperature, s.top_k, s.top_p, s.seed) == (2, 0, 0.01, 0)
 
 
 def test_lanes_from_controls():
-    assert page.lane_of("plain", 16, FULL, 7, 0.5) == LaneSpec("plain")
-    assert page.lane_of("DFlash", 6, FULL, 7, 0.5) == LaneSpec("DFlash", CAP, cap=5, label="block 6")
-    assert page.lane_of("DFlash", 99, FULL, 7, 0.5).schedule == FULL
-    assert page.lane_of("DSpark", 16, CAP, -4, 0.5).cap == 1
-    assert page.lane_of("DSpark", 16, CONFIDENCE, 7, 9).threshold == 1
-    assert page.lane_of("off", 16, FULL, 7, 0.5) is page.lane_of("../x", 16, FULL, 7, 0.5) is None
+    assert requests.lane_of("plain", 16, FULL, 7, 0.5) == LaneSpec("plain")
+    assert requests.lane_of("DFlash", 6, FULL, 7, 0.5) == LaneSpec("DFlash", CAP, cap=5, label="block 6")
+    assert requests.lane_of("DFlash", 99, FULL, 7, 0.5).schedule == FULL
+    assert requests.lane_of("DSpark", 16, CAP, -4, 0.5).cap == 1
+    assert requests.lane_of("DSpark", 16, CONFIDENCE, 7, 9).threshold == 1
+    assert requests.lane_of("off", 16, FULL, 7, 0.5) is requests.lane_of("../x", 16, FULL, 7, 0.5) is None
 
 
 @pytest.mark.parametrize(
@@ -66,17 +67,17 @@ def test_lanes_from_controls():
 )
 def test_prompts_that_are_refused(prompt, words):
     with pytest.raises(ValueError, match=words):
-        page.request_of(prompt, 8, 0, 0, 1, 0, page.TOGETHER, *CONTROLS)
+        requests.request_of(prompt, 8, 0, 0, 1, 0, requests.TOGETHER, *CONTROLS)
 
 
 def test_a_race_needs_two_lanes():
     with pytest.raises(ValueError, match="two lanes"):
-        page.request_of("x", 8, 0, 0, 1, 0, page.TOGETHER, *["off", 16, FULL, 7, 0.5] * 4)
+        requests.request_of("x", 8, 0, 0, 1, 0, requests.TOGETHER, *["off", 16, FULL, 7, 0.5] * 4)
 
 
 def test_a_race_is_followed_to_its_verdict():
     worker = worker_of(replay())
-    values = list(page.follow(worker, Job(asked(), "me")))
+    values = list(follow(worker, Job(asked(), "me")))
     board, seen = values[-1]
     assert all(later.startswith(earlier) for (earlier, _), (later, _) in itertools.pairwise(values))
     assert [len(lane.output) for lane in seen.lanes] == [24] * 3
@@ -87,7 +88,7 @@ def test_a_race_is_followed_to_its_verdict():
 def test_stop_ends_it_and_frees_the_engine():
     worker = worker_of(replay(pace=1.0))
     job = Job(asked(), "me")
-    values = page.follow(worker, job)
+    values = follow(worker, job)
     for value, _ in values:
         if value.count(RECORD + "D") > 3:
             break
@@ -102,7 +103,7 @@ def test_stop_ends_it_and_frees_the_engine():
 
 def test_closing_the_page_frees_the_engine():
     worker = worker_of(replay(pace=0.1))
-    values = page.follow(worker, Job(asked(), "me"))
+    values = follow(worker, Job(asked(), "me"))
     next(values)
     next(values)
     values.close()
@@ -112,7 +113,7 @@ def test_closing_the_page_frees_the_engine():
 def test_stop_while_loading_ends_the_race_but_not_the_loading():
     gate = threading.Event()
     worker = Worker(lambda progress: (progress("reading weights"), gate.wait(), replay())[-1])
-    values = page.follow(worker, Job(asked(), "me"))
+    values = follow(worker, Job(asked(), "me"))
     said = ""
     while "Loading" not in said:
         said = next(values)[0]
@@ -127,7 +128,7 @@ def test_stop_while_loading_ends_the_race_but_not_the_loading():
 
 def test_a_second_page_waits_and_is_told():
     worker = worker_of(replay(pace=2.0))
-    first, second = page.follow(worker, Job(asked(), "a")), page.follow(worker, Job(asked(), "b"))
+    first, second = follow(worker, Job(asked(), "a")), follow(worker, Job(asked(), "b"))
     next(first)
     next(second)
     assert "Waiting: 1 race before this one." in next(second)[0]
@@ -138,7 +139,7 @@ def test_a_second_page_waits_and_is_told():
 
 def test_stop_is_for_the_own_session_only():
     worker = worker_of(replay(pace=3.0))
-    values = page.follow(worker, Job(asked(), "a"))
+    values = follow(worker, Job(asked(), "a"))
     next(values)
     worker.stop("b")
     *_, (_, seen) = values
@@ -151,25 +152,25 @@ def test_models_that_cannot_load_are_reported_by_every_race():
 
     worker = Worker(load)
     _until(lambda: worker.ready)
-    *_, (board, seen) = page.follow(worker, Job(asked(), "me"))
+    *_, (board, seen) = follow(worker, Job(asked(), "me"))
     assert seen is None and "config.json does not exist." in board
-    assert list(page.models_status(worker)) == ["No race can be run: config.json does not exist."]
+    assert list(models_status(worker)) == ["No race can be run: config.json does not exist."]
 
 
 def test_an_engine_that_breaks_leaves_a_worker_that_works():
     engine = replay()
     worker = worker_of(engine)
     engine.rounds = None
-    *_, (board, _) = page.follow(worker, Job(asked(), "me"))
+    *_, (board, _) = follow(worker, Job(asked(), "me"))
     assert "The race failed" in board
     engine.rounds = replay().rounds
-    *_, (_, seen) = page.follow(worker, Job(asked(), "me"))
+    *_, (_, seen) = follow(worker, Job(asked(), "me"))
     assert seen.verdict
 
 
 def test_charts_have_a_figure_and_the_same_numbers_as_a_table():
     worker = worker_of(replay())
-    *_, (_, seen) = page.follow(worker, Job(asked(), "me"))
+    *_, (_, seen) = follow(worker, Job(asked(), "me"))
     drawn = charts(seen) | {"spent": spent_chart(seen)}
     assert set(drawn) == set(TITLES)
     for name, chart in drawn.items():
@@ -196,10 +197,10 @@ def _until(condition, seconds=5.0):
 
 def test_a_page_has_one_race_at_a_time():
     worker = worker_of(replay(pace=1.0))
-    first = page.follow(worker, Job(asked(), "me"))
+    first = follow(worker, Job(asked(), "me"))
     next(first)
-    assert list(page.follow(worker, Job(asked(), "me"))) == []
+    assert list(follow(worker, Job(asked(), "me"))) == []
     worker.stop("me")
-    *_, (_, seen) = page.follow(worker, Job(asked(), "me"))  # a new race may follow a Stop at once
+    *_, (_, seen) = follow(worker, Job(asked(), "me"))  # a new race may follow a Stop at once
     assert seen.verdict or seen.stopped
     first.close()

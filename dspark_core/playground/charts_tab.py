@@ -1,0 +1,80 @@
+"""The charts tab: a plot with its table and downloads for every chart, and the profiled run."""
+
+from dataclasses import replace
+
+import gradio as gr
+
+from ..race.record import RaceRecord
+from .charts import TITLES, charts, spent_chart
+from .controls import Controls
+from .follow import follow
+from .parts import ASSETS, plain_text, static
+from .race_tab import ENGINE_USE, Raced
+from .requests import request_of
+from .worker import Job, Worker
+
+PROFILE_TOKENS = 32
+CHART_TOOLS = """
+<details><summary>Table</summary><div class="chart-table" tabindex="0" role="region" aria-label="Table"></div></details>
+<div class="chart-saves"><button type="button" data-save="png">PNG</button>
+<button type="button" data-save="csv">CSV</button><button type="button" data-save="json">JSON</button></div>
+"""
+
+
+def charts_tab(worker: Worker, ask: Controls, raced: Raced) -> None:
+    with gr.Tab("Charts", id="charts"):
+        places = _chart_places()
+        with gr.Row(elem_id="profile-row"):
+            profile = gr.Button(f"Measure where the time goes ({PROFILE_TOKENS} tokens)", elem_id="profile")
+            profiled = plain_text("", "profiled")
+
+    def measure(visitor: gr.Request, *values):
+        """Race again, briefly and with a synchronisation after every part of a round."""
+        try:
+            request = request_of(*values)
+        except ValueError as error:
+            yield str(error), *[gr.skip()] * 2
+            return
+        short = replace(request.settings, max_tokens=min(PROFILE_TOKENS, request.settings.max_tokens))
+        request = replace(request, settings=short, together=False, profile=True)
+        yield "Measuring …", *[gr.skip()] * 2
+        for _, seen in follow(worker, Job(request, visitor.session_hash)):
+            if seen:
+                chart = spent_chart(seen)
+                words = "Stopped." if seen.stopped else "Measured with a synchronisation after every part."
+                yield words, chart.figure, chart.table
+                return
+        yield "Nothing was measured.", *[gr.skip()] * 2
+
+    def draw(seen: RaceRecord | None):
+        return [part for chart in charts(seen).values() for part in (chart.figure, chart.table)]
+
+    raced.event.then(
+        draw,
+        raced.last,
+        [part for name in charts(None) for part in places[name]],
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    profile.click(measure, ask.asked, [profiled, *places["spent"]], api_name="profile", **ENGINE_USE)
+
+
+def _chart_places() -> dict[str, tuple[gr.Plot, gr.HTML]]:
+    """A plot with its table and downloads for every chart, two in a row."""
+    empty = charts(None) | {"spent": spent_chart(None)}
+    places = {}
+    for pair in zip(*[iter(TITLES)] * 2, strict=True):
+        with gr.Row():
+            for name in pair:
+                with gr.Column(min_width=420, elem_classes="chart"):
+                    static(f"<h3>{TITLES[name]}</h3>")
+                    plot = gr.Plot(empty[name].figure, show_label=False, container=False, elem_id=f"plot-{name}")
+                    tools = gr.HTML(
+                        empty[name].table,
+                        html_template=CHART_TOOLS,
+                        js_on_load=(ASSETS / "chart.js").read_text("utf-8"),
+                        apply_default_css=False,
+                        elem_id=f"tools-{name}",
+                    )
+                    places[name] = plot, tools
+    return places

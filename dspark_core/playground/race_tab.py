@@ -1,0 +1,55 @@
+"""The race tab: the board, and what Race and Stop do."""
+
+from dataclasses import dataclass
+
+import gradio as gr
+
+from .controls import Controls
+from .follow import follow, refusal
+from .parts import ASSETS
+from .requests import request_of
+from .worker import Job, Worker
+
+MAX_WAITING = 8  # pages that may wait for the engine
+# Of every event that runs a job on the engine.
+ENGINE_USE = {"concurrency_limit": MAX_WAITING, "trigger_mode": "once", "show_progress": "hidden"}
+
+
+@dataclass(frozen=True)
+class Raced:
+    """What the other tabs may follow: `last` holds what was seen of the last race (a RaceRecord, or None before
+    the first), and `event` is over when a race is, so that `event.then(...)` may read it."""
+
+    last: gr.State
+    event: gr.events.Dependency
+
+
+def race_tab(worker: Worker, ask: Controls) -> Raced:
+    with gr.Tab("Race", id="race"):
+        board = gr.HTML(
+            "",
+            html_template=(ASSETS / "board.html").read_text("utf-8"),
+            js_on_load=(ASSETS / "board.js").read_text("utf-8"),
+            apply_default_css=False,
+            elem_id="board",
+        )
+    last = gr.State(None)
+
+    def race(visitor: gr.Request, *values):
+        try:
+            request = request_of(*values)
+        except ValueError as error:
+            yield refusal(str(error)), gr.skip()
+            return
+        value = None
+        for value, seen in follow(worker, Job(request, visitor.session_hash)):
+            yield value, seen or gr.skip()
+        if value is None:
+            yield gr.skip(), gr.skip()
+
+    def halt(visitor: gr.Request):
+        worker.stop(visitor.session_hash)
+
+    event = ask.start.click(race, ask.asked, [board, last], api_name="race", **ENGINE_USE)
+    ask.stop.click(halt, queue=False, show_progress="hidden", api_visibility="private")
+    return Raced(last, event)

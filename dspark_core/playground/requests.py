@@ -1,0 +1,68 @@
+"""What the page's controls ask for, made safe: numbers within their limits, lanes, one race request."""
+
+import math
+
+from ..decode.rounds import Settings
+from ..race.record import CAP, CONFIDENCE, FULL, PLAIN, LaneSpec, RaceRequest
+
+MAX_PROMPT = 100_000  # characters
+MAX_TOKENS = 4096
+MAX_LANES = 4
+LANE_CONTROLS = 5  # of each lane: see lane_of
+# A drafter whose length is set as a block of slots; the others count drafts (their cap).
+BLOCK_LENGTHS = {"DFlash": 16}
+CAPS = {"DSpark": 7}
+TOGETHER, IN_TURN = "together, by a fair clock", "one after another"
+
+
+def clamp(value, low: float, high: float, default: float) -> float:
+    """A number a client sent, within its limits; `default` if it is no finite number."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return default
+    return min(max(number, low), high) if math.isfinite(number) else default
+
+
+def settings_of(max_tokens, temperature, top_k, top_p, seed) -> Settings:
+    return Settings(
+        max_tokens=int(clamp(max_tokens, 1, MAX_TOKENS, 96)),
+        temperature=clamp(temperature, 0, 2, 0),
+        top_k=int(clamp(top_k, 0, 1000, 0)),
+        top_p=clamp(top_p, 0.01, 1, 1),
+        seed=int(clamp(seed, 0, 2**31 - 1, 0)),
+    )
+
+
+def lane_of(method, length, schedule, cap, threshold) -> LaneSpec | None:
+    """The lane that one column of controls describes; None if it is off."""
+    if method == PLAIN:
+        return LaneSpec(PLAIN)
+    if method in BLOCK_LENGTHS:
+        longest = BLOCK_LENGTHS[method]
+        length = int(clamp(length, 2, longest, longest))
+        schedule = FULL if length == longest else CAP
+        return LaneSpec(method, schedule, cap=length - 1, label=f"block {length}")
+    if method in CAPS:
+        cap, threshold = int(clamp(cap, 1, CAPS[method], CAPS[method])), clamp(threshold, 0, 1, 0.5)
+        if schedule == CAP:
+            return LaneSpec(method, CAP, cap=cap, label=f"cap {cap}")
+        if schedule == CONFIDENCE:
+            return LaneSpec(method, CONFIDENCE, threshold=threshold, label=f"confidence ≥ {threshold:.2f}")
+        return LaneSpec(method, FULL, cap=CAPS[method], label="full block")
+    return None
+
+
+def request_of(prompt, max_tokens, temperature, top_k, top_p, seed, order, *controls) -> RaceRequest:
+    """The race that the page's controls ask for. Raises ValueError, in one sentence for the visitor."""
+    prompt = prompt if isinstance(prompt, str) else ""
+    if not prompt.strip():
+        raise ValueError("Type a prompt, or pick one of the examples.")
+    if len(prompt) > MAX_PROMPT:
+        raise ValueError(f"The prompt has {len(prompt):,} characters; at most {MAX_PROMPT:,} are taken.")
+    lanes = [lane_of(*controls[i : i + LANE_CONTROLS]) for i in range(0, len(controls), LANE_CONTROLS)]
+    lanes = tuple(lane for lane in lanes[:MAX_LANES] if lane)
+    if len(lanes) < 2:
+        raise ValueError("A race needs at least two lanes.")
+    settings = settings_of(max_tokens, temperature, top_k, top_p, seed)
+    return RaceRequest(prompt, lanes, settings, together=order != IN_TURN)
