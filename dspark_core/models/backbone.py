@@ -5,8 +5,6 @@ target hidden states H alone, the same H in every layer, so its cache grows by a
 (DeepSpec, DSpark model files; z-lab/dflash).
 """
 
-from dataclasses import dataclass
-
 import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.base import create_causal_mask
@@ -14,28 +12,9 @@ from mlx_lm.models.cache import KVCache
 from mlx_lm.models.rope_utils import initialize_rope
 
 from .cache import WindowCache, trim
+from .config import BackboneConfig
 
 Cache = list[KVCache | WindowCache]
-
-
-@dataclass(frozen=True)
-class BackboneConfig:
-    """Shapes of a backbone. `gemma` chooses Gemma-4 layers; `window` is None without sliding layers."""
-
-    hidden_size: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    intermediate_size: int
-    num_taps: int
-    rms_norm_eps: float
-    rope_theta: float
-    rope_scaling: dict | None
-    layer_types: tuple[str, ...]
-    window: int | None = None
-    attention_bias: bool = False
-    gemma: bool = False
-    k_eq_v: bool = False
 
 
 class Attention(nn.Module):

@@ -1,8 +1,7 @@
 """A drafter's directory (config.json + model*.safetensors) -> Drafter.
 
 Formats: DeepSpec (`Qwen3DSparkModel`, `Gemma4DSparkModel`; with Markov rank 0 they are DeepSpec's DFlash) and z-lab
-(`DFlashDraftModel`). A drafter's config is a copy of its target's with a few fields added, so shapes are taken from
-the tensors where they agree among themselves; then every name and shape is checked.
+(`DFlashDraftModel`). What the config says is read in config.py; here every name and shape is checked and weights read.
 """
 
 from pathlib import Path
@@ -11,17 +10,13 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from .backbone import BackboneConfig
-from .drafter import DFlash, Drafter, DrafterConfig, DSpark, Weights
+from .config import check_fit, parse_config
+from .drafter import DFlash, Drafter, DSpark, Weights
 from .errors import ModelError
-from .heads import MARKOV_HEADS
 from .precision import check_precision, convert
 from .safetensors import TensorInfo, read_config, read_headers
 from .target import Progress, Target
 
-DEEPSPEC = {"Qwen3DSparkModel": False, "Gemma4DSparkModel": True}  # -> Gemma-4 layers?
-ZLAB = "DFlashDraftModel"
-LAYER_TYPES = ("full_attention", "sliding_attention")
 FLOATS = ("F32", "F16", "BF16")
 
 
@@ -50,166 +45,6 @@ def load_drafter(
     mx.eval(weights.parameters())
     kind = DSpark if config.markov_rank else DFlash
     return kind(config, weights, target, directory.name, words)
-
-
-def parse_config(directory: Path, raw: dict, tensors: dict[str, TensorInfo]) -> DrafterConfig:
-    """The checkpoint's configuration, from config.json and the shapes its tensors declare."""
-    where = directory / "config.json"
-    read = _Reader(where, raw)
-    architecture = (raw.get("architectures") or [None])[0]
-    if architecture in ("DFlash2DraftModel",):
-        raise ModelError(f"{where}: DFlash 2 drafters ({architecture}) are not supported.")
-    if architecture not in DEEPSPEC and architecture != ZLAB:
-        known = ", ".join([*DEEPSPEC, ZLAB])
-        raise ModelError(f"{where} has architecture {architecture!r}; drafters of {known} are supported.")
-    zlab, gemma = architecture == ZLAB, DEEPSPEC.get(architecture, False)
-    rank = read("markov_rank", int, 0)
-    if zlab and rank:
-        raise ModelError(f"{where}: a DFlash drafter with a Markov head (markov_rank {rank}) is not supported.")
-    markov_type = read("markov_head_type", str, "vanilla") if rank else None
-    if rank and markov_type not in MARKOV_HEADS:
-        raise ModelError(f"{where} has markov_head_type {markov_type!r}; {', '.join(MARKOV_HEADS)} are supported.")
-    if gemma and (raw.get("hidden_size_per_layer_input") or raw.get("enable_moe_block")):
-        raise ModelError(f"{where}: Gemma-4 drafters with per-layer embeddings or experts are not supported.")
-    confidence = bool(raw.get("enable_confidence_head", False))
-    with_markov = confidence and bool(raw.get("confidence_head_with_markov", False))
-    if with_markov and not rank:
-        raise ModelError(f"{where} asks for a confidence head with Markov features but has markov_rank 0.")
-    layers = read("num_hidden_layers", int)
-    num_taps_default = _default_taps(read("num_target_layers", int), layers) if zlab else None
-    taps = tuple(read("target_layer_ids", list, num_taps_default))
-    return DrafterConfig(
-        method="DSpark" if rank else "DFlash",
-        backbone=_backbone(read, raw, tensors, gemma, layers, len(taps)),
-        block_size=read("block_size", int),
-        vocab_size=read("vocab_size", int),
-        mask_token_id=read("mask_token_id", int),
-        taps=taps,
-        first_slot=1 if zlab else 0,
-        own_embedding="embed_tokens.weight" in tensors,
-        own_head="lm_head.weight" in tensors,
-        softcap=raw.get("dflash_config", {}).get("final_logit_softcapping", raw.get("final_logit_softcapping"))
-        if gemma or zlab
-        else None,
-        markov_rank=rank,
-        markov_type=markov_type,
-        confidence=confidence,
-        confidence_with_markov=with_markov,
-    )
-
-
-class _Reader:
-    """Fields of a config: z-lab's later files keep some under `dflash_config`, which goes first."""
-
-    def __init__(self, where: Path, raw: dict):
-        self.where, self.raw = where, raw
-        nested = raw.get("dflash_config") or {}
-        if not isinstance(nested, dict):
-            raise ModelError(f"{where}: dflash_config must be an object.")
-        self.nested = nested
-
-    def __call__(self, name: str, kind: type, default=None):
-        value = self.nested.get(name, self.raw.get(name))
-        value = default if value is None else value
-        if value is None:
-            raise ModelError(f"{self.where} has no {name}, which a drafter needs.")
-        if not isinstance(value, kind) or isinstance(value, bool) or (kind is int and value < 0):
-            raise ModelError(f"{self.where}: {name} must be of type {kind.__name__}, not {value!r}.")
-        if kind is list and not all(isinstance(v, int) for v in value):
-            raise ModelError(f"{self.where}: {name} must be a list of integers, not {value!r}.")
-        return value
-
-
-def _default_taps(n: int, k: int) -> list[int]:
-    """z-lab's taps where the config names none: n target layers, k draft layers."""
-    return [n // 2] if k == 1 else [round(1 + i * (n - 4) / (k - 1)) for i in range(k)]
-
-
-def _backbone(read: _Reader, raw: dict, tensors: dict, gemma: bool, layers: int, taps: int) -> BackboneConfig:
-    def dim(name, axis):
-        info = tensors.get(f"layers.0.{name}.weight")
-        if info is None or len(info.shape) <= axis:
-            return None
-        packed = axis == 1 and info.dtype == "U32"
-        return None if packed else info.shape[axis]
-
-    def agreed(*values):
-        known = {v for v in values if v is not None}
-        return known.pop() if len(known) == 1 else None
-
-    k_eq_v = gemma and bool(raw.get("attention_k_eq_v", False))
-    head_dim = agreed(dim("self_attn.q_norm", 0), dim("self_attn.k_norm", 0))
-    head_dim = head_dim or read("global_head_dim" if gemma else "head_dim", int)
-    kv = "num_global_key_value_heads" if k_eq_v and raw.get("num_global_key_value_heads") else "num_key_value_heads"
-    q_rows = (
-        agreed(dim("self_attn.q_proj", 0), dim("self_attn.o_proj", 1)) or read("num_attention_heads", int) * head_dim
-    )
-    kv_rows = agreed(dim("self_attn.k_proj", 0), dim("self_attn.v_proj", 0)) or read(kv, int) * head_dim
-    inner = agreed(dim("mlp.gate_proj", 0), dim("mlp.up_proj", 0), dim("mlp.down_proj", 1))
-    types = tuple(raw.get("layer_types") or ["full_attention"] * layers)
-    if len(types) != layers or any(t not in LAYER_TYPES for t in types):
-        raise ModelError(
-            f"{read.where}: layer_types must name {layers} layers of {' or '.join(LAYER_TYPES)}, not {types}."
-        )
-    sliding = "sliding_attention" in types
-    theta, scaling = _rope(read, raw, gemma)
-    return BackboneConfig(
-        hidden_size=read("hidden_size", int),
-        num_heads=max(1, q_rows // head_dim),
-        num_kv_heads=max(1, kv_rows // head_dim),
-        head_dim=head_dim,
-        intermediate_size=inner or read("intermediate_size", int),
-        num_taps=taps,
-        rms_norm_eps=read("rms_norm_eps", float, 1e-6),
-        rope_theta=theta,
-        rope_scaling=scaling,
-        layer_types=types,
-        window=read("sliding_window", int) if sliding else None,
-        attention_bias=bool(raw.get("attention_bias", False)),
-        gemma=gemma,
-        k_eq_v=k_eq_v,
-    )
-
-
-def _rope(read: _Reader, raw: dict, gemma: bool) -> tuple[float, dict | None]:
-    """Base and scaling: flat `rope_theta` (transformers 4) or under `rope_parameters` (5; by layer type for Gemma)."""
-    parameters = raw.get("rope_parameters") or {}
-    if gemma:
-        parameters = parameters.get("full_attention") or {}
-    scaling = parameters or raw.get("rope_scaling")
-    theta = parameters.get("rope_theta") or raw.get("rope_theta")
-    if not isinstance(theta, int | float):
-        raise ModelError(f"{read.where} has no rope_theta, flat or under rope_parameters.")
-    return float(theta), scaling or None
-
-
-def check_fit(directory: Path, c: DrafterConfig, raw: dict, target: Target) -> None:
-    """Raises ModelError if the drafter was not made for this target."""
-    where = directory / "config.json"
-
-    def need(ok, what):
-        if not ok:
-            raise ModelError(f"{where}: {what}.")
-
-    d, V, n = target.hidden_size, target.vocab_size, target.num_layers
-    hidden = c.backbone.hidden_size
-    need(hidden == d, f"the drafter's hidden_size is {hidden}, that of the target {target.name} is {d}")
-    need(
-        c.vocab_size == V,
-        f"the drafter's vocab_size is {c.vocab_size}, that of the target {target.name} is {V}",
-    )
-    layers = raw.get("num_target_layers", n)
-    need(layers == n, f"the drafter was made for a target of {layers} layers, {target.name} has {n}")
-    need(
-        c.taps and list(c.taps) == sorted(set(c.taps)),
-        f"target_layer_ids {list(c.taps)} must be strictly increasing",
-    )
-    need(
-        all(-1 <= t < n - 1 for t in c.taps),
-        f"target_layer_ids {list(c.taps)} must lie between -1 and {n - 2}: the last layer of {n} cannot be tapped",
-    )
-    need(c.block_size >= 2, f"block_size is {c.block_size}, it must be at least 2")
-    need(c.mask_token_id < V, f"mask_token_id {c.mask_token_id} is not in the vocabulary of {V}")
 
 
 def _declare_quantized(directory: Path, weights: Weights, raw: dict, tensors: dict[str, TensorInfo]) -> None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
-from .backbone import Backbone, BackboneConfig
+from .backbone import Backbone
+from .config import DrafterConfig
 from .heads import MARKOV_HEADS, ConfidenceHead
 from .target import Target
 from .wide import wide_product
@@ -18,26 +19,6 @@ from .wide import wide_product
 # logits [n, V], number of the first of these drafts -> their token ids [n] and the distribution q [n, V]
 # (float32) they were drawn from, or None for greedy drafts.
 Pick = Callable[[mx.array, int], tuple[mx.array, mx.array | None]]
-
-
-@dataclass(frozen=True)
-class DrafterConfig:
-    """A drafter's checkpoint, in the field's terms; see spec of each format in checkpoint.py."""
-
-    method: str
-    backbone: BackboneConfig
-    block_size: int
-    vocab_size: int
-    mask_token_id: int
-    taps: tuple[int, ...]
-    first_slot: int  # 0: the anchor's slot predicts; 1: its output is discarded
-    own_embedding: bool
-    own_head: bool
-    softcap: float | None
-    markov_rank: int = 0
-    markov_type: str | None = None
-    confidence: bool = False
-    confidence_with_markov: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from mlx_lm.models.cache import KVCache
 from mlx_lm.utils import load_model
 
 from .cache import WindowCache
+from .config import check_family
 from .errors import ModelError
 from .precision import check_precision, convert
 from .safetensors import read_config, read_headers
@@ -175,7 +176,7 @@ def load_target(directory: str | Path, precision: str = "auto", progress: Progre
     directory = Path(directory)
     check_precision(precision)
     config = read_config(directory)
-    _check_family(directory, config)
+    check_family(directory, config)
     tensors = read_headers(directory)
     progress("reading weights")
     try:
@@ -191,21 +192,6 @@ def load_target(directory: str | Path, precision: str = "auto", progress: Progre
     progress("checking the taps")
     target.prove_taps()
     return target
-
-
-def _check_family(directory: Path, config: dict) -> None:
-    kind = config.get("model_type")
-    text = config.get("text_config") or config
-    if kind not in ("llama", "qwen3", "gemma4", "gemma4_text", "gemma4_unified"):
-        raise ModelError(
-            f"{directory / 'config.json'} has model_type {kind!r}; targets of the Llama, Qwen3 and Gemma-4 "
-            "families are supported."
-        )
-    if kind.startswith("gemma4") and (text.get("hidden_size_per_layer_input") or text.get("num_kv_shared_layers")):
-        raise ModelError(
-            f"{directory / 'config.json'}: Gemma-4 models with per-layer embeddings or shared key/value layers "
-            "(E2B, E4B) are not supported."
-        )
 
 
 def _one_sentence(directory: Path, tensors: dict, message: str) -> str:

@@ -22,7 +22,7 @@ class Text:
     def __init__(self, directory: Path, eos_token_id: int | list[int] | None):
         eos = [eos_token_id] if isinstance(eos_token_id, int) else eos_token_id
         try:
-            self.tokenizer = load_tokenizer(directory, eos_token_ids=eos)
+            self.tokenizer = load_tokenizer(directory, {"trust_remote_code": False}, eos_token_ids=eos)
         except Exception as e:  # transformers raises many kinds
             raise ModelError(f"The tokenizer in {directory} cannot be loaded ({e}).") from e
         vocabulary = self.tokenizer.get_vocab()
