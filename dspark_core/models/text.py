@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from jinja2 import TemplateError
 from mlx_lm.utils import load_tokenizer
 
 from .errors import ModelError
@@ -46,14 +47,18 @@ class Text:
         """Token ids of a conversation, ready for the assistant's turn; thinking off where it is known.
 
         `messages` are {"role", "content"}. Only the template's own text may become control tokens:
-        it is rendered with placeholders, and the contents are encoded as plain text.
+        it is rendered with placeholders, and the contents are encoded as plain text. Raises ModelError
+        without a template, or if the template refuses the conversation.
         """
         if not self.has_chat_template:
             raise ModelError("This model has no chat template: it is a base model, not an instruct model.")
         held = [{**m, "content": PLACEHOLDER.format(i)} for i, m in enumerate(messages)]
-        rendered = self.tokenizer.apply_chat_template(
-            held, tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
+        try:
+            rendered = self.tokenizer.apply_chat_template(
+                held, tokenize=False, add_generation_prompt=True, enable_thinking=False
+            )
+        except TemplateError as e:  # it raises where it knows no system turn, for one
+            raise ModelError(f"The model's chat template cannot render this conversation ({e}).") from None
         ids: list[int] = []
         for i, part in enumerate(PLACEHOLDER_PATTERN.split(rendered)):
             if i % 2:  # the number inside a placeholder

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ..models.errors import ModelError
 from ..race.record import Failed, RaceRequest
 
 
@@ -29,10 +30,15 @@ class Engine(Protocol):
 
 @dataclass(eq=False)
 class Job:
-    """One race that a page asked for. `events` carries (lane, event) pairs and ends with None."""
+    """Something that a page asked of the engine: a race, or `work(engine, cancelled)`, a generator too.
 
-    request: RaceRequest
+    `events` carries what it yields ((lane, event) pairs for a race; (-1, Failed) if it ends in an error) and ends
+    with None.
+    """
+
+    request: RaceRequest | None
     session: str
+    work: Callable[[Engine, Callable[[], bool]], Iterator] | None = None
     events: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
     cancel: threading.Event = field(default_factory=threading.Event)
 
@@ -91,6 +97,8 @@ class Worker:
                 job = self._jobs[0]
             try:
                 self._do(job)
+            except ModelError as error:
+                job.events.put((-1, Failed(str(error))))
             except Exception as error:
                 logging.exception("a race failed")
                 job.events.put((-1, Failed(f"The race failed: {type(error).__name__}: {error}")))
@@ -105,7 +113,8 @@ class Worker:
         if self.engine is None:
             job.events.put((-1, Failed(self.error)))
             return
-        events = self.engine.race(job.request, job.cancel.is_set)
+        work = job.work or (lambda engine, cancelled: engine.race(job.request, cancelled))
+        events = work(self.engine, job.cancel.is_set)
         try:
             for item in events:
                 job.events.put(item)

@@ -79,7 +79,7 @@ def race(
     The record is filled along the way. `cancelled` is asked after every event.
     """
     target = models.target
-    prompt = target.encode_chat([{"role": "user", "content": request.prompt}])
+    prompt = target.encode_chat(request.messages)
     record = RaceRecord(
         target.name, target.precision, request, len(prompt), [LaneRecord(spec) for spec in request.lanes]
     )

@@ -39,13 +39,28 @@ class LaneSpec:
 
 @dataclass(frozen=True, slots=True)
 class RaceRequest:
-    """A race as asked for. `together` shares the device by the fair clock; else lanes run in order."""
+    """A race as asked for. `together` shares the device by the fair clock; else lanes run in order.
+
+    system:   the conversation's system turn; empty leaves it to the chat template
+    earlier:  the conversation so far, as (user's turn, assistant's turn) pairs; `prompt` is the next user's turn
+    """
 
     prompt: str
     lanes: tuple[LaneSpec, ...]
     settings: Settings
     together: bool = True
     profile: bool = False
+    system: str = ""
+    earlier: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The conversation as a chat template takes it."""
+        system = [{"role": "system", "content": self.system}] if self.system.strip() else []
+        turns = [
+            m for u, a in self.earlier for m in ({"role": "user", "content": u}, {"role": "assistant", "content": a})
+        ]
+        return [*system, *turns, {"role": "user", "content": self.prompt}]
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,3 +83,10 @@ def test_stop_ids(embedded):
 def test_target_without_tokenizer(golden_a):
     with pytest.raises(ModelError, match="no tokenizer"):
         golden_a.target.encode_chat([{"role": "user", "content": "x"}])
+
+
+def test_a_template_that_refuses_a_conversation_says_so(embedded, monkeypatch):
+    refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    monkeypatch.setattr(embedded.target.text.tokenizer._tokenizer, "chat_template", refuses)
+    with pytest.raises(ModelError, match=r"cannot render this conversation \(System role not supported\)\."):
+        embedded.target.encode_chat([{"role": "system", "content": "x"}, {"role": "user", "content": "y"}])

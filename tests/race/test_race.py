@@ -171,3 +171,18 @@ def test_raced_and_alone_gives_every_lane_both_speeds(models):
     assert all(row["raced_over_alone"] > 0 for row in rows[4:])
     with pytest.raises(RuntimeError, match="not running"):
         list(compare(models, [request(LaneSpec(PLAIN), LaneSpec("DFlash"))]))
+
+
+def test_the_conversation_so_far_and_the_system_turn_reach_the_template(models, monkeypatch):
+    seen = []
+    monkeypatch.setattr(models.target, "encode_chat", lambda messages: seen.append(messages) or PROMPT)
+    lanes = LaneSpec(PLAIN), LaneSpec("DSpark")
+    settings = Settings(max_tokens=4, stop_ids=frozenset())
+    run(models, RaceRequest("And now?", lanes, settings, system="Be brief.", earlier=(("Hi", "Hello."),)))
+    assert [(m["role"], m["content"]) for m in seen[0]] == [
+        ("system", "Be brief."),
+        ("user", "Hi"),
+        ("assistant", "Hello."),
+        ("user", "And now?"),
+    ]
+    assert RaceRequest("Hi", lanes, settings, system="  ").messages == [{"role": "user", "content": "Hi"}]
