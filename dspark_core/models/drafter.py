@@ -41,6 +41,15 @@ class Proposal:
     confidence: mx.array | None
 
 
+@dataclass(frozen=True)
+class Look:
+    """A block before any of its tokens is drafted: hidden states [max_drafts, d] that predict, and the confidence
+    logit [1] of the first draft (it depends on the anchor alone), None without a confidence head."""
+
+    hidden: mx.array
+    confidence: mx.array | None
+
+
 class Weights(Backbone):
     """Every tensor a drafter's checkpoint may hold, under the names it has there."""
 
@@ -134,25 +143,36 @@ class DraftContext:
         """Append n newly committed positions from the target's taps [n, m*d]."""
         self.drafter.weights.extend(taps, self.cache)
 
-    def propose(self, anchor: mx.array, n: int, pick: Pick, confidence: bool = False) -> Proposal:
-        """Draft n tokens after `anchor` [1]. The whole block is always computed (it is bidirectional, so a
-        shorter one would change every logit); only n slots get head logits and tokens."""
+    def look(self, anchor: mx.array) -> "Look":
+        """The block after `anchor` [1], without any head row. The whole block is always computed (it is
+        bidirectional, so a shorter one would change every logit)."""
+        d = self.drafter
+        embeddings = d.embed(mx.concatenate([anchor, d._masks]))
+        first = d.config.first_slot
+        hidden = d.weights.block(embeddings, self.cache)[first : first + d.max_drafts]
+        return Look(hidden, self._confidence(hidden[:1], anchor) if d.has_confidence else None)
+
+    def propose(
+        self, anchor: mx.array, n: int, pick: Pick, confidence: bool = False, look: "Look | None" = None
+    ) -> Proposal:
+        """Draft n tokens after `anchor` [1], from the block of `look` if that is given. Only n slots get head
+        logits and tokens."""
         d = self.drafter
         if n == 0:
             rows = mx.zeros((0, d.config.vocab_size))
             return Proposal(mx.zeros((0,), dtype=mx.int32), rows, rows, rows, rows, mx.zeros((0,)))
-        embeddings = d.embed(mx.concatenate([anchor, d._masks]))
-        first = d.config.first_slot
-        hidden = d.weights.block(embeddings, self.cache)[first : first + n]
+        hidden = (look or self.look(anchor)).hidden[:n]
         base = d.head(hidden)
         ids, q, logits, previous = d.chain(anchor, base, hidden, pick)
-        c = None
-        if confidence and d.has_confidence:
-            features = hidden
-            if d.config.confidence_with_markov:
-                features = mx.concatenate([hidden, d.weights.markov_head.markov_w1(previous)], axis=-1)
-            c = d.weights.confidence_head(features)
+        c = self._confidence(hidden, previous) if confidence and d.has_confidence else None
         return Proposal(ids, q, logits, base, hidden, c)
+
+    def _confidence(self, hidden: mx.array, previous: mx.array) -> mx.array:
+        """Logits [n] of the confidence head for slots of hidden states [n, d] after the tokens `previous` [n]."""
+        weights, features = self.drafter.weights, hidden
+        if self.drafter.config.confidence_with_markov:
+            features = mx.concatenate([hidden, weights.markov_head.markov_w1(previous)], axis=-1)
+        return weights.confidence_head(features)
 
     @property
     def state(self):

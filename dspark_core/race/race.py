@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import mlx.core as mx
 
+from ..decode.cost import CostCurve
 from ..decode.plain import plain
 from ..decode.rounds import DecodeError, Prefill, Settings, Start
 from ..decode.schedule import ConfidenceThreshold, FixedCap, FullBlock, Schedule
@@ -31,6 +32,12 @@ class Models:
     target: Target
     drafters: dict[str, Drafter | str]
     warm: set = field(default_factory=set)  # lanes that have run before, so that nothing compiles on the clock
+    curve: CostCurve | None = None  # what a step costs here, once that is known (costs.py)
+
+    @property
+    def loaded(self) -> dict[str, Drafter]:
+        """The drafters that can run."""
+        return {method: d for method, d in self.drafters.items() if isinstance(d, Drafter)}
 
 
 def interleave(lanes: Sequence[Lane], together: bool, slice_s: float = SLICE_S) -> Iterator[tuple[int, Event]]:

@@ -1,0 +1,188 @@
+"""What a step costs on this machine, as measured, and what follows from it for a drafter.
+
+A `CostCurve` is a plain record: reading and asking it needs no MLX (measure.py fills it). Between measured points it
+is read linearly, and every measured point stands as it was measured: a jump from one width to the next is kept.
+"""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from .rounds import Round
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds of one operation: median, smallest and largest of n measurements."""
+
+    median: float
+    low: float
+    high: float
+    n: int
+
+    @staticmethod
+    def of(seconds: Sequence[float]) -> "Timing":
+        return Timing(statistics.median(seconds), min(seconds), max(seconds), len(seconds))
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What was measured with `context` positions in the cache.
+
+    plain:  one step of plain decoding, pipelined
+    verify: by width: one forward of that many positions with taps, head and acceptance
+    draft:  by method and number of head rows (drafts): the context brought up to date, the block, the heads, the
+            tokens. 0 rows: the block and its first confidence only, where there is a confidence head.
+    """
+
+    context: int
+    plain: Timing
+    verify: Mapping[int, Timing]
+    draft: Mapping[str, Mapping[int, Timing]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CostCurve:
+    """The costs of one target with its drafters, at one precision on one device.
+
+    made_of: what it was measured with (target, precision, device, threads, versions, drafters): another value
+             of any makes another curve
+    when:    ISO time of the measurement; `took_s` is how long it took
+    costs:   by context, shortest first
+    """
+
+    made_of: Mapping[str, str]
+    when: str
+    took_s: float
+    costs: tuple[Costs, ...]
+
+    # ---- seconds ----
+
+    def plain_s(self, context: int) -> float:
+        """One step of plain decoding."""
+        return self._at(context, lambda c: {1: c.plain}, 1)
+
+    def verify_s(self, width: int, context: int) -> float:
+        """One verification of `width` positions (drafts sent + 1)."""
+        return self._at(context, lambda c: c.verify, width)
+
+    def draft_s(self, method: str, rows: int, context: int) -> float:
+        """Drafting `rows` tokens; 0 rows cost nothing (see `look_s`)."""
+        return self._at(context, lambda c: c.draft[method], rows) if rows else 0.0
+
+    def look_s(self, method: str, context: int) -> float:
+        """The block and its first confidence, without head rows."""
+        return self._at(context, lambda c: c.draft[method], 0)
+
+    def round_s(self, method: str, rows: int, sent: int, context: int) -> float:
+        """A round that drafts `rows` tokens and sends `sent` of them."""
+        return self.draft_s(method, rows, context) + self.verify_s(sent + 1, context)
+
+    def knows(self, method: str) -> bool:
+        return all(method in c.draft for c in self.costs[:1])
+
+    # ---- what follows ----
+
+    def speed(self, method: str, acceptance: Sequence[float], cap: int, context: int) -> float:
+        """Tok/s at a fixed cap, from the acceptance of each slot given the ones before it; cap 0 is plain."""
+        if cap == 0:
+            return 1 / self.plain_s(context)
+        return tokens_per_round(acceptance[:cap]) / self.round_s(method, cap, cap, context)
+
+    def best_cap(self, method: str, acceptance: Sequence[float], context: int) -> int:
+        """The cap with the highest predicted speed; 0 means that plain decoding is faster than any."""
+        return max(range(len(acceptance) + 1), key=lambda cap: self.speed(method, acceptance, cap, context))
+
+    def break_even(self, method: str, cap: int, context: int) -> float:
+        """Tokens per round at which a fixed cap is as fast as plain decoding."""
+        return self.round_s(method, cap, cap, context) / self.plain_s(context)
+
+    def ceiling(self, max_drafts: int, context: int) -> tuple[float, int]:
+        """The best × plain that any drafter could reach (drafting free, every draft accepted) with at most
+        `max_drafts` drafts a round, and the number of drafts that reaches it."""
+        plain = self.plain_s(context)
+        return max(((n + 1) * plain / self.verify_s(n + 1, context), n) for n in range(max_drafts + 1))
+
+    def seconds(self, method: str, rounds: Sequence[Round]) -> float:
+        """Predicted decode time of recorded rounds, each at its own context."""
+        return sum(self.recorded_s(method, r) for r in rounds)
+
+    def recorded_s(self, method: str, r: Round) -> float:
+        """Predicted time of one recorded round."""
+        if r.draft_ids:
+            return self.round_s(method, len(r.draft_ids), r.proposed, r.position)
+        return self.plain_s(r.position)
+
+    # ---- reading between the points ----
+
+    def _at(self, context: int, points, x: int) -> float:
+        """The value at `x`, linear in the context. Of the longer context only the difference is taken, which may
+        have been measured at fewer points: the short one's steps stay."""
+        short, *longer = self.costs
+        near = _read(points(short), x)
+        if not longer or not points(longer[-1]):
+            return near
+        long = longer[-1]
+        more = {at: max(0.0, t.median - _read(points(short), at)) for at, t in points(long).items()}
+        share = max(0.0, (context - short.context) / (long.context - short.context))
+        return near + share * max(0.0, _line(more, x))
+
+    # ---- JSON ----
+
+    def to_json(self) -> str:
+        return json.dumps({"version": VERSION} | asdict(self), indent=1)
+
+    @staticmethod
+    def from_json(text: str) -> "CostCurve":
+        """Raises ValueError if the text is not a curve of this version."""
+        try:
+            raw = json.loads(text)
+            if raw.pop("version") != VERSION:
+                raise ValueError("another version")
+            costs = tuple(
+                Costs(
+                    c["context"],
+                    Timing(**c["plain"]),
+                    _timings(c["verify"]),
+                    {method: _timings(rows) for method, rows in c["draft"].items()},
+                )
+                for c in raw.pop("costs")
+            )
+            curve = CostCurve(costs=costs, **raw)
+            if not costs or not all(c.verify for c in costs):
+                raise ValueError("nothing measured")
+        except (KeyError, TypeError, AttributeError, ValueError) as e:
+            raise ValueError(f"Not a cost curve of version {VERSION} ({e}).") from None
+        return curve
+
+
+def tokens_per_round(acceptance: Sequence[float]) -> float:
+    """Expected tokens of a round that sends these drafts: 1 + the sum of the products of acceptance so far."""
+    total = survival = 1.0
+    for a in acceptance:
+        survival *= a
+        total += survival
+    return total
+
+
+def _timings(raw: Mapping[str, dict]) -> dict[int, Timing]:
+    return {int(at): Timing(**t) for at, t in raw.items()}
+
+
+def _read(points: Mapping[int, Timing], x: int) -> float:
+    return points[x].median if x in points else _line({at: t.median for at, t in points.items()}, x)
+
+
+def _line(points: Mapping[int, float], x: int) -> float:
+    """Linear between the two nearest points around x; beyond the last, along the last two."""
+    if x in points:
+        return points[x]
+    at = sorted(points)
+    if len(at) == 1:
+        return points[at[0]]
+    right = next((i for i, p in enumerate(at) if p > x), len(at) - 1)
+    a, b = at[max(right, 1) - 1], at[max(right, 1)]
+    return points[a] + (points[b] - points[a]) * (x - a) / (b - a)
