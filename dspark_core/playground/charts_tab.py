@@ -38,21 +38,24 @@ def charts_tab(worker: Worker, ask: Controls, raced: Raced) -> None:
         short = replace(request.settings, max_tokens=min(PROFILE_TOKENS, request.settings.max_tokens))
         request = replace(request, settings=short, together=False, profile=True)
         yield "Measuring …", *[gr.skip()] * 2
+        race = None
         for _, seen in follow(worker, Job(request, visitor.session_hash)):
-            if seen:
-                chart = spent_chart(seen)
-                words = "Stopped." if seen.stopped else "Measured with a synchronisation after every part."
-                yield words, chart.figure, chart.table
-                return
-        yield "Nothing was measured.", *[gr.skip()] * 2
+            race = seen or race
+        if race is None:
+            yield "Nothing was measured.", *[gr.skip()] * 2
+            return
+        chart = spent_chart(race)
+        words = "Stopped." if race.stopped else "Measured with a synchronisation after every part."
+        yield words, chart.figure, chart.table
 
     def draw(seen: RaceRecord | None):
         return [part for chart in charts(seen).values() for part in (chart.figure, chart.table)]
 
-    raced.event.then(
+    raced.last.change(
         draw,
         raced.last,
         [part for name in charts(None) for part in places[name]],
+        trigger_mode="always_last",
         show_progress="hidden",
         api_visibility="private",
     )

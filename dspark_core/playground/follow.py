@@ -12,11 +12,13 @@ from .board import BoardText, announcement
 from .worker import Job, Worker
 
 UPDATE_S = 0.05  # the board is sent 20 times a second
+SEEN_S = 1.0  # and charts are drawn at most once in this time
 RUNS = itertools.count(1)
 
 
 def follow(worker: Worker, job: Job) -> Iterator[tuple[str, RaceRecord | None]]:
-    """(board value, None) at most every UPDATE_S, then once (board value, what was seen of the race).
+    """(board value, None) at most every UPDATE_S; with a copy of what was seen of the race in place of None when
+    lanes have ended, at most every SEEN_S; last of all (board value, what was seen of the whole race).
 
     Closing it cancels the job. After a Stop it ends at once; the engine follows at its next event. Nothing at
     all is yielded if the page has a race already.
@@ -27,6 +29,7 @@ def follow(worker: Worker, job: Job) -> Iterator[tuple[str, RaceRecord | None]]:
     try:
         yield board.value, None
         over = failed = False
+        ended, shown = 0, time.monotonic() - SEEN_S
         while not over:
             deadline, size = time.monotonic() + UPDATE_S, len(board.records)
             while not over and (left := deadline - time.monotonic()) > 0:
@@ -56,7 +59,11 @@ def follow(worker: Worker, job: Job) -> Iterator[tuple[str, RaceRecord | None]]:
             if words != said and not over:
                 board.status(words)
                 said = words
-            if len(board.records) > size and not over:
+            now, news = time.monotonic(), _ended(seen)
+            if news > ended and now - shown >= SEEN_S and not over:
+                ended, shown = news, now
+                yield board.value, _copy(seen)
+            elif len(board.records) > size and not over:
                 yield board.value, None
         stopped = job.cancel.is_set() and not (seen and seen.verdict)
         if seen:
@@ -66,6 +73,15 @@ def follow(worker: Worker, job: Job) -> Iterator[tuple[str, RaceRecord | None]]:
         yield board.whole, seen
     finally:
         job.cancel.set()
+
+
+def _ended(seen: RaceRecord | None) -> int:
+    """How many lanes will not go on."""
+    return sum(bool(lane.finish or lane.error) for lane in seen.lanes) if seen else 0
+
+
+def _copy(seen: RaceRecord) -> RaceRecord:
+    return replace(seen, lanes=[replace(lane, rounds=[*lane.rounds]) for lane in seen.lanes])
 
 
 def _doing(worker: Worker, job: Job, seen: RaceRecord | None) -> str:

@@ -17,8 +17,12 @@ ENGINE_USE = {"concurrency_limit": MAX_WAITING, "trigger_mode": "once", "show_pr
 
 @dataclass(frozen=True)
 class Raced:
-    """What the other tabs may follow: `last` holds what was seen of the last race (a RaceRecord, or None before
-    the first), and `event` is over when a race is, so that `event.then(...)` may read it."""
+    """What the other tabs may follow.
+
+    last:   what was seen of the last race, a RaceRecord (None before the first); it changes when lanes end, at most
+            once a second, and when the race is over: `last.change(...)`
+    event:  over when the race is: `event.then(...)`
+    """
 
     last: gr.State
     event: gr.events.Dependency

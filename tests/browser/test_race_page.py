@@ -330,6 +330,20 @@ def test_charts_tables_and_downloads(recorded, open_tab):
     assert not tab.outside and not tab.complaints
 
 
+def test_charts_are_drawn_while_other_lanes_still_run(recorded, open_tab):
+    recorded.worker.engine = replay(pace=0.8)  # DSpark ends long before the plain lane
+    tab = open_tab(recorded.url)
+    tab.race()
+    tab.page.get_by_role("tab", name="Charts").click()
+    tab.page.wait_for_function("document.querySelector('#tools-speed table')?.textContent.includes('DSpark')")
+    assert tab.page.evaluate("document.body.dataset.race") == "running"
+    tab.until("done")
+    rounds = len(recorded.worker.engine.rounds[2]) - 1
+    tab.page.wait_for_function(
+        "n => document.querySelector('#tools-speed tr:last-child td:last-child').textContent === n", arg=str(rounds)
+    )
+
+
 def test_themes_and_text_size_are_kept(recorded, open_tab):
     tab = open_tab(recorded.url)
     tab.page.click(".pick-theme")
