@@ -22,6 +22,7 @@ TARGET_TYPES = {
 MARKOV_TYPES = ("vanilla", "gated", "rnn")
 DEEPSPEC = {"Qwen3DSparkModel": False, "Gemma4DSparkModel": True}  # -> Gemma-4 layers?
 ZLAB = "DFlashDraftModel"
+MAX_LAYERS = 100
 LAYER_TYPES = ("full_attention", "sliding_attention")
 
 
@@ -121,8 +122,15 @@ class DrafterConfig:
 
 
 def parse_config(directory: Path, raw: dict, tensors: dict[str, TensorInfo]) -> DrafterConfig:
-    """The checkpoint's configuration, from config.json and the shapes its tensors declare."""
+    """The checkpoint's configuration, from config.json and the shapes its tensors declare. Raises ModelError."""
     where = directory / "config.json"
+    try:
+        return _parse(where, raw, tensors)
+    except (TypeError, ValueError, AttributeError, KeyError, ArithmeticError) as e:  # a field of an odd type
+        raise ModelError(f"{where} cannot be read as a drafter's configuration ({e}).") from None
+
+
+def _parse(where: Path, raw: dict, tensors: dict[str, TensorInfo]) -> DrafterConfig:
     read = _Reader(where, raw)
     architecture = (raw.get("architectures") or [None])[0]
     if architecture in ("DFlash2DraftModel",):
@@ -144,6 +152,8 @@ def parse_config(directory: Path, raw: dict, tensors: dict[str, TensorInfo]) -> 
     if with_markov and not rank:
         raise ModelError(f"{where} asks for a confidence head with Markov features but has markov_rank 0.")
     layers = read("num_hidden_layers", int)
+    if not 1 <= layers <= MAX_LAYERS:
+        raise ModelError(f"{where}: num_hidden_layers is {layers}; a drafter has 1 to {MAX_LAYERS}.")
     num_taps_default = _default_taps(read("num_target_layers", int), layers) if zlab else None
     taps = tuple(read("target_layer_ids", list, num_taps_default))
     return DrafterConfig(

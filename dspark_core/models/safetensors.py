@@ -12,6 +12,7 @@ from pathlib import Path
 from .errors import ModelError
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+MAX_CONFIG_BYTES = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,11 @@ def read_config(directory: Path) -> dict:
     path = directory / "config.json"
     if not path.is_file():
         raise ModelError(f"{path} does not exist: {directory} is not a model directory.")
-    if path.stat().st_size > 10_000_000:
-        raise ModelError(f"{path} is larger than 10 MB, which no model configuration is.")
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise ModelError(f"{path} is larger than {MAX_CONFIG_BYTES // 1_000_000} MB, which no model configuration is.")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise ModelError(f"{path} is not valid JSON ({e}).") from None
     if not isinstance(config, dict):
         raise ModelError(f"{path} must hold a JSON object.")

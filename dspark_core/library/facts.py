@@ -1,0 +1,131 @@
+"""What is known of a model before its weights are read: its config.json and its tensors' names, types and shapes."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..models.config import parse_config, target_shape
+from ..models.errors import ModelError
+from ..models.safetensors import TensorInfo, read_config, read_headers
+
+MAX_JSON_BYTES = 50_000_000
+INDEX = "model.safetensors.index.json"
+DTYPE_WORDS = {"BF16": "bf16", "F16": "f16", "F32": "f32"}
+DTYPE_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
+DRAFTER_FIELDS = ("block_size", "target_layer_ids", "dflash_config")  # no target's config has any of them
+TARGET, DRAFTER, OTHER = "target", "drafter", "other"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A model without its weights.
+
+    name:           "owner/name" on the hub, else the directory's name
+    where:          its directory, or its hub name as a path; begins the sentences about it
+    has_template:   whether it brings a chat template
+    """
+
+    name: str
+    where: Path
+    config: dict
+    tensors: dict[str, TensorInfo]
+    has_template: bool
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all tensors as stored."""
+        return sum(tensor_bytes(t) for t in self.tensors.values())
+
+
+@dataclass(frozen=True)
+class Sort:
+    """What a model is to this program. `family` is a target's family or a drafter's method; empty for neither."""
+
+    kind: str
+    family: str
+    words: str
+
+
+def tensor_bytes(info: TensorInfo) -> int:
+    count = 1
+    for n in info.shape:
+        count *= n
+    return count * DTYPE_BYTES.get(info.dtype, 1)
+
+
+def read(directory: Path, name: str = "") -> Facts:
+    """The facts of a model directory. Raises ModelError if a file is missing, cut off or points elsewhere."""
+    config = read_config(directory)
+    check_weight_files(directory, _json(directory / INDEX), {f.name for f in directory.glob("*.safetensors")})
+    tokenizer = _json(directory / "tokenizer_config.json") or {}
+    templates = ("chat_template.jinja", "chat_template.json")
+    has_template = "chat_template" in tokenizer or any((directory / t).is_file() for t in templates)
+    return Facts(name or directory.name, directory, config, read_headers(directory), has_template)
+
+
+def check_weight_files(where: Path, index: dict | None, present: Iterable[str]) -> None:
+    """Raises ModelError if the index of a sharded model names a file outside its directory or one that is missing."""
+    wanted = (index or {}).get("weight_map", {})
+    if not isinstance(wanted, dict) or not all(isinstance(f, str) for f in wanted.values()):
+        raise ModelError(f"{where / INDEX}: weight_map must name a file for every tensor.")
+    files = sorted(set(wanted.values()))
+    for file in files:
+        if "/" in file or "\\" in file or file.startswith("."):
+            raise ModelError(f"{where / INDEX} names {file[:200]!r}, which is not a file of its own directory.")
+    missing = [f for f in files if f not in present]
+    if missing:
+        raise ModelError(f"{where} is not whole: {len(missing)} of {len(files)} weight files are missing.")
+
+
+def sort_of(facts: Facts) -> Sort:
+    """Target, drafter or neither, in one sentence."""
+    try:
+        if any(name in facts.config for name in DRAFTER_FIELDS):
+            c = parse_config(facts.where, facts.config, facts.tensors)
+            words = f"{c.method} drafter, block {c.block_size}, {stored(facts)}."
+            return Sort(DRAFTER, c.method, words)
+        shape = target_shape(facts.where, facts.config)
+        return Sort(TARGET, shape.family, f"{shape.family} target of {shape.num_layers} layers, {stored(facts)}.")
+    except ModelError as error:
+        return Sort(OTHER, "", str(error))
+
+
+def stored(facts: Facts) -> str:
+    """The precision that most of the weights are stored in: "8-bit", "bf16", ..."""
+    sizes: dict[str, int] = {}
+    for name, info in facts.tensors.items():
+        bits = bits_of(facts.config, name) if info.dtype == "U32" else None
+        words = f"{bits}-bit" if bits else DTYPE_WORDS.get(info.dtype, info.dtype)
+        sizes[words] = sizes.get(words, 0) + tensor_bytes(info)
+    return max(sizes, key=sizes.get, default="empty")
+
+
+def bits_of(config: dict, tensor: str) -> int | None:
+    """Bits of a quantized weight: its layer's own setting, or the model's."""
+    q = config.get("quantization") or config.get("quantization_config")
+    if not isinstance(q, dict):
+        return None
+    own = q.get(tensor.removesuffix(".weight"))
+    bits = own.get("bits") if isinstance(own, dict) else q.get("bits")
+    return bits if isinstance(bits, int) else None
+
+
+def _json(path: Path) -> dict | None:
+    """A JSON object, None if there is no such file. Raises ModelError."""
+    if not path.is_file():
+        return None
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise ModelError(f"{path} is larger than {MAX_JSON_BYTES // 1_000_000} MB, which no such file is.")
+    return object_of(path, path.read_bytes())
+
+
+def object_of(where: Path, data: bytes) -> dict:
+    """The JSON object in `data`. Raises ModelError naming `where`."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as e:
+        raise ModelError(f"{where} is not valid JSON ({e}).") from None
+    if not isinstance(value, dict):
+        raise ModelError(f"{where} must hold a JSON object.")
+    return value
