@@ -1,0 +1,322 @@
+"""A race as one JSON document, so that it can be kept, shown elsewhere, compared and replayed without a model.
+
+    {"format": "dspark-playground race", "version": 1,
+     "made": "2026-05-01T12:00:00+00:00",       when the race ended, UTC
+     "versions": {"mlx": "0.32.4", ...},        of what ran it
+     "machine": {"processor": "...", ...},      where it ran
+     "drafters": {"DSpark": "...", ...},        method -> name, block and precision, or why it did not run
+     "race": {"target", "precision", "request": {"prompt", "lanes", "settings", ...}, "prompt_tokens",
+              "lanes": [{"spec", "start", "rounds": [...], "error"}], "stopped", "verdict"},
+     "stop_ids": [2, ...],                      those of the target that occur in `tokens`
+     "tokens": {"17": "Hello", "18": [240, 159]}}   the text of every token id that occurs, or its bytes
+
+`race` is a RaceRecord field by field (see record.py, decode/rounds.py): names, units and meanings are documented
+there. A field that has its default value is left out. Only whole documents of this version are read: anything
+missing, unknown, of another type or at odds with itself is refused with one sentence. A change to a field's
+meaning raises VERSION.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from ..decode.rounds import Round, Start
+from .codec import Misfit, decoder, encode, shown
+from .record import PLAIN, LaneRecord, RaceRecord
+
+FORMAT, VERSION = "dspark-playground race", 1
+MAX_BYTES = 20_000_000  # of a document; 4 lanes of 4,096 sampled tokens with all their numbers fit
+MAX_PARTS = 2_000_000  # objects and lists in it, so that a small file cannot fill the memory
+MAX_LANES = 4
+MAX_TOKENS = 500_000  # tokens on the board, drafts included
+MAX_TOKEN_BYTES = 1024
+MAX_BOARD_BYTES = 16_000_000
+MAX_NAME, MAX_WORDS = 200, 4000
+FINISHES = (None, "stop", "length", "context")
+VERDICTS = ("identical", "tie", "divergence", "sampled", "none")
+
+
+class TraceError(ValueError):
+    """A document that is no race this version can read; the message is one sentence for the visitor."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A race with what is needed to show it again: the text of its tokens and where it ran."""
+
+    race: RaceRecord
+    tokens: dict[int, bytes]
+    stop_ids: frozenset[int] = frozenset()
+    drafters: dict[str, str] = field(default_factory=dict)
+    machine: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    made: str = ""
+
+
+def trace_of(
+    race: RaceRecord,
+    token_bytes: Callable[[int], bytes],
+    stop_ids: frozenset[int],
+    drafters: Mapping[str, str],
+    machine: Mapping[str, str],
+    versions: Mapping[str, str],
+) -> Trace:
+    """The trace of a race that has ended now."""
+    ids = {i for lane in race.lanes for i in _ids(lane)}
+    return Trace(
+        race=race,
+        tokens={i: token_bytes(i) for i in sorted(ids)},
+        stop_ids=frozenset(stop_ids) & ids,
+        drafters=dict(drafters),
+        machine=dict(machine),
+        versions=dict(versions),
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def dumps(trace: Trace) -> str:
+    """The document. Raises TraceError if it would be too large to be read again."""
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "made": trace.made,
+        "versions": trace.versions,
+        "machine": trace.machine,
+        "drafters": trace.drafters,
+        "race": encode(trace.race),
+        "stop_ids": sorted(trace.stop_ids),
+        "tokens": {str(i): _text(data) for i, data in trace.tokens.items()},
+    }
+    try:
+        text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        size = len(text.encode())
+    except ValueError:
+        raise TraceError("This race has a number or a text that JSON cannot hold, so it cannot be kept.") from None
+    if size > MAX_BYTES:
+        raise TraceError(f"This race would take more than {MAX_BYTES / 1e6:.0f} MB and cannot be kept.")
+    return text
+
+
+def loads(document: str | bytes) -> Trace:
+    """The trace that a document holds. Raises TraceError, in one sentence; nothing else escapes."""
+    data = _parse(document)
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise TraceError("This file is JSON, but not a race that DSpark Playground saved.")
+    version = data.get("version")
+    if type(version) is int and version > VERSION:
+        raise TraceError(
+            f"This race was saved in format version {shown(version)} by a newer DSpark Playground; this one reads "
+            f"version {VERSION}."
+        )
+    if type(version) is not int or version != VERSION:
+        raise TraceError(f"This race names no format version that is known here: {shown(version)}.")
+    try:
+        trace = _trace(data)
+        check(trace)
+    except Misfit as misfit:
+        raise TraceError(f"This race cannot be read: {misfit.place or 'it'} {misfit.words}.") from None
+    return trace
+
+
+def _parse(document: str | bytes):
+    try:
+        size = len(document) if isinstance(document, bytes) else len(document.encode())
+        if size > MAX_BYTES:
+            raise TraceError(f"This file has {size / 1e6:.1f} MB; a race has at most {MAX_BYTES / 1e6:.0f} MB.")
+        text = document.decode("utf-8-sig") if isinstance(document, bytes) else document.removeprefix("\ufeff")
+    except UnicodeError:
+        raise TraceError("This file is not text in UTF-8, so it is no saved race.") from None
+    if not text.strip():
+        raise TraceError("This file is empty.")
+    if text.count("[") + text.count("{") > MAX_PARTS or text.count('"') > 8 * MAX_PARTS:
+        raise TraceError("This file has more parts than any race.")
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
+            raise TraceError("This file is cut off: it ends before its JSON does.") from None
+        raise TraceError(f"This file is not JSON: {error.msg} at line {error.lineno}, {error.colno}.") from None
+    except RecursionError:
+        raise TraceError("This file is nested too deeply to be a race.") from None
+    except ValueError as error:
+        raise TraceError(f"This file is not JSON as it should be: {str(error)[:100].rstrip('.')}.") from None
+
+
+def _no_constant(name: str):
+    raise ValueError(f"{name} is no number in JSON")
+
+
+_TOP = {"format", "version", "made", "versions", "machine", "drafters", "race", "stop_ids", "tokens"}
+
+
+def _trace(data: dict) -> Trace:
+    for key in _TOP:
+        if key not in data:
+            raise Misfit("is missing").inside(key)
+    for key in data:
+        if key not in _TOP:
+            raise Misfit("is not a field that is known here").inside(key[:40] if key.isprintable() else "a field")
+    return Trace(
+        race=_at(data, "race", decoder(RaceRecord)),
+        tokens=_at(data, "tokens", _tokens),
+        stop_ids=_at(data, "stop_ids", decoder(frozenset[int])),
+        drafters=_at(data, "drafters", _notes),
+        machine=_at(data, "machine", _notes),
+        versions=_at(data, "versions", _notes),
+        made=_at(data, "made", _name),
+    )
+
+
+def _at(data: dict, key: str, decode):
+    try:
+        return decode(data[key])
+    except Misfit as misfit:
+        raise misfit.inside(key) from None
+
+
+def _name(value) -> str:
+    text = decoder(str)(value)
+    if len(text) > MAX_NAME:
+        raise Misfit(f"has {len(text):,} characters; at most {MAX_NAME} are taken")
+    return text
+
+
+def _notes(value) -> dict[str, str]:
+    notes = decoder(dict[str, str])(value)
+    if len(notes) > 50:
+        raise Misfit(f"has {len(notes):,} entries; at most 50 are taken")
+    for key, text in notes.items():
+        if len(key) > MAX_NAME or len(text) > MAX_WORDS:
+            raise Misfit("has an entry that is too long")
+    return notes
+
+
+def _tokens(value) -> dict[int, bytes]:
+    if type(value) is not dict:
+        raise Misfit(f"must be an object, not {shown(value)}")
+    tokens = {}
+    for key, text in value.items():
+        if not (key.isascii() and key.isdecimal() and len(key) < 11):
+            raise Misfit(f"has {shown(key)} in place of a token id")
+        tokens[int(key)] = data = _bytes(text)
+        if data is None or len(data) > MAX_TOKEN_BYTES:
+            raise Misfit(f"must be text or a list of bytes, at most {MAX_TOKEN_BYTES} of them").inside(key)
+    return tokens
+
+
+def _text(data: bytes) -> str | list[int]:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return list(data)
+
+
+def _bytes(text) -> bytes | None:
+    try:
+        return text.encode() if isinstance(text, str) else bytes(text) if isinstance(text, list) else None
+    except (UnicodeEncodeError, ValueError, TypeError):
+        return None
+
+
+# ---- is it a race? --------------------------------------------------------------------------------------
+
+
+def check(trace: Trace) -> None:
+    """Raises Misfit where the parts of a trace do not fit each other or are more than a page can show."""
+    race = trace.race
+    _require(1 <= len(race.lanes) <= MAX_LANES, f"must have 1 to {MAX_LANES} lanes", "race", "lanes")
+    specs = tuple(lane.spec for lane in race.lanes)
+    _require(race.request.lanes == specs, "does not name the lanes that ran", "race", "request", "lanes")
+    _require(race.prompt_tokens >= 0, "is negative", "race", "prompt_tokens")
+    for name, text in {"target": race.target, "precision": race.precision}.items():
+        _require(len(text) <= MAX_NAME, "is too long", "race", name)
+    for i, lane in enumerate(race.lanes):
+        try:
+            _check_lane(lane, trace.tokens)
+        except Misfit as misfit:
+            raise misfit.inside(i).inside("lanes").inside("race") from None
+    shown_ids = [i for lane in race.lanes for i in _ids(lane)]
+    _require(len(shown_ids) <= MAX_TOKENS, f"has {len(shown_ids):,} tokens; at most {MAX_TOKENS:,} are taken", "race")
+    size = sum(len(trace.tokens[i]) for i in shown_ids)
+    _require(size <= MAX_BOARD_BYTES, "has more text than a page can show", "race")
+    _check_verdict(race)
+
+
+def _require(holds: bool, words: str, *steps: str | int) -> None:
+    if not holds:
+        raise Misfit(words, steps)
+
+
+def _check_lane(lane: LaneRecord, tokens: Mapping[int, bytes]) -> None:
+    _require(0 < len(lane.spec.method) <= MAX_NAME, "is empty or too long", "spec", "method")
+    _require(len(lane.spec.label) <= MAX_NAME, "is too long", "spec", "label")
+    _require(lane.error is None or len(lane.error) <= MAX_WORDS, "is too long", "error")
+    start, rounds = lane.start, lane.rounds
+    if start is None:
+        _require(not rounds, "come without a start", "rounds")
+        return
+    _require(start.finish in FINISHES, "is no known reason", "start", "finish")
+    _require(0 <= start.prefill_s <= 1e7, "is no time", "start", "prefill_s")
+    _require(start.position >= 0, "is negative", "start", "position")
+    _require(start.token_id in tokens, "has no text in tokens", "start", "token_id")
+    _require(start.finish is None or not rounds, "come after the lane had ended", "rounds")
+    before: Start | Round = start
+    position, anchor, time_s = start.position, start.token_id, 0.0
+    for k, r in enumerate(rounds):
+        try:
+            _check_round(r, k, position, anchor, time_s, lane.spec.method == PLAIN, tokens)
+            _require(k == 0 or before.finish is None, "comes after the lane had ended")
+        except Misfit as misfit:
+            raise misfit.inside(k).inside("rounds") from None
+        before, position, anchor, time_s = r, r.position + r.accepted + 1, r.next_id, r.time_s
+
+
+def _check_round(
+    r: Round, index: int, position: int, anchor: int, time_s: float, plain: bool, tokens: Mapping[int, bytes]
+) -> None:
+    _require(r.index == index, f"is not {index}, its place in the list", "index")
+    _require(r.position == position, f"is not {position}, where the round before ended", "position")
+    _require(r.anchor_id == anchor, "is not the token that the round before ended with", "anchor_id")
+    _require(not plain or not r.draft_ids, "are drafts in a plain lane", "draft_ids")
+    _require(0 <= r.proposed <= len(r.draft_ids), "is not between 0 and the number of drafts", "proposed")
+    _require(0 <= r.accepted <= r.proposed, "is not between 0 and the number proposed", "accepted")
+    _require(not r.bonus or r.accepted == r.proposed or r.finish is not None, "is true after a rejection", "bonus")
+    gained = (*r.draft_ids[: r.accepted], r.next_id)
+    whole = r.committed == gained or (r.finish is not None and r.committed == gained[: len(r.committed)])
+    _require(whole and bool(r.committed), "are not the accepted drafts and the next token", "committed")
+    _require(time_s <= r.time_s <= 1e7, "is before the round before", "time_s")
+    _require(r.finish in FINISHES, "is no known reason", "finish")
+    _require(tokens.keys() >= {r.next_id, *r.draft_ids}, "has a token without a text in tokens")
+    if r.confidence is not None:
+        _require(len(r.confidence) == len(r.draft_ids), "is not one number a draft", "confidence")
+        _require(_shares(r.confidence), "is not between 0 and 1", "confidence")
+    if r.detail is not None:
+        for name in ("q", "p", "accept"):
+            numbers = getattr(r.detail, name)
+            _require(len(numbers) == r.proposed, "is not one number a proposed draft", "detail", name)
+            _require(_shares(numbers), "is not between 0 and 1", "detail", name)
+    if r.spent is not None:
+        _require(min(r.spent.draft, r.spent.verify, r.spent.rest) > -1, "is no time", "spent")
+
+
+def _shares(numbers: tuple[float, ...]) -> bool:
+    return not numbers or (min(numbers) >= 0 and max(numbers) <= 1.001)  # float32 sums may pass 1 by a little
+
+
+def _check_verdict(race: RaceRecord) -> None:
+    if race.verdict is None:
+        return
+    _require(race.verdict.kind in VERDICTS, "is no known verdict", "race", "verdict", "kind")
+    _require(len(race.verdict.words) <= MAX_WORDS, "is too long", "race", "verdict", "words")
+    for k, d in enumerate(race.verdict.differences):
+        holds = 0 <= d.lane < len(race.lanes) and d.index >= 0
+        _require(holds, "names no token of this race", "race", "verdict", "differences", k)
+
+
+def _ids(lane: LaneRecord):
+    if lane.start:
+        yield lane.start.token_id
+    for r in lane.rounds:
+        yield from r.draft_ids
+        yield r.next_id
