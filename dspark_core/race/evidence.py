@@ -3,7 +3,7 @@
 A proof is a generator of (-1, event) pairs, like a race: `Step`s while it works, then its evidence.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..decode.rounds import Settings
 from .goodness import Comparison
@@ -73,11 +73,30 @@ class DrawEvidence:
 
 
 @dataclass(frozen=True, slots=True)
-class AgreementRow:
-    """One greedily decoded prompt: its verdict ("identical", "tie", "divergence" or "none") and its differences."""
+class AgreementRequest:
+    """Decode `prompts` greedily, `tokens` each, with the target alone and with every drafter that is loaded."""
+
+    prompts: tuple[str, ...]
+    tokens: int = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """One prompt, decoded greedily by every lane.
+
+    lanes:       their names, plain first
+    tokens:      of the plain answer
+    kind, words: of the verdict: "identical", "tie", "divergence" or "none"
+    differences: where a lane first differs from plain
+    closest:     the smallest gap between the target's two best logits along the plain answer
+    tied:        positions of it where the two best are equal
+    """
 
     prompt: str
+    lanes: tuple[str, ...]
     tokens: int
     kind: str
     words: str
-    differences: tuple[Difference, ...] = field(default=())
+    differences: tuple[Difference, ...]
+    closest: float
+    tied: int

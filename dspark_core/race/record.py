@@ -82,7 +82,8 @@ class Difference:
     index:    of the first differing token in the output (0 is the token that the prompt itself gives)
     gap:      the target's best logit minus its second best there, at width 1 on a clean cache
     needed:   its best logit minus the smaller of the two chosen tokens' logits; what rounding had to bridge
-    noise:    how far the same logits move when computed at this race's widest verification
+    noise:    how far the same logits move when computed at this race's widest verification, at most an eighth
+              of the best one: more is no rounding
     ulp:      one unit in the last place of the logits' dtype at the best logit
     tie:      needed <= max(noise, ulp): rounding alone decides between the two tokens
     """

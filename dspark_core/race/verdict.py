@@ -15,6 +15,7 @@ from ..models.target import Target
 from .record import Difference, RaceRecord, Verdict
 
 CHUNK = 256
+MOST_ROUNDING = 1 / 8  # of the best logit: what moves logits further is no rounding but a fault of the wide forward
 MANTISSA_BITS = {mx.bfloat16: 7, mx.float16: 10, mx.float32: 23}
 
 
@@ -72,6 +73,7 @@ def _examine(target, prefix: list[int], lane: int, index: int, chosen: list[int]
     )
     order = mx.sort(logits)[-2:].tolist()
     best = order[1]
+    noise = min(noise, MOST_ROUNDING * abs(best))
     needed = best - min(logits[t].item() for t in chosen)
     ulp = 2.0 ** (math.floor(math.log2(max(abs(best), 1e-30))) - MANTISSA_BITS[target.dtype])
     both = len(chosen) == 2  # an output that only ends earlier is no matter of rounding

@@ -1,0 +1,68 @@
+"""Is greedy output the target's own? Many prompts, every lane, and how near a tie the answers came."""
+
+from collections.abc import Callable, Iterator
+
+import mlx.core as mx
+
+from ..decode.rounds import Round, Settings
+from ..models.target import Target
+from .evidence import Agreement, AgreementRequest, Step
+from .race import Models, race
+from .record import PLAIN, LaneSpec, RaceRecord, RaceRequest
+from .verdict import CHUNK
+
+
+def agreement(
+    models: Models, request: AgreementRequest, cancelled: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[int, Step | Agreement]]:
+    """Yields (-1, Step) while it works and (-1, Agreement) for every prompt that was decoded to its end."""
+    lanes = LaneSpec(PLAIN), *(LaneSpec(method, label="full block") for method in models.loaded)
+    settings = Settings(max_tokens=request.tokens)
+    for k, prompt in enumerate(request.prompts):
+        asked = RaceRequest(prompt, lanes, settings, together=False)
+        events = race(models, asked, cancelled)
+        record, committed = None, 0
+        try:
+            for _, event in events:
+                if isinstance(event, RaceRecord):
+                    record = event
+                elif isinstance(event, Round):
+                    committed += len(event.committed)
+                    share = min(1.0, committed / (request.tokens * len(lanes)))
+                    yield -1, Step((k + share) / len(request.prompts), f"prompt {k + 1} of {len(request.prompts)}")
+        finally:
+            events.close()
+        if record.stopped or cancelled():
+            return
+        output = record.lanes[0].output
+        if not output:
+            continue
+        gaps = _gaps(models.target, models.target.encode_chat(asked.messages), output)
+        verdict = record.verdict
+        yield (
+            -1,
+            Agreement(
+                prompt,
+                tuple(lane.name for lane in lanes),
+                len(output),
+                verdict.kind,
+                verdict.words,
+                verdict.differences,
+                gaps.min().item(),
+                (gaps == 0).sum().item(),
+            ),
+        )
+
+
+def _gaps(target: Target, prompt: list[int], output: list[int]) -> mx.array:
+    """[n] best logit minus second best at every position of the output, in chunks."""
+    cache, ids = target.new_cache(), mx.array([*prompt, *output[:-1]], dtype=mx.int32)
+    gaps = []
+    for start in range(0, ids.size, CHUNK):
+        hidden, _ = target.forward(ids[start : start + CHUNK], cache)
+        first = max(0, len(prompt) - 1 - start)
+        if first < hidden.shape[0]:
+            top = mx.topk(target.head(hidden[first:]).astype(mx.float32), 2, axis=-1)
+            gaps.append(mx.abs(top[:, 1] - top[:, 0]))
+        mx.eval(gaps, [c.state for c in cache])
+    return mx.concatenate(gaps)
