@@ -8,6 +8,7 @@ from .controls import controls
 from .follow import models_status
 from .launch import drop_options
 from .parts import plain_text, static
+from .prove_tab import prove_tab
 from .race_tab import race_tab
 from .worker import Worker
 
@@ -20,6 +21,7 @@ def build(worker: Worker, prompts: list[Prompt]) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs"):
             raced = race_tab(worker, ask)
             charts_tab(worker, ask, raced)
+            prove_tab(worker, prompts)
 
         def status():
             yield from models_status(worker)

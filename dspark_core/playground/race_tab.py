@@ -37,7 +37,7 @@ def race_tab(worker: Worker, ask: Controls) -> Raced:
             apply_default_css=False,
             elem_id="board",
         )
-    last = gr.State(None)
+        last = gr.State(None)  # inside the tab: gradio numbers tabs by their place among all children of gr.Tabs
 
     def race(visitor: gr.Request, *values):
         try:
