@@ -8,10 +8,17 @@ import gradio as gr
 
 from ..presets import KINDS, Prompt
 from ..race.record import CAP, CONFIDENCE, FULL, PLAIN
-from .parts import static
-from .requests import BLOCK_LENGTHS, CAPS, IN_TURN, MAX_LANES, MAX_PROMPT, TOGETHER
+from .parts import plain_text, static
+from .requests import BLOCK_LENGTHS, CAPS, IN_TURN, MAX_LANES, MAX_PROMPT, TOGETHER, in_words
 
 OFF = "off"
+HIDDEN = "hidden"  # made, but not shown: see _fold
+FOLD_SCRIPT = """
+const button = element.querySelector('button');
+button.addEventListener('click', () => {
+  button.setAttribute('aria-expanded', button.getAttribute('aria-expanded') === 'false');
+});
+"""
 SCHEDULES = [("full block", FULL), ("fixed cap", CAP), ("confidence threshold", CONFIDENCE)]
 
 
@@ -61,17 +68,40 @@ def _chips(prompt: gr.Textbox, prompts: list[Prompt]) -> None:
 
 def _settings() -> list[gr.components.Component]:
     """Sampling, order and lanes, in the order `requests.request_of` takes them."""
-    with gr.Accordion("Lanes and settings", open=False, elem_id="settings"):
-        with gr.Row():
-            columns = [_lane_controls(i) for i in range(MAX_LANES)]
-        with gr.Row():
-            max_tokens = gr.Slider(8, 512, 96, step=1, label="Max tokens", elem_id="max-tokens")
-            temperature = gr.Slider(0, 2, 0, step=0.05, label="Temperature", info="0 is greedy")
-            top_k = gr.Slider(0, 200, 0, step=1, label="Top-k", info="0 keeps the whole vocabulary")
-            top_p = gr.Slider(0.05, 1, 1, step=0.05, label="Top-p", info="1 keeps the whole vocabulary")
-            seed = gr.Number(0, precision=0, minimum=0, label="Seed")
-            order = gr.Radio([TOGETHER, IN_TURN], value=TOGETHER, label="Lanes run")
-    return [max_tokens, temperature, top_k, top_p, seed, order, *itertools.chain(*columns)]
+    with gr.Column(elem_id="settings"):
+        with gr.Row(elem_id="settings-head"):
+            _fold("Lanes and settings", "settings-body")
+            summary = plain_text("", "settings-summary")
+        with gr.Column(elem_id="settings-body"):
+            with gr.Row(elem_id="lanes"):
+                columns = [_lane_controls(i) for i in range(MAX_LANES)]
+            with gr.Row(elem_id="sampling"):
+                max_tokens = gr.Slider(8, 512, 96, step=1, label="Max tokens", elem_id="max-tokens")
+                temperature = gr.Slider(0, 2, 0, step=0.05, label="Temperature", info="0 is greedy")
+                top_k = gr.Slider(0, 200, 0, step=1, label="Top-k", info="0 is off")
+                top_p = gr.Slider(0.05, 1, 1, step=0.05, label="Top-p", info="1 is off")
+                seed = gr.Number(0, precision=0, minimum=0, label="Seed")
+                order = gr.Radio([TOGETHER, IN_TURN], value=TOGETHER, label="Lanes run")
+    asked = [max_tokens, temperature, top_k, top_p, seed, order, *itertools.chain(*columns)]
+    summary.value = in_words(*(control.value for control in asked))
+    gr.on(
+        [control.change for control in asked],
+        in_words,
+        asked,
+        summary,
+        queue=False,
+        trigger_mode="always_last",
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    return asked
+
+
+def _fold(title: str, body: str) -> None:
+    """A button that unfolds the element `body`, by board.css. gradio's own accordion makes what is in it only when it
+    is opened, and fills it in anew at the next update of anything else on the page: an edit in between was lost.
+    Controls that are there from the start, though hidden, keep what they are given."""
+    static(f'<button type="button" aria-expanded="false" aria-controls="{body}">{title}</button>', FOLD_SCRIPT)
 
 
 def _returning(text: str) -> str:
@@ -81,6 +111,10 @@ def _returning(text: str) -> str:
 
 def _lane_controls(i: int) -> list[gr.components.Component]:
     """Controls of one lane, in the order `lane_of` takes them."""
+
+    def shown(wanted: bool) -> bool | str:
+        return wanted or HIDDEN
+
     first = [PLAIN, "DSpark", "DFlash", OFF][i]
     with gr.Column(min_width=220, elem_classes="lane-controls"):
         methods = [PLAIN, *CAPS, *BLOCK_LENGTHS, *([OFF] if i > 1 else [])]
@@ -92,19 +126,19 @@ def _lane_controls(i: int) -> list[gr.components.Component]:
             step=1,
             label="Block length",
             info="short for chat, 16 for code and math",
-            visible=first in BLOCK_LENGTHS,
+            visible=shown(first in BLOCK_LENGTHS),
         )
-        schedule = gr.Dropdown(SCHEDULES, value=FULL, label="Sent to verification", visible=first in CAPS)
-        cap = gr.Slider(1, CAPS["DSpark"], 3, step=1, label="Cap, drafts per round", visible=False)
-        threshold = gr.Slider(0, 1, 0.5, step=0.05, label="Confidence at least", visible=False)
+        schedule = gr.Dropdown(SCHEDULES, value=FULL, label="Sent to verification", visible=shown(first in CAPS))
+        cap = gr.Slider(1, CAPS["DSpark"], 3, step=1, label="Cap, drafts per round", visible=HIDDEN)
+        threshold = gr.Slider(0, 1, 0.5, step=0.05, label="Confidence at least", visible=HIDDEN)
 
     def reveal(method, schedule):
         counts = method in CAPS
         return (
-            gr.update(visible=method in BLOCK_LENGTHS),
-            gr.update(visible=counts),
-            gr.update(visible=counts and schedule == CAP),
-            gr.update(visible=counts and schedule == CONFIDENCE),
+            gr.update(visible=shown(method in BLOCK_LENGTHS)),
+            gr.update(visible=shown(counts)),
+            gr.update(visible=shown(counts and schedule == CAP)),
+            gr.update(visible=shown(counts and schedule == CONFIDENCE)),
         )
 
     for control in (method, schedule):

@@ -18,6 +18,6 @@ def plain_text(value: str, elem_id: str) -> gr.HTML:
     return gr.HTML(value, html_template="<p></p>", js_on_load=TEXT_SCRIPT, apply_default_css=False, elem_id=elem_id)
 
 
-def static(markup: str, **where) -> gr.HTML:
+def static(markup: str, script: str | None = None, **where) -> gr.HTML:
     """Markup of the page itself; nothing that a visitor or a model wrote may come here."""
-    return gr.HTML("", html_template=markup, js_on_load=None, apply_default_css=False, **where)
+    return gr.HTML("", html_template=markup, js_on_load=script, apply_default_css=False, **where)

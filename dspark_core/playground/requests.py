@@ -53,6 +53,26 @@ def lane_of(method, length, schedule, cap, threshold) -> LaneSpec | None:
     return None
 
 
+def lanes_of(controls) -> tuple[LaneSpec, ...]:
+    """The lanes that all columns of controls describe, at most MAX_LANES."""
+    lanes = [lane_of(*controls[i : i + LANE_CONTROLS]) for i in range(0, len(controls), LANE_CONTROLS)]
+    return tuple(lane for lane in lanes[:MAX_LANES] if lane)
+
+
+def in_words(max_tokens, temperature, top_k, top_p, seed, order, *controls) -> str:
+    """The same settings as `request_of` takes, in one line: which lanes race, how far, how tokens are chosen."""
+    settings = settings_of(max_tokens, temperature, top_k, top_p, seed)
+    words = ["greedy"]
+    if not settings.greedy:
+        words = [f"temperature {settings.temperature:g}"]
+        words += [f"top-k {settings.top_k}"] if settings.top_k else []
+        words += [f"top-p {settings.top_p:g}"] if settings.top_p < 1 else []
+        words += [f"seed {settings.seed}"]
+    words += [IN_TURN] if order == IN_TURN else []
+    lanes = ", ".join(lane.name for lane in lanes_of(controls))
+    return f"{lanes}; up to {settings.max_tokens} tokens, {', '.join(words)}"
+
+
 def request_of(prompt, max_tokens, temperature, top_k, top_p, seed, order, *controls) -> RaceRequest:
     """The race that the page's controls ask for. Raises ValueError, in one sentence for the visitor."""
     prompt = prompt if isinstance(prompt, str) else ""
@@ -60,8 +80,7 @@ def request_of(prompt, max_tokens, temperature, top_k, top_p, seed, order, *cont
         raise ValueError("Type a prompt, or pick one of the examples.")
     if len(prompt) > MAX_PROMPT:
         raise ValueError(f"The prompt has {len(prompt):,} characters; at most {MAX_PROMPT:,} are taken.")
-    lanes = [lane_of(*controls[i : i + LANE_CONTROLS]) for i in range(0, len(controls), LANE_CONTROLS)]
-    lanes = tuple(lane for lane in lanes[:MAX_LANES] if lane)
+    lanes = lanes_of(controls)
     if len(lanes) < 2:
         raise ValueError("A race needs at least two lanes.")
     settings = settings_of(max_tokens, temperature, top_k, top_p, seed)

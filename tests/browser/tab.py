@@ -42,7 +42,6 @@ class Tab:
     def settings(self, **values):
         """Set the numbers of the settings by element id."""
         self.page.get_by_role("button", name="Lanes and settings").click()
-        self.page.wait_for_timeout(700)  # gradio fills the controls in anew shortly after they appear
         for name, value in values.items():
             box = self.page.locator(f"#{name.replace('_', '-')} input[type=number]")
             box.fill(str(value))

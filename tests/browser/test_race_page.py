@@ -235,7 +235,13 @@ def test_a_failing_lane_says_why_and_the_others_finish(recorded, open_tab):
 
 def choose(tab, label, option):
     tab.page.get_by_role("listbox", name=label).or_(tab.page.get_by_label(label, exact=True)).first.click()
-    tab.page.get_by_role("option", name=option, exact=True).click()
+    choice = tab.page.get_by_role("option", name=option, exact=True)
+    choice.wait_for()
+    tab.page.wait_for_timeout(300)  # it flies in
+    in_sight = """node => { const { left, top, width, height } = node.getBoundingClientRect();
+        return node.contains(document.elementFromPoint(left + width / 2, top + height / 2)); }"""
+    assert choice.evaluate(in_sight), f"{option} cannot be seen"
+    choice.click()
 
 
 def test_four_lanes_with_their_own_settings(recorded, open_tab):
@@ -251,6 +257,35 @@ def test_four_lanes_with_their_own_settings(recorded, open_tab):
     tab.until("done")
     heads = [t.replace("\n", " ") for t in tab.page.locator(".pane h3").all_inner_texts()]
     assert heads == ["plain", "DSpark full block", "DFlash block 16", "DFlash block 6"]
+
+
+@pytest.mark.parametrize("wait", [0, 100])
+def test_an_edit_right_after_unfolding_stays(open_tab, wait):
+    gate = threading.Event()
+
+    def load(progress):
+        for step in range(200):
+            progress(f"step {step}")  # something on the page changes ten times a second
+            if gate.wait(0.1):
+                break
+        return replay()
+
+    edit = """async wait => {
+        document.querySelector('#settings-head button').click();
+        await new Promise(done => setTimeout(done, wait));
+        for (const [selector, value] of [['#max-tokens', '33'], ['.lane-controls:nth-child(3)', '5']]) {
+            const box = document.querySelector(selector + ' input[type=number]');
+            box.value = value;
+            for (const kind of ['input', 'change', 'blur']) box.dispatchEvent(new Event(kind, { bubbles: true }));
+        }
+    }"""
+    with served(load) as page:
+        tab = open_tab(page.url)
+        tab.page.evaluate(edit, wait)
+        tab.page.wait_for_timeout(600)
+        assert tab.page.locator("#max-tokens input[type=number]").input_value() == "33"
+        assert "DFlash · block 5; up to 33 tokens, greedy" in tab.page.inner_text("#settings-summary")
+        gate.set()
 
 
 def test_by_keyboard_alone_from_prompt_to_verdict(recorded, open_tab):

@@ -61,6 +61,15 @@ def test_lanes_from_controls():
     assert requests.lane_of("off", 16, FULL, 7, 0.5) is requests.lane_of("../x", 16, FULL, 7, 0.5) is None
 
 
+def test_settings_in_words():
+    assert requests.in_words(96, 0, 40, 0.9, 0, requests.TOGETHER, *CONTROLS) == (
+        "plain, DSpark · full block, DFlash · block 16; up to 96 tokens, greedy"
+    )
+    assert requests.in_words(8, 0.7, 40, 0.9, 3, requests.IN_TURN, *CONTROLS[:10]) == (
+        "plain, DSpark · full block; up to 8 tokens, temperature 0.7, top-k 40, top-p 0.9, seed 3, one after another"
+    )
+
+
 @pytest.mark.parametrize(
     ("prompt", "words"),
     [("", "Type a prompt"), ("  \n", "Type a prompt"), (None, "Type a prompt"), ("x" * 100_001, "100,001")],
