@@ -6,6 +6,7 @@ import gradio as gr
 
 from .controls import Controls
 from .follow import follow, refusal
+from .inspector import inspector_panel
 from .parts import ASSETS
 from .requests import request_of
 from .worker import Job, Worker
@@ -38,6 +39,7 @@ def race_tab(worker: Worker, ask: Controls) -> Raced:
             elem_id="board",
         )
         last = gr.State(None)  # inside the tab: gradio numbers tabs by their place among all children of gr.Tabs
+        inspector_panel(worker, last)
 
     def race(visitor: gr.Request, *values):
         try:
