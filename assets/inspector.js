@@ -107,6 +107,7 @@ function take() {
   if (first) chosen = interesting();
   drawBias();
   drawSlots();
+  if (told.state !== 'busy') panel.dispatchEvent(new CustomEvent('round-shown', { bubbles: true }));
   if (!follow) return;
   if (told.state !== 'busy') follow = false;
   const { top, height } = panel.getBoundingClientRect();  // all of it if it fits, else from its top on

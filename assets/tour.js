@@ -54,9 +54,8 @@ const STEPS = [
   },
   {
     title: 'What is kept',
-    where: () => document.querySelector('.inspector:not([hidden]) .slots'),
+    where: ({ round }) => round.nodes[0],
     mark: true,
-    look: true,
     words({ round }) {
       const own = ownOf(round), refused = round.tokens.find((t) => t.kind === 'r');
       const token = own && own.kind !== 'e' ? visible(own.text) : own ? 'the end of the answer' : null;
@@ -152,6 +151,7 @@ panel.addEventListener('keydown', (event) => {
 });
 
 const again = () => { if (!panel.hidden) show(); };
+document.addEventListener('round-shown', () => { if (!panel.hidden && STEPS[step].look && marked?.isConnected) light(marked); });
 document.addEventListener('race-over', again, true);  // they do not bubble
 document.addEventListener('race-start', again, true);
 
