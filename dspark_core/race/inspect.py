@@ -140,8 +140,8 @@ class Inspector:
     ) -> Inspection | None:
         """Round `index` of a lane that ran under `settings` on `prompt`; None if it was cancelled.
 
-        `uniforms` takes the place of `settings.seed`; `progress` is told tokens of the prefix. Raises DecodeError if the lane's drafter is not loaded or
-        the record does not fit it.
+        `uniforms` takes the place of `settings.seed`; `progress` is told tokens of the prefix, done and in all. Raises
+        DecodeError if the lane's drafter is not loaded or the record does not fit it.
         """
         began = time.perf_counter()
         round_ = lane.rounds[index]

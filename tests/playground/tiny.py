@@ -17,7 +17,6 @@ class Words:
     """Stands where a tokenizer would: ids are words."""
 
     stop_ids = frozenset()
-    special = {}
 
     def encode_chat(self, messages):
         return json.loads((GOLDEN / "A" / "trace.json").read_text())["prompt_ids"]
