@@ -4,6 +4,7 @@ const RECORD = '\x1e', FIELD = '\x1f';
 const BLOCK_TOKENS = 128;    // a block is cut at the first newline after this many tokens ...
 const BLOCK_LONGEST = 1024;  // ... or at the end of a round after this many
 const SPEED_TOKENS = 16;     // tok/s over time looks back over this many tokens
+const FRAME_MS = 30;         // a frame takes in records for this long; the next one goes on
 
 const $ = (selector) => element.querySelector(selector);
 const board = $('.board'), panes = $('.panes'), details = $('.board-details'), verdict = $('.board-verdict');
@@ -71,14 +72,14 @@ function addLane(i, method, label) {
     i, name, plain, pane, text, note, figure, histogram, line, fill, copy,
     rounds: [], tokens: [], answer: '', block: null, blockTokens: 0, current: -1,
     committed: 0, seconds: 0, proposed: 0, accepted: 0, lengths: [], bars: [], points: [],
-    stick: true, dirty: false, over: false,
+    stick: true, dirty: false, over: false, firstToken: 0, tail: null,
+    shown: null,  // how many of `rounds` are to be seen; null: all of them (replay.js sets it)
   };
   lanes[i] = lane;
   text.addEventListener('scroll', () => {
     lane.stick = text.scrollHeight - text.scrollTop - text.clientHeight < 48;
   }, { passive: true });
   text.addEventListener('keydown', (event) => onKey(lane, event));
-  text.addEventListener('click', (event) => { if (getSelection().isCollapsed) pick(roundAt(event.target)); });
   text.addEventListener('pointerover', (event) => show(roundAt(event.target)));
   text.addEventListener('pointerleave', () => { if (!text.contains(document.activeElement)) show(null); });
   text.addEventListener('focusin', (event) => { if (event.target !== text) show(roundAt(event.target)); });
@@ -181,8 +182,8 @@ const HANDLERS = {
     addTokens(lane, round, tokens);
     lane.committed += round.to - round.from;
     lane.seconds = round.time;
-    lane.proposed += round.proposed;
-    lane.accepted += round.accepted;
+    round.proposedSoFar = lane.proposed += round.proposed;
+    round.acceptedSoFar = lane.accepted += round.accepted;
     lane.lengths[round.accepted + 1] = (lane.lengths[round.accepted + 1] || 0) + 1;
     lane.points.push([round.time, lane.committed]);
     if (finish) end(lane, finish);
@@ -190,7 +191,8 @@ const HANDLERS = {
   E(i, text) {
     if (!text) return;
     lanes[i].answer += text;
-    lanes[i].text.append(make('span', 'tail', text));
+    lanes[i].tail = make('span', 'tail', text);
+    lanes[i].text.append(lanes[i].tail);
   },
   F(i, words) {
     if (i === '-1') {
@@ -214,6 +216,7 @@ const HANDLERS = {
     }
     if (how === 'failed') for (const lane of lanes) if (!lane.rounds.length) lane.note.textContent = 'did not run';
     $('.board-announce').textContent = words;
+    board.dispatchEvent(new CustomEvent('race-over'));
   },
 };
 
@@ -244,6 +247,7 @@ function start(id) {
   $('.board-status').textContent = '';
   details.textContent = '';
   setState('running');
+  board.dispatchEvent(new CustomEvent('race-start'));
 }
 
 // Called at every update, also while the tab is hidden and no frames are drawn: the window may have moved on by
@@ -266,23 +270,29 @@ function take() {
 
 function flush() {
   frame = 0;
-  const records = pending.split(RECORD);
-  pending = '';
-  for (const text of records) {
-    const [kind, ...fields] = text.split(FIELD);
+  const until = performance.now() + FRAME_MS;
+  let from = 0;
+  while (from < pending.length && performance.now() < until) {
+    const end = pending.indexOf(RECORD, from);
+    const [kind, ...fields] = pending.slice(from, end).split(FIELD);
     HANDLERS[kind]?.(...fields);
+    from = end + 1;
   }
+  pending = pending.slice(from);
   for (const lane of lanes) if (lane.dirty) draw(lane);
+  if (pending) frame ||= requestAnimationFrame(flush);
 }
 
 // ---- figures -------------------------------------------------------------------------------------------
+
+const shownRounds = (lane) => lane.shown ?? lane.rounds.length;  // the first one is the prompt's own token
 
 function draw(lane) {
   lane.dirty = false;
   const { figure, committed, seconds } = lane;
   lane.rate = seconds > 0 ? committed / seconds : 0;
   const plain = lanes.find((other) => other.plain);
-  const rounds = lane.rounds.length - 1;
+  const rounds = shownRounds(lane) - 1;
   if (lane.rate) figure.speed.textContent = lane.rate.toFixed(lane.rate < 100 ? 1 : 0);
   if (rounds > 0) {
     if (lane.plain) {
@@ -294,17 +304,17 @@ function draw(lane) {
     }
     times(lane, plain);
   }
-  lane.fill.style.width = Math.min(100, 100 * lane.tokens.length / maxTokens) + '%';
+  const tokens = lane.rounds[rounds]?.to || 0;
+  lane.fill.style.width = Math.min(100, 100 * tokens / maxTokens) + '%';
   if (!lane.plain) drawHistogram(lane, rounds);
   drawSpeed(lane);
   if (lane.stick) lane.text.scrollTop = lane.text.scrollHeight;
 }
 
 function times(lane, plain) {
-  if (!plain?.rate || !lane.rate) return;
-  const ratio = lane.rate / plain.rate;
-  lane.figure.times.textContent = lane.plain ? '1' : ratio.toFixed(2);
-  lane.figure.times.dataset.trend = lane.plain ? '' : ratio >= 1.005 ? 'up' : ratio < 0.995 ? 'down' : '';
+  const ratio = plain?.rate && lane.rate ? lane.rate / plain.rate : 0;
+  lane.figure.times.textContent = !ratio ? '–' : lane.plain ? '1' : ratio.toFixed(2);
+  lane.figure.times.dataset.trend = lane.plain || !ratio ? '' : ratio >= 1.005 ? 'up' : ratio < 0.995 ? 'down' : '';
 }
 
 function drawHistogram(lane, rounds) {
@@ -316,7 +326,7 @@ function drawHistogram(lane, rounds) {
       const width = 120 / longest;
       const bar = svg('rect', { x: k * width + 1, width: width - 2, y: 32, height: 0, rx: 1 });
       const label = svg('text', { x: (k + 0.5) * width, y: 43, 'text-anchor': 'middle' });
-      label.textContent = k + 1;
+      label.textContent = longest > 10 && k % 2 ? '' : k + 1;
       lane.histogram.append(bar, label);
       return bar;
     });
@@ -336,10 +346,10 @@ function histogramWords(lane) {
 
 // tok/s over the last SPEED_TOKENS tokens, all lanes on one scale.
 function drawSpeed(lane) {
-  const points = lane.points, speeds = [];
-  const step = Math.max(1, Math.floor(points.length / 100));
+  const points = lane.points, speeds = [], count = Math.max(0, shownRounds(lane) - 1);
+  const step = Math.max(1, Math.floor(count / 100));
   let from = 0;
-  for (let k = 0; k < points.length; k += step) {
+  for (let k = 0; k < count; k += step) {
     while (points[k][1] - points[from][1] > SPEED_TOKENS) from += 1;
     const span = points[k][0] - points[from][0];
     if (points[k][1] - points[from][1] >= SPEED_TOKENS / 2 && span > 0) {
@@ -388,44 +398,18 @@ function describe(lane, round) {
   return lane.name + ', round ' + (round.index + 1) + ', ' + at + '. ' + parts.join('; ') + '. ' + took + '.';
 }
 
-// A round that is to be looked at closer: the inspector listens.
-function pick(found) {
-  if (!found?.round || found.round.first) return;
-  const { lane, round } = found;
-  const detail = { lane: lane.i, at: round.at, from: round.nodes[0] };
-  board.dispatchEvent(new CustomEvent('round-picked', { bubbles: true, detail }));
-}
-
-// What the inspector and the tour use of the board: its lanes, a round in words, and a mark on a round (or none).
-board.lanes = () => lanes;
-board.describe = (i, at) => describe(lanes[i], lanes[i].rounds[at]);
-board.mark = (i, at) => {
-  for (const node of board.querySelectorAll('.looked')) node.classList.remove('looked');
-  const lane = lanes[i], round = lane?.rounds[at];
-  if (!round) return;
-  show({ lane, round });
-  for (const node of round.nodes) node.classList.add('looked');
-  for (const other of lanes) {
-    const node = other === lane ? round.nodes[0] : other.tokens[Math.min(round.from, other.tokens.length - 1)];
-    if (!node) continue;
-    const box = other.text.getBoundingClientRect(), at = node.getBoundingClientRect();
-    other.stick = false;
-    if (at.top < box.top || at.bottom > box.bottom) other.text.scrollTop += at.top - box.top - box.height / 3;
-  }
-};
-
 function onKey(lane, event) {
-  if (event.key === 'Enter' && !event.ctrlKey && !event.metaKey) return pick(roundAt(document.activeElement));
   const moves = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Home: -Infinity, End: Infinity };
   if (!(event.key in moves) || event.ctrlKey || event.metaKey || event.altKey || !lane.rounds.length) return;
   event.preventDefault();
-  const here = roundAt(document.activeElement);
+  const here = roundAt(document.activeElement), last = shownRounds(lane) - 1;
+  if (last < 0) return;
   let next = (here ? here.round.at : 0) + moves[event.key];
   if (!here && Number.isFinite(next)) {  // arriving: where another pane was being read, else at the newest round
     const at = lane.tokens.findIndex((t) => t.classList.contains('lit'));
-    next = at < 0 ? lane.rounds.length - 1 : lane.rounds.findIndex((r) => r.to > at);
+    next = at < 0 ? last : lane.rounds.findIndex((r) => r.to > at);
   }
-  const round = lane.rounds[Math.max(0, Math.min(lane.rounds.length - 1, next))];
+  const round = lane.rounds[Math.max(0, Math.min(last, next))];
   const node = round.nodes[0];
   node.setAttribute('role', 'group');
   node.setAttribute('aria-label', describe(lane, round));

@@ -23,7 +23,7 @@ A token is one character that says what became of it, then its text:
 """
 
 import codecs
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ..decode.rounds import Prefill, Round, Start
 from ..race.metrics import metrics, plain_metrics, times_plain
@@ -98,21 +98,26 @@ class BoardText:
 
     def add(self, lane: int, event) -> None:
         """A decode event of a lane."""
-        if isinstance(event, Prefill):
-            self.records += record("P", lane, event.done, event.total)
-        elif isinstance(event, Start):
-            token = self._lanes[lane].committed(event.token_id, "p")
-            self.records += record("S", lane, f"{event.prefill_s:.4f}", event.finish or "", token)
-            self._end(lane, event.finish)
-        elif isinstance(event, Round):
-            self.records += self._round(lane, event)
-            self._end(lane, event.finish)
-        elif isinstance(event, Failed):
-            self.records += record("F", lane, event.message)
+        self.records += self.told(lane, event)
 
-    def _end(self, lane: int, finish: str | None) -> None:
-        if finish:
-            self.records += record("E", lane, self._lanes[lane].tail())
+    def add_all(self, events: Iterable[tuple[int, object]]) -> None:
+        """(lane, event) pairs at once; much faster than one by one when there are thousands."""
+        self.records += "".join([self.told(lane, event) for lane, event in events])
+
+    def told(self, lane: int, event) -> str:
+        """The records of an event, which must be the lane's next."""
+        if isinstance(event, Prefill):
+            return record("P", lane, event.done, event.total)
+        if isinstance(event, Start):
+            token = self._lanes[lane].committed(event.token_id, "p")
+            start = record("S", lane, f"{event.prefill_s:.4f}", event.finish or "", token)
+            return start + self._end(lane, event.finish)
+        if isinstance(event, Round):
+            return self._round(lane, event) + self._end(lane, event.finish)
+        return record("F", lane, event.message) if isinstance(event, Failed) else ""
+
+    def _end(self, lane: int, finish: str | None) -> str:
+        return record("E", lane, self._lanes[lane].tail()) if finish else ""
 
     def _round(self, lane: int, r: Round) -> str:
         text = self._lanes[lane]

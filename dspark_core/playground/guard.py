@@ -9,6 +9,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 MAX_BODY_BYTES = 2_000_000
+EVENTS = "/gradio_api/queue/join"  # a saved race comes this way, as text inside JSON
+MAX_EVENT_BYTES = 30_000_000
 
 # 'unsafe-eval': gradio makes a function of a component's script. Inline styles: its page needs them.
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -71,7 +73,9 @@ def refused(method: str, path: str, headers: dict[str, bytes]) -> tuple[int, str
     if site not in (b"same-origin", b"none") and not arriving:
         return 403, "This page answers only to itself."
     length = headers.get("content-length", b"0")
-    if not length.isdigit() or int(length) > MAX_BODY_BYTES:
+    if "transfer-encoding" in headers:
+        return 411, "Say how long it is."
+    if not length.isdigit() or int(length) > (MAX_EVENT_BYTES if path == EVENTS else MAX_BODY_BYTES):
         return 413, "That is more than any form of this page sends."
     return None
 

@@ -13,6 +13,11 @@ show();
 """
 
 
+def board_script() -> str:
+    """The board with its replay, as one function body."""
+    return "\n".join((ASSETS / name).read_text("utf-8") for name in ("board.js", "replay.js"))
+
+
 def plain_text(value: str, elem_id: str) -> gr.HTML:
     """A paragraph whose value is text, never markup."""
     return gr.HTML(value, html_template="<p></p>", js_on_load=TEXT_SCRIPT, apply_default_css=False, elem_id=elem_id)

@@ -6,8 +6,8 @@ import gradio as gr
 
 from .controls import Controls
 from .follow import follow, refusal
-from .inspector import inspector_panel
-from .parts import ASSETS
+from .keep_bar import Kept, keep_bar
+from .parts import ASSETS, board_script
 from .requests import request_of
 from .worker import Job, Worker
 
@@ -22,10 +22,12 @@ class Raced:
 
     last:   what was seen of the last race, a RaceRecord (None before the first); it changes when lanes end, at most
             once a second, and when the race is over: `last.change(...)`
+    kept:   the races that this page keeps as Traces, the one on the board, with its tokens' texts, among them
     event:  over when the race is: `event.then(...)`
     """
 
     last: gr.State
+    kept: Kept
     event: gr.events.Dependency
 
 
@@ -34,12 +36,12 @@ def race_tab(worker: Worker, ask: Controls) -> Raced:
         board = gr.HTML(
             "",
             html_template=(ASSETS / "board.html").read_text("utf-8"),
-            js_on_load=(ASSETS / "board.js").read_text("utf-8"),
+            js_on_load=board_script(),
             apply_default_css=False,
             elem_id="board",
         )
         last = gr.State(None)  # inside the tab: gradio numbers tabs by their place among all children of gr.Tabs
-        inspector_panel(worker, last)
+        bar = gr.Column(elem_id="under-board")
 
     def race(visitor: gr.Request, *values):
         try:
@@ -58,4 +60,6 @@ def race_tab(worker: Worker, ask: Controls) -> Raced:
 
     event = ask.start.click(race, ask.asked, [board, last], api_name="race", **ENGINE_USE)
     ask.stop.click(halt, queue=False, show_progress="hidden", api_visibility="private")
-    return Raced(last, event)
+    with bar:
+        kept = keep_bar(worker, board, last, event)
+    return Raced(last, kept, event)

@@ -41,7 +41,7 @@ class TraceError(ValueError):
     """A document that is no race this version can read; the message is one sentence for the visitor."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Trace:
     """A race with what is needed to show it again: the text of its tokens and where it ran."""
 

@@ -45,7 +45,7 @@ def recorded_rounds(ids, block=0, accepts=(), wrong=None, round_s=0.1, finish="l
         events.append(
             Round(
                 index=k,
-                position=8 + at,
+                position=8 + at - kept - 2,
                 anchor_id=ids[at - kept - 2],
                 draft_ids=drafts,
                 proposed=block,

@@ -1,0 +1,96 @@
+"""Races that are kept: of a race that ended, its trace; of a trace, what the board shows and what files are called."""
+
+import itertools
+import json
+import re
+from datetime import datetime
+
+from ..race.machine import machine, versions
+from ..race.record import Failed, RaceRecord
+from ..race.trace import Trace, trace_of
+from .board import BoardText, announcement
+from .follow import RUNS
+from .worker import Engine
+
+MAX_KEPT = 8  # races of one page; the oldest goes first
+
+
+def traced(race: RaceRecord, engine: Engine) -> Trace:
+    """The trace of a race that has just ended on this engine."""
+    facts = machine() | ({"device": engine.device} if getattr(engine, "device", "") else {})
+    return trace_of(race, engine.token_bytes, engine.stop_ids, engine.drafters, facts, versions())
+
+
+def board_of(trace: Trace) -> str:
+    """The board's value for a race that is over. No model is asked."""
+    race = trace.race
+    board = BoardText(next(RUNS), race.request)
+    board.begin(trace.tokens.__getitem__, trace.stop_ids, len(race.lanes))
+    timed = []
+    for i, lane in enumerate(race.lanes):
+        if lane.start:
+            before = lane.start.prefill_s
+            timed += [(before, i, lane.start), *((before + r.time_s, i, r) for r in lane.rounds)]
+        if lane.error is not None:
+            timed.append((float("inf"), i, Failed(lane.error)))
+    board.add_all((i, event) for _, i, event in sorted(timed, key=lambda t: t[0]))
+    if race.verdict:
+        board.verdict(race.verdict)
+    board.over("stopped" if race.stopped else "done", announcement(race))
+    board.status(f"A kept race: {title(trace)}.")
+    return board.whole
+
+
+def title(trace: Trace) -> str:
+    """A race in a few words, the same for the list of kept races and for a table's head."""
+    return f"{trace.race.target}, {trace.race.precision}, {moment(trace)}"
+
+
+def moment(trace: Trace) -> str:
+    """When it was made, on this machine's clock."""
+    try:
+        return f"{datetime.fromisoformat(trace.made).astimezone():%Y-%m-%d %H:%M:%S}"
+    except (ValueError, OverflowError, OSError):
+        return "at an unknown time"
+
+
+def file_name(trace: Trace, ending: str) -> str:
+    """Letters, digits and dashes only, whatever the trace says."""
+    words = re.sub(r"[^A-Za-z0-9]+", "-", f"{trace.race.target} {trace.race.precision} {moment(trace)}")
+    return f"race-{words.strip('-')[:80]}.{ending}"
+
+
+def prompt_words(trace: Trace, length: int = 40) -> str:
+    words = " ".join(trace.race.request.prompt.split())
+    return words if len(words) <= length else words[: length - 1] + "…"
+
+
+def add(kept: list[Trace], trace: Trace) -> list[Trace]:
+    return [*kept, trace][-MAX_KEPT:]
+
+
+def names(kept: list[Trace]) -> list[str]:
+    """One name a race, all different."""
+    return [f"{k}. {title(trace)}: {prompt_words(trace)}" for k, trace in enumerate(kept, start=1)]
+
+
+_ANSWERS = itertools.count(1)
+
+
+def answer(**told) -> str:
+    """What assets/keep.js is told, as JSON in which no tag can begin; two answers are never the same string."""
+    return json.dumps({"n": next(_ANSWERS), **told}, ensure_ascii=False).replace("<", "\\u003c")
+
+
+def saving(name: str, kind: str, text: str) -> str:
+    """Save a file of this name and media type."""
+    return answer(name=name, type=kind, text=text)
+
+
+def saying(words: str, failed: bool = False) -> str:
+    return answer(words=words, failed=failed)
+
+
+def listing(kept: list[Trace], on_board: Trace, words: str = "") -> str:
+    """The kept races to choose from."""
+    return answer(words=words, races=names(kept), on=kept.index(on_board))

@@ -1,0 +1,322 @@
+"""Races that are kept: saved, opened by button and by drop, replayed, scrubbed, stepped, saved as a page."""
+
+import json
+import tempfile
+
+import pytest
+
+from dspark_core.race.trace import dumps, loads
+from tests.race.long_trace import long_trace
+
+from .tab import replay
+from .test_race_page import HOSTILE
+
+NOISE = ["${alert(1)}", "{{value}}", "</script><script>alert(2)</script>", "<img src=x onerror=alert(3)>", "\u202e‮"]
+
+
+def save(tab, what):
+    with tab.page.expect_download() as download:
+        tab.page.click(f"[data-keep={what}]")
+    with open(download.value.path(), encoding="utf-8") as file:
+        return download.value.suggested_filename, file.read()
+
+
+FILES_DIRECTORY = tempfile.TemporaryDirectory()  # a chosen file is read after the choice, so it stays until the end
+
+
+def open_file(tab, document):
+    data = document if isinstance(document, bytes) else document.encode()
+    with tempfile.NamedTemporaryFile(dir=FILES_DIRECTORY.name, suffix=".json", delete=False) as file:
+        file.write(data)
+    tab.page.set_input_files(".keep-file", file.name)
+
+
+def said(tab, words):
+    tab.page.wait_for_function("w => document.querySelector('.keep-said').textContent.includes(w)", arg=words)
+    return tab.page.inner_text(".keep-said")
+
+
+def seek(page, moment):
+    page.evaluate(
+        """moment => {
+            const slider = document.querySelector('.replay-at');
+            slider.value = moment;
+            slider.dispatchEvent(new Event('input'));
+        }""",
+        moment,
+    )
+
+
+def standing(page):
+    """Per lane: rounds to be seen (the prompt's token included), the text, tok/s, tokens per round, accepted."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll('.pane')].map(pane => {
+            const seen = [...pane.querySelectorAll('.text .round')].filter(n => !n.hidden && !n.parentNode.hidden);
+            const tail = pane.querySelector('.tail');
+            return [
+                new Set(seen.map(n => n.dataset.round)).size,
+                seen.flatMap(n => [...n.querySelectorAll('span.tok:not(.e)')]).map(n => n.textContent).join('')
+                    + (tail && !tail.hidden ? tail.textContent : ''),
+                ...['speed', 'perRound', 'rate'].map(f => pane.querySelector('.figure-' + f + ' dd').textContent),
+            ];
+        })"""
+    )
+
+
+def expected(trace, moment):
+    """The same, worked out from the trace."""
+    told = []
+    for lane in trace.race.lanes:
+        start = lane.start.prefill_s
+        if moment < start:
+            told.append([0, "", "–", "–", "–"])
+            continue
+        rounds = [r for r in lane.rounds if round(start, 4) + round(r.time_s, 4) <= moment]
+        ids = [lane.start.token_id, *(t for r in rounds for t in r.committed)]
+        text = b"".join(trace.tokens[i] for i in ids if i not in trace.stop_ids).decode()
+        tokens, seconds = len(ids) - 1, rounds[-1].time_s if rounds else 0
+        speed = tokens / seconds if seconds else 0
+        accepted, proposed = sum(r.accepted for r in rounds), sum(r.proposed for r in rounds)
+        plain = not lane.spec.speculative
+        share = "–" if plain or not rounds else f"{100 * accepted / proposed:.0f} %"
+        per_round = "–" if not rounds else "1" if plain else f"{(accepted + len(rounds)) / len(rounds):.2f}"
+        told.append([len(rounds) + 1, text, f"{speed:.{1 if speed < 100 else 0}f}" if speed else "–", per_round, share])
+    return told
+
+
+def test_a_race_is_saved_opened_again_and_the_same(recorded, open_tab):
+    engine = recorded.worker.engine = replay(HOSTILE * 3)
+    tab = open_tab(recorded.url)
+    tab.page.click("[data-keep=json]")
+    assert said(tab, "no finished race")
+    tab.race("${alert(1)} <b>")
+    tab.until("done")
+    before = standing(tab.page)
+    tab.page.wait_for_timeout(300)
+    name, document = save(tab, "json")
+    trace = loads(document)
+    assert name.startswith("race-a-recording-bf16-") and name.endswith(".json")
+    assert [lane.output for lane in trace.race.lanes] == [
+        [engine.rounds[i][0].token_id, *(t for r in engine.rounds[i][1:] for t in r.committed)] for i in range(3)
+    ]
+    assert {"processor", "cores", "system"} <= trace.machine.keys() and "mlx" in trace.versions
+    assert dumps(trace) == document
+
+    other = open_tab(recorded.url)
+    open_file(other, document)
+    assert "Opened: a recording, bf16" in said(other, "Opened")
+    other.until("done")
+    assert standing(other.page) == before
+    assert other.page.inner_text(".board-verdict") == "Identical output."
+    other.page.get_by_role("tab", name="Charts").click()
+    other.page.wait_for_function("document.querySelector('#tools-speed table')?.textContent.includes('DFlash')")
+    assert save_is(other, document)
+    assert not tab.complaints and not other.complaints and not other.outside
+
+
+def save_is(tab, document):
+    tab.page.get_by_role("tab", name="Race", exact=True).click()
+    return save(tab, "json")[1] == document
+
+
+def test_a_race_is_opened_by_drop(recorded, open_tab):
+    tab = open_tab(recorded.url)
+    document = dumps(long_trace(30))
+    transfer = tab.page.evaluate_handle(
+        """text => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([text], 'race.json', { type: 'application/json' }));
+            return transfer;
+        }""",
+        document,
+    )
+    tab.page.dispatch_event("#title", "dragenter", {"dataTransfer": transfer})
+    assert tab.page.evaluate("document.body.classList.contains('keep-drop')")
+    tab.page.dispatch_event("#title", "drop", {"dataTransfer": transfer})
+    assert not tab.page.evaluate("document.body.classList.contains('keep-drop')")
+    said(tab, "Opened")
+    tab.until("done")
+    assert standing(tab.page) == expected(long_trace(30), 1e9)
+
+
+FILES = [
+    (b"", "This file is empty."),
+    (dumps(long_trace(9))[:-40], "This file is cut off"),
+    (dumps(long_trace(9)).replace('"version":1', '"version":2'), "a newer DSpark Playground"),
+    ('{"a": "<img src=x onerror=alert(1)>"}', "not a race that DSpark Playground saved"),
+    (b"x" * 50_000_000, "This file has 50.0 MB; a race has at most 20 MB."),
+    ("x" * 19_000_000, "This file is not JSON"),
+]
+
+
+def test_files_that_are_refused_leave_the_board_as_it_was(recorded, open_tab):
+    tab = open_tab(recorded.url)
+    open_file(tab, dumps(long_trace(12)))
+    said(tab, "Opened")
+    tab.until("done")
+    before = standing(tab.page)
+    for document, words in FILES:
+        open_file(tab, document)
+        said(tab, words)
+        assert standing(tab.page) == before
+    assert not tab.complaints
+
+
+def hostile_trace():
+    """Every text of a race says something hostile."""
+    data = json.loads(dumps(long_trace(40, sampled=True)))
+
+    def poison(value, path=()):
+        if isinstance(value, dict):
+            return {k: poison(v, (*path, k)) for k, v in value.items()}
+        if isinstance(value, list):
+            return [poison(v, path) for v in value]
+        kept = {"format", "made", "method", "schedule", "kind", "finish"}
+        return value if not isinstance(value, str) or path[-1] in kept else "".join(NOISE)
+
+    poisoned = poison(data)
+    for key in ("machine", "versions", "drafters"):
+        poisoned[key] = dict.fromkeys(NOISE, NOISE[0])
+    poisoned["race"]["lanes"][2]["error"] = "".join(NOISE)
+    for lane in [*poisoned["race"]["lanes"], {"spec": poisoned["race"]["request"]["lanes"][1]}]:
+        lane["spec"]["method"] = "".join(NOISE) if lane["spec"]["method"] != "plain" else "plain"
+    poisoned["race"]["request"]["lanes"] = [lane["spec"] for lane in poisoned["race"]["lanes"]]
+    return json.dumps(poisoned)
+
+
+def test_hostile_text_in_every_field_is_shown_and_runs_nothing(recorded, open_tab, chromium, tmp_path):
+    tab = open_tab(recorded.url)
+    dialogs = []
+    tab.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    open_file(tab, hostile_trace())
+    said(tab, "Opened")
+    tab.until("done")
+    assert NOISE[2] in tab.page.inner_text(".pane[data-lane='1'] h3")
+    assert NOISE[3] in tab.page.inner_text(".pane[data-lane='2'] .note")
+    assert NOISE[0] in tab.page.inner_text(".board-verdict")
+    assert tab.answer(0) == "".join(NOISE) * 40
+    for name in ("Charts", "Compare"):
+        if tab.page.get_by_role("tab", name=name).count():
+            tab.page.get_by_role("tab", name=name).click()
+            tab.page.wait_for_timeout(400)
+    tab.page.get_by_role("tab", name="Race", exact=True).click()
+    name, page = save(tab, "page")
+    assert name.endswith(".html") and "/" not in name and "<" not in name
+    file = tmp_path / "race.html"
+    file.write_text(page, "utf-8")
+    context = chromium.new_context(offline=True)
+    alone = context.new_page()
+    complaints = []
+    alone.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    alone.on("console", lambda message: complaints.append(message.text))
+    alone.on("pageerror", lambda error: complaints.append(str(error)))
+    alone.goto(file.as_uri())
+    alone.wait_for_selector("body[data-race=done]")
+    assert NOISE[2] in alone.inner_text("h1") and NOISE[3] in alone.inner_text(".facts")
+    assert NOISE[3] in alone.inner_text(".asked")
+    assert standing(alone) == standing(tab.page)
+    assert alone.locator("img, iframe, object").count() == 0 and alone.locator("script").count() == 2
+    context.close()
+    assert not dialogs and not complaints and not tab.complaints
+
+
+def test_the_saved_page_replays_alone_and_its_policy_stops_what_was_slipped_in(recorded, open_tab, chromium, tmp_path):
+    trace = long_trace(60, seconds=3.0)
+    tab = open_tab(recorded.url)
+    open_file(tab, dumps(trace))
+    said(tab, "Opened")
+    file = tmp_path / "race.html"
+    _, page = save(tab, "page")
+    probe = "<script>document.title = 'ran'</script><img src='https://example.org/x.png' onerror='document.title = 1'>"
+    file.write_text(page.replace("<main>", "<main>" + probe), "utf-8")
+    context = chromium.new_context(offline=True)
+    alone, loaded, refusals = context.new_page(), [], []
+    alone.on("requestfinished", lambda request: loaded.append(request.url))
+    alone.on("console", lambda message: refusals.append(message.text))
+    alone.goto(file.as_uri())
+    alone.wait_for_selector("body[data-race=done]")
+    assert alone.title().startswith("A race on") and loaded == [file.as_uri()]
+    assert len(refusals) == 3 and all("Content Security Policy" in words for words in refusals), refusals
+    assert standing(alone) == expected(trace, 1e9)
+    seek(alone, 1.5)
+    assert standing(alone) == expected(trace, 1.5)
+    alone.select_option(".replay-speed", "4")
+    alone.click(".replay-play")
+    alone.wait_for_selector(".replay-play[aria-label=Pause]")
+    alone.wait_for_selector(".replay-play[aria-label=Play]", timeout=5000)
+    assert standing(alone) == expected(trace, 1e9)
+    context.close()
+
+
+def test_replay_scrub_and_steps_show_every_moment_as_it_was(recorded, open_tab):
+    trace = long_trace(700, seconds=30.0)
+    tab = open_tab(recorded.url)
+    open_file(tab, dumps(trace))
+    said(tab, "Opened")
+    tab.until("done")
+    page = tab.page
+    end = standing(page)
+    for moment in (0, 0.1, 0.25, 0.4, 29.0, 11.7, 3.3, 30.2, 18.01, 0.3, 0, 100):
+        seek(page, moment)
+        assert standing(page) == expected(trace, moment), moment
+        assert page.is_visible(".board-verdict") == (moment == 100)
+    assert standing(page) == end
+    moments = sorted(
+        {round(lane.start.prefill_s, 4) + t for lane in trace.race.lanes for t in (0, *(r.time_s for r in lane.rounds))}
+    )
+    seek(page, 0)
+    for k in range(6):
+        page.click(".replay-next")
+        assert standing(page) == expected(trace, moments[k] + 1e-9)
+    assert "round" in page.inner_text(".board-details") and page.locator(".lit").count()
+    for k in (4, 3, 2):
+        page.click(".replay-previous")
+        assert standing(page) == expected(trace, moments[k] + 1e-9)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "replay-at"
+    page.keyboard.press("End")
+    assert standing(page) == end
+    assert not tab.complaints
+
+
+@pytest.mark.parametrize("speed", ["4", "0.1"])
+def test_a_replay_runs_at_the_speed_that_was_chosen(recorded, open_tab, speed):
+    trace = long_trace(200, seconds=20.0)
+    tab = open_tab(recorded.url)
+    open_file(tab, dumps(trace))
+    said(tab, "Opened")
+    tab.until("done")
+    tab.page.select_option(".replay-speed", speed)
+    seek(tab.page, 5)
+    told = tab.page.evaluate(
+        """() => new Promise(resolve => {
+            const at = () => Number(document.querySelector('.replay-at').value);
+            document.querySelector('.replay-play').click();
+            const began = performance.now(), from = at();
+            setTimeout(() => {
+                document.querySelector('.replay-play').click();
+                resolve([at() - from, (performance.now() - began) / 1000]);
+            }, 500);
+        })"""
+    )
+    assert told[0] / told[1] == pytest.approx(float(speed), rel=0.35)  # a tick is 50 ms of the 500
+    tab.page.reload()
+    tab.page.wait_for_selector(".replay-speed", state="attached")
+    assert tab.page.evaluate("document.querySelector('.replay-speed').value") == speed
+
+
+def test_nothing_is_opened_or_saved_while_a_race_runs(recorded, open_tab):
+    recorded.worker.engine = replay(pace=0.05)
+    tab = open_tab(recorded.url)
+    tab.race()
+    tab.page.wait_for_function("document.querySelectorAll('.round').length > 2")
+    open_file(tab, dumps(long_trace(9)))
+    assert said(tab, "A race is running")
+    tab.page.click("[data-keep=json]")
+    assert said(tab, "A race is running")
+    assert not tab.page.is_visible(".replay")
+    tab.page.click("#stop")
+    tab.until("stopped")
+    tab.page.wait_for_timeout(300)
+    assert loads(save(tab, "json")[1]).race.stopped
