@@ -80,6 +80,7 @@ function addLane(i, method, label) {
     lane.stick = text.scrollHeight - text.scrollTop - text.clientHeight < 48;
   }, { passive: true });
   text.addEventListener('keydown', (event) => onKey(lane, event));
+  text.addEventListener('click', (event) => { if (getSelection().isCollapsed) pick(roundAt(event.target)); });
   text.addEventListener('pointerover', (event) => show(roundAt(event.target)));
   text.addEventListener('pointerleave', () => { if (!text.contains(document.activeElement)) show(null); });
   text.addEventListener('focusin', (event) => { if (event.target !== text) show(roundAt(event.target)); });
@@ -398,7 +399,34 @@ function describe(lane, round) {
   return lane.name + ', round ' + (round.index + 1) + ', ' + at + '. ' + parts.join('; ') + '. ' + took + '.';
 }
 
+// A round that is to be looked at closer: the inspector listens.
+function pick(found) {
+  if (!found?.round || found.round.first) return;
+  const { lane, round } = found;
+  const detail = { lane: lane.i, at: round.at, from: round.nodes[0] };
+  board.dispatchEvent(new CustomEvent('round-picked', { bubbles: true, detail }));
+}
+
+// What the inspector and the tour use of the board: its lanes, a round in words, and a mark on a round (or none).
+board.lanes = () => lanes;
+board.describe = (i, at) => describe(lanes[i], lanes[i].rounds[at]);
+board.mark = (i, at) => {
+  for (const node of board.querySelectorAll('.looked')) node.classList.remove('looked');
+  const lane = lanes[i], round = lane?.rounds[at];
+  if (!round) return;
+  show({ lane, round });
+  for (const node of round.nodes) node.classList.add('looked');
+  for (const other of lanes) {
+    const node = other === lane ? round.nodes[0] : other.tokens[Math.min(round.from, other.tokens.length - 1)];
+    if (!node) continue;
+    const box = other.text.getBoundingClientRect(), at = node.getBoundingClientRect();
+    other.stick = false;
+    if (at.top < box.top || at.bottom > box.bottom) other.text.scrollTop += at.top - box.top - box.height / 3;
+  }
+};
+
 function onKey(lane, event) {
+  if (event.key === 'Enter' && !event.ctrlKey && !event.metaKey) return pick(roundAt(document.activeElement));
   const moves = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Home: -Infinity, End: Infinity };
   if (!(event.key in moves) || event.ctrlKey || event.metaKey || event.altKey || !lane.rounds.length) return;
   event.preventDefault();

@@ -37,3 +37,8 @@ class PresetEngine:
         from ..race.race import race
 
         return race(self.models, request, cancelled)
+
+    def inspect(self, record, lane, index, cancelled, progress):
+        from ..race.inspect import inspect
+
+        return inspect(self.models, record, lane, index, cancelled, progress)

@@ -10,6 +10,7 @@ from .launch import drop_options
 from .parts import plain_text, static
 from .prove_tab import prove_tab
 from .race_tab import race_tab
+from .tour import tour
 from .worker import Worker
 
 
@@ -38,4 +39,5 @@ def _head() -> gr.HTML:
             "see which drafted tokens the target accepts, and what that does to the speed.</p>",
             elem_id="title",
         )
+        tour()
         return plain_text("Loading …", "models")

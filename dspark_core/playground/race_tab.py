@@ -6,6 +6,7 @@ import gradio as gr
 
 from .controls import Controls
 from .follow import follow, refusal
+from .inspector import inspector_panel
 from .keep_bar import Kept, keep_bar
 from .parts import ASSETS, board_script
 from .requests import request_of
@@ -41,6 +42,7 @@ def race_tab(worker: Worker, ask: Controls) -> Raced:
             elem_id="board",
         )
         last = gr.State(None)  # inside the tab: gradio numbers tabs by their place among all children of gr.Tabs
+        inspector_panel(worker, last)
         bar = gr.Column(elem_id="under-board")
 
     def race(visitor: gr.Request, *values):

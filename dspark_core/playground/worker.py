@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..models.errors import ModelError
-from ..race.record import Failed, RaceRequest
+from ..race.inspection import Inspection
+from ..race.record import Failed, RaceRecord, RaceRequest
 
 
 class Engine(Protocol):
-    """Loaded models, as the page needs them. Only the owner thread may call `race`."""
+    """Loaded models, as the page needs them. Only the owner thread may call `race` and `inspect`."""
 
     name: str
     precision: str
@@ -24,6 +25,15 @@ class Engine(Protocol):
     stop_ids: frozenset[int]
 
     def race(self, request: RaceRequest, cancelled: Callable[[], bool]) -> Iterator[tuple[int, Any]]: ...
+
+    def inspect(
+        self,
+        record: RaceRecord,
+        lane: int,
+        index: int,
+        cancelled: Callable[[], bool],
+        progress: Callable[[int, int], None],
+    ) -> Inspection | None: ...
 
     def token_bytes(self, token_id: int) -> bytes: ...
 

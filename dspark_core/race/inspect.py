@@ -34,7 +34,7 @@ from .inspection import (
     piece,
 )
 from .race import Models
-from .record import LaneRecord
+from .record import LaneRecord, RaceRecord
 
 CHUNK = 128  # tokens of the prefix between two looks at `cancelled`
 
@@ -84,6 +84,31 @@ def judged(ids: mx.array, draft_logits: mx.array, target_logits: mx.array, setti
     return Judged(ids, q, p, q_x, p_x, accept, left / left.sum(axis=-1, keepdims=True), mass)
 
 
+def inspect(
+    models: Models | None,
+    record: RaceRecord,
+    lane: int,
+    index: int,
+    cancelled: Callable[[], bool] = lambda: False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Inspection | None:
+    """Round `index` of a race's lane, recomputed; None if it was cancelled.
+
+    Raises DecodeError, in one sentence, if the race ran on other models than the loaded ones.
+    """
+    target = models and models.target
+    if target is None or (target.name, target.precision) != (record.target, record.precision):
+        loaded = f"loaded is {target.name}, {target.precision}" if target else "no model is loaded"
+        raise DecodeError(f"This race ran on {record.target}, {record.precision}; {loaded}.")
+    prompt = target.encode_chat(record.request.messages)
+    if len(prompt) != record.prompt_tokens:
+        raise DecodeError("The loaded tokenizer reads this race's prompt in another way.")
+    if not isinstance(models.kept, Inspector):
+        models.kept = Inspector(models)
+    settings = record.request.settings
+    return models.kept.inspect(prompt, record.lanes[lane], index, settings, cancelled, progress=progress)
+
+
 class Inspector:
     """Inspects rounds of races on one set of loaded models, on the thread that owns MLX.
 
@@ -111,11 +136,12 @@ class Inspector:
         settings: Settings,
         cancelled: Callable[[], bool] = lambda: False,
         uniforms: Uniforms | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Inspection | None:
         """Round `index` of a lane that ran under `settings` on `prompt`; None if it was cancelled.
 
-        `uniforms` takes the place of `settings.seed`. Raises DecodeError if the lane's drafter is not loaded or
-        the record does not fit it.
+        `uniforms` takes the place of `settings.seed`; `progress` is told tokens of the prefix, done and in all. Raises
+        DecodeError if the lane's drafter is not loaded or the record does not fit it.
         """
         began = time.perf_counter()
         round_ = lane.rounds[index]
@@ -126,7 +152,7 @@ class Inspector:
         numbers = None if settings.greedy else _numbers(lane, index, uniforms or Uniforms(settings.seed))
         tail = [round_.anchor_id, *round_.draft_ids[: round_.proposed]]
         try:
-            reused = self._walk(text[: round_.position], cancelled)
+            reused = self._walk(text[: round_.position], cancelled, progress)
             if reused is None:
                 return None
             verified = self._read(text[len(self._known) : round_.position], tail)
@@ -167,7 +193,7 @@ class Inspector:
 
     # ---- the prefix ------------------------------------------------------------------------------------------
 
-    def _walk(self, prefix: list[int], cancelled: Callable[[], bool]) -> int | None:
+    def _walk(self, prefix: list[int], cancelled: Callable[[], bool], progress) -> int | None:
         """Bring every cache to all of `prefix` but its last CHUNK tokens at most. Returns how many of them were there
         already; None if cancelled."""
         kept = next((i for i, (a, b) in enumerate(zip(self._known, prefix, strict=False)) if a != b), None)
@@ -178,6 +204,7 @@ class Inspector:
             self.forget()
         kept = len(self._known)
         while not cancelled():
+            progress(len(self._known), len(prefix))
             if len(prefix) - len(self._known) <= CHUNK:
                 return kept
             chunk = prefix[len(self._known) : len(self._known) + CHUNK]

@@ -32,6 +32,7 @@ class Models:
     target: Target
     drafters: dict[str, Drafter | str]
     warm: set = field(default_factory=set)  # lanes that have run before, so that nothing compiles on the clock
+    kept: object | None = None  # what the inspector keeps of the last round it looked at; a race drops it
     curve: CostCurve | None = None  # what a step costs here, once that is known (costs.py)
 
     @property
@@ -86,6 +87,7 @@ def race(
     The record is filled along the way. `cancelled` is asked after every event.
     """
     target = models.target
+    models.kept = None
     prompt = target.encode_chat(request.messages)
     record = RaceRecord(
         target.name, target.precision, request, len(prompt), [LaneRecord(spec) for spec in request.lanes]

@@ -6,6 +6,7 @@ Nothing here imports MLX, so the page's threads may use it.
 from dataclasses import dataclass, field
 
 from ..decode.rounds import Round, Settings, Start
+from .inspection import Inspection
 
 PLAIN = "plain"
 FULL, CAP, CONFIDENCE = "full", "cap", "confidence"
@@ -115,6 +116,7 @@ class LaneRecord:
     start: Start | None = None
     rounds: list[Round] = field(default_factory=list)
     error: str | None = None
+    inspections: list[Inspection] = field(default_factory=list)  # of rounds that were looked at, one each
 
     @property
     def output(self) -> list[int]:
@@ -127,6 +129,10 @@ class LaneRecord:
     def finish(self) -> str | None:
         """Why the lane ended by itself; None while it runs, was stopped or failed."""
         return self.rounds[-1].finish if self.rounds else self.start and self.start.finish
+
+    def inspection(self, index: int) -> Inspection | None:
+        """What is known of round `index`, if it was looked at."""
+        return next((seen for seen in self.inspections if seen.index == index), None)
 
     def add(self, event) -> None:
         if isinstance(event, Start):
