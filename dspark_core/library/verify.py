@@ -59,8 +59,11 @@ def verify(
 
     A directory that is no cache snapshot has no checksums: 0. Raises ModelError at the first wrong file, Stopped.
     """
+    files = sorted(directory.iterdir()) if directory.is_dir() else []
+    expected = {p: d for p in files if p.is_file() and (d := digest_of(p))}
+    if not expected:
+        return 0
     record = record or default_record()
-    expected = {p: d for p in sorted(directory.iterdir()) if p.is_file() and (d := digest_of(p))}
     checked = _read(record)
     todo = {p: d for p, d in expected.items() if checked.get(str(p.resolve())) != [d, *_stamp(p)]}
     total, done = sum(p.stat().st_size for p in todo), 0

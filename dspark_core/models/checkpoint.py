@@ -14,6 +14,7 @@ from .config import check_fit, parse_config
 from .drafter import DFlash, Drafter, DSpark, Weights
 from .errors import ModelError
 from .precision import check_precision, convert
+from .reading import read_weights
 from .safetensors import TensorInfo, read_config, read_headers
 from .target import Progress, Target
 
@@ -29,6 +30,15 @@ def load_drafter(
     sentence, if the format is unknown, a tensor is missing, unexpected or of another shape, or the
     drafter's hidden size, vocabulary or taps don't fit the target.
     """
+    drafter = open_drafter(directory, target, precision)
+    progress("reading weights")
+    read_weights(drafter.weights, drafter.name)
+    return drafter
+
+
+def open_drafter(directory: str | Path, target: Target, precision: str = "auto") -> Drafter:
+    """A drafter whose files are checked, but whose weights are not read yet: `read_weights(drafter.weights, ...)`
+    follows. Raises ModelError."""
     directory = Path(directory)
     check_precision(precision)
     raw = read_config(directory)
@@ -38,11 +48,9 @@ def load_drafter(
     weights = Weights(config)
     _declare_quantized(directory, weights, raw, tensors)
     check_tensors(directory, weights, tensors)
-    progress("reading weights")
     for file in sorted({t.file for t in tensors.values()}):
         weights.load_weights(list(mx.load(str(file)).items()), strict=False)
     words = convert(weights, precision)
-    mx.eval(weights.parameters())
     kind = DSpark if config.markov_rank else DFlash
     return kind(config, weights, target, directory.name, words)
 

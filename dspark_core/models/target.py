@@ -16,6 +16,7 @@ from .cache import WindowCache
 from .config import check_family
 from .errors import ModelError
 from .precision import check_precision, convert
+from .reading import read_weights
 from .safetensors import read_config, read_headers
 from .text import Text
 from .wide import wide_product
@@ -173,25 +174,32 @@ def load_target(directory: str | Path, precision: str = "auto", progress: Progre
     `precision`: see `precision.PRECISIONS`. A directory without tokenizer files loads, but cannot encode
     text. Raises ModelError, in one sentence, for anything that is missing, cut off or does not fit.
     """
+    target = open_target(directory, precision, progress)
+    progress("reading weights")
+    read_weights(target.model, target.name)
+    progress("checking the taps")
+    target.prove_taps()
+    return target
+
+
+def open_target(directory: str | Path, precision: str = "auto", progress: Progress = lambda _: None) -> Target:
+    """A target whose files, names and shapes are checked and whose tokenizer is there, but whose weights are not
+    read yet: `read_weights(target.model, ...)` and `target.prove_taps()` follow. Raises ModelError."""
     directory = Path(directory)
     check_precision(precision)
     config = read_config(directory)
     check_family(directory, config)
     tensors = read_headers(directory)
-    progress("reading weights")
+    progress("checking names and shapes")
     try:
         model, config = load_model(directory, lazy=True)
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as e:
         raise ModelError(_one_sentence(directory, tensors, str(e))) from e
     words = convert(model, precision)
-    mx.eval(model.parameters())
     progress("reading the tokenizer")
     has_text = any((directory / f).exists() for f in ("tokenizer.json", "tokenizer.model"))
     text = Text(directory, config.get("eos_token_id")) if has_text else None
-    target = Target(model, config, text, directory.name, words)
-    progress("checking the taps")
-    target.prove_taps()
-    return target
+    return Target(model, config, text, directory.name, words)
 
 
 def _one_sentence(directory: Path, tensors: dict, message: str) -> str:

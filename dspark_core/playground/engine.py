@@ -1,37 +1,190 @@
-"""The models of one preset, loaded and raced. Only the thread that owns MLX calls into this.
+"""What is loaded: one target with its drafters. Only the thread that owns MLX calls `load`, `unload` and `race`.
 
 MLX and mlx-lm are imported inside the functions, so that importing this module stays on the page's thread.
 """
 
+import gc
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
+from ..library.facts import read
+from ..library.memory import Machine, this_machine, too_big
+from ..library.verify import Stopped, verify
+from ..models.errors import ModelError
 from ..presets import Preset
+from .worker import Job
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to load. `drafters`: method -> directory, or the reason, in a sentence, why there is none."""
+
+    title: str
+    target: Path
+    drafters: dict[str, Path | str]
+    precision: str = "auto"
+    drafter_precision: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How far a load is; `done` of `total` in bytes, both 0 where that says nothing."""
+
+    words: str
+    done: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """How a load ended, if not in an error: with the choice, or stopped by the visitor with what was there."""
+
+    words: str
+    changed: bool
+
+
+Tell = Callable[[Loading], None]
+Cancelled = Callable[[], bool]
 
 
 class PresetEngine:
-    """A preset's target and drafters. A drafter that cannot be loaded leaves its reason in its place."""
+    """A target and its drafters, as the page sees them. Without a model its name is empty, and nothing races."""
 
     def __init__(self, preset: Preset, precision: str, progress: Callable[[str], None]):
-        from ..models.checkpoint import load_drafter
-        from ..models.errors import ModelError
-        from ..models.target import load_target
+        self.machine: Machine = this_machine()
+        self._clear()
+        choice = Choice(preset.title, preset.target, {d.method: d.path for d in preset.drafters}, precision)
+        self._load(choice, lambda step: progress(step.words), lambda: False, strict=False)
+
+    # ---- loading -------------------------------------------------------------------------------------
+
+    def load(
+        self, choice: Choice, tell: Tell = lambda _: None, cancelled: Callable[[], bool] = lambda: False
+    ) -> Loaded:
+        """Put `choice` in the place of what is loaded; only one target is loaded at a time.
+
+        Everything that can be checked without weights is checked first. If reading them fails then, or the
+        visitor stops it, what was there before is loaded again. Raises ModelError if the choice is not loaded.
+        """
+        from ..models.reading import Stopped as ReadingStopped
+
+        before = self.choice
+        try:
+            self._load(choice, tell, cancelled, strict=True)
+            return Loaded(f"{choice.title} is loaded.", True)
+        except (Stopped, ReadingStopped):
+            failure = None
+        except ModelError as error:
+            failure = str(error)  # not the error itself: its frames hold the weights
+        except Exception as error:
+            failure = f"{choice.title} cannot be loaded ({type(error).__name__}: {error})."
+        if before is None:
+            after = "No model is loaded."
+        elif self.choice is before:
+            after = f"{before.title} stays loaded."
+        else:
+            after = self._put_back(before, tell)
+        if failure is None:
+            return Loaded(f"Stopped. {after}", False)
+        raise ModelError(f"{failure} {after}")
+
+    def _put_back(self, before: Choice, tell: Tell) -> str:
+        self.unload()
+        try:
+            self._load(before, lambda step: tell(Loading(f"Putting back {step.words}")), lambda: False)
+            return f"{before.title} is loaded again."
+        except Exception as error:
+            self.unload()
+            return f"{before.title} cannot be loaded again either, so no model is loaded ({error})."
+
+    def unload(self) -> None:
+        """Drop everything and give its memory back."""
+        import mlx.core as mx
+
+        self._clear()
+        gc.collect()
+        mx.clear_cache()
+
+    def _clear(self) -> None:
+        self.choice: Choice | None = None
+        self._models = None
+        self.name = self.precision = ""
+        self.stop_ids: frozenset[int] = frozenset()
+        self.token_bytes: Callable[[int], bytes] = lambda token_id: b""
+        self.drafters: dict[str, str] = {}
+
+    def _load(self, choice: Choice, tell: Tell, cancelled: Cancelled, strict: bool = False) -> None:
+        """Open all, then unload, then read. `strict`: a drafter that does not fit refuses the whole choice."""
+        from ..models.reading import read_weights
         from ..race.race import Models
 
-        target = load_target(preset.target, precision, lambda step: progress(f"{preset.title}: {step}"))
-        loaded = {}
-        for entry in preset.drafters:
-            progress(f"{preset.title}: the {entry.method} drafter")
-            try:
-                loaded[entry.method] = load_drafter(entry.path, target, precision)
-            except ModelError as error:
-                loaded[entry.method] = str(error)
-        self.models = Models(target, loaded)
-        self.name, self.precision = target.name, target.precision
-        self.stop_ids, self.token_bytes = target.stop_ids, target.token_bytes
+        target, drafters = self._open(choice, tell, cancelled, strict)
+        self.unload()
+
+        def progress(what):
+            return lambda done, total: tell(Loading(f"{choice.title}: reading {what}", done, total))
+
+        for method, drafter in drafters.items():  # first, for they are converted: see read_weights
+            if not isinstance(drafter, str):
+                read_weights(drafter.weights, drafter.name, progress(f"the {method} drafter"), cancelled)
+        read_weights(target.model, target.name, progress("the target"), cancelled)
+        tell(Loading(f"{choice.title}: checking the taps"))
+        target.prove_taps()
+        self.choice, self._models = choice, Models(target, drafters)
+        self.name, self.precision, self.stop_ids = target.name, target.precision, target.stop_ids
+        if target.text is not None:
+            self.token_bytes = target.text.token_bytes  # of the text alone: a page may keep it after a switch
         self.drafters = {
             method: d if isinstance(d, str) else f"{d.name}, block {d.block_size}, {d.precision}"
-            for method, d in loaded.items()
+            for method, d in drafters.items()
         }
+
+    def _open(self, choice: Choice, tell: Tell, cancelled: Cancelled, strict: bool):
+        """Target and drafters with everything checked but their weights unread; what is loaded is not touched."""
+        from ..models.checkpoint import open_drafter
+        from ..models.target import open_target
+
+        def check(path):
+            if cancelled():
+                raise Stopped
+            verify(path, lambda done, total: tell(Loading(f"Checking {path.name}", done, total)), cancelled)
+
+        tell(Loading(f"{choice.title}: checking files"))
+        paths = [d for d in choice.drafters.values() if isinstance(d, Path)]
+        if strict and (words := self._too_big(choice, paths)):
+            raise ModelError(words)
+        check(choice.target)
+        target = open_target(choice.target, choice.precision, lambda step: tell(Loading(f"{choice.title}: {step}")))
+        drafters = {}
+        for method, where in choice.drafters.items():
+            if isinstance(where, str):
+                drafters[method] = where
+                continue
+            tell(Loading(f"{choice.title}: the {method} drafter"))
+            try:
+                check(where)
+                drafters[method] = open_drafter(where, target, choice.drafter_precision)
+            except ModelError as error:
+                if strict:
+                    raise
+                drafters[method] = str(error)
+        if cancelled():
+            raise Stopped
+        return target, drafters
+
+    def _too_big(self, choice: Choice, drafters: list[Path]) -> str:
+        facts = [read(d) for d in drafters]
+        return too_big(read(choice.target), facts, self.machine, choice.precision, choice.drafter_precision)
+
+    @property
+    def models(self):
+        """Target and drafters. Raises ModelError if nothing is loaded."""
+        if self._models is None:
+            raise ModelError("No model is loaded: choose one first.")
+        return self._models
+
+    # ---- running -------------------------------------------------------------------------------------
 
     def race(self, request, cancelled):
         from ..race.race import race
@@ -42,3 +195,22 @@ class PresetEngine:
         from ..race.inspect import inspect
 
         return inspect(self.models, record, lane, index, cancelled, progress)
+
+
+def load_job(choice: Choice, session: str) -> Job:
+    """A job for the worker that loads `choice`: (-1, Loading) events, then (-1, Loaded) or (-1, Failed)."""
+    job = Job(None, session)
+
+    def work(engine: PresetEngine, cancelled):
+        yield -1, engine.load(choice, lambda step: job.events.put((-1, step)), cancelled)
+
+    job.work = work
+    return job
+
+
+def unload_job(session: str) -> Job:
+    def work(engine: PresetEngine, cancelled):
+        engine.unload()
+        yield -1, Loaded("No model is loaded.", True)
+
+    return Job(None, session, work)

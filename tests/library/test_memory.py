@@ -1,0 +1,153 @@
+"""The estimate against what MLX measures: weights to a hundredth, a race's peak within a tenth."""
+
+import json
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+import pytest
+from mlx.utils import tree_flatten
+
+from dspark_core.decode.plain import plain
+from dspark_core.decode.rounds import Settings
+from dspark_core.decode.schedule import FullBlock
+from dspark_core.decode.speculative import speculative
+from dspark_core.library import facts, memory
+from dspark_core.library.memory import Machine
+from dspark_core.models.checkpoint import open_drafter
+from dspark_core.models.errors import ModelError
+from dspark_core.models.reading import read_weights
+from dspark_core.models.target import load_target, open_target
+
+from ..models.build import GOLDEN, edit_weights, random_drafter
+
+CPU = Machine("CPU", "this processor", 16 * 10**9)
+METAL = Machine("Metal", "a Mac", 12 * 10**9)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """A random Qwen3 of 40 MB in bf16, the same at 8 bits, and a drafter."""
+    from mlx_lm.models.qwen3 import Model, ModelArgs
+
+    root = tmp_path_factory.mktemp("pair")
+    config = {"model_type": "qwen3", "hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config |= {"head_dim": 64, "num_hidden_layers": 10, "intermediate_size": 1024, "vocab_size": 16384}
+    config |= {"rms_norm_eps": 1e-6, "max_position_embeddings": 4096, "rope_theta": 1e6, "tie_word_embeddings": True}
+    model = Model(ModelArgs.from_dict(config))
+    model.set_dtype(mx.bfloat16)
+    for name, more in (("bf16", {}), ("8-bit", {"quantization": {"group_size": 64, "bits": 8}})):
+        if more:
+            nn.quantize(model, 64, 8)
+        (root / name).mkdir()
+        (root / name / "config.json").write_text(json.dumps(config | more))
+        mx.save_safetensors(str(root / name / "model.safetensors"), dict(tree_flatten(model.parameters())))
+    drafter = {"architectures": ["Qwen3DSparkModel"], "num_hidden_layers": 2, "num_target_layers": 10}
+    drafter |= {"block_size": 7, "mask_token_id": 8191, "target_layer_ids": [1, 3, 7], "markov_rank": 64}
+    random_drafter(root / "drafter", config | drafter)
+    edit_weights(root / "drafter", lambda w: w.update({n: a.astype(mx.bfloat16) for n, a in w.items()}))
+    return root
+
+
+CASES = [  # stored as, target's precision, drafter's, prompt: quantized weights are slow on MLX's CPU backend
+    ("bf16", "stored", "bf16", 250),
+    ("bf16", "8-bit", "4-bit", 12),
+    ("8-bit", "stored", "4-bit", 12),
+    ("8-bit", "auto", "bf16", 250),
+]
+
+
+@pytest.mark.parametrize(("form", "precision", "drafter_precision", "length"), CASES)
+def test_the_estimate_against_a_measured_race(pair, form, precision, drafter_precision, length):
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    target = open_target(pair / form, precision)
+    drafter = open_drafter(pair / "drafter", target, drafter_precision)
+    read_weights(drafter.weights, "the drafter")
+    read_weights(target.model, "the target")
+    held = mx.get_active_memory() - before
+    prompt, settings = [i % 1000 for i in range(length)], Settings(max_tokens=4, stop_ids=frozenset())
+    lanes = [plain(target, prompt, settings), speculative(target, drafter, prompt, settings, FullBlock())]
+    while lanes:
+        lanes = [lane for lane in lanes if next(lane, None) is not None]
+    peak = mx.get_peak_memory() - before
+    both = [facts.read(pair / form), facts.read(pair / "drafter")]
+    e = memory.estimate(both[0], both[1:], CPU, length + 4, precision, drafter_precision)
+    assert e.target + e.drafters == pytest.approx(held, rel=0.01)
+    assert e.total == pytest.approx(peak, rel=0.1), e
+    assert e.fits == "yes" and "it fits." in e.words
+
+
+def test_sliding_windows_bound_the_cache():
+    gemma = facts.read(GOLDEN / "E" / "target")
+    layers = memory.target_layers(gemma)
+    types = (gemma.config.get("text_config") or gemma.config)["layer_types"]
+    assert layers.windows == tuple(16 if t == "sliding_attention" else None for t in types)
+    long, longer = layers.bytes(10_240, 2), layers.bytes(20_480, 2)
+    full = layers.widths[layers.windows.index(None)]
+    assert longer - long == types.count("full_attention") * 10_240 * full * 2, "only the full layer grows"
+    target = load_target(GOLDEN / "E" / "target")
+    cache = target.new_cache()
+    for start in range(0, 600, memory.PREFILL_CHUNK):
+        target.forward(mx.arange(start, min(600, start + memory.PREFILL_CHUNK)) % 256, cache)
+    assert sum(c.nbytes for c in cache) == pytest.approx(layers.bytes(600, 4), rel=0.15)
+
+
+def big(name: str, d, layers, heads, kv, inner, vocabulary, **more) -> facts.Facts:
+    """A true-size Qwen3 as its headers say, without weights."""
+    shapes = {"model.embed_tokens.weight": (vocabulary, d), "lm_head.weight": (vocabulary, d)}
+    for i in range(layers):
+        at = f"model.layers.{i}."
+        shapes |= {at + "self_attn.q_proj.weight": (heads * 128, d), at + "self_attn.o_proj.weight": (d, heads * 128)}
+        shapes |= {at + f"self_attn.{n}_proj.weight": (kv * 128, d) for n in "kv"}
+        shapes |= {at + f"mlp.{n}_proj.weight": (inner, d) for n in ("gate", "up")}
+        shapes |= {at + "mlp.down_proj.weight": (d, inner), at + "input_layernorm.weight": (d,)}
+    config = {"model_type": "qwen3", "hidden_size": d, "num_hidden_layers": layers, "num_attention_heads": heads}
+    config |= {"num_key_value_heads": kv, "head_dim": 128, "intermediate_size": inner, "vocab_size": vocabulary} | more
+    tensors = {n: facts.TensorInfo(Path(name), "BF16", s) for n, s in shapes.items()}
+    return facts.Facts(name, Path(name), config, tensors, True)
+
+
+def test_verdicts_of_true_sizes():
+    """Qwen3-4B has 4.02 billion weights with its head tied, Qwen3-14B 14.8 billion."""
+    small = big("4B", 2560, 36, 32, 8, 9728, 151936, tie_word_embeddings=True)
+    large = big("14B", 5120, 40, 40, 8, 17408, 151936)
+    assert memory.weight_bytes(small, "stored", METAL) / 2 == pytest.approx(4.02e9, rel=0.01)
+    assert memory.weight_bytes(large, "stored", METAL) / 2 == pytest.approx(14.8e9, rel=0.01)
+    assert memory.weight_bytes(small, "8-bit", METAL) == pytest.approx(4.02e9 * 1.0625, rel=0.01)
+    assert memory.estimate(small, [], METAL, 4096, "8-bit").fits == "yes"
+    assert memory.estimate(large, [], METAL, 4096, "stored").fits == "no"
+    assert memory.estimate(large, [], METAL, 4096, "4-bit").fits == "yes"
+    refusal = memory.too_big(large, [small], METAL, "stored", "4-bit")
+    assert refusal.startswith("The weights of 14B and its drafters take 31.8 GB, more than the 12.0 GB that a Mac")
+    assert memory.too_big(large, [], METAL, "4-bit", "4-bit") == ""
+    kv = memory.target_layers(small).bytes(4096, 2)
+    assert kv == 4096 * 36 * 2 * 8 * 128 * 2
+    words = memory.estimate(small, [], Machine("CUDA", "a GPU", 0), 4096).words
+    assert words.endswith("does not say how much memory it has.")
+
+
+def test_parts_that_the_text_model_does_not_have_are_not_counted():
+    model = big("m", 256, 2, 2, 1, 512, 1000, tie_word_embeddings=True)
+    tensors = model.tensors | {"vision_tower.x.weight": facts.TensorInfo(Path("m"), "BF16", (10_000, 10_000))}
+    more = facts.Facts("m", Path("m"), model.config, tensors, True)
+    for precision in ("stored", "8-bit"):
+        assert memory.weight_bytes(more, precision, METAL) == memory.weight_bytes(model, precision, METAL)
+
+
+def test_what_a_config_does_not_say():
+    model = big("m", 256, 2, 2, 1, 512, 1000)
+    config = {k: v for k, v in model.config.items() if k != "intermediate_size"}
+    with pytest.raises(ModelError, match="intermediate_size must be a whole number"):
+        memory.estimate(facts.Facts("m", Path("m"), config, model.tensors, True), [], CPU, 100)
+
+
+def test_this_machine(tmp_path):
+    machine = memory.this_machine()
+    assert machine.kind in ("CPU", "Metal", "CUDA") and machine.memory > 10**9 and machine.name
+    limit = tmp_path / "memory.max"
+    limit.write_text("1000000000\n")
+    assert memory.physical_memory(limit) == 10**9
+    limit.write_text("max\n")
+    assert memory.physical_memory(limit) == memory.physical_memory(tmp_path / "none") > 10**9

@@ -1,0 +1,198 @@
+"""Switching models: what can be checked is checked first, a failure keeps the previous model, memory comes back."""
+
+import gc
+import json
+import resource
+import weakref
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+import pytest
+from mlx.utils import tree_flatten
+
+from dspark_core.decode.rounds import Settings
+from dspark_core.library.memory import Machine
+from dspark_core.models.errors import ModelError
+from dspark_core.playground.engine import Choice, Loaded, Loading, PresetEngine, load_job, unload_job
+from dspark_core.playground.worker import Job, Worker
+from dspark_core.presets import Preset, PresetDrafter
+from dspark_core.race.record import PLAIN, Failed, LaneSpec, RaceRequest
+
+from ..models.build import GOLDEN, copy, edit_weights, random_drafter
+
+
+def choice(name: str, **changes) -> Choice:
+    return Choice(**({"title": name, "target": GOLDEN / name / "target"} | {"drafters": _drafters(name)} | changes))
+
+
+def _drafters(name):
+    method = "DFlash" if name in ("C", "D") else "DSpark"
+    return {method: GOLDEN / name / "drafter"}
+
+
+@pytest.fixture
+def engine():
+    drafter = PresetDrafter("DSpark", GOLDEN / "A" / "drafter")
+    return PresetEngine(Preset("a", "A", GOLDEN / "A" / "target", (drafter,)), "auto", lambda step: None)
+
+
+def races(engine) -> list[int]:
+    """The output of a short race on whatever is loaded; every lane must give the same."""
+    engine.models.target.encode_chat = lambda messages: list(range(1, 12))  # the golden targets have no tokenizer
+    lanes = LaneSpec(PLAIN), *(LaneSpec(m) for m in engine.drafters)
+    request = RaceRequest("hello", lanes, Settings(max_tokens=8, stop_ids=frozenset()))
+    events = list(engine.race(request, lambda: False))
+    record = events[0][1]
+    outputs = [lane.output for lane in record.lanes]
+    assert len(outputs) == len(lanes) and all(o == outputs[0] and len(o) == 8 for o in outputs), record.lanes
+    return outputs[0]
+
+
+def test_every_golden_pair_takes_the_place_of_the_last_and_races(engine):
+    first = races(engine)
+    for name in ("C", "D", "E", "A"):
+        old = weakref.ref(engine.models.target)
+        steps = []
+        assert engine.load(choice(name), steps.append) == Loaded(f"{name} is loaded.", True)
+        gc.collect()
+        assert old() is None, "the old target is still held"
+        assert max(s.done for s in steps) > 100_000 and all(s.done <= s.total for s in steps)
+        assert any("reading the target" in s.words for s in steps)
+        output = races(engine)
+    assert output == first
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_unloaded(engine, tmp_path):
+    before, target = races(engine), engine.models.target
+    broken = copy("target", "A", tmp_path)
+    edit_weights(broken, lambda w: w.pop("model.layers.2.mlp.up_proj.weight"))
+    refused = {
+        "hidden_size is 48": choice("A", drafters={"DSpark": GOLDEN / "E" / "drafter"}),
+        "does not exist": choice("A", target=tmp_path / "nowhere"),
+        "model.layers.2.mlp.up_proj.weight": choice("A", target=broken),
+        "Unknown precision": choice("A", precision="3-bit"),
+    }
+    for words, wrong in refused.items():
+        with pytest.raises(ModelError) as e:
+            engine.load(wrong)
+        assert words in str(e.value) and str(e.value).endswith(" A stays loaded.")
+        assert engine.models.target is target
+    assert races(engine) == before
+
+
+def test_weights_that_this_machine_cannot_hold(engine):
+    engine.machine = Machine("Metal", "a small Mac", 500_000)
+    with pytest.raises(
+        ModelError, match=r"take 1 MB, more than the 0 MB that a small Mac has for them\. A stays loaded"
+    ):
+        engine.load(choice("C"))
+
+
+def test_a_load_that_fails_on_the_way_brings_the_previous_model_back(engine, tmp_path):
+    before = races(engine)
+    spoiled = copy("target", "A", tmp_path)
+    edit_weights(spoiled, lambda w: w.update({"model.norm.weight": mx.full((64,), float("nan"))}))
+    with pytest.raises(ModelError, match=r"not finite.*\. A is loaded again\.$"):
+        engine.load(choice("A", title="Spoiled", target=spoiled))
+    assert engine.choice.title == "A" and races(engine) == before
+
+
+def test_cancel_while_checking_and_while_reading(engine):
+    before = races(engine)
+    for word, after in (("checking", "A stays loaded."), ("reading the target", "A is loaded again.")):
+        seen = []
+
+        def cancelled(seen=seen, word=word):
+            return any(word in step.words for step in seen)
+
+        assert engine.load(choice("C"), seen.append, cancelled) == Loaded(f"Stopped. {after}", False)
+        assert races(engine) == before
+
+
+def test_when_the_previous_model_is_gone_too_nothing_is_loaded(engine, tmp_path):
+    mine = copy("target", "A", tmp_path / "mine")
+    engine.load(choice("A", target=mine))
+    spoiled = copy("target", "A", tmp_path)
+    edit_weights(spoiled, lambda w: w.update({"model.norm.weight": mx.full((64,), float("nan"))}))
+    (mine / "config.json").unlink()
+    with pytest.raises(ModelError, match="cannot be loaded again either, so no model is loaded"):
+        engine.load(choice("A", target=spoiled))
+    with pytest.raises(ModelError, match="No model is loaded"):
+        engine.race(None, lambda: False)
+    engine.load(choice("C"))
+    races(engine)
+
+
+def test_a_missing_drafter_leaves_its_reason(engine):
+    engine.load(choice("A", drafters={"DSpark": GOLDEN / "A" / "drafter", "DFlash": "it is not on this machine."}))
+    assert engine.drafters["DFlash"] == "it is not on this machine."
+    with pytest.raises(AssertionError, match="is not running: it is not on this machine"):
+        races(engine)
+
+
+def test_through_the_worker(tmp_path):
+    drafter = PresetDrafter("DSpark", GOLDEN / "A" / "drafter")
+    preset = Preset("a", "A", GOLDEN / "A" / "target", (drafter,))
+    worker = Worker(lambda progress: PresetEngine(preset, "auto", progress))
+
+    def run(job: Job) -> list:
+        assert worker.submit(job)
+        return list(iter(lambda: job.events.get(timeout=20), None))
+
+    events = run(load_job(choice("C"), "a page"))
+    assert events[-1] == (-1, Loaded("C is loaded.", True))
+    assert all(isinstance(step, Loading) for _, step in events[:-1]) and len(events) > 3
+    wrong = choice("A", drafters={"DSpark": GOLDEN / "E" / "drafter"})
+    (*_, (_, failed)) = run(load_job(wrong, "a page"))
+    assert isinstance(failed, Failed) and failed.message.endswith("C stays loaded.")
+    run(unload_job("a page"))
+    assert worker.engine.name == ""
+    ((_, failed),) = run(Job(RaceRequest("hi", (LaneSpec(PLAIN),), Settings()), "a page"))
+    assert failed.message == "No model is loaded: choose one first."
+
+
+# ---- memory ----------------------------------------------------------------------------------------------
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def a_model(path: Path, layers: int) -> Choice:
+    """A random Qwen3 of some 25 MB with a drafter, as a choice."""
+    from mlx_lm.models.qwen3 import Model, ModelArgs
+
+    shape = {"hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64}
+    config = shape | {"model_type": "qwen3", "num_hidden_layers": layers, "intermediate_size": 768, "vocab_size": 8192}
+    config |= {"rms_norm_eps": 1e-6, "max_position_embeddings": 2048, "rope_theta": 1e6, "tie_word_embeddings": True}
+    model = Model(ModelArgs.from_dict(config))
+    model.set_dtype(mx.bfloat16)
+    if layers % 2:
+        nn.quantize(model, 64, 8)
+        config["quantization"] = {"group_size": 64, "bits": 8}
+    (path / "target").mkdir(parents=True)
+    (path / "target" / "config.json").write_text(json.dumps(config))
+    mx.save_safetensors(str(path / "target" / "model.safetensors"), dict(tree_flatten(model.parameters())))
+    drafter = {"architectures": ["Qwen3DSparkModel"], "num_hidden_layers": 2, "num_target_layers": layers}
+    drafter |= {"block_size": 7, "mask_token_id": 8191, "target_layer_ids": [1, 3], "markov_rank": 64}
+    random_drafter(path / "drafter", config | {"quantization": None} | drafter)
+    return Choice(path.name, path / "target", {"DSpark": path / "drafter"})
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
+def test_switching_twenty_times_leaks_nothing(engine, tmp_path):
+    models = [a_model(tmp_path / f"m{n}", n) for n in (6, 7)]
+    memory, active = [], []
+    for i in range(20):
+        engine.load(models[i % 2])
+        if i in (0, 1, 7, 18):
+            races(engine)
+        gc.collect()
+        memory.append(resident())
+        active.append(mx.get_active_memory())
+    assert max(active[2::2]) - min(active[2::2]) < 1000 > max(active[3::2]) - min(active[3::2]), active
+    pairs = [max(memory[i : i + 2]) for i in range(0, 20, 2)]
+    growth = pairs[-1] / pairs[0] - 1
+    assert abs(growth) <= 0.05, [m // 1_000_000 for m in memory]
+    assert active[0] > 20_000_000, "a leak of one model would be seen"
