@@ -8,6 +8,7 @@ const FRAME_MS = 30;         // a frame takes in records for this long; the next
 
 const $ = (selector) => element.querySelector(selector);
 const board = $('.board'), panes = $('.panes'), details = $('.board-details'), verdict = $('.board-verdict');
+const HINT = details.textContent;
 let lanes = [], run = null, maxTokens = 0, offset = 0, pending = '', frame = 0, lit = [];
 
 function make(tag, className, text) {
@@ -157,6 +158,13 @@ function addTokens(lane, round, tokens) {
 const FINISH = { stop: 'the model ended its answer', length: 'token limit reached', context: 'context is full' };
 
 const HANDLERS = {
+  I(...words) {
+    words.forEach((text, i) => {
+      note(i, '', 'idle');
+      lanes[i].text.append(make('p', 'how', text));
+    });
+    setState('idle');
+  },
   N(max) { maxTokens = Number(max); },
   L(i, method, label) { addLane(Number(i), method, label); },
   M(words) { $('.board-status').textContent = words; },
@@ -246,7 +254,7 @@ function start(id) {
   verdict.dataset.kind = '';
   $('.board-announce').textContent = '';
   $('.board-status').textContent = '';
-  details.textContent = '';
+  details.textContent = HINT;
   setState('running');
   board.dispatchEvent(new CustomEvent('race-start'));
 }
@@ -257,6 +265,11 @@ function take() {
   const value = props.value || '', head = value.indexOf(RECORD);
   const [kind, id, base] = value.slice(0, head).split(FIELD);
   if (kind !== 'R') return;
+  if (id.startsWith('refused')) {
+    HANDLERS.F(...value.slice(head + 1, value.lastIndexOf(RECORD)).split(FIELD).slice(1));
+    return;
+  }
+  if (id.startsWith('idle') && run && !run.startsWith('idle')) return;
   if (id !== run) {
     start(id);
     pending = '';

@@ -5,7 +5,9 @@ grows is sent by gradio as its new tail, and the board parses only that. The bro
 at every update, though, so a long race is sent as a window over its newest records, which moves now and then;
 at the end the whole race is sent once, for a board that missed some (a tab in the background does).
 
-    R run base                    always first: a new run starts the board afresh; base is where the window begins
+    R run base                    always first: a new run starts the board afresh; base is where the window begins.
+                                  A run named "idle ..." shows only where no race is; "refused ..." leaves the panes
+    I words...                    nothing runs; what each lane would do
     N max_tokens
     L lane method label           a lane ("plain" is the method of a lane without a drafter)
     M words                       what the engine is doing, for the status line
@@ -27,10 +29,17 @@ from collections.abc import Callable, Iterable
 
 from ..decode.rounds import Prefill, Round, Start
 from ..race.metrics import metrics, plain_metrics, times_plain
-from ..race.record import Failed, RaceRecord, RaceRequest, Verdict
+from ..race.record import Failed, LaneSpec, RaceRecord, RaceRequest, Verdict
 
 RECORD, FIELD = "\x1e", "\x1f"
 WINDOW = 32_768  # characters
+HOW = {  # what a lane does, for a visitor who has not seen one race
+    "plain": "The target alone, one token a step. This is the yardstick, and its text is the one to match.",
+    "DSpark": "Drafts a block at once; a small head then settles it token by token, each one seeing the one before. "
+    "A single step of the target checks the whole block.",
+    "DFlash": "Drafts a block at once, like filling in blanks; no token sees what its neighbours became. "
+    "A single step of the target checks the whole block.",
+}
 _NO_SEPARATORS = str.maketrans("", "", RECORD + FIELD)
 _utf8 = codecs.getincrementaldecoder("utf-8")
 
@@ -61,6 +70,18 @@ class LaneText:
 
     def tail(self) -> str:
         return self._decoder.decode(b"", final=True)
+
+
+def idle(lanes: tuple[LaneSpec, ...]) -> str:
+    """The board's value before any race: the lanes that would run."""
+    shown = "".join(record("L", i, spec.method, spec.label) for i, spec in enumerate(lanes))
+    words = record("M", "Pick a prompt, then press Race.") + record("I", *(HOW.get(spec.method, "") for spec in lanes))
+    return record("R", "idle " + ", ".join(spec.name for spec in lanes), 0) + shown + words
+
+
+def refused(run: int, words: str) -> str:
+    """The board's value for a request that never became a race."""
+    return record("R", f"refused {run}", 0) + record("F", -1, words)
 
 
 class BoardText:

@@ -138,9 +138,9 @@ def _positions(lanes: list[tuple[int, LaneRecord]], kind: str) -> Chart:
             marker=marker,
             customdata=[n for _, _, n in points],
             hovertemplate="position %{x}: %{y:.0%}, n = %{customdata}",
-            text=[f"n={n}" for _, _, n in points],
+            text=_counts([n for _, _, n in points]),
             textposition="outside",
-            textangle=-90 if len(points) > 8 else 0,
+            textangle=-90,
             textfont={"size": 11},
             constraintext="none",
             cliponaxis=False,
@@ -150,6 +150,11 @@ def _positions(lanes: list[tuple[int, LaneRecord]], kind: str) -> Chart:
         barmode="group", xaxis={"dtick": 1}, yaxis={"tickformat": ".0%", "range": [0, 1.15], "dtick": 0.25}
     )
     return _chart(kind, figure, ["lane", "position", "accepted", "n", f"at least {MIN_SAMPLES} rounds"], rows)
+
+
+def _counts(counts: list[int]) -> list[str]:
+    """What stands on the bars: a count is told where it changes."""
+    return ["" if i and n == counts[i - 1] else f"n={n}" for i, n in enumerate(counts)]
 
 
 def _time(lanes: list[tuple[int, LaneRecord]]) -> Chart:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import gradio as gr
 
 from ..race.record import RaceRecord
-from .charts import TITLES, charts, spent_chart
+from .charts import TITLES, Chart, charts, spent_chart
 from .controls import Controls
 from .follow import follow
 from .parts import ASSETS, plain_text, static
@@ -23,9 +23,15 @@ CHART_TOOLS = """
 
 def charts_tab(worker: Worker, ask: Controls, raced: Raced) -> None:
     with gr.Tab("Charts", id="charts"):
-        places = _chart_places()
-        with gr.Row(elem_id="profile-row"):
-            profile = gr.Button(f"Measure where the time goes ({PROFILE_TOKENS} tokens)", elem_id="profile")
+        empty = charts(None) | {"spent": spent_chart(None)}
+        places = {}
+        for pair in zip(*[iter(TITLES)] * 2, strict=True):
+            with gr.Row():
+                for name in pair:
+                    with gr.Column(min_width=420, elem_classes="chart") as card:
+                        places[name] = _place(name, empty[name])
+        with card, gr.Row(elem_id="profile-row"):  # in the last card, which shows what it measures
+            profile = gr.Button(f"Measure it: one short race, {PROFILE_TOKENS} tokens", size="sm", elem_id="profile")
             profiled = plain_text("", "profiled")
 
     def measure(visitor: gr.Request, *values):
@@ -62,22 +68,15 @@ def charts_tab(worker: Worker, ask: Controls, raced: Raced) -> None:
     profile.click(measure, ask.asked, [profiled, *places["spent"]], api_name="profile", **ENGINE_USE)
 
 
-def _chart_places() -> dict[str, tuple[gr.Plot, gr.HTML]]:
-    """A plot with its table and downloads for every chart, two in a row."""
-    empty = charts(None) | {"spent": spent_chart(None)}
-    places = {}
-    for pair in zip(*[iter(TITLES)] * 2, strict=True):
-        with gr.Row():
-            for name in pair:
-                with gr.Column(min_width=420, elem_classes="chart"):
-                    static(f"<h3>{TITLES[name]}</h3>")
-                    plot = gr.Plot(empty[name].figure, show_label=False, container=False, elem_id=f"plot-{name}")
-                    tools = gr.HTML(
-                        empty[name].table,
-                        html_template=CHART_TOOLS,
-                        js_on_load=(ASSETS / "chart.js").read_text("utf-8"),
-                        apply_default_css=False,
-                        elem_id=f"tools-{name}",
-                    )
-                    places[name] = plot, tools
-    return places
+def _place(name: str, empty: Chart) -> tuple[gr.Plot, gr.HTML]:
+    """A plot with its title above, its table and downloads below."""
+    static(f"<h3>{TITLES[name]}</h3>")
+    plot = gr.Plot(empty.figure, show_label=False, container=False, elem_id=f"plot-{name}")
+    tools = gr.HTML(
+        empty.table,
+        html_template=CHART_TOOLS,
+        js_on_load=(ASSETS / "chart.js").read_text("utf-8"),
+        apply_default_css=False,
+        elem_id=f"tools-{name}",
+    )
+    return plot, tools

@@ -9,7 +9,7 @@ import gradio as gr
 from ..presets import KINDS, Prompt
 from ..race.record import CAP, CONFIDENCE, FULL, PLAIN
 from .parts import plain_text, static
-from .requests import BLOCK_LENGTHS, CAPS, IN_TURN, MAX_LANES, MAX_PROMPT, TOGETHER, in_words
+from .requests import BLOCK_LENGTHS, CAPS, IN_TURN, LANE_CONTROLS, MAX_LANES, MAX_PROMPT, TOGETHER, in_words
 
 OFF = "off"
 HIDDEN = "hidden"  # made, but not shown: see _fold
@@ -24,12 +24,16 @@ SCHEDULES = [("full block", FULL), ("fixed cap", CAP), ("confidence threshold", 
 
 @dataclass(frozen=True)
 class Controls:
-    """`asked` are the inputs that `requests.request_of` takes, in its order."""
+    """`asked` are the inputs that `requests.request_of` takes, in its order; `lanes` those that describe lanes."""
 
     prompt: gr.Textbox
     start: gr.Button
     stop: gr.Button
     asked: list[gr.components.Component]
+
+    @property
+    def lanes(self) -> list[gr.components.Component]:
+        return self.asked[-MAX_LANES * LANE_CONTROLS :]
 
 
 def controls(prompts: list[Prompt]) -> Controls:
@@ -43,7 +47,7 @@ def _ask_row() -> tuple[gr.Textbox, gr.Button, gr.Button]:
     with gr.Row(elem_id="ask"):
         prompt = gr.Textbox(
             label="Prompt",
-            lines=3,
+            lines=2,
             max_lines=8,
             max_length=MAX_PROMPT,
             placeholder="Ask something, or pick an example below. Ctrl+Enter races, Esc stops.",

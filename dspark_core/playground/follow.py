@@ -6,8 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ..decode.rounds import Settings
-from ..race.record import Failed, LaneRecord, RaceRecord, RaceRequest, Verdict, WarmUp
+from ..race.record import LaneRecord, RaceRecord, Verdict, WarmUp
 from .board import BoardText, announcement
 from .worker import Job, Worker
 
@@ -92,13 +91,6 @@ def _doing(worker: Worker, job: Job, seen: RaceRecord | None) -> str:
     if seen is None:
         return "Starting …"
     return f"Racing on {seen.target}, {seen.precision}, prompt of {seen.prompt_tokens} tokens."
-
-
-def refusal(words: str) -> str:
-    """The board's value for a request that never became a race."""
-    board = BoardText(next(RUNS), RaceRequest("", (), Settings()))
-    board.add(-1, Failed(words))
-    return board.value
 
 
 def models_status(worker: Worker) -> Iterator[str]:

@@ -35,8 +35,8 @@ def _head() -> gr.HTML:
     """Returns the place for what is loaded."""
     with gr.Row(elem_id="head"):
         static(
-            "<h1>DSpark Playground</h1><p>One prompt, one target model, several ways to decode it: "
-            "see which drafted tokens the target accepts, and what that does to the speed.</p>",
+            "<h1>DSpark Playground</h1><p>One prompt, one target model, several ways to decode it. "
+            "See which drafts the target accepts, and what that does to the speed.</p>",
             elem_id="title",
         )
         tour()

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 import gradio as gr
 
+from .board import idle, refused
 from .controls import Controls
-from .follow import follow, refusal
+from .follow import RUNS, follow
 from .inspector import inspector_panel
 from .keep_bar import Kept, keep_bar
 from .parts import ASSETS, board_script
-from .requests import request_of
+from .requests import lanes_of, request_of
 from .worker import Job, Worker
 
 MAX_WAITING = 8  # pages that may wait for the engine
@@ -32,10 +33,14 @@ class Raced:
     event: gr.events.Dependency
 
 
+def preview(*lanes) -> str:
+    return idle(lanes_of(lanes))
+
+
 def race_tab(worker: Worker, ask: Controls) -> Raced:
     with gr.Tab("Race", id="race"):
         board = gr.HTML(
-            "",
+            preview(*(control.value for control in ask.lanes)),
             html_template=(ASSETS / "board.html").read_text("utf-8"),
             js_on_load=board_script(),
             apply_default_css=False,
@@ -49,7 +54,7 @@ def race_tab(worker: Worker, ask: Controls) -> Raced:
         try:
             request = request_of(*values)
         except ValueError as error:
-            yield refusal(str(error)), gr.skip()
+            yield refused(next(RUNS), str(error)), gr.skip()
             return
         value = None
         for value, seen in follow(worker, Job(request, visitor.session_hash)):
@@ -61,6 +66,16 @@ def race_tab(worker: Worker, ask: Controls) -> Raced:
         worker.stop(visitor.session_hash)
 
     event = ask.start.click(race, ask.asked, [board, last], api_name="race", **ENGINE_USE)
+    gr.on(
+        [control.change for control in ask.lanes],
+        preview,
+        ask.lanes,
+        board,
+        queue=False,
+        trigger_mode="always_last",
+        show_progress="hidden",
+        api_visibility="private",
+    )
     ask.stop.click(halt, queue=False, show_progress="hidden", api_visibility="private")
     with bar:
         kept = keep_bar(worker, board, last, event)

@@ -134,11 +134,37 @@ def test_two_clicks_are_one_race(recorded, open_tab):
     assert recorded.worker.idle
 
 
+def test_before_a_race_the_lanes_that_would_run_are_shown(recorded, open_tab):
+    recorded.worker.engine = replay()
+    tab = open_tab(recorded.url)
+    tab.until("idle")
+    assert tab.page.locator(".pane").count() == 3 and "yardstick" in tab.page.inner_text(".pane[data-lane='0']")
+    tab.page.get_by_role("button", name="Lanes and settings").click()
+    choose(tab, "Lane 4", "DSpark")
+    tab.page.wait_for_function("document.querySelectorAll('.pane').length === 4")
+    choose(tab, "Lane 4", "off")
+    tab.page.wait_for_function("document.querySelectorAll('.pane').length === 3")
+    tab.race()
+    tab.until("done")
+    choose(tab, "Lane 4", "DSpark")
+    tab.page.wait_for_function("document.querySelector('#settings-summary').innerText.includes('DSpark · full block;')")
+    tab.page.wait_for_timeout(200)
+    assert tab.page.locator(".pane").count() == 3 and tab.answer(0)  # a finished race stays
+
+
 def test_an_empty_prompt_is_answered_in_words(recorded, open_tab):
+    recorded.worker.engine = replay()
     tab = open_tab(recorded.url)
     tab.page.click("#race")
     tab.until("failed")
     assert "Type a prompt" in tab.page.inner_text(".board-status")
+    tab.race()
+    tab.until("done")
+    tab.race("")
+    tab.until("failed")
+    assert tab.answer(0)  # what was there stays
+    tab.race()
+    tab.until("done")
 
 
 def test_a_second_race_starts_afresh(recorded, open_tab):
