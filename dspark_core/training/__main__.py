@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from . import TrainingError
-from .calibrate import calibrate
+from .calibrate import acceptance, calibrate
 from .chat import load_chat
 from .data import read_rows, split
-from .drafter import load_drafter
+from .drafter import Drafter, load_drafter
 from .evaluate import Answer, evaluate, walk
 from .export import export
 from .synthesize import read_texts, record_beside, synthesize
@@ -107,8 +107,6 @@ def do_evaluate(args) -> None:
 def do_calibrate(args) -> None:
     target = open_target(args)
     drafter = load_drafter(args.drafter, str(target.device))
-    if not drafter.config.confidence:
-        raise TrainingError(f"{args.drafter} has no confidence head to calibrate.")
     _, rows = split(read_rows(args.data, target.vocab_size, say=say), args.hold_out)
     rows = rows.part(torch.nonzero(rows.temperature == 0).flatten())
     sides: tuple[list, list] = ([], [])
@@ -120,16 +118,22 @@ def do_calibrate(args) -> None:
             end += 1
         # The same prompt always falls on the same side.
         sides[sum(key) % 2].append(Answer(ids[:end], start, end))
-    K = drafter.config.drafts
-    arrays = []
-    for answers in sides:
-        rounds = [r for walked in walk(target, drafter, answers, args.batch) for r in walked if r.possible == K]
-        logits = np.array([r.confidence for r in rounds]).reshape(-1, K)
-        labels = np.array([[r.accepted > k for k in range(K)] for r in rounds], float).reshape(-1, K)
-        arrays += [logits, labels]
-    result = calibrate(*arrays) | {"prompts": len(sides[1]), "fit_prompts": len(sides[0])}
+    fitted, judged = (full_rounds(target, drafter, answers, args.batch) for answers in sides)
+    if drafter.config.confidence:
+        result = calibrate(*fitted, *judged) | {"prompts": len(sides[1]), "fit_prompts": len(sides[0])}
+    else:
+        result = acceptance(np.concatenate([fitted[1], judged[1]])) | {"prompts": len(sides[0]) + len(sides[1])}
     (args.drafter / "calibration.json").write_text(json.dumps(result, indent=1) + "\n")
     say(json.dumps(result))
+
+
+def full_rounds(target: Target, drafter: Drafter, answers: list[Answer], batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of every round that had room for a whole block: confidence logits [N, K] (K 0 without a head) and whether the
+    first k + 1 drafts were all accepted [N, K]."""
+    K = drafter.config.drafts
+    rounds = [r for walked in walk(target, drafter, answers, batch) for r in walked if r.possible == K]
+    logits = np.array([r.confidence for r in rounds]).reshape(len(rounds), -1)
+    return logits, np.array([[r.accepted > k for k in range(K)] for r in rounds], float).reshape(-1, K)
 
 
 def do_export(args) -> None:
@@ -183,7 +187,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--limit", type=int, default=0, help="first prompts of each file only")
     p.add_argument("--details", type=Path, default=None, help="where to write answers and rounds")
 
-    p = add("calibrate", do_calibrate, "fit and judge the confidence head's temperatures on held-out rows")
+    p = add("calibrate", do_calibrate, "acceptance by position on held-out rows; confidence temperatures where there is a head")
     p.add_argument("drafter", type=Path)
     p.add_argument("data", type=Path, nargs="+")
     p.add_argument("--hold-out", type=int, required=True)

@@ -58,6 +58,17 @@ def noise_floor(p: np.ndarray, draws: int = 20, seed: int = 0) -> float:
     return float(np.mean([ece(p, rng.random(len(p)) < p) for _ in range(draws)]))
 
 
+def acceptance(labels: np.ndarray) -> dict:
+    """What calibration.json holds for a drafter without a confidence head: how often each prefix survived."""
+    if not len(labels):
+        raise TrainingError("There are no held-out rounds to calibrate on.")
+    return {
+        "method": "acceptance by position",
+        "rounds": len(labels),
+        "survival": [round(float(x), 5) for x in labels.mean(0)],
+    }
+
+
 def calibrate(
     fit_logits: np.ndarray, fit_labels: np.ndarray, logits: np.ndarray, labels: np.ndarray, bins: int = BINS
 ) -> dict:

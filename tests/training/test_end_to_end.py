@@ -229,3 +229,8 @@ def test_evaluate_and_calibrate(place):
     )  # fmt: skip
     found = json.loads((run / "calibration.json").read_text())
     assert len(found["temperatures"]) == 7 and found["rounds"] > 0 and found["bins"] == 20
+    run = place / "run" / "dflash"
+    command("calibrate", place / "target", run, place / "data.jsonl.xz", "--hold-out", 40, "--device", "cpu")
+    found = json.loads((run / "calibration.json").read_text())
+    assert len(found["survival"]) == 7 and found["rounds"] > 0
+    assert found["survival"] == sorted(found["survival"], reverse=True)
