@@ -1,8 +1,11 @@
 """Switching models: what can be checked is checked first, a failure keeps the previous model, memory comes back."""
 
 import gc
+import hashlib
 import json
 import resource
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from dspark_core.decode.rounds import Settings
+from dspark_core.library import verify
 from dspark_core.library.memory import Machine
 from dspark_core.models.errors import ModelError
 from dspark_core.playground.engine import Choice, Loaded, Loading, PresetEngine, load_job, unload_job
@@ -150,6 +154,55 @@ def test_through_the_worker(tmp_path):
     assert worker.engine.name == ""
     ((_, failed),) = run(Job(RaceRequest("hi", (LaneSpec(PLAIN),), Settings()), "a page"))
     assert failed.message == "No model is loaded: choose one first."
+
+
+def test_a_model_from_the_hub_is_checked_before_its_first_use(engine, tmp_path, monkeypatch):
+    """A snapshot of the Hugging Face cache whose weights were changed after the download."""
+    monkeypatch.setattr(verify, "default_record", lambda: tmp_path / "record.json")
+    repo = tmp_path / "models--org--tiny"
+    snapshot = repo / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (repo / "blobs").mkdir()
+    for file in (GOLDEN / "C" / "target").iterdir():
+        blob = repo / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
+        blob.write_bytes(file.read_bytes())
+        (snapshot / file.name).symlink_to(blob)
+    steps = []
+    engine.load(choice("C", target=snapshot), steps.append)
+    assert any(step.words.startswith("Checking ") and step.done == step.total for step in steps)
+    engine.load(choice("A"))
+    blob = (snapshot / "model.safetensors").resolve()
+    blob.write_bytes(blob.read_bytes()[:-1] + b"x")
+    with pytest.raises(ModelError, match=r"does not have the checksum .* A stays loaded\."):
+        engine.load(choice("C", target=snapshot))
+    races(engine)
+
+
+def test_the_app_starts_without_a_network_and_runs_no_code_of_a_model(tmp_path):
+    """The embedded preset, its tokenizer_config asking for code of its own, in an interpreter without sockets."""
+    script = """
+import json, shutil, socket, sys
+from pathlib import Path
+def no(*a, **k): raise AssertionError("a connection was tried")
+socket.socket.connect = socket.getaddrinfo = no
+from dspark_core.models.text import Text
+from dspark_core.playground.engine import PresetEngine
+from dspark_core.presets import load_presets
+preset, here = load_presets()[0], Path(sys.argv[1])
+for file in preset.target.iterdir():
+    if file.suffix != ".safetensors":
+        shutil.copy(file, here)
+config = json.loads((here / "tokenizer_config.json").read_text())
+config |= {"auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}, "vocab_file": "/etc/passwd"}
+(here / "tokenizer_config.json").write_text(json.dumps(config))
+(here / "evil.py").write_text("open(" + repr(str(here / "ran")) + ", 'w')")
+own, theirs = Text(preset.target, 2), Text(here, 2)
+assert own.encode("Hello there") == theirs.encode("Hello there") and not (here / "ran").exists()
+engine = PresetEngine(preset, "auto", lambda step: None)
+print(engine.name, len(engine.models.target.encode_chat([{"role": "user", "content": "Hi"}])) > 5)
+"""
+    run = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, timeout=60)
+    assert run.stdout.strip() == "smollm2-135m-instruct True", run.stderr[-2000:]
 
 
 # ---- memory ----------------------------------------------------------------------------------------------
