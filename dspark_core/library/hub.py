@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -310,10 +310,8 @@ class Download:
             self._run()
             self.state, self.words = "done", f"{repo} is on this machine, sizes and checksums as the hub gives them."
         except Stopped:
-            self.state, self.words = (
-                "cancelled",
-                "Stopped; what has arrived is kept, and a download goes on from there.",
-            )
+            self.state = "cancelled"
+            self.words = "Stopped; what has arrived is kept, and a download goes on from there."
         except ModelError as error:
             self.state, self.words = "failed", str(error)
         except OSError as error:
@@ -401,10 +399,11 @@ class Download:
             self._check_cancel()
             at = part.have
             try:
-                for arrived in self._receive(part):
-                    self._count(arrived)
-                    self.done = before + part.have
-                    self._check_cancel()
+                with closing(self._receive(part)) as pieces:
+                    for arrived in pieces:
+                        self._count(arrived)
+                        self.done = before + part.have
+                        self._check_cancel()
                 if part.have < file.bytes:
                     raise httpx2.RemoteProtocolError("the answer ended early")
             except (httpx2.HTTPError, OfflineModeIsEnabled) as error:

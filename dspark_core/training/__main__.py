@@ -187,7 +187,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--limit", type=int, default=0, help="first prompts of each file only")
     p.add_argument("--details", type=Path, default=None, help="where to write answers and rounds")
 
-    p = add("calibrate", do_calibrate, "acceptance by position on held-out rows; confidence temperatures where there is a head")
+    p = add(
+        "calibrate",
+        do_calibrate,
+        "acceptance by position on held-out rows; confidence temperatures where there is a head",
+    )
     p.add_argument("drafter", type=Path)
     p.add_argument("data", type=Path, nargs="+")
     p.add_argument("--hold-out", type=int, required=True)
