@@ -179,6 +179,52 @@ def test_export_load_speculate(place, name, form):
         assert [w.tokens for w in walked] == [len(r.committed) for r in rounds]
 
 
+PEER = """
+import json, sys
+from mlx_dspark import dflash_generate, load_dflash, load_drafter, load_target, speculative_generate
+
+directory, drafter, method, prompt, tokens = sys.argv[1:]
+target, tokenizer = load_target(directory, require_tap=True)
+rounds = []
+common = dict(
+    prompt_ids=json.loads(prompt), max_new_tokens=int(tokens), temperature=0.0, max_draft_tokens=None,
+    on_round=lambda **r: rounds.append(r["accepted"]),
+)
+if method == "zlab-dflash":
+    model, _ = load_dflash(drafter, quantize=False)
+    model.bind(target.model)
+    out = dflash_generate(target, tokenizer, model, **common)
+else:
+    model, _ = load_drafter(drafter, quantize=False)
+    out = speculative_generate(target, tokenizer, model, lookup_drafts=False, **common)
+print(json.dumps({"ids": [int(t) for t in out.token_ids], "accepted": rounds}))
+"""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_native_export_in_another_implementation(place, name):
+    """mlx-dspark, an independent engine, loads the native export and accepts the same drafts in every round."""
+    pytest.importorskip("mlx_dspark")
+    out = place / f"{name}-peer"
+    command("export", place / "target", place / "run" / name, "--out", out, "--format", "native")
+    target = load_mlx_target(place / "target")
+    prompt = load_chat(place / "target").prompt("Count 9.")
+    drafter = load_mlx_drafter(out, target)
+    said, rounds = decode(speculative(target, drafter, prompt, Settings(max_tokens=48), FullBlock()))
+    done = subprocess.run(
+        [sys.executable, "-c", PEER, place / "target", out, name, json.dumps(prompt), "48"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    theirs = json.loads(done.stdout.splitlines()[-1])
+    assert theirs["ids"][: len(said)] == said
+    ours = [r.accepted for r in rounds]
+    # The last round may be cut at the limit here and counted whole there.
+    assert theirs["accepted"][: len(ours) - 1] == ours[:-1]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_torch_and_mlx_agree(place, name):
     """Block hidden states, logits and confidence of the same float32 checkpoint within 1e-4."""
