@@ -190,7 +190,7 @@ def parser() -> argparse.ArgumentParser:
     p = add(
         "calibrate",
         do_calibrate,
-        "acceptance by position on held-out rows; confidence temperatures where there is a head",
+        "acceptance by position on held-out rows; temperatures of a confidence head",
     )
     p.add_argument("drafter", type=Path)
     p.add_argument("data", type=Path, nargs="+")
