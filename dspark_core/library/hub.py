@@ -43,6 +43,7 @@ from huggingface_hub.utils import (
 from ..models.errors import ModelError
 from ..models.safetensors import MAX_CONFIG_BYTES, TensorInfo
 from .facts import INDEX, Facts, check_weight_files, object_of, read
+from .local import lm_studio_models
 from .names import HubName
 from .verify import DIGEST, Stopped, add_file, hasher, is_verified, remember
 
@@ -115,10 +116,12 @@ class Hub:
         cache: Path | None = None,
         token: str | bool | None = None,
         record: Path | None = None,
+        lm_studio: Path | None = None,
     ):
         self.api = HfApi(endpoint=endpoint, token=token, library_name="dspark-playground")
         self.cache = Path(cache or constants.HF_HUB_CACHE)
         self.record = record
+        self.lm_studio = lm_studio or lm_studio_models()
         self._downloads: dict[tuple[str, str], Download] = {}
         self._lock = threading.Lock()
 
@@ -180,19 +183,20 @@ class Hub:
     # ---- what is here --------------------------------------------------------------------------------
 
     def local(self, name: HubName) -> Path | None:
-        """The directory of a model that is wholly in the cache; None otherwise. No network."""
+        """The directory of a model that is wholly on this machine, in the cache or in LM Studio's folder; None
+        otherwise. No network."""
         folder = self.folder(name.repo)
         commit = name.revision
         with suppress(OSError):
             commit = (folder / "refs" / name.revision).read_text().strip()
-        directory = folder / "snapshots" / commit
-        if not COMMIT.fullmatch(commit) or not (directory / "config.json").is_file():
-            return None
-        try:
-            read(directory)
-        except ModelError:
-            return None
-        return directory
+        places = [folder / "snapshots" / commit] if COMMIT.fullmatch(commit) else []
+        if name.revision == "main":
+            places.append(self.lm_studio / name.repo)
+        for directory in places:
+            with suppress(ModelError, OSError):
+                read(directory)
+                return directory
+        return None
 
     # ---- the download --------------------------------------------------------------------------------
 

@@ -76,7 +76,9 @@ def endpoint(fake):
 def a_hub(endpoint, tmp_path, monkeypatch):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr(hub, "BACKOFF_S", 0.01)
-    return Hub(endpoint, tmp_path / "cache", token=False, record=tmp_path / "verified.json")
+    return Hub(
+        endpoint, tmp_path / "cache", token=False, record=tmp_path / "verified.json", lm_studio=tmp_path / "none"
+    )
 
 
 def fetch(a_hub, name=SINGLE):
@@ -155,6 +157,17 @@ def test_progress_and_speed(a_hub, fake):
         time.sleep(0.01)
     assert download.state == "done" and seen == sorted(seen) and len(set(seen)) > 5
     assert 100_000 < max(speeds) < 70 / 0.01 * 100_000
+
+
+def test_a_model_in_lm_studios_folder_need_not_be_downloaded(a_hub, repos, tmp_path):
+    a_hub.lm_studio = tmp_path / "lm"
+    directory = a_hub.lm_studio / SINGLE.repo
+    directory.mkdir(parents=True)
+    for file in ("config.json", WEIGHTS):
+        assert a_hub.local(SINGLE) is None
+        (directory / file).write_bytes(repos["single"][file])
+    assert a_hub.local(SINGLE) == directory
+    assert a_hub.local(HubName(SINGLE.repo, "v1")) is None
 
 
 # ---- broken connections, cancel, resume ------------------------------------------------------------------
