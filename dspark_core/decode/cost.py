@@ -114,7 +114,7 @@ class CostCurve:
         """Predicted time of one recorded round."""
         if r.draft_ids:
             return self.round_s(method, len(r.draft_ids), r.proposed, r.position)
-        return self.plain_s(r.position)
+        return self.plain_s(r.position) + (self.look_s(method, r.position) if r.looked else 0.0)
 
     # ---- reading between the points ----
 

@@ -103,6 +103,8 @@ class Round:
     confidence: the confidence head's probability per drafted slot, where it was asked for
     detail:    at temperature > 0
     spent:     where the decode was profiled
+    looked:    the block was computed and its first confidence asked before any draft was made. Without drafts,
+               that is what the round cost more than a plain step.
     """
 
     index: int
@@ -119,3 +121,4 @@ class Round:
     confidence: tuple[float, ...] | None = None
     detail: Detail | None = None
     spent: Spent | None = None
+    looked: bool = False

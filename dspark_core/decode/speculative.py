@@ -6,6 +6,7 @@ everything before the anchor; the anchor goes through the target as the first ro
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import mlx.core as mx
 
@@ -13,7 +14,7 @@ from ..models.cache import trim
 from ..models.drafter import Drafter
 from ..models.target import Target
 from .accept import accept_greedy, accept_probability, accept_sampled, countable
-from .request import check, picker, prefill, require_finite
+from .request import PREFILL_CHUNK, check, picker, prefill, require_finite
 from .rounds import DecodeError, Detail, Prefill, Round, Settings, Spent, Start
 from .sampling import Uniforms
 from .schedule import Schedule
@@ -38,7 +39,9 @@ def speculative(
     seconds of own time; `confidence` fills `Round.confidence`; `profile` times draft and verification
     separately (one synchronisation more a round). Raises DecodeError.
 
-    A greedy round whose length is known before it is drafted is one graph with one synchronisation.
+    A greedy round whose length is known before it is drafted is one graph with one synchronisation. While the schedule
+    drafts nothing, rounds are plain steps, pipelined as `plain` does; their taps reach the drafter's context when it
+    drafts again.
     """
     if schedule.needs_confidence and not drafter.has_confidence:
         raise DecodeError(f"{drafter.name} has no confidence head, which this schedule needs.")
@@ -46,6 +49,7 @@ def speculative(
     uniforms = uniforms or Uniforms(settings.seed)
     pick = picker(settings, uniforms)
     with_confidence = drafter.has_confidence and (confidence or schedule.needs_confidence)
+    schedule = schedule.begin(drafter.max_drafts)
     began = clock()
     cache, context = target.new_cache(), drafter.begin()
 
@@ -61,49 +65,75 @@ def speculative(
     yield Start(anchor_id, position, clock() - began, finish)
 
     stop_ids = sorted(request.stop_ids)
-    began, index, produced = clock(), 0, 1
-    while not finish:
-        stamp = clock()
-        n = schedule.drafts(drafter.max_drafts)
-        block = context.propose(anchor, n, pick.block(n), with_confidence)
-        confident = None
-        if with_confidence:
-            confident = mx.sigmoid(block.confidence.astype(mx.float32))
-        optional = [confident] if with_confidence else []
-        if schedule.needs_confidence or profile:
-            mx.eval(block.ids, optional)
-        if schedule.needs_confidence:
-            n = schedule.proposed(n, confident.tolist())
-        drafted = clock()
+    nothing = context.propose(anchor, 0, pick)
 
-        hidden, features = target.forward(mx.concatenate([anchor, block.ids[:n]]), cache, drafter.taps)
-        logits = target.head(hidden)
-        peaks = logits.max(axis=-1)
-        if profile:
-            mx.eval(logits, features)
-        verified = clock()
+    def catch_up():
+        """Bring the drafter's context up to the anchor; returns arrays to evaluate."""
+        context.extend(mx.concatenate(behind))
+        behind.clear()
+        return context.state
 
+    def verify(anchor, block, n):
+        """The target on the anchor and the first n drafts, and what is kept; nothing is evaluated yet."""
         drafts = block.ids[:n]
+        hidden, features = target.forward(mx.concatenate([anchor, drafts]), cache, drafter.taps)
+        logits = target.head(hidden)
         end = countable(drafts, stop_ids)
         if settings.greedy:
-            accepted, next_token = accept_greedy(drafts, logits, end)
+            accepted, following = accept_greedy(drafts, logits, end)
             numbers = []
         else:
             p = pick.distribution(logits)
             u_accept, u_next = uniforms.take(n), uniforms.take(1)
-            accepted, next_token, q, p = accept_sampled(drafts, block.q[:n], p, u_accept, u_next, end)
+            accepted, following, q, p = accept_sampled(drafts, block.q[:n], p, u_accept, u_next, end)
             numbers = [q, p, accept_probability(q, p)]
-        draft_peaks = block.logits.max(axis=-1)
-        mx.eval(accepted, end, next_token, block.ids, peaks, draft_peaks, numbers, optional)
+        return _Verified(accepted, end, following, logits.max(axis=-1), features, numbers)
 
-        require_finite(peaks, position)
-        _require_finite_drafts(draft_peaks, position)
-        kept, next_id, draft_ids = accepted.item(), next_token.item(), block.ids.tolist()
+    began, index, produced = clock(), 0, 1
+    ahead, behind = None, []  # a plain step already on the device; taps that the drafter's context lacks
+    while not finish:
+        stamp = clock()
+        n = 0 if ahead else schedule.drafts(drafter.max_drafts, position)
+        block, look, confident = nothing, None, None
+        if n:
+            if behind:
+                catch_up()
+            if schedule.looks:
+                look = context.look(anchor)
+                n = schedule.look(drafter.calibrated(look.confidence).item(), n)
+        if n:
+            block = context.propose(anchor, n, pick.block(n), with_confidence, look)
+            if with_confidence:
+                confident = drafter.calibrated(block.confidence)
+            if schedule.needs_confidence or profile:
+                mx.eval(block.ids, confident if with_confidence else [])
+            if schedule.needs_confidence:
+                n = schedule.proposed(n, confident.tolist())
+        drafted = clock()
+
+        v = ahead or verify(anchor, block, n)
+        ahead = None
+        if block is nothing and look is None and not profile and produced + 1 < request.limit and schedule.parked():
+            mx.async_eval(v.results)
+            ahead = verify(v.following, nothing, 0)
+            mx.async_eval(ahead.results)
+        if profile:
+            mx.eval(v.peaks, v.features)
+        verified = clock()
+
+        draft_peaks = block.logits.max(axis=-1) if block is not nothing else []
+        mx.eval(v.results, block.ids, draft_peaks, confident if with_confidence and block is not nothing else [])
+        require_finite(v.peaks, position)
+        if block is not nothing:
+            _require_finite_drafts(draft_peaks, position)
+        kept, next_id, draft_ids = v.accepted.item(), v.following.item(), block.ids.tolist()
         trim(cache, n - kept)
-        context.extend(features[: kept + 1])
+        behind.append(v.features[: kept + 1])
+        if len(behind) == PREFILL_CHUNK:
+            mx.eval(catch_up())
         committed, finish = request.cut([*draft_ids[:kept], next_id], produced)
         now = clock()
-        yield Round(
+        done = Round(
             index,
             position,
             anchor_id,
@@ -111,18 +141,38 @@ def speculative(
             n,
             kept,
             next_id,
-            kept == end.item(),
+            kept == v.end.item(),
             tuple(committed),
             now - began,
             finish,
-            tuple(confident.tolist()) if with_confidence else None,
-            Detail(*(tuple(x.tolist()) for x in numbers)) if numbers else None,
+            tuple(confident.tolist()) if confident is not None else None,
+            Detail(*(tuple(x.tolist()) for x in v.numbers)) if v.numbers else None,
             Spent(drafted - stamp, verified - drafted, now - verified) if profile else None,
+            look is not None,
         )
-        anchor, anchor_id = next_token, next_id
+        schedule.observe(done)
+        yield done
+        anchor, anchor_id = v.following, next_id
         position += kept + 1
         produced += len(committed)
         index += 1
+
+
+@dataclass(frozen=True)
+class _Verified:
+    """One verification on its way: accepted drafts [], how many could be [], next id [1], largest logits [n + 1],
+    taps [n + 1, m*d], and q, p and accept probability of the drafts where sampled."""
+
+    accepted: mx.array
+    end: mx.array
+    following: mx.array
+    peaks: mx.array
+    features: mx.array
+    numbers: list[mx.array]
+
+    @property
+    def results(self):
+        return [self.accepted, self.end, self.following, self.peaks, self.features, *self.numbers]
 
 
 def _require_finite_drafts(peaks: mx.array, position: int) -> None:

@@ -10,6 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from .calibration import read_calibration
 from .config import check_fit, parse_config
 from .drafter import DFlash, Drafter, DSpark, Weights
 from .errors import ModelError
@@ -45,6 +46,7 @@ def open_drafter(directory: str | Path, target: Target, precision: str = "auto")
     tensors = read_headers(directory)
     config = parse_config(directory, raw, tensors)
     check_fit(directory, config, raw, target)
+    calibration = read_calibration(directory, config.block_size - config.first_slot)
     weights = Weights(config)
     _declare_quantized(directory, weights, raw, tensors)
     check_tensors(directory, weights, tensors)
@@ -52,7 +54,7 @@ def open_drafter(directory: str | Path, target: Target, precision: str = "auto")
         weights.load_weights(list(mx.load(str(file)).items()), strict=False)
     words = convert(weights, precision)
     kind = DSpark if config.markov_rank else DFlash
-    return kind(config, weights, target, directory.name, words)
+    return kind(config, weights, target, directory.name, words, calibration)
 
 
 def _declare_quantized(directory: Path, weights: Weights, raw: dict, tensors: dict[str, TensorInfo]) -> None:

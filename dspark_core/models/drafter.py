@@ -11,6 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .backbone import Backbone
+from .calibration import Calibration
 from .config import DrafterConfig
 from .heads import MARKOV_HEADS, ConfidenceHead
 from .target import Target
@@ -69,12 +70,21 @@ class Weights(Backbone):
 class Drafter:
     """A loaded drafter. It holds no state of a decode: `begin` does."""
 
-    def __init__(self, config: DrafterConfig, weights: Weights, target: Target, name: str, precision: str):
+    def __init__(
+        self,
+        config: DrafterConfig,
+        weights: Weights,
+        target: Target,
+        name: str,
+        precision: str,
+        calibration: Calibration | None = None,
+    ):
         self.config = config
         self.weights = weights
         self.target = target
         self.name = name
         self.precision = precision
+        self.calibration = calibration or Calibration()
         self.method = config.method
         self.taps = config.taps
         self.block_size = config.block_size
@@ -98,6 +108,11 @@ class Drafter:
         z = wide_product(self.weights.lm_head, hidden) if self.config.own_head else self.target.raw_head(hidden)
         cap = self.config.softcap
         return z if cap is None else mx.tanh(z / cap) * cap
+
+    def calibrated(self, confidence: mx.array) -> mx.array:
+        """Probabilities [n] float32 of the first n slots' confidence logits [n], at the checkpoint's temperatures."""
+        z, t = confidence.astype(mx.float32), self.calibration.temperatures[: confidence.shape[0]]
+        return mx.sigmoid(z / mx.array(t) if t else z)
 
     def chain(self, anchor: mx.array, base: mx.array, hidden: mx.array, pick: Pick):
         """Tokens [n], q, logits [n, V] and previous tokens [n] from base logits: here all slots at once."""
