@@ -7,7 +7,7 @@ be used freely.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from .cost import CostCurve
@@ -156,16 +156,17 @@ def prefix(confidence: Sequence[float], sps: Callable[[int], float], expected: S
 
 
 UNKNOWN = 0.7  # acceptance of a slot of a drafter of which nothing is known
-SPREAD = 1.0  # prior standard deviation of a text's shift in acceptance, in logits
-DRIFT = 0.97  # weight that an observation keeps from one round to the next
-MEMORY = 40  # observations kept
+SPREAD, WIDE = 0.8, 1.5  # prior standard deviation of a text's shift in acceptance, in logits; without a prior
+DRIFT = 0.98  # weight that an observation keeps from one round to the next
+OWN = 12.0  # outcomes of a slot's own that weigh as much as what the other slots say about it
 OPTIMISM = 0.3  # plain steps: what choosing the number of drafts by confidence is taken to gain before it is known
 PATIENCE = 3.0  # rounds that this first guess weighs
+STALE = 8, 64  # parked steps in a row after which what was seen before counts half: at first, then twice as many, ...
 FORGET = 0.85  # weight that a round's gain keeps from one drafted round to the next
-FIRST_LOSS = 0.75  # plain steps that drafting may lose in all before it is parked,
+FIRST_LOSS = 2.0  # wholly rejected rounds that drafting may lose in all before it is parked whatever is expected of it,
 LOSS = 0.02  # and the share of the time so far that it may lose on top
 PROBE_LOSS = 0.01  # share of the time parked that probing again may lose
-MOST_CREDIT = 3.0  # plain steps of earlier gain that may be lost again before parking
+MOST_CREDIT = 3.0  # rejected rounds' worth of earlier gain that may be lost again
 REPRICE = 64  # positions after which costs are read again
 WORTH_LOOKING = 0.05  # plain steps that the first head row must cost before looking first is worth a synchronisation
 
@@ -177,7 +178,7 @@ class HardwareAware(Schedule):
     Before a round it decides from earlier rounds whether to draft at all; then Algorithm 1 decides how many drafts
     get head rows (with a confidence head: after a look at the first confidence) and how many are sent. A drafter
     that does not pay is parked: plain steps, with a probe now and then. In the curve's own terms all drafting
-    together never loses more than FIRST_LOSS plain steps, one round, and LOSS + PROBE_LOSS of the time.
+    together never loses more than FIRST_LOSS + 1 rejected rounds and LOSS + PROBE_LOSS of the time.
 
     curve:      what a step costs here; must know `method`
     acceptance: of each slot given those before it, as far as known beforehand
@@ -200,27 +201,71 @@ class HardwareAware(Schedule):
 class Shift:
     """How much easier or harder this text is than the prior, in logits: one number added to all of them.
 
-    The most probable value under a normal prior (SPREAD) and outcomes seen, newer ones weighing more.
+    The most probable value under a normal prior and the outcomes seen, newer ones weighing more.
     """
 
-    def __init__(self):
+    def __init__(self, spread: float = SPREAD):
         self.value = 0.0
-        self._seen: list[tuple[float, bool]] = []
+        self._precision = 1 / spread**2
+        self._seen: dict[float, list[float]] = {}  # predicted logit, rounded -> accepted and all, decayed
 
-    def see(self, outcomes: Sequence[tuple[float, bool]]) -> None:
+    def see(self, outcomes: Iterable[tuple[float, bool]]) -> None:
         """Logits that were predicted in one round, and whether the draft was accepted."""
-        self._seen = [(z, y, w * DRIFT) for z, y, w in self._seen] + [(z, y, 1.0) for z, y in outcomes]
-        self._seen = self._seen[-MEMORY:]
+        self.fade(DRIFT)
+        for z, accepted in outcomes:
+            counts = self._seen.setdefault(round(2 * z) / 2, [0.0, 0.0])
+            counts[0] += accepted
+            counts[1] += 1
+        self._settle()
+
+    def fade(self, keep: float) -> None:
+        """Let what was seen weigh less."""
+        for counts in self._seen.values():
+            counts[0] *= keep
+            counts[1] *= keep
+
+    def _settle(self) -> None:
         for _ in range(2):  # Newton steps from the last value
-            slope, curvature = -self.value / SPREAD**2, 1 / SPREAD**2
-            for z, y, w in self._seen:
+            slope, curvature = -self.value * self._precision, self._precision
+            for z, (accepted, seen) in self._seen.items():
                 p = _sigmoid(z + self.value)
-                slope += w * (y - p)
-                curvature += w * p * (1 - p)
+                slope += accepted - seen * p
+                curvature += seen * p * (1 - p)
             self.value += min(1.0, max(-1.0, slope / curvature))
 
     def apply(self, logits: Sequence[float]) -> list[float]:
         return [_sigmoid(z + self.value) for z in logits]
+
+
+class Slots:
+    """Acceptance of each slot given those before it: the prior, shifted, until enough outcomes of its own are seen."""
+
+    def __init__(self, prior: Sequence[float], spread: float):
+        self._prior = [_logit(p) for p in prior]
+        self._shift = Shift(spread)
+        self._counts = [[0.0, 0.0] for _ in prior]
+        self.expected = list(prior)
+
+    def see(self, judged: int, accepted: int) -> None:
+        """A round: its first `accepted` drafts were accepted, of `judged` (at most one more) whose fate is known."""
+        for k, counts in enumerate(self._counts):
+            counts[0] = counts[0] * DRIFT + (k < accepted)
+            counts[1] = counts[1] * DRIFT + (k < judged)
+        self._shift.see([(z, k < accepted) for k, z in enumerate(self._prior[:judged])])
+        self._estimate()
+
+    def fade(self, keep: float) -> None:
+        """Let what was seen weigh less: back towards the prior."""
+        for counts in self._counts:
+            counts[0] *= keep
+            counts[1] *= keep
+        self._shift.fade(keep)
+        self._shift.see(())
+        self._estimate()
+
+    def _estimate(self) -> None:
+        shifted = self._shift.apply(self._prior)
+        self.expected = [(OWN * p + y) / (OWN + n) for p, (y, n) in zip(shifted, self._counts, strict=True)]
 
 
 class _Learning(Schedule):
@@ -231,16 +276,14 @@ class _Learning(Schedule):
         self.needs_confidence = plan.confident
         known = [*plan.acceptance[:max_drafts]]
         known += [known[-1] if known else UNKNOWN] * (max_drafts - len(known))
-        self._prior = [_logit(p) for p in known]
-        self._text, self._trust = Shift(), Shift()
-        self._expected = list(known)
+        self._slots, self._trust = Slots(known, SPREAD if plan.acceptance else WIDE), Shift()
         self._priced_at: int | None = None
         self._elapsed = self._balance = 0.0  # seconds so far; seconds won (or lost) against plain steps
         self._parked_at: tuple[float, float] | None = None  # elapsed and balance when drafting was parked
         self._gain: float | None = None  # decayed sum of expected gains of drafted rounds, and their weight
         self._weight = PATIENCE
         self._confidence: list[float] = []
-        self._first: float | None = None
+        self._parked_steps, self._stale = 0, STALE[0]
 
     # ---- the loop asks ----
 
@@ -248,14 +291,14 @@ class _Learning(Schedule):
         self._price(position)
         if not self._goes(self._elapsed):
             return 0
-        return self._best(self._expected)
+        return self._best(self._slots.expected)
 
     def parked(self):
-        return not self._goes(self._elapsed + self._plain)
+        fades = self._parked_steps + 1 == self._stale
+        return not fades and not self._goes(self._elapsed + self._plain)
 
     def look(self, first, drafts):
-        self._first = self._trust.apply([_logit(first)])[0]
-        acceptance = [self._first, *self._expected[1:]]
+        acceptance = [*self._trust.apply([_logit(first)]), *self._slots.expected[1:]]
         tokens = survival = 1.0
         n, best = 0, 1 / self._plain
         for k, a in enumerate(acceptance, 1):
@@ -271,18 +314,24 @@ class _Learning(Schedule):
             return drafted
         self._confidence = [_logit(c) for c in confidence]
         trusted = self._trust.apply(self._confidence)
-        return prefix(trusted, lambda width: 1 / (self._draft[drafted] + self._verify[width]), self._expected)
+        return prefix(trusted, lambda width: 1 / (self._draft[drafted] + self._verify[width]), self._slots.expected)
 
     def observe(self, r):
         if not r.draft_ids and not r.looked:
             self._elapsed += self._plain
+            self._parked_steps += 1
+            if self._parked_steps == self._stale:
+                self._parked_steps, self._stale = 0, min(2 * self._stale, STALE[1])
+                self._slots.fade(0.5)
+                if self.plan.confident:
+                    self._gain = (self._gain + self._first_gain) / 2
+                    self._weight = (self._weight + PATIENCE) / 2
             return
-        n = len(r.draft_ids)
+        n, self._parked_steps = len(r.draft_ids), 0
         cost = self._draft[n] + (self._verify[r.proposed + 1] if n else self._plain)
         self._elapsed += cost
-        self._balance = min(self._balance + (r.accepted + 1) * self._plain - cost, MOST_CREDIT * self._plain)
+        self._balance = min(self._balance + (r.accepted + 1) * self._plain - cost, MOST_CREDIT * self._stake)
         judged = min(r.accepted + 1, r.proposed)
-        fate = [k < r.accepted for k in range(judged)]
         if self.plan.confident:
             tokens = survival = 1.0
             for c in self._trust.apply(self._confidence)[: r.proposed] if n else ():
@@ -290,16 +339,17 @@ class _Learning(Schedule):
                 tokens += survival
             self._gain = self._gain * FORGET + tokens * self._plain - cost
             self._weight = self._weight * FORGET + 1
-            self._trust.see(list(zip(self._confidence, fate, strict=False)) if n else [])
-        self._text.see(list(zip(self._prior, fate, strict=False)))
-        self._expected = self._text.apply(self._prior)
+            if n:
+                self._trust.see((c, k < r.accepted) for k, c in enumerate(self._confidence[:judged]))
+        if judged:
+            self._slots.see(judged, r.accepted)
 
     # ---- decisions ----
 
     def _goes(self, elapsed: float) -> bool:
         """Draft this round? If not, because it does not pay, or as a probe that is affordable by now."""
         expected = self._gain / self._weight if self.plan.confident else self._expected_gain()
-        if expected > 0 and self._balance > -(FIRST_LOSS * self._plain + LOSS * elapsed):
+        if expected > 0 and self._balance > -(FIRST_LOSS * self._stake + LOSS * elapsed):
             self._parked_at = None
             return True
         if self._parked_at is None:
@@ -327,7 +377,7 @@ class _Learning(Schedule):
     def _gains(self) -> list[float]:
         tokens = survival = 1.0
         out = []
-        for k, a in enumerate(self._expected, 1):
+        for k, a in enumerate(self._slots.expected, 1):
             survival *= a
             tokens += survival
             out.append(tokens * self._plain - self._draft[k] - self._verify[k + 1])
@@ -344,8 +394,11 @@ class _Learning(Schedule):
         if self.plan.confident:
             self._draft[0] = curve.look_s(method, position)
             self.looks = self._draft[1] - self._draft[0] > WORTH_LOOKING * self._plain
+        n = self._best(self._slots.expected)
+        self._stake = self._draft[n] + self._verify[n + 1] - self._plain  # what a wholly rejected round loses
         if self._gain is None:
-            self._gain = (self._expected_gain() + OPTIMISM * self._plain) * self._weight
+            self._first_gain = (self._expected_gain() + OPTIMISM * self._plain) * PATIENCE
+            self._gain = self._first_gain
 
 
 def _sigmoid(z: float) -> float:

@@ -8,23 +8,11 @@ import mlx.core as mx
 import pytest
 
 from dspark_core.decode import measure as measuring
-from dspark_core.decode.cost import CostCurve, Costs, Timing, tokens_per_round
+from dspark_core.decode.cost import CostCurve, tokens_per_round
 from dspark_core.decode.measure import Bench, load, made_of, measure, save
 from dspark_core.decode.rounds import Round
 
-
-def at(ms: float) -> Timing:
-    return Timing(ms / 1e3, ms / 1e3, ms / 1e3, 3)
-
-
-def curve(short: dict[int, float], long: dict[int, float] | None = None, draft=10.0, row=2.0) -> CostCurve:
-    """Milliseconds by width at contexts 100 and 1100; plain is width 1; drafting costs draft + row * rows."""
-    rows = {n: at(draft + row * n) for n in range(8)}
-    costs = [Costs(100, at(short[1]), {w: at(ms) for w, ms in short.items()}, {"DSpark": rows})]
-    if long:
-        costs.append(Costs(1100, at(long[1]), {w: at(ms) for w, ms in long.items()}, {"DSpark": rows}))
-    return CostCurve({"target": "t"}, "2026-01-01T00:00:00+00:00", 1.0, tuple(costs))
-
+from .curves import curve
 
 BUS = {1: 6.0, 2: 11.5, 4: 12.0, 8: 12.4}
 
@@ -68,6 +56,7 @@ def test_recorded_rounds():
     a_round = Round(0, 100, 5, (1, 2, 3, 4), 1, 1, 7, True, (1, 7), 0.1)
     plain = replace(a_round, draft_ids=(), proposed=0, accepted=0, committed=(7,))
     assert c.seconds("DSpark", [a_round, plain]) == pytest.approx(0.018 + 0.0115 + 0.006)
+    assert c.seconds("DSpark", [replace(plain, looked=True)]) == pytest.approx(0.006 + 0.010)
 
 
 def test_json_round_trip_needs_no_mlx():
