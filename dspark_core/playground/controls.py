@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from ..presets import KINDS, Prompt
-from ..race.record import CAP, CONFIDENCE, FULL, PLAIN
+from ..race.record import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, PLAIN
 from .parts import plain_text, static
 from .requests import BLOCK_LENGTHS, CAPS, IN_TURN, LANE_CONTROLS, MAX_LANES, MAX_PROMPT, TOGETHER, in_words
 
@@ -19,7 +19,14 @@ button.addEventListener('click', () => {
   button.setAttribute('aria-expanded', button.getAttribute('aria-expanded') === 'false');
 });
 """
-SCHEDULES = [("full block", FULL), ("fixed cap", CAP), ("confidence threshold", CONFIDENCE)]
+SCHEDULES = [
+    ("hardware-aware", HARDWARE),
+    ("full block", FULL),
+    ("fixed cap", CAP),
+    ("confidence threshold", CONFIDENCE),
+    ("cumulative confidence", CUMULATIVE),
+]
+BLOCK_SCHEDULES = [("hardware-aware", HARDWARE), ("block length", FULL)]  # of a drafter without a confidence head
 
 
 @dataclass(frozen=True)
@@ -130,19 +137,26 @@ def _lane_controls(i: int) -> list[gr.components.Component]:
             step=1,
             label="Block length",
             info="short for chat, 16 for code and math",
-            visible=shown(first in BLOCK_LENGTHS),
+            visible=HIDDEN,
         )
-        schedule = gr.Dropdown(SCHEDULES, value=FULL, label="Sent to verification", visible=shown(first in CAPS))
+        schedule = gr.Dropdown(
+            BLOCK_SCHEDULES if first in BLOCK_LENGTHS else SCHEDULES,
+            value=HARDWARE,
+            label="Sent to verification",
+            visible=shown(first in CAPS or first in BLOCK_LENGTHS),
+        )
         cap = gr.Slider(1, CAPS["DSpark"], 3, step=1, label="Cap, drafts per round", visible=HIDDEN)
         threshold = gr.Slider(0, 1, 0.5, step=0.05, label="Confidence at least", visible=HIDDEN)
 
     def reveal(method, schedule):
-        counts = method in CAPS
+        counts, blocks = method in CAPS, method in BLOCK_LENGTHS
+        choices = BLOCK_SCHEDULES if blocks else SCHEDULES
+        schedule = schedule if schedule in (value for _, value in choices) else HARDWARE
         return (
-            gr.update(visible=shown(method in BLOCK_LENGTHS)),
-            gr.update(visible=shown(counts)),
+            gr.update(visible=shown(blocks and schedule == FULL)),
+            gr.update(visible=shown(counts or blocks), choices=choices, value=schedule),
             gr.update(visible=shown(counts and schedule == CAP)),
-            gr.update(visible=shown(counts and schedule == CONFIDENCE)),
+            gr.update(visible=shown(counts and schedule in (CONFIDENCE, CUMULATIVE))),
         )
 
     for control in (method, schedule):

@@ -3,7 +3,7 @@
 import math
 
 from ..decode.rounds import Settings
-from ..race.record import CAP, CONFIDENCE, FULL, PLAIN, LaneSpec, RaceRequest
+from ..race.record import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, PLAIN, LaneSpec, RaceRequest
 
 MAX_PROMPT = 100_000  # characters
 MAX_TOKENS = 4096
@@ -38,6 +38,8 @@ def lane_of(method, length, schedule, cap, threshold) -> LaneSpec | None:
     """The lane that one column of controls describes; None if it is off."""
     if method == PLAIN:
         return LaneSpec(PLAIN)
+    if schedule == HARDWARE and (method in BLOCK_LENGTHS or method in CAPS):
+        return LaneSpec(method, HARDWARE, label="hardware-aware")
     if method in BLOCK_LENGTHS:
         longest = BLOCK_LENGTHS[method]
         length = int(clamp(length, 2, longest, longest))
@@ -49,6 +51,8 @@ def lane_of(method, length, schedule, cap, threshold) -> LaneSpec | None:
             return LaneSpec(method, CAP, cap=cap, label=f"cap {cap}")
         if schedule == CONFIDENCE:
             return LaneSpec(method, CONFIDENCE, threshold=threshold, label=f"confidence ≥ {threshold:.2f}")
+        if schedule == CUMULATIVE:
+            return LaneSpec(method, CUMULATIVE, threshold=threshold, label=f"product ≥ {threshold:.2f}")
         return LaneSpec(method, FULL, cap=CAPS[method], label="full block")
     return None
 

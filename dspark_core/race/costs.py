@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from ..decode.cost import CostCurve
-from ..decode.measure import Measuring, load, measure, save
-from .race import Models
+from ..decode.measure import Measuring, load, made_of, measure, save
+from .models import Models
 
 
 def known(models: Models) -> CostCurve | None:
     """The curve of these models, from this run or from disk; None if it was never measured."""
-    if models.curve is None:
+    if models.curve is None or models.curve.made_of != made_of(models.target, models.loaded):
         models.curve = load(models.target, models.loaded)
     return models.curve
 

@@ -6,39 +6,42 @@ it would be alone.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import mlx.core as mx
 
-from ..decode.cost import CostCurve
 from ..decode.plain import plain
 from ..decode.rounds import DecodeError, Prefill, Settings, Start
-from ..decode.schedule import ConfidenceThreshold, FixedCap, FullBlock, Schedule
+from ..decode.schedule import (
+    ConfidenceThreshold,
+    CumulativeThreshold,
+    FixedCap,
+    FullBlock,
+    HardwareAware,
+    Schedule,
+)
 from ..decode.speculative import speculative
 from ..models.drafter import Drafter
-from ..models.target import Target
+from .costs import known, measured
 from .lane import SLICE_S, Clock, Event, Lane
-from .record import CAP, CONFIDENCE, LaneRecord, LaneSpec, RaceRecord, RaceRequest, Verdict, WarmUp
+from .models import Models
+from .record import (
+    CAP,
+    CONFIDENCE,
+    CUMULATIVE,
+    FULL,
+    HARDWARE,
+    LaneRecord,
+    LaneSpec,
+    RaceRecord,
+    RaceRequest,
+    Verdict,
+    WarmUp,
+)
 from .verdict import judge
 
 WARM_UP_PROMPT = 16  # tokens
 WARM_UP_TOKENS = 18  # enough for two rounds of a fully accepted block of 8, or one of 16
-
-
-@dataclass
-class Models:
-    """A target and its drafters by method; a sentence in place of a drafter says why it cannot run."""
-
-    target: Target
-    drafters: dict[str, Drafter | str]
-    warm: set = field(default_factory=set)  # lanes that have run before, so that nothing compiles on the clock
-    kept: object | None = None  # what the inspector keeps of the last round it looked at; a race drops it
-    curve: CostCurve | None = None  # what a step costs here, once that is known (costs.py)
-
-    @property
-    def loaded(self) -> dict[str, Drafter]:
-        """The drafters that can run."""
-        return {method: d for method, d in self.drafters.items() if isinstance(d, Drafter)}
 
 
 def interleave(lanes: Sequence[Lane], together: bool, slice_s: float = SLICE_S) -> Iterator[tuple[int, Event]]:
@@ -59,9 +62,17 @@ def interleave(lanes: Sequence[Lane], together: bool, slice_s: float = SLICE_S) 
             lane.close()
 
 
-def schedule_of(spec: LaneSpec) -> Schedule:
+def schedule_of(spec: LaneSpec, models: Models, drafter: Drafter) -> Schedule:
+    """The schedule that a lane's settings name. Raises DecodeError if it needs costs that were not measured."""
+    if spec.schedule == HARDWARE:
+        curve = known(models)
+        if curve is None:
+            raise DecodeError(f"{spec.method} needs this machine's cost curve, which has not been measured.")
+        return HardwareAware(curve, spec.method, drafter.calibration.acceptance, drafter.has_confidence)
     if spec.schedule == CONFIDENCE:
         return ConfidenceThreshold(spec.threshold)
+    if spec.schedule == CUMULATIVE:
+        return CumulativeThreshold(spec.threshold)
     return FixedCap(spec.cap) if spec.schedule == CAP else FullBlock()
 
 
@@ -75,7 +86,8 @@ def decode(
     drafter = models.drafters.get(spec.method, f"no {spec.method} drafter is configured for this target.")
     if isinstance(drafter, str):
         raise DecodeError(f"{spec.method} is not running: {drafter}")
-    yield from speculative(models.target, drafter, prompt, settings, schedule_of(spec), clock=clock, profile=profile)
+    schedule = schedule_of(spec, models, drafter)
+    yield from speculative(models.target, drafter, prompt, settings, schedule, clock=clock, profile=profile)
 
 
 def race(
@@ -94,6 +106,9 @@ def race(
     )
     yield -1, record
     for i, spec in enumerate(request.lanes):
+        if spec.schedule == HARDWARE and models.loaded and not cancelled() and known(models) is None:
+            yield i, WarmUp()
+            _measure(models, cancelled)
         if not cancelled() and _warmth(spec, request) not in models.warm:
             yield i, WarmUp()
             _warm_up(models, spec, prompt, request, cancelled)
@@ -119,12 +134,24 @@ def race(
         yield -1, record.verdict
 
 
+def _measure(models: Models, cancelled: Callable[[], bool]) -> None:
+    """The cost curve, in seconds and off the clock; it is kept on disk for the next time."""
+    events = measured(models, quick=True)
+    for _ in events:
+        if cancelled():
+            break
+    events.close()
+
+
 def _warmth(spec: LaneSpec, request: RaceRequest):
     return spec, request.settings.greedy, request.profile
 
 
 def _warm_up(models, spec, prompt, request, cancelled) -> None:
     """Two rounds off the clock. A failure here is the lane's to report when it runs."""
+    warmth = _warmth(spec, request)
+    if spec.schedule == HARDWARE:  # it may draft nothing on so short a prompt
+        spec = replace(spec, schedule=FULL)
     settings = replace(request.settings, max_tokens=WARM_UP_TOKENS, stop_ids=frozenset())
     events = decode(models, spec, prompt[:WARM_UP_PROMPT], settings, Clock(), request.profile)
     try:
@@ -136,7 +163,7 @@ def _warm_up(models, spec, prompt, request, cancelled) -> None:
         else:
             rounds = 2
         if rounds == 2:
-            models.warm.add(_warmth(spec, request))
+            models.warm.add(warmth)
     except DecodeError:
         pass
     finally:

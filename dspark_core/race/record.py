@@ -9,8 +9,8 @@ from ..decode.rounds import Round, Settings, Start
 from .inspection import Inspection
 
 PLAIN = "plain"
-FULL, CAP, CONFIDENCE = "full", "cap", "confidence"
-SCHEDULES = (FULL, CAP, CONFIDENCE)
+FULL, CAP, CONFIDENCE, CUMULATIVE, HARDWARE = "full", "cap", "confidence", "cumulative", "hardware"
+SCHEDULES = (FULL, CAP, CONFIDENCE, CUMULATIVE, HARDWARE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,8 @@ class LaneSpec:
 
     method:    "plain", or the method of a drafter, such as "DSpark"
     schedule:  "full" sends every draft to verification, "cap" at most `cap` of them, "confidence" those
-               before the first slot whose confidence is below `threshold`
+               before the first slot whose confidence is below `threshold`, "cumulative" those before the first
+               where the product of the confidences is, "hardware" what this machine's costs make worthwhile
     label:     the schedule in the page's words; empty for a plain lane
     """
 

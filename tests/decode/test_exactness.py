@@ -6,11 +6,20 @@ import mlx.core as mx
 import pytest
 
 from dspark_core.decode.rounds import Settings
-from dspark_core.decode.schedule import ConfidenceThreshold, FixedCap, FullBlock
+from dspark_core.decode.sampling import Greedy, Uniforms, probabilities
+from dspark_core.decode.schedule import (
+    ConfidenceThreshold,
+    CumulativeThreshold,
+    FixedCap,
+    FullBlock,
+    HardwareAware,
+    Schedule,
+)
 from dspark_core.decode.speculative import speculative
 from dspark_core.models.cache import trim
 
-from .helpers import NEVER, output, plain_output, worst
+from .curves import BUS, TAXI
+from .helpers import NEVER, output, plain_output, rounds, worst
 
 LENGTH = 320
 
@@ -22,10 +31,96 @@ def test_greedy_equals_plain_over_320_tokens(golden):
     assert len(expected) == length
     schedules = [FullBlock(), FixedCap(0), FixedCap(1), FixedCap(3)]
     if golden.drafter.has_confidence:
-        schedules.append(ConfidenceThreshold(0.6))
+        schedules += [ConfidenceThreshold(0.6), CumulativeThreshold(0.4)]
+    schedules += [hardware(golden.drafter, costs) for costs in (TAXI, BUS)]
     for schedule in schedules:
         settings = Settings(length, stop_ids=NEVER)
         assert output(speculative(golden.target, golden.drafter, prompt, settings, schedule)) == expected, schedule
+
+
+def hardware(drafter, costs) -> HardwareAware:
+    return HardwareAware(costs, drafter.method, (), drafter.has_confidence)
+
+
+class Turns(Schedule):
+    """Drafts by turns: some rounds of nothing, pipelined where the next drafts nothing either, then one of `n`."""
+
+    def __init__(self, rests: list[int], n: int, looks: bool):
+        self.rests, self.n, self.looks = rests, n, looks
+
+    def begin(self, max_drafts):
+        self.left, self.turn = self.rests[0], 0
+        return self
+
+    def drafts(self, max_drafts, position):
+        return self.n if self.left == 0 else 0
+
+    def parked(self):
+        return self.left > 1
+
+    def observe(self, r):
+        self.left -= 1
+        if r.draft_ids:
+            self.turn += 1
+            self.left = self.rests[self.turn % len(self.rests)]
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_the_drafter_keeps_up_while_it_is_parked(golden, looks):
+    """After any number of plain steps a block is the one that a context built in one go drafts at that position."""
+    target, drafter, prompt = golden.target, golden.drafter, golden.trace["prompt_ids"]
+    n, looks = drafter.max_drafts, looks and drafter.has_confidence
+    settings = Settings(60, stop_ids=NEVER)
+    events = list(speculative(target, drafter, prompt, settings, Turns([3, 0, 1, 7, 2], n, looks)))
+    text = [*prompt, *output(events)]
+    assert text[len(prompt) :] == plain_output(target, prompt, 60)
+    drafted = [r for r in rounds(events) if r.draft_ids]
+    assert len(drafted) > 4 and len(drafted) < len(rounds(events))
+    _, taps = target.forward(mx.array(text), target.new_cache(), drafter.taps)
+    for r in drafted:
+        context = drafter.begin()
+        context.extend(taps[: r.position])
+        block = context.propose(mx.array([r.anchor_id]), n, Greedy())
+        assert (r.draft_ids, r.looked) == (tuple(block.ids.tolist()), looks), r.position
+
+
+@pytest.mark.parametrize("schedule", ["cumulative", "hardware, taxi", "hardware, bus", "turns"])
+def test_sampled_tokens_follow_the_target(golden_a, schedule):
+    """Three tokens drawn 400 times under a schedule, top-k 2: their joint distribution is the target's exact one."""
+    target, drafter, prompt = golden_a.target, golden_a.drafter, golden_a.trace["prompt_ids"]
+    chosen = {
+        "cumulative": CumulativeThreshold(0.3),
+        "hardware, taxi": HardwareAware(TAXI, "DSpark", (0.9,) * 7, True),
+        "hardware, bus": HardwareAware(BUS, "DSpark", (0.9,) * 7, True),
+        "turns": Turns([1, 0, 0], 2, True),
+    }[schedule]
+    counts, lengths, n = {}, set(), 400
+    numbers = Uniforms(11)
+    for _ in range(n):
+        settings = Settings(4, temperature=1.0, top_k=2, stop_ids=NEVER)
+        events = list(speculative(target, drafter, prompt, settings, chosen, uniforms=numbers))
+        lengths |= {r.proposed for r in rounds(events)}
+        key = tuple(output(events))
+        counts[key] = counts.get(key, 0) + 1
+    assert len(lengths) > 1
+    exact = joint(target, prompt, settings, 4)
+    assert set(counts) <= set(exact)
+    statistic = sum((counts.get(k, 0) - n * p) ** 2 / (n * p) for k, p in exact.items())
+    assert statistic < 41.3  # chi-squared, 15 degrees of freedom, 0.03 %
+
+
+def joint(target, prompt, settings, depth, mass=1.0):
+    """Exact probability of every sequence of `depth` tokens."""
+    if depth == 0:
+        return {(): mass}
+    hidden, _ = target.forward(mx.array(prompt), target.new_cache())
+    p = probabilities(target.head(hidden[-1:]), settings)[0].tolist()
+    out = {}
+    for token, chance in enumerate(p):
+        if chance > 0:
+            rest = joint(target, [*prompt, token], settings, depth - 1, mass * chance)
+            out |= {(token, *key): value for key, value in rest.items()}
+    return out
 
 
 def plain_logits(target, prompt, n):

@@ -14,7 +14,7 @@ from dspark_core.playground.board import FIELD, RECORD
 from dspark_core.playground.charts import TITLES, charts, spent_chart
 from dspark_core.playground.follow import follow, models_status
 from dspark_core.playground.worker import Job, Worker
-from dspark_core.race.record import CAP, CONFIDENCE, FULL, LaneSpec, RaceRequest
+from dspark_core.race.record import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, LaneSpec, RaceRequest
 from tests.playground.replay import ReplayEngine, three_lanes
 
 LANES = (LaneSpec("plain"), LaneSpec("DSpark", label="full block"), LaneSpec("DFlash", label="block 16"))
@@ -58,6 +58,12 @@ def test_lanes_from_controls():
     assert requests.lane_of("DFlash", 99, FULL, 7, 0.5).schedule == FULL
     assert requests.lane_of("DSpark", 16, CAP, -4, 0.5).cap == 1
     assert requests.lane_of("DSpark", 16, CONFIDENCE, 7, 9).threshold == 1
+    assert requests.lane_of("DSpark", 16, CUMULATIVE, 7, 0.3) == LaneSpec(
+        "DSpark", CUMULATIVE, threshold=0.3, label="product ≥ 0.30"
+    )
+    for method in ("DSpark", "DFlash"):
+        assert requests.lane_of(method, 16, HARDWARE, 7, 0.5) == LaneSpec(method, HARDWARE, label="hardware-aware")
+    assert requests.lane_of("plain", 16, HARDWARE, 7, 0.5) == LaneSpec("plain")
     assert requests.lane_of("off", 16, FULL, 7, 0.5) is requests.lane_of("../x", 16, FULL, 7, 0.5) is None
 
 

@@ -1,5 +1,6 @@
 """Races over the tiny golden models: verdict, exactness of what the lanes say, cancel, warm-up."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -8,9 +9,21 @@ import pytest
 from dspark_core.decode.rounds import Round, Settings, Start
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.target import load_target
+from dspark_core.race.costs import known
 from dspark_core.race.fairness import compare
 from dspark_core.race.race import Models, race
-from dspark_core.race.record import CAP, CONFIDENCE, PLAIN, Failed, LaneRecord, LaneSpec, RaceRecord, RaceRequest
+from dspark_core.race.record import (
+    CAP,
+    CONFIDENCE,
+    CUMULATIVE,
+    HARDWARE,
+    PLAIN,
+    Failed,
+    LaneRecord,
+    LaneSpec,
+    RaceRecord,
+    RaceRequest,
+)
 from dspark_core.race.verdict import _next_logits, first_difference, judge
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -98,6 +111,29 @@ def test_a_prompt_longer_than_the_context_fails_every_lane(models):
         models.target.encode_chat = long
     assert all("context" in lane.error for lane in record.lanes)
     assert record.verdict.kind == "none"
+
+
+def test_a_hardware_aware_lane_measures_once_and_keeps_it(models, tmp_path, monkeypatch):
+    monkeypatch.setattr("dspark_core.decode.measure.default_directory", lambda: tmp_path)
+    asked = request(LaneSpec(PLAIN), LaneSpec("DSpark", HARDWARE), LaneSpec("DSpark", CUMULATIVE, threshold=0.2))
+    record, _ = run(models, asked)
+    assert record.verdict.kind == "identical" and [lane.error for lane in record.lanes] == [None] * 3
+    (kept,) = tmp_path.glob("*.json")
+    curve, models.curve = models.curve, None
+    assert known(models) == curve and curve.made_of["drafters"].startswith("DSpark")
+    kept.unlink()
+    run(models, asked)
+    assert not list(tmp_path.glob("*.json")), "it was measured again"
+    models.curve = replace(curve, made_of={**curve.made_of, "threads": "another machine"})
+    assert known(models) is None
+
+
+def test_stopping_while_it_measures_leaves_no_curve(models, tmp_path, monkeypatch):
+    monkeypatch.setattr("dspark_core.decode.measure.default_directory", lambda: tmp_path)
+    models.curve = None
+    asked = iter([False] * 6)
+    record, _ = run(models, request(LaneSpec(PLAIN), LaneSpec("DSpark", HARDWARE)), lambda: next(asked, True))
+    assert record.stopped and models.curve is None and not list(tmp_path.glob("*"))
 
 
 def test_first_difference():

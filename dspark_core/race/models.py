@@ -1,0 +1,23 @@
+"""What a race runs on: one loaded target, its drafters, and what is known of this machine."""
+
+from dataclasses import dataclass, field
+
+from ..decode.cost import CostCurve
+from ..models.drafter import Drafter
+from ..models.target import Target
+
+
+@dataclass
+class Models:
+    """A target and its drafters by method; a sentence in place of a drafter says why it cannot run."""
+
+    target: Target
+    drafters: dict[str, Drafter | str]
+    warm: set = field(default_factory=set)  # lanes that have run before, so that nothing compiles on the clock
+    kept: object | None = None  # what the inspector keeps of the last round it looked at; a race drops it
+    curve: CostCurve | None = None  # what a step costs here, once that is known (costs.py)
+
+    @property
+    def loaded(self) -> dict[str, Drafter]:
+        """The drafters that can run."""
+        return {method: d for method, d in self.drafters.items() if isinstance(d, Drafter)}
