@@ -402,7 +402,8 @@ function describe(lane, round) {
   const chosen = own && (own.kind === 'e' ? 'the end of its answer' : visible(own.text));
   if (round.first) return lane.name + ', ' + at + ': ' + (chosen || '') + ', from the prompt itself; it belongs to no round.';
   const took = (round.time - round.before).toFixed(3) + ' s';
-  if (!round.drafted) return lane.name + ', ' + at + ': ' + (chosen || '') + ', ' + took + '.';
+  if (lane.plain) return lane.name + ', ' + at + ': ' + (chosen || '') + ', ' + took + '.';
+  if (!round.drafted) return lane.name + ', round ' + (round.index + 1) + ', ' + at + '. Nothing drafted; a plain step gives ' + (chosen || '') + '. ' + took + '.';
   const accepted = round.tokens.filter((t) => t.kind === 'a').map((t) => t.text).join('');
   const rejected = round.tokens.find((t) => t.kind === 'r');
   const sent = round.proposed === round.drafted ? 'all sent' : round.proposed + ' sent';

@@ -106,7 +106,7 @@ def test_hovering_a_round_lights_the_same_text_in_every_pane(recorded, open_tab)
         lit = tab.page.locator(f".pane[data-lane='{i}'] .tok.lit").all_inner_texts()
         assert [t.strip() for t in lit] == ["word1", "word2", "word3", "word4"]
     words = tab.page.inner_text(".board-details")
-    assert words.startswith("DSpark · full block, round 1, tokens 2 to 5. 7 drafted, all sent, 3 accepted:")
+    assert words.startswith("DSpark · hardware-aware, round 1, tokens 2 to 5. 7 drafted, all sent, 3 accepted:")
     assert "“ WRONG” rejected, the target’s correction is “ word4”" in words
 
 
@@ -275,14 +275,17 @@ def test_four_lanes_with_their_own_settings(recorded, open_tab):
     tab = open_tab(recorded.url)
     tab.page.get_by_role("button", name="Lanes and settings").click()
     choose(tab, "Lane 4", "DFlash")
-    boxes = tab.page.locator(".lane-controls").nth(3).locator("input[type=number]")
+    fourth = tab.page.locator(".lane-controls").nth(3)
+    fourth.get_by_label("Sent to verification").click()
+    tab.page.get_by_role("option", name="block length", exact=True).click()
+    boxes = fourth.locator("input[type=number]")
     boxes.first.wait_for(state="visible")
     boxes.first.fill("6")
     boxes.first.blur()
     tab.race()
     tab.until("done")
     heads = [t.replace("\n", " ") for t in tab.page.locator(".pane h3").all_inner_texts()]
-    assert heads == ["plain", "DSpark full block", "DFlash block 16", "DFlash block 6"]
+    assert heads == ["plain", "DSpark hardware-aware", "DFlash hardware-aware", "DFlash block 6"]
 
 
 @pytest.mark.parametrize("wait", [0, 100])
@@ -379,7 +382,7 @@ def test_charts_tables_and_downloads(recorded, open_tab):
     tab.page.wait_for_selector("#plot-time .js-plotly-plot .main-svg", timeout=20000)
     assert tab.page.locator(".js-plotly-plot").count() == 6
     tab.page.locator("#tools-speed summary").click()
-    assert "DFlash · block 16" in tab.page.inner_text("#tools-speed table")
+    assert "DFlash · hardware-aware" in tab.page.inner_text("#tools-speed table")
     for kind, starts in (("csv", b"lane,tok/s"), ("json", b"{"), ("png", b"\x89PNG")):
         with tab.page.expect_download() as download:
             tab.page.locator(f"#tools-speed button[data-save={kind}]").click()
