@@ -6,7 +6,8 @@ import gradio as gr
 
 from ..race.record import RaceRecord
 from ..race.trace import MAX_BYTES, Trace, TraceError, dumps, loads
-from .keep import add, board_of, file_name, listing, saving, saying, title, traced
+from .keep import add, answer, board_of, file_name, listing, saving, saying, title, traced
+from .links import link_of
 from .parts import ASSETS
 from .saved_page import saved_page
 from .worker import Worker
@@ -24,8 +25,9 @@ class Kept:
     races: gr.State
 
 
-def keep_bar(worker: Worker, board: gr.HTML, last: gr.State, raced: gr.events.Dependency) -> Kept:
-    """The bar. `raced` is over when a race is; what was seen of it stands in `last` then."""
+def keep_bar(worker: Worker, asked: list, board: gr.HTML, last: gr.State, raced: gr.events.Dependency) -> Kept:
+    """The bar. `raced` is over when a race is; what was seen of it stands in `last` then. `asked` are the settings
+    that a link carries."""
     bar = gr.HTML(
         "",
         html_template=(ASSETS / "keep.html").read_text("utf-8"),
@@ -72,6 +74,7 @@ def keep_bar(worker: Worker, board: gr.HTML, last: gr.State, raced: gr.events.De
     raced.then(after_race, [last, kept.races], [kept.trace, kept.races, bar], **quiet)
     bar.upload(open_, kept.races, [board, last, kept.trace, kept.races, bar], **quiet)
     bar.submit(show, kept.races, [board, last, kept.trace], **quiet)
+    bar.select(lambda *values: answer(link=link_of(*values)), asked, bar, **quiet)
     bar.download(save, kept.trace, bar, **quiet)
     return kept
 

@@ -3,6 +3,7 @@
 import gradio as gr
 
 from ..presets import Prompt
+from .api import race_api
 from .charts_tab import charts_tab
 from .controls import controls
 from .follow import models_status
@@ -10,6 +11,7 @@ from .launch import drop_options
 from .parts import plain_text, static
 from .prove_tab import prove_tab
 from .race_tab import race_tab
+from .remember import remember
 from .tour import tour
 from .worker import Worker
 
@@ -23,6 +25,9 @@ def build(worker: Worker, prompts: list[Prompt]) -> gr.Blocks:
             raced = race_tab(worker, ask)
             charts_tab(worker, ask, raced)
             prove_tab(worker, prompts)
+
+        remember(page, ask.asked)
+        race_api(worker)
 
         def status():
             yield from models_status(worker)

@@ -50,7 +50,7 @@ def race_tab(worker: Worker, ask: Controls) -> Raced:
         inspector_panel(worker, last)
         bar = gr.Column(elem_id="under-board")
 
-    def race(visitor: gr.Request, *values):
+    def to_board(visitor: gr.Request, *values):
         try:
             request = request_of(*values)
         except ValueError as error:
@@ -65,7 +65,7 @@ def race_tab(worker: Worker, ask: Controls) -> Raced:
     def halt(visitor: gr.Request):
         worker.stop(visitor.session_hash)
 
-    event = ask.start.click(race, ask.asked, [board, last], api_name="race", **ENGINE_USE)
+    event = ask.start.click(to_board, ask.asked, [board, last], api_visibility="private", **ENGINE_USE)
     gr.on(
         [control.change for control in ask.lanes],
         preview,
@@ -78,5 +78,5 @@ def race_tab(worker: Worker, ask: Controls) -> Raced:
     )
     ask.stop.click(halt, queue=False, show_progress="hidden", api_visibility="private")
     with bar:
-        kept = keep_bar(worker, board, last, event)
+        kept = keep_bar(worker, ask.asked, board, last, event)
     return Raced(last, kept, event)

@@ -1,0 +1,49 @@
+"""The page by script: `/race` runs what the Race button runs, and gives the race as a trace (race/trace.py)."""
+
+import itertools
+import json
+
+import gradio as gr
+
+from ..race.trace import dumps
+from .follow import follow
+from .keep import traced
+from .links import lanes_controls
+from .race_tab import MAX_WAITING
+from .requests import TOGETHER, request_of
+from .worker import Job, Worker
+
+CALLS = itertools.count(1)
+
+
+def race_api(worker: Worker) -> None:
+    """Put `/race` on the page's API. It is a generator, so that a client that goes away ends the race."""
+
+    def race(
+        prompt: str,
+        lanes: str = "plain,dspark,dflash",
+        max_tokens: int = 96,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> dict:
+        """Race `lanes` on a prompt, in the words of links: method, then its own settings, such as `dspark:cap=3`.
+
+        Yields {"state": "racing", "tokens": [committed so far, a lane]} now and then, last the whole race.
+        """
+        try:
+            request = request_of(
+                *(prompt, max_tokens, temperature, top_k, top_p, seed, TOGETHER), *lanes_controls(str(lanes))
+            )
+        except ValueError as error:
+            raise gr.Error(str(error)) from None
+        seen = None
+        for _, now in follow(worker, Job(request, f"script {next(CALLS)}")):
+            seen = now or seen
+            yield {"state": "racing", "tokens": [len(lane.output) for lane in seen.lanes] if seen else []}
+        if seen is None or seen.verdict is None:
+            raise gr.Error(worker.error or "The race was not run to its end.")
+        yield json.loads(dumps(traced(seen, worker.engine)))
+
+    gr.api(race, api_name="race", concurrency_limit=MAX_WAITING)

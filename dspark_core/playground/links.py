@@ -1,0 +1,109 @@
+"""Settings as text: links that fill the page, lanes in one line, preferences that outlast a reload.
+
+    /?prompt=Say%20hello.&lanes=plain,dspark:cap=3,dflash:block=6&tokens=64
+
+A lane is a method, then its own settings: `block=6` (slots of a DFlash block), or how many drafts are sent: `full`,
+`cap=3`, `confidence=0.5`. What a link, a script or a browser's storage says is taken only where it is a value that
+the page's own control could have; a link never starts anything.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from urllib.parse import urlencode
+
+import gradio as gr
+
+from ..race.record import CAP, FULL, PLAIN
+from .controls import OFF, SCHEDULES
+from .requests import BLOCK_LENGTHS, CAPS, LANE_CONTROLS, MAX_LANES, MAX_PROMPT, clamp
+
+METHODS = (PLAIN, *CAPS, *BLOCK_LENGTHS)
+FIRST_LANE = 7  # in what `request_of` takes: prompt, max_tokens, temperature, top_k, top_p, seed, order, lanes
+NUMBERS = {"tokens": 1, "temperature": 2, "top_k": 3, "top_p": 4, "seed": 5}  # a link's names, places in `asked`
+_NAMED = {name.lower(): name for name in METHODS}
+_SCHEDULES = {value for _, value in SCHEDULES}
+
+
+class LaneError(ValueError):
+    """A lane that does not exist; the message is one sentence."""
+
+
+def lane_controls(text: str) -> list:
+    """The five control values of one lane (see requests.lane_of). Raises LaneError."""
+    name, *parts = text.strip().lower().split(":")
+    method = _NAMED.get(name)
+    if method is None:
+        raise LaneError(f"There is no lane {name[:40]!r}; there are {', '.join(m.lower() for m in METHODS)}.")
+    length, schedule = BLOCK_LENGTHS.get(method, max(BLOCK_LENGTHS.values())), FULL
+    cap, threshold = CAPS.get(method, max(CAPS.values())), 0.5
+    for part in parts:
+        key, _, value = part.partition("=")
+        if key == "block" and method in BLOCK_LENGTHS:
+            length = int(clamp(value, 2, BLOCK_LENGTHS[method], length))
+        elif key in _SCHEDULES and method != PLAIN:
+            schedule = key
+            if key == CAP:
+                cap = int(clamp(value, 1, cap, cap))
+            else:
+                threshold = clamp(value, 0, 1, threshold)
+        else:
+            raise LaneError(f"{method} has no setting {part[:40]!r}.")
+    return [method, length, schedule, cap, threshold]
+
+
+def lanes_controls(text: str) -> list:
+    """The control values of all lanes, those that are not named off. Raises LaneError."""
+    lanes = [lane_controls(lane) for lane in text[:1000].split(",") if lane.strip()]
+    if not 2 <= len(lanes) <= MAX_LANES:
+        raise LaneError(f"A race has 2 to {MAX_LANES} lanes, not {len(lanes)}.")
+    off = [OFF, max(BLOCK_LENGTHS.values()), FULL, max(CAPS.values()), 0.5]
+    return [value for lane in lanes + [off] * (MAX_LANES - len(lanes)) for value in lane]
+
+
+def lane_text(method, length, schedule, cap, threshold) -> str:
+    """The lane that these control values describe, as `lane_controls` reads it; empty if it is off."""
+    if method not in METHODS:
+        return ""
+    told = [method.lower()]
+    if method in BLOCK_LENGTHS:
+        told.append(f"block={int(length)}")
+    if method in CAPS:
+        told.append({FULL: FULL, CAP: f"{CAP}={int(cap)}"}.get(schedule, f"{schedule}={threshold:g}"))
+    return ":".join(told)
+
+
+def link_of(*asked) -> str:
+    """A query string that fills the page with these control values."""
+    lanes = [lane_text(*asked[i : i + LANE_CONTROLS]) for i in range(FIRST_LANE, len(asked), LANE_CONTROLS)]
+    told = {"prompt": asked[0], "lanes": ",".join(lane for lane in lanes if lane)}
+    told |= {name: f"{asked[place]:g}" for name, place in NUMBERS.items()}
+    return "?" + urlencode(told, safe=":,=")
+
+
+def from_link(query: Mapping[str, str]) -> dict[int, object]:
+    """What a link fills: values by their place in `asked`. What it says wrongly is left as it is."""
+    filled: dict[int, object] = {}
+    if prompt := query.get("prompt"):
+        filled[0] = prompt[:MAX_PROMPT]
+    for name, place in NUMBERS.items():
+        if name in query:
+            filled[place] = query[name]
+    if "lanes" in query:
+        with suppress(LaneError):
+            filled |= dict(enumerate(lanes_controls(query["lanes"]), start=FIRST_LANE))
+    return filled
+
+
+def fitting(control: gr.components.Component, value):
+    """`value` as this control could have it, or None."""
+    if isinstance(control, gr.Textbox):
+        return value if isinstance(value, str) else None
+    if isinstance(control, gr.Slider | gr.Number):
+        high = getattr(control, "maximum", None)
+        number = clamp(value, control.minimum or 0, 2**31 - 1 if high is None else high, float("nan"))
+        if number != number:
+            return None
+        whole = control.precision == 0 if isinstance(control, gr.Number) else float(control.step).is_integer()
+        return int(number) if whole else number
+    choices = [choice[1] for choice in getattr(control, "choices", None) or []]
+    return value if isinstance(value, str) and value in choices else None

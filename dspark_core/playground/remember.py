@@ -1,0 +1,36 @@
+"""What fills the page when it is opened: a link, and for the rest what the same browser had set before."""
+
+import json
+
+import gradio as gr
+
+from .links import fitting, from_link
+
+# Kept in this browser only. The key is no secret: it just has to be the same at every start.
+STORAGE = {"storage_key": "dspark-settings", "secret": "dspark-playground"}
+
+
+def remember(page: gr.Blocks, asked: list[gr.components.Component]) -> None:
+    """Keep every setting but the prompt (the first of `asked`) in the browser, and fill the page when it opens.
+    A link goes before what was kept. Nothing is started."""
+    kept = gr.BrowserState(None, **STORAGE)
+    names = [f"{k} {control.label}" for k, control in enumerate(asked)]
+    quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    settings = asked[1:]
+    gr.on(
+        [control.input for control in settings],
+        None,
+        settings,
+        kept,
+        js=f"(...values) => [Object.fromEntries({json.dumps(names[1:])}.map((name, k) => [name, values[k]]))]",
+        **quiet,
+    )
+
+    def fill(before, visitor: gr.Request):
+        before = before if isinstance(before, dict) else {}
+        values = {k: before[name] for k, name in enumerate(names) if name in before and k}
+        values |= from_link(dict(visitor.query_params))
+        told = [fitting(control, values.get(k)) for k, control in enumerate(asked)]
+        return [gr.skip() if value is None else value for value in told]
+
+    page.load(fill, kept, asked, **quiet)
