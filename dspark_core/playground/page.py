@@ -5,6 +5,7 @@ import gradio as gr
 from ..presets import Prompt
 from .api import race_api
 from .charts_tab import charts_tab
+from .compare_tab import compare_tab
 from .controls import controls
 from .follow import models_status
 from .launch import drop_options
@@ -24,6 +25,7 @@ def build(worker: Worker, prompts: list[Prompt]) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs"):
             raced = race_tab(worker, ask)
             charts_tab(worker, ask, raced)
+            compare_tab(raced.kept)
             prove_tab(worker, prompts)
 
         remember(page, ask.asked)

@@ -1,0 +1,141 @@
+"""Two finished races in one table, and the two answers where they part."""
+
+import json
+from itertools import zip_longest
+
+from ..race.metrics import metrics, plain_metrics, times_plain
+from ..race.record import LaneRecord, RaceRecord
+from ..race.trace import Trace
+from .keep import title
+
+# figure: (words, digits, how it is told, whether more is better: None if that is no question)
+FIGURES = {
+    "tok_s": ("tok/s", 2, "", True),
+    "times": ("× plain", 2, "", True),
+    "tokens_per_round": ("tokens per round", 2, "", True),
+    "acceptance": ("acceptance rate", 1, "%", True),
+    "first_token_s": ("first token, s", 2, "", False),
+    "tokens": ("tokens", 0, "", None),
+    "rounds": ("rounds", 0, "", None),
+}
+
+
+def compared(left: Trace, right: Trace) -> str:
+    """What assets/compare.js shows, as JSON: heads, notes, groups of rows, answers."""
+    a, b = left.race, right.race
+    groups = [{"name": "The race", "rows": _facts(left, right)}]
+    groups += [{"name": name, "rows": _rows(a, i, b, j)} for name, i, j in pairs(a, b)]
+    return json.dumps(
+        {
+            "heads": [title(left), title(right)],
+            "notes": notes(left, right),
+            "groups": groups,
+            "answers": answers(left, right),
+        },
+        ensure_ascii=False,
+    )
+
+
+def pairs(a: RaceRecord, b: RaceRecord) -> list[tuple[str, int | None, int | None]]:
+    """(name, lane of a, lane of b): lanes of the same name, then of the same method in order, then single ones."""
+    left, right = list(range(len(a.lanes))), list(range(len(b.lanes)))
+    found = []
+    for same in (lambda x, y: x.name == y.name, lambda x, y: x.method == y.method):
+        for i in list(left):
+            j = next((j for j in right if same(a.lanes[i].spec, b.lanes[j].spec)), None)
+            if j is not None:
+                x, y = a.lanes[i].spec, b.lanes[j].spec
+                found.append((i, x.name if x.name == y.name else f"{x.name} / {y.name}", j))
+                left.remove(i)
+                right.remove(j)
+    found += [(i, a.lanes[i].spec.name, None) for i in left]
+    found.sort(key=lambda pair: pair[0])
+    return [(name, i, j) for i, name, j in found] + [(b.lanes[j].spec.name, None, j) for j in right]
+
+
+def notes(left: Trace, right: Trace) -> list[str]:
+    """What a reader must know before taking one figure over another."""
+    a, b = left.race, right.race
+    told = []
+    if a.request.messages != b.request.messages:
+        told.append("The prompts differ: figures that depend on the text cannot be compared.")
+    if left.machine != right.machine:
+        told.append("They ran on different machines, or on the same one in another state: compare × plain, not tok/s.")
+    if left.versions != right.versions:
+        told.append("The software differed.")
+    ours, theirs = a.request.settings, b.request.settings
+    if (ours.temperature, ours.top_k, ours.top_p) != (theirs.temperature, theirs.top_k, theirs.top_p):
+        told.append("Sampling differs.")
+    for name, race in (("left", a), ("right", b)):
+        if race.stopped:
+            told.append(f"The race on the {name} was stopped before its end.")
+    return told
+
+
+def answers(left: Trace, right: Trace) -> list[dict]:
+    """Both plain answers (the first lanes' where one has none). Those to one prompt are parted where they first
+    differ; those to two prompts are not compared, and `rest` is None."""
+    lanes = [_reference(t.race) for t in (left, right)]
+    texts = [_text(t, lane) for t, lane in zip((left, right), lanes, strict=True)]
+    if left.race.request.messages != right.race.request.messages:
+        return [{"name": lane.spec.name, "same": text, "rest": None} for lane, text in zip(lanes, texts, strict=True)]
+    same = next((k for k, (x, y) in enumerate(zip_longest(*texts)) if x != y), len(texts[0]))
+    return [
+        {"name": lane.spec.name, "same": text[:same], "rest": text[same:]}
+        for lane, text in zip(lanes, texts, strict=True)
+    ]
+
+
+def _reference(race: RaceRecord) -> LaneRecord:
+    return next((lane for lane in race.lanes if not lane.spec.speculative), race.lanes[0])
+
+
+def _text(trace: Trace, lane: LaneRecord) -> str:
+    data = b"".join(trace.tokens[i] for i in lane.output if i not in trace.stop_ids)
+    return data.decode(errors="replace")
+
+
+def _facts(left: Trace, right: Trace) -> list[list]:
+    rows = []
+    for name, of in {
+        "target": lambda t: t.race.target,
+        "precision": lambda t: t.race.precision,
+        "drafters": lambda t: "\n".join(f"{method}: {how}" for method, how in t.drafters.items()),
+        "machine": lambda t: ", ".join(t.machine.values()),
+        "versions": lambda t: ", ".join(f"{name} {version}" for name, version in t.versions.items()),
+        "prompt": lambda t: t.race.request.prompt,
+        "verdict": lambda t: t.race.verdict.words if t.race.verdict else "–",
+    }.items():
+        a, b = of(left) or "–", of(right) or "–"
+        rows.append([name, a, b, "" if a != b else "same", None])
+    return rows
+
+
+def _rows(a: RaceRecord, i: int | None, b: RaceRecord, j: int | None) -> list[list]:
+    """[figure, left, right, right ÷ left, which is better: 0, 1 or None]"""
+    ours, theirs = _figures(a, i), _figures(b, j)
+    rows = []
+    for key, (words, digits, unit, more) in FIGURES.items():
+        x, y = ours.get(key), theirs.get(key)
+        if x is None and y is None:
+            continue
+        shown = [_told(v, digits, unit) for v in (x, y)]
+        ratio = f"{y / x:.2f}" if x and y and more is not None else ""
+        better = None if more is None or not x or not y or shown[0] == shown[1] else int((y > x) == more)
+        rows.append([words, *shown, ratio, better])
+    return rows
+
+
+def _figures(race: RaceRecord, lane: int | None) -> dict[str, float | None]:
+    if lane is None:
+        return {}
+    record = race.lanes[lane]
+    m = metrics(record)
+    times = times_plain(m, plain_metrics(race.lanes)) if record.spec.speculative else None
+    return {"times": times} | {key: getattr(m, key) for key in FIGURES if key != "times"}
+
+
+def _told(value: float | None, digits: int, unit: str) -> str:
+    if value is None:
+        return "–"
+    return f"{100 * value:.{digits}f} %" if unit == "%" else f"{value:.{digits}f}"
