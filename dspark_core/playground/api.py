@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 
 import gradio as gr
 
@@ -13,6 +14,7 @@ from .race_tab import MAX_WAITING
 from .requests import TOGETHER, request_of
 from .worker import Job, Worker
 
+UPDATE_S = 0.5
 CALLS = itertools.count(1)
 
 
@@ -30,7 +32,7 @@ def race_api(worker: Worker) -> None:
     ) -> dict:
         """Race `lanes` on a prompt, in the words of links: method, then its own settings, such as `dspark:cap=3`.
 
-        Yields {"state": "racing", "tokens": [committed so far, a lane]} now and then, last the whole race.
+        Yields {"state": "racing", "seconds": since the call} twice a second, last the whole race.
         """
         try:
             request = request_of(
@@ -38,10 +40,13 @@ def race_api(worker: Worker) -> None:
             )
         except ValueError as error:
             raise gr.Error(str(error)) from None
-        seen = None
-        for _, now in follow(worker, Job(request, f"script {next(CALLS)}")):
-            seen = now or seen
-            yield {"state": "racing", "tokens": [len(lane.output) for lane in seen.lanes] if seen else []}
+        seen, began, told = None, time.monotonic(), -1.0
+        for _, news in follow(worker, Job(request, f"script {next(CALLS)}")):
+            seen = news or seen
+            passed = time.monotonic() - began
+            if passed >= told + UPDATE_S:
+                told = passed
+                yield {"state": "racing", "seconds": round(passed, 1)}
         if seen is None or seen.verdict is None:
             raise gr.Error(worker.error or "The race was not run to its end.")
         yield json.loads(dumps(traced(seen, worker.engine)))

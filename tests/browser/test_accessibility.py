@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from dspark_core.race.trace import dumps
+from tests.race.long_trace import long_trace
+
 from .tab import missing, replay
+from .test_keep import open_file, said
 
 HERE = Path(__file__).parent
 AXE = HERE / "node_modules" / "axe-core" / "axe.min.js"
@@ -44,6 +48,13 @@ def test_no_serious_violation(recorded, open_tab, axe, scheme):
     tab.until("done")
     tab.page.locator(".pane[data-lane='1'] .round").nth(2).hover()
     tab.page.wait_for_timeout(300)
+    tab.page.click(".replay-previous")
+    open_file(tab, dumps(long_trace(20)))
+    said(tab, "Opened")
+    tab.page.wait_for_selector(".keep-races select")
+    assert violations(tab, axe) == []
+    tab.page.get_by_role("tab", name="Compare").click()
+    tab.page.wait_for_selector(".compared table")
     assert violations(tab, axe) == []
     tab.page.get_by_role("tab", name="Charts").click()
     tab.page.wait_for_selector("#plot-time .js-plotly-plot .main-svg", timeout=20000)

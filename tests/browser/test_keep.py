@@ -32,7 +32,7 @@ def open_file(tab, document):
 
 
 def said(tab, words):
-    tab.page.wait_for_function("w => document.querySelector('.keep-said').textContent.includes(w)", arg=words)
+    tab.page.wait_for_function("w => document.querySelector('.keep-said')?.textContent.includes(w)", arg=words)
     return tab.page.inner_text(".keep-said")
 
 

@@ -120,3 +120,21 @@ def test_a_body_without_a_length_is_no_way_around():
     headers = {"host": b"127.0.0.1:1", "origin": b"http://evil.example"}
     assert refused("POST", "/", headers)[0] == 403
     assert refused("POST", "/", {"host": b"127.0.0.1:1", "origin": b"http://127.0.0.1:1"}) is None
+
+
+def test_only_a_saved_race_may_be_long_and_every_body_says_its_length():
+    def asked(path, **headers):
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        answer = refused("POST", path, {"host": b"127.0.0.1:1", **headers})
+        return answer and answer[0]
+
+    assert asked(JOIN, content_length=b"25000000") is None
+    assert asked(JOIN, content_length=b"35000000") == 413
+    assert asked("/gradio_api/upload", content_length=b"2500000") == 413
+    assert asked(JOIN, transfer_encoding=b"chunked") == 411
+
+
+def test_a_body_in_chunks_is_refused(page):
+    body = (chunk.encode() for chunk in ["x" * 1000] * 10)  # an iterable is sent in chunks
+    status, _, _ = send(page, "POST", JOIN, JSON, body)
+    assert status == 411

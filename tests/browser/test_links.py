@@ -1,0 +1,98 @@
+"""Links fill the page and start nothing; settings outlast a reload; two races are compared."""
+
+from dspark_core.race.trace import dumps
+from tests.race.long_trace import long_trace
+
+from .tab import replay
+from .test_keep import open_file, said
+
+
+def summary(tab, words):
+    tab.page.wait_for_function("w => document.querySelector('#settings-summary')?.innerText.includes(w)", arg=words)
+    return tab.page.inner_text("#settings-summary p")
+
+
+def test_a_link_fills_the_page_and_starts_nothing(recorded, open_tab):
+    recorded.worker.engine = replay()
+    lanes = "plain,dflash:block=6,dspark:cap=2"
+    tab = open_tab(f"{recorded.url}/?preset=smollm2-135m&prompt=Hi%20%3Cb%3E%24%7Balert(1)%7D&lanes={lanes}&tokens=33")
+    assert "up to 33 tokens" in summary(tab, "plain, DFlash · block 6, DSpark · cap 2")
+    assert tab.page.input_value("#prompt textarea") == "Hi <b>${alert(1)}"
+    assert tab.page.evaluate("document.body.dataset.race") is None and recorded.worker.idle
+    tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    tab.page.click("[data-keep=link]")
+    assert "starts nothing" in said(tab, "Copied")
+    copied = tab.page.evaluate("navigator.clipboard.readText()")
+    other = open_tab(copied)
+    assert summary(other, "DSpark · cap 2") == summary(tab, "DSpark · cap 2")
+    assert other.page.input_value("#prompt textarea") == "Hi <b>${alert(1)}"
+    other.page.click("#race")
+    other.until("done")
+    assert [h.replace("\n", " ") for h in other.page.locator(".pane h3").all_inner_texts()] == [
+        "plain",
+        "DFlash block 6",
+        "DSpark cap 2",
+    ]
+    assert not tab.complaints and not other.complaints
+
+
+def test_a_link_with_nonsense_leaves_the_page_as_it_is(recorded, open_tab):
+    tab = open_tab(recorded.url)
+    before = summary(tab, "plain")
+    nonsense = "/?lanes=x,%3Cscript%3E&tokens=many&temperature=nan&seed=-1&prompt=&preset=..%2F..%2Fetc&unknown=1"
+    other = open_tab(recorded.url + nonsense)
+    other.page.wait_for_timeout(800)
+    assert summary(other, "plain") == before
+    assert other.page.input_value("#prompt textarea") == "" and not other.complaints
+
+
+def test_settings_outlast_a_reload_and_a_link_goes_first(recorded, open_tab):
+    tab = open_tab(recorded.url)
+    tab.settings(max_tokens=44)
+    summary(tab, "up to 44 tokens")
+    tab.page.wait_for_function("localStorage.getItem('dspark-settings')")
+    tab.page.reload()
+    tab.page.wait_for_selector("#race")
+    summary(tab, "up to 44 tokens")
+    tab.page.goto(recorded.url + "/?lanes=plain,dspark:cap=2")
+    told = summary(tab, "DSpark · cap 2")
+    assert "up to 44 tokens" in told and "DFlash" not in told
+    tab.page.evaluate("localStorage.setItem('dspark-settings', 'not what it was')")
+    tab.page.goto(recorded.url)
+    summary(tab, "up to 96 tokens")
+
+
+def test_two_races_are_compared_and_either_can_be_put_back_on_the_board(recorded, open_tab):
+    recorded.worker.engine = replay([f" w{k}" for k in range(30)])
+    tab = open_tab(recorded.url)
+    tab.race()
+    tab.until("done")
+    tab.page.get_by_role("tab", name="Compare").click()
+    assert "Race twice" in tab.page.inner_text(".compared-notes")
+    tab.page.get_by_role("tab", name="Race", exact=True).click()
+    trace = long_trace(50)
+    trace.race.target, trace.race.precision = "another <b>target", "8 bit"
+    open_file(tab, dumps(trace))
+    said(tab, "Opened: another <b>target")
+    tab.until("done")
+    tab.page.get_by_role("tab", name="Compare").click()
+    tab.page.wait_for_selector(".compared table")
+    heads = tab.page.locator(".compared thead th").all_inner_texts()
+    assert heads[0].startswith("a recording, bf16") and heads[1].startswith("another <b>target, 8 bit")
+    rows = dict(
+        zip(
+            tab.page.locator(".compared tbody:nth-of-type(2) th[scope=row]").all_inner_texts(),
+            tab.page.locator(".compared tbody:nth-of-type(2) tr:has(td)").all_inner_texts(),
+            strict=True,
+        )
+    )
+    assert rows["tok/s"].split("\t")[1] == "10.00" and rows["tokens"].split("\t")[1:3] == ["29", "49"]
+    assert "The prompts differ" in tab.page.inner_text(".compared-notes")
+    tab.page.get_by_label("Left").click()
+    tab.page.get_by_role("option").nth(1).click()
+    tab.page.wait_for_function("document.querySelector('.compared thead th')?.textContent.startsWith('another')")
+    assert "the same on both sides" in tab.page.inner_text(".compared-answers")
+    tab.page.get_by_role("tab", name="Race", exact=True).click()
+    tab.page.select_option(".keep-races select", index=0)
+    tab.page.wait_for_function("document.querySelector('.pane .text')?.textContent.startsWith(' w0')")
+    assert not tab.complaints

@@ -1,0 +1,62 @@
+"""The README's script runs as it stands there, against a page with recorded rounds."""
+
+import re
+from pathlib import Path
+
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from dspark_core.race.trace import loads
+from tests.playground.replay import ReplayEngine, three_lanes
+from tests.playground.serving import served
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+
+
+def engine(**how):
+    return ReplayEngine(*three_lanes([f" w{k}" for k in range(40)]), **how)
+
+
+@pytest.fixture(scope="module")
+def page():
+    with served(lambda progress: engine()) as page:
+        page.until_idle()
+        yield page
+
+
+def test_the_example_in_the_readme_runs(page, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"<!-- script -->\s*```python\n(.*?)```", README.read_text("utf-8"), re.S)
+    assert "http://127.0.0.1:7860" in code
+    exec(code.replace("http://127.0.0.1:7860", page.url), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["plain", "DSpark cap 3", "DFlash block 6"]
+    assert lines[0] == "plain: 10.0 tok/s"
+    trace = loads((tmp_path / "race.json").read_bytes())
+    assert trace.race.verdict.kind == "identical" and trace.race.request.settings.max_tokens == 64
+
+
+def test_a_script_sees_progress_and_can_cancel(page):
+    page.worker.engine = engine(pace=0.2)
+    job = Client(page.url, verbose=False).submit("Say hello.", api_name="/race")
+    updates = [next(job), next(job)]
+    assert [u["state"] for u in updates] == ["racing"] * 2 and updates[1]["seconds"] >= 0.5
+    assert not page.worker.idle
+    job.cancel()
+    page.until_idle(5)
+    page.worker.engine = engine()
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (("", "plain,dspark"), "Type a prompt"),
+        (("hi", "plain"), "2 to 4 lanes, not 1"),
+        (("hi", "plain,x"), "There is no lane 'x'"),
+        (("x" * 100_001,), "at most 100,000"),
+    ],
+)
+def test_what_is_wrong_is_said(page, asked, words):
+    with pytest.raises(AppError, match=words):
+        Client(page.url, verbose=False).predict(*asked, api_name="/race")
