@@ -18,7 +18,7 @@ def test_a_link_fills_the_page_and_starts_nothing(recorded, open_tab):
     tab = open_tab(f"{recorded.url}/?preset=smollm2-135m&prompt=Hi%20%3Cb%3E%24%7Balert(1)%7D&lanes={lanes}&tokens=33")
     assert "up to 33 tokens" in summary(tab, "plain, DFlash · block 6, DSpark · cap 2")
     assert tab.page.input_value("#prompt textarea") == "Hi <b>${alert(1)}"
-    assert tab.page.evaluate("document.body.dataset.race") is None and recorded.worker.idle
+    assert tab.page.evaluate("document.body.dataset.race") == "idle" and recorded.worker.idle
     tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
     tab.page.click("[data-keep=link]")
     assert "starts nothing" in said(tab, "Copied")
