@@ -2,9 +2,10 @@
 
     /?prompt=Say%20hello.&lanes=plain,dspark:cap=3,dflash:block=6&tokens=64
 
-A lane is a method, then its own settings: `block=6` (slots of a DFlash block), or how many drafts are sent: `full`,
-`cap=3`, `confidence=0.5`. What a link, a script or a browser's storage says is taken only where it is a value that
-the page's own control could have; a link never starts anything.
+A lane is a method, then how many drafts are sent: `hardware` (also without a word), `full`, `cap=3`,
+`confidence=0.5`, `cumulative=0.5`, or for DFlash `block=6`, the slots of its block. What a link, a script or a
+browser's storage says is taken only where it is a value that the page's own control could have; a link never starts
+anything.
 """
 
 from collections.abc import Mapping
@@ -13,15 +14,19 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
-from ..race.record import CAP, FULL, PLAIN
-from .controls import OFF, SCHEDULES
+from ..race.record import CAP, FULL, HARDWARE, PLAIN
+from .controls import BLOCK_SCHEDULES, OFF, SCHEDULES
 from .requests import BLOCK_LENGTHS, CAPS, LANE_CONTROLS, MAX_LANES, MAX_PROMPT, clamp
 
 METHODS = (PLAIN, *CAPS, *BLOCK_LENGTHS)
 FIRST_LANE = 7  # in what `request_of` takes: prompt, max_tokens, temperature, top_k, top_p, seed, order, lanes
 NUMBERS = {"tokens": 1, "temperature": 2, "top_k": 3, "top_p": 4, "seed": 5}  # a link's names, places in `asked`
 _NAMED = {name.lower(): name for name in METHODS}
-_SCHEDULES = {value for _, value in SCHEDULES}
+
+
+def schedules(method: str) -> list[tuple[str, str]]:
+    """What can be chosen for a method, as (words, value)."""
+    return BLOCK_SCHEDULES if method in BLOCK_LENGTHS else SCHEDULES
 
 
 class LaneError(ValueError):
@@ -34,13 +39,14 @@ def lane_controls(text: str) -> list:
     method = _NAMED.get(name)
     if method is None:
         raise LaneError(f"There is no lane {name[:40]!r}; there are {', '.join(m.lower() for m in METHODS)}.")
-    length, schedule = BLOCK_LENGTHS.get(method, max(BLOCK_LENGTHS.values())), FULL
+    length, schedule = BLOCK_LENGTHS.get(method, max(BLOCK_LENGTHS.values())), HARDWARE
+    known = {value for _, value in schedules(method)} if method != PLAIN else set()
     cap, threshold = CAPS.get(method, max(CAPS.values())), 0.5
     for part in parts:
         key, _, value = part.partition("=")
         if key == "block" and method in BLOCK_LENGTHS:
-            length = int(clamp(value, 2, BLOCK_LENGTHS[method], length))
-        elif key in _SCHEDULES and method != PLAIN:
+            length, schedule = int(clamp(value, 2, BLOCK_LENGTHS[method], length)), FULL
+        elif key in known:
             schedule = key
             if key == CAP:
                 cap = int(clamp(value, 1, cap, cap))
@@ -56,7 +62,7 @@ def lanes_controls(text: str) -> list:
     lanes = [lane_controls(lane) for lane in text[:1000].split(",") if lane.strip()]
     if not 2 <= len(lanes) <= MAX_LANES:
         raise LaneError(f"A race has 2 to {MAX_LANES} lanes, not {len(lanes)}.")
-    off = [OFF, max(BLOCK_LENGTHS.values()), FULL, max(CAPS.values()), 0.5]
+    off = [OFF, max(BLOCK_LENGTHS.values()), HARDWARE, max(CAPS.values()), 0.5]
     return [value for lane in lanes + [off] * (MAX_LANES - len(lanes)) for value in lane]
 
 
@@ -64,12 +70,12 @@ def lane_text(method, length, schedule, cap, threshold) -> str:
     """The lane that these control values describe, as `lane_controls` reads it; empty if it is off."""
     if method not in METHODS:
         return ""
-    told = [method.lower()]
+    if method == PLAIN:
+        return PLAIN
+    told = {HARDWARE: HARDWARE, FULL: FULL, CAP: f"{CAP}={int(cap)}"}
     if method in BLOCK_LENGTHS:
-        told.append(f"block={int(length)}")
-    if method in CAPS:
-        told.append({FULL: FULL, CAP: f"{CAP}={int(cap)}"}.get(schedule, f"{schedule}={threshold:g}"))
-    return ":".join(told)
+        told[FULL] = f"block={int(length)}"
+    return f"{method.lower()}:{told.get(schedule, f'{schedule}={threshold:g}')}"
 
 
 def link_of(*asked) -> str:

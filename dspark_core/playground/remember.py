@@ -4,9 +4,11 @@ import json
 
 import gradio as gr
 
-from .links import fitting, from_link
+from .links import FIRST_LANE, fitting, from_link, schedules
+from .requests import LANE_CONTROLS
 
 # Kept in this browser only. The key is no secret: it just has to be the same at every start.
+SCHEDULE = 2  # its place among a lane's controls
 STORAGE = {"storage_key": "dspark-settings", "secret": "dspark-playground"}
 
 
@@ -31,6 +33,11 @@ def remember(page: gr.Blocks, asked: list[gr.components.Component]) -> None:
         values = {k: before[name] for k, name in enumerate(names) if name in before and k}
         values |= from_link(dict(visitor.query_params))
         told = [fitting(control, values.get(k)) for k, control in enumerate(asked)]
-        return [gr.skip() if value is None else value for value in told]
+        updates = [gr.skip() if value is None else value for value in told]
+        for lane in range(FIRST_LANE, len(asked), LANE_CONTROLS):  # what can be chosen depends on the method
+            choices, value = schedules(told[lane]), values.get(lane + SCHEDULE)
+            if told[lane] and value in [chosen for _, chosen in choices]:
+                updates[lane + SCHEDULE] = gr.update(choices=choices, value=value)
+        return updates
 
     page.load(fill, kept, asked, **quiet)

@@ -19,7 +19,7 @@ from dspark_core.playground.links import (
     link_of,
 )
 from dspark_core.playground.requests import LANE_CONTROLS, TOGETHER, lane_of, request_of
-from dspark_core.race.record import CAP, CONFIDENCE, FULL, LaneSpec
+from dspark_core.race.record import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, LaneSpec
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,9 @@ from dspark_core.race.record import CAP, CONFIDENCE, FULL, LaneSpec
         ("dspark:cap=3", LaneSpec("DSpark", CAP, cap=3, label="cap 3")),
         ("dspark:cap=99", LaneSpec("DSpark", CAP, cap=7, label="cap 7")),
         ("dspark:confidence=0.6", LaneSpec("DSpark", CONFIDENCE, threshold=0.6, label="confidence ≥ 0.60")),
+        ("dspark:cumulative=0.5", LaneSpec("DSpark", CUMULATIVE, threshold=0.5, label="product ≥ 0.50")),
+        ("dspark", LaneSpec("DSpark", HARDWARE, label="hardware-aware")),
+        ("dflash:hardware", LaneSpec("DFlash", HARDWARE, label="hardware-aware")),
         ("dspark:full", LaneSpec("DSpark", FULL, cap=7, label="full block")),
     ],
 )
@@ -37,7 +40,9 @@ def test_a_lane_is_what_it_says(text, lane):
     assert lane_of(*lane_controls(text)) == lane
 
 
-@pytest.mark.parametrize("text", ["", "x", "plain:cap=3", "dspark:block=3", "dflash:", "../x", "dspark:cap=3:y"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "plain:cap=3", "dspark:block=3", "dflash:", "dflash:cap=3", "../x", "dspark:cap=3:y"]
+)
 def test_no_lane_is_refused_in_a_sentence(text):
     with pytest.raises(LaneError, match=r"^\w.*\.$"):
         lane_controls(text)
@@ -59,7 +64,7 @@ def test_a_link_brings_back_what_it_was_made_of():
     assert request_of(*again) == request_of(*asked)
     two = lanes_controls("plain,dflash")
     assert two[2 * LANE_CONTROLS] == two[3 * LANE_CONTROLS] == OFF
-    assert "lanes=plain,dflash:block=16&" in link_of(*asked[:FIRST_LANE], *two)
+    assert "lanes=plain,dflash:hardware&" in link_of(*asked[:FIRST_LANE], *two)
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
