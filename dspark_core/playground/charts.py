@@ -66,7 +66,7 @@ def spent_chart(race: RaceRecord | None) -> Chart:
             rounds = len(lane.rounds)
             each = [round(1000 * s / rounds, 2) for s in (parts.draft, parts.verify, parts.rest)]
             rows.append([lane.spec.name, *each, rounds])
-    figure = _figure("ms a round")
+    figure = blank_figure("ms a round")
     for k, part in enumerate(("draft", "verify", "rest"), start=1):
         figure.add_bar(
             name=part,
@@ -92,7 +92,7 @@ def _speed(lanes: list[LaneRecord]) -> Chart:
                 m.rounds,
             ]
         )
-    figure = _figure("tok/s")
+    figure = blank_figure("tok/s")
     for i, row in enumerate(rows):
         text = "" if row[1] is None else f"{row[1]:.1f}" + (f" ({row[2]:.2f} ×)" if row[2] else "")
         figure.add_bar(
@@ -111,7 +111,7 @@ def _speed(lanes: list[LaneRecord]) -> Chart:
 
 
 def _lengths(lanes: list[tuple[int, LaneRecord]]) -> Chart:
-    figure, rows = _figure("tokens per round", "share of rounds"), []
+    figure, rows = blank_figure("tokens per round", "share of rounds"), []
     for i, lane in lanes:
         counts, rounds = lengths(lane.rounds), len(lane.rounds)
         shares = [round(n / rounds, 4) for n in counts.values()]
@@ -122,7 +122,7 @@ def _lengths(lanes: list[tuple[int, LaneRecord]]) -> Chart:
 
 
 def _positions(lanes: list[tuple[int, LaneRecord]], kind: str) -> Chart:
-    figure, rows = _figure("draft position", "accepted"), []
+    figure, rows = blank_figure("draft position", "accepted"), []
     for i, lane in lanes:
         points = [
             (p.slot, getattr(p, kind), p.reached if kind == "conditional" else p.sent) for p in positions(lane.rounds)
@@ -158,7 +158,7 @@ def _counts(counts: list[int]) -> list[str]:
 
 
 def _time(lanes: list[tuple[int, LaneRecord]]) -> Chart:
-    figure, rows = _figure("own time, s", "tok/s, last 16 tokens"), []
+    figure, rows = blank_figure("own time, s", "tok/s, last 16 tokens"), []
     for i, lane in lanes:
         points = [(round(t, 4), round(s, 3)) for t, s in speed_over_time(lane.rounds)]
         figure.add_scatter(
@@ -173,7 +173,7 @@ def _time(lanes: list[tuple[int, LaneRecord]]) -> Chart:
     return _chart("time", figure, ["lane", "own time s", "tok/s"], rows)
 
 
-def _figure(x: str, y: str = "") -> go.Figure:
+def blank_figure(x: str, y: str = "") -> go.Figure:
     axis = {"gridcolor": "rgba(128,128,128,0.25)", "zerolinecolor": "rgba(128,128,128,0.5)", "automargin": True}
     return go.Figure(
         layout=go.Layout(

@@ -3,10 +3,12 @@
 import gradio as gr
 
 from ..presets import Prompt
+from .advice import advice
 from .api import race_api
 from .charts_tab import charts_tab
 from .compare_tab import compare_tab
 from .controls import controls
+from .cost_tab import cost_tab
 from .follow import models_status
 from .launch import drop_options
 from .parts import plain_text, static
@@ -25,8 +27,11 @@ def build(worker: Worker, prompts: list[Prompt]) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs"):
             raced = race_tab(worker, ask)
             charts_tab(worker, ask, raced)
+            cost_tab(worker, raced)
             compare_tab(raced.kept)
             prove_tab(worker, prompts)
+        with raced.below:
+            advice(worker, ask, raced)
 
         remember(page, ask.asked)
         race_api(worker)

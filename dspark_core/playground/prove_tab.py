@@ -25,7 +25,7 @@ from ..race.evidence import (
 )
 from ..race.goodness import ALPHA
 from ..race.record import Failed
-from .charts import COLOURS, _figure
+from .charts import COLOURS, blank_figure
 from .notices import decided, progress, progressed, verdict_box
 from .parts import ASSETS, static
 from .race_tab import ENGINE_USE
@@ -197,7 +197,7 @@ def draw_figure(pairs: tuple[Pair, ...], n: int, text: Callable[[int], str]) -> 
     pairs = sorted(pairs, key=lambda p: -max(p.probability, p.drawn / max(n, 1)))[:PAIRS]
     labels = _distinct([f"{text(p.first)} · {text(p.second)}" for p in pairs])
     spread = [3.3 * math.sqrt(p.probability * (1 - p.probability) / max(n, 1)) for p in pairs]
-    figure = _figure("probability of the two tokens")
+    figure = blank_figure("probability of the two tokens")
     figure.add_bar(
         name="the target alone, exact (± what luck explains)",
         y=labels,

@@ -26,11 +26,13 @@ class Raced:
             once a second, and when the race is over: `last.change(...)`
     kept:   the races that this page keeps as Traces, the one on the board, with its tokens' texts, among them
     event:  over when the race is: `event.then(...)`
+    below:  a place under the board: `with below:` adds to it
     """
 
     last: gr.State
     kept: Kept
     event: gr.events.Dependency
+    below: gr.Column
 
 
 def preview(*lanes) -> str:
@@ -48,6 +50,7 @@ def race_tab(worker: Worker, ask: Controls) -> Raced:
         )
         last = gr.State(None)  # inside the tab: gradio numbers tabs by their place among all children of gr.Tabs
         inspector_panel(worker, last)
+        below = gr.Column(elem_id="below-board")
         bar = gr.Column(elem_id="under-board")
 
     def to_board(visitor: gr.Request, *values):
@@ -79,4 +82,4 @@ def race_tab(worker: Worker, ask: Controls) -> Raced:
     ask.stop.click(halt, queue=False, show_progress="hidden", api_visibility="private")
     with bar:
         kept = keep_bar(worker, ask.asked, board, last, event)
-    return Raced(last, kept, event)
+    return Raced(last, kept, event, below)
