@@ -215,6 +215,12 @@ const HANDLERS = {
   V(kind, words) {
     verdict.dataset.kind = kind;
     verdict.textContent = words;
+    const proof = document.querySelector('#prove-button');  // the tab of the proof, where the page has one
+    if (kind !== 'sampled' || !proof) return;
+    const go = make('button', 'to-proof', 'See the proof');
+    go.type = 'button';
+    go.addEventListener('click', () => { proof.click(); proof.focus(); });
+    verdict.append(' ', go);
   },
   Z(how, words) {
     setState(how);

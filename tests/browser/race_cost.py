@@ -3,8 +3,8 @@
     python tests/browser/race_cost.py [--pairs 5] [--tokens 40] [--engine-cores 2,3] [--browser-cores 0,1]
 
 The same race runs with its page open in Chromium and with no page at all (its events are only counted), in turns;
-each lane's tok/s are compared by pairs. The engine and the server share one process on the engine's cores, the
-browser has its own, as far as the machine can pin threads (Linux).
+each lane's tok/s are compared by pairs; cpu_s is the process's CPU time for the race. The engine and the server share
+one process on the engine's cores, the browser has its own, as far as the machine can pin threads (Linux).
 """
 
 import argparse
@@ -101,18 +101,19 @@ def main():
             engine, ratios = kept[0], []
             request = engine.request
             for k in range(a.pairs):
-                speeds = {}
+                speeds, spent = {}, {}
                 for how in ("page", "alone") if k % 2 == 0 else ("alone", "page"):
-                    if how == "page":
-                        in_page(server, tab)
-                    else:
+                    if how == "alone":
                         tab.page.goto("about:blank")  # no page is connected
-                        alone(server, request)
+                    began = time.process_time()
+                    in_page(server, tab) if how == "page" else alone(server, request)
+                    spent[how] = time.process_time() - began
                     speeds[how] = engine.speeds()
                     if how == "alone":
                         tab = reopen(tab, server, a.tokens)
                 ratios.append([p / q for p, q in zip(speeds["page"], speeds["alone"], strict=True)])
-                print(json.dumps({how: [round(s, 3) for s in s_] for how, s_ in speeds.items()}), flush=True)
+                row = {how: [round(speed, 3) for speed in lanes] for how, lanes in speeds.items()}
+                print(json.dumps(row | {"cpu_s": {how: round(s, 2) for how, s in spent.items()}}), flush=True)
             browser.close()
     lanes = [lane.spec.name for lane in engine.record.lanes]
     medians = {name: round(statistics.median(r[i] for r in ratios), 4) for i, name in enumerate(lanes)}

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from dspark_core.race.metrics import metrics
-from dspark_core.race.record import LaneRecord, LaneSpec
+from dspark_core.race.record import LaneRecord, LaneSpec, Verdict
 from tests.playground.serving import served
 
 from .tab import replay
@@ -150,6 +150,23 @@ def test_before_a_race_the_lanes_that_would_run_are_shown(recorded, open_tab):
     tab.page.wait_for_function("document.querySelector('#settings-summary').innerText.includes('DSpark · full block;')")
     tab.page.wait_for_timeout(200)
     assert tab.page.locator(".pane").count() == 3 and tab.answer(0)  # a finished race stays
+
+
+def test_the_verdict_of_sampled_lanes_leads_to_the_proof(recorded, open_tab):
+    engine = recorded.worker.engine = replay()
+    race = engine.race
+
+    def sampled(request, cancelled):
+        for lane, event in race(request, cancelled):
+            yield lane, Verdict("sampled", "Sampled.") if isinstance(event, Verdict) else event
+
+    engine.race = sampled
+    tab = open_tab(recorded.url)
+    tab.race()
+    tab.until("done")
+    tab.page.get_by_role("button", name="See the proof").click()
+    tab.page.get_by_role("tab", name="Prove it", selected=True).wait_for()
+    tab.page.get_by_text("Sampling: does it draw what the target would draw?").wait_for()
 
 
 def test_an_empty_prompt_is_answered_in_words(recorded, open_tab):
