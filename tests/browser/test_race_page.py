@@ -147,7 +147,7 @@ def test_before_a_race_the_lanes_that_would_run_are_shown(recorded, open_tab):
     tab.race()
     tab.until("done")
     choose(tab, "Lane 4", "DSpark")
-    tab.page.wait_for_function("document.querySelector('#settings-summary').innerText.includes('DSpark · full block;')")
+    tab.page.wait_for_function("document.querySelector('#settings-summary').innerText.includes('DSpark · hardware-aware;')")
     tab.page.wait_for_timeout(200)
     assert tab.page.locator(".pane").count() == 3 and tab.answer(0)  # a finished race stays
 
@@ -319,7 +319,7 @@ def test_an_edit_right_after_unfolding_stays(open_tab, wait):
     edit = """async wait => {
         document.querySelector('#settings-head button').click();
         await new Promise(done => setTimeout(done, wait));
-        for (const [selector, value] of [['#max-tokens', '33'], ['.lane-controls:nth-child(3)', '5']]) {
+        for (const [selector, value] of [['#max-tokens', '33'], ['#temperature', '0.5']]) {
             const box = document.querySelector(selector + ' input[type=number]');
             box.value = value;
             for (const kind of ['input', 'change', 'blur']) box.dispatchEvent(new Event(kind, { bubbles: true }));
@@ -330,7 +330,7 @@ def test_an_edit_right_after_unfolding_stays(open_tab, wait):
         tab.page.evaluate(edit, wait)
         tab.page.wait_for_timeout(600)
         assert tab.page.locator("#max-tokens input[type=number]").input_value() == "33"
-        assert "DFlash · block 5; up to 33 tokens, greedy" in tab.page.inner_text("#settings-summary")
+        assert "up to 33 tokens, temperature 0.5" in tab.page.inner_text("#settings-summary")
         gate.set()
 
 
