@@ -106,7 +106,7 @@ def test_what_was_seen_is_told_when_lanes_end_at_most_once_a_second(monkeypatch)
         return [seen for _, seen in follow(worker, Job(asked(), "me")) if seen]
 
     monkeypatch.setattr("dspark_core.playground.follow.SEEN_S", 0.1)
-    *midway, last = told(pace=4.0)  # DSpark ends after 1.4 s of own time, plain and DFlash at 2.3 and 2.4
+    *midway, last = told(pace=1.0)  # DSpark ends after 1.4 s, plain and DFlash at 2.3 and 2.4
     assert len(midway) >= 2 and midway[0].lanes[1].finish and not midway[0].lanes[0].finish
     assert len(midway[0].lanes[0].rounds) < len(last.lanes[0].rounds)  # a copy, which the race leaves alone
     assert midway[0].verdict is None and last.verdict
