@@ -11,6 +11,8 @@ JSON result a line, after a first line {"ready": true}. Every measurement altern
 prompt and pair of engines the median of `--repeat` alternations is printed with the ratio, at the end the median
 ratio.
 Pairs are lanes of the same name, or what `--pair ours:theirs,...` says.
+
+`python -m dspark_core.bench report` measures sets of prompts and writes a report; its `--help` says more.
 """
 
 import argparse
@@ -35,9 +37,13 @@ from .presets import load_presets, load_prompts
 from .race.fairness import compare
 from .race.race import Models
 from .race.record import PLAIN, LaneSpec, RaceRequest
+from .report.command import main as report
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["report"]:
+        report(sys.argv[2:])
+        return
     a = _arguments()
     try:
         run(a)

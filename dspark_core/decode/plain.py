@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import mlx.core as mx
 
 from ..models.target import Target
-from .request import check, picker, prefill, require_finite
+from .request import Prefilled, check, picker, prefill, require_finite
 from .rounds import Prefill, Round, Settings, Spent, Start
 from .sampling import Uniforms
 
@@ -19,17 +19,18 @@ def plain(
     uniforms: Uniforms | None = None,
     clock: Callable[[], float] = time.perf_counter,
     profile: bool = False,
+    prefilled: Prefilled | None = None,
 ) -> Iterator[Prefill | Start | Round]:
     """Decode with the target alone. Every round proposes nothing and commits the target's token.
 
     `uniforms` takes the place of `settings.seed`; `clock` returns seconds of own time; `profile` ends the
-    pipelining and fills `Round.spent`. Raises DecodeError.
+    pipelining and fills `Round.spent`; `prefilled` is this prompt's prefill, done before. Raises DecodeError.
     """
     request = check(target, prompt, settings)
     pick = picker(settings, uniforms)
     began = clock()
     cache = target.new_cache()
-    logits = yield from prefill(request, cache)
+    logits = yield from prefill(request, cache, prefilled=prefilled)
     token, _ = pick(logits)
     token_id = token.item()
     _, finish = request.cut([token_id], 0)

@@ -1,5 +1,6 @@
 """What every loop does before its first round and at the end of each: limits, prefill, cutting at a stop."""
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -53,15 +54,69 @@ def picker(settings: Settings, uniforms: Uniforms | None) -> Greedy | Sampled:
     return Greedy() if settings.greedy else Sampled(settings, uniforms or Uniforms(settings.seed))
 
 
+@dataclass(frozen=True)
+class Prefilled:
+    """A prompt that went through the target once, for several decodes of it; see `prefill_once`.
+
+    tapped: hidden states [n, d] of the prompt by layer
+    logits: [1, V] of its last position
+    """
+
+    prompt: tuple[int, ...]
+    cache: Cache
+    tapped: dict[int, mx.array]
+    logits: mx.array
+
+    def into(self, cache: Cache) -> None:
+        """Give an empty `cache` copies of this one's entries."""
+        cache[:] = copy.deepcopy(self.cache)
+
+    def features(self, taps: tuple[int, ...]) -> mx.array:
+        """[n, m*d]. Raises DecodeError for a layer that was not kept."""
+        if missing := [t for t in taps if t not in self.tapped]:
+            raise DecodeError(f"The prefill did not keep the states of layers {missing}.")
+        return mx.concatenate([self.tapped[t] for t in taps], axis=-1)
+
+
+def prefill_once(target: Target, prompt: list[int], taps: tuple[int, ...] = ()) -> Prefilled:
+    """Run a prompt through the target and keep what any decode with drafters of these taps begins with. Raises
+    DecodeError."""
+    request, cache, kept = check(target, prompt, Settings()), target.new_cache(), []
+
+    def keep(features):
+        kept.append(features)
+        return features
+
+    events = prefill(request, cache, taps, keep)
+    while True:
+        try:
+            next(events)
+        except StopIteration as end:
+            logits = end.value
+            break
+    layers = mx.split(mx.concatenate(kept), len(taps), axis=-1) if taps else []
+    mx.eval(layers, logits)
+    return Prefilled(request.prompt, cache, dict(zip(taps, layers, strict=True)), logits)
+
+
 def prefill(
     request: Request,
     cache: Cache,
     taps: tuple[int, ...] = (),
     extend: Callable[[mx.array], list] = lambda _: [],
+    prefilled: Prefilled | None = None,
 ) -> Iterator[Prefill]:
     """Run the prompt through the target in chunks; `extend(taps [n, m*d])` takes the tapped states of each and
-    returns arrays to evaluate with it. Yields Prefill; returns the logits [1, V] of the last position."""
+    returns arrays to evaluate with it. Yields Prefill; returns the logits [1, V] of the last position. With
+    `prefilled` everything is taken from there."""
     ids, total = mx.array(request.prompt, dtype=mx.int32), len(request.prompt)
+    if prefilled is not None:
+        if prefilled.prompt != request.prompt:
+            raise DecodeError("The prefill is that of another prompt.")
+        prefilled.into(cache)
+        mx.eval([c.state for c in cache], extend(prefilled.features(taps)) if taps else [])
+        yield Prefill(total, total)
+        return prefilled.logits
     yield Prefill(0, total)
     for start in range(0, total, PREFILL_CHUNK):
         chunk = ids[start : start + PREFILL_CHUNK]

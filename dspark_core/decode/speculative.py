@@ -14,7 +14,7 @@ from ..models.cache import trim
 from ..models.drafter import Drafter
 from ..models.target import Target
 from .accept import accept_greedy, accept_probability, accept_sampled, countable
-from .request import PREFILL_CHUNK, check, picker, prefill, require_finite
+from .request import PREFILL_CHUNK, Prefilled, check, picker, prefill, require_finite
 from .rounds import DecodeError, Detail, Prefill, Round, Settings, Spent, Start
 from .sampling import Uniforms
 from .schedule import Schedule
@@ -31,13 +31,15 @@ def speculative(
     clock: Callable[[], float] = time.perf_counter,
     confidence: bool = False,
     profile: bool = False,
+    prefilled: Prefilled | None = None,
 ) -> Iterator[Prefill | Start | Round]:
     """Decode with a drafter. The output is the target's own: token for token when greedy, in distribution otherwise.
 
     `uniforms` takes the place of `settings.seed`; they are used in this order: the first token; then per round
     the drafts in slot order, the acceptances of all proposed drafts, the correction or bonus. `clock` returns
     seconds of own time; `confidence` fills `Round.confidence`; `profile` times draft and verification
-    separately (one synchronisation more a round). Raises DecodeError.
+    separately (one synchronisation more a round); `prefilled` is this prompt's prefill, done before. Raises
+    DecodeError.
 
     A greedy round whose length is known before it is drafted is one graph with one synchronisation. While the schedule
     drafts nothing, rounds are plain steps, pipelined as `plain` does; their taps reach the drafter's context when it
@@ -57,7 +59,7 @@ def speculative(
         context.extend(features)
         return context.state
 
-    logits = yield from prefill(request, cache, drafter.taps, extend)
+    logits = yield from prefill(request, cache, drafter.taps, extend, prefilled)
     anchor, _ = pick(logits)
     anchor_id = anchor.item()
     _, finish = request.cut([anchor_id], 0)

@@ -1,0 +1,137 @@
+"""One decode of one prompt by one lane. Runs on the thread that owns MLX."""
+
+import time
+from collections.abc import Iterator
+
+import mlx.core as mx
+from mlx_lm.generate import generate_step
+from mlx_lm.models.cache import KVCache, make_prompt_cache
+
+from ..decode.plain import plain
+from ..decode.request import Prefilled, prefill_once
+from ..decode.rounds import DecodeError, Round, Settings, Start
+from ..decode.schedule import FullBlock, Schedule
+from ..decode.speculative import speculative
+from ..models.target import Target
+from ..race.models import Models
+from ..race.race import schedule_of
+from .plan import Lane
+
+WARM_UP = Settings(4)
+
+
+class Timed(Schedule):
+    """Another schedule, with the seconds spent in it."""
+
+    def __init__(self, inner: Schedule):
+        self._inner = inner
+        self.seconds = 0.0
+
+    @property
+    def needs_confidence(self):
+        return self._inner.needs_confidence
+
+    @property
+    def looks(self):
+        return self._inner.looks
+
+    def begin(self, max_drafts):
+        self._inner = self._timed(self._inner.begin, max_drafts)
+        return self
+
+    def drafts(self, max_drafts, position):
+        return self._timed(self._inner.drafts, max_drafts, position)
+
+    def look(self, first, drafts):
+        return self._timed(self._inner.look, first, drafts)
+
+    def parked(self):
+        return self._timed(self._inner.parked)
+
+    def proposed(self, drafted, confidence):
+        return self._timed(self._inner.proposed, drafted, confidence)
+
+    def observe(self, r):
+        return self._timed(self._inner.observe, r)
+
+    def _timed(self, ask, *question):
+        began = time.perf_counter()
+        try:
+            return ask(*question)
+        finally:
+            self.seconds += time.perf_counter() - began
+
+
+def prepare(models: Models, ids: list[int]) -> Prefilled:
+    """The prompt's prefill, with the taps of every drafter."""
+    taps = sorted({t for d in models.loaded.values() for t in d.taps})
+    return prefill_once(models.target, ids, tuple(taps))
+
+
+def warm_up(models: Models, lane: Lane, ids: list[int]) -> None:
+    """Compile kernels and fill caches outside the figures."""
+    if lane.spec and lane.spec.speculative:
+        events = speculative(models.target, models.loaded[lane.spec.method], ids, WARM_UP, FullBlock())
+        for _ in events:
+            pass
+    else:
+        decode(models, lane, ids, WARM_UP)
+
+
+def decode(models: Models, lane: Lane, ids: list[int], settings: Settings, prefilled: Prefilled | None = None) -> dict:
+    """The measured fields of a `Row`. Raises DecodeError."""
+    mx.synchronize()
+    if lane.engine == "mlx-lm":
+        return _mlx_lm(models.target, ids, settings, prefilled)
+    if not lane.spec.speculative:
+        return _summary(plain(models.target, ids, settings, prefilled=prefilled), None)
+    drafter = models.loaded.get(lane.spec.method)
+    if drafter is None:
+        raise DecodeError(f"There is no {lane.spec.method} drafter.")
+    schedule = Timed(schedule_of(lane.spec, models, drafter))
+    return _summary(speculative(models.target, drafter, ids, settings, schedule, prefilled=prefilled), schedule)
+
+
+def _summary(events: Iterator, schedule: Timed | None) -> dict:
+    out, rounds = [], []
+    for event in events:
+        if isinstance(event, Start):
+            out.append(event.token_id)
+        elif isinstance(event, Round):
+            out.extend(event.committed)
+            rounds.append(event)
+    seconds = rounds[-1].time_s if rounds else 0.0
+    return {
+        "tok_s": (len(out) - 1) / seconds if seconds else 0.0,
+        "seconds": seconds,
+        "ids": tuple(out),
+        "rounds": tuple(rounds),
+        "tokens_per_round": sum(r.accepted + 1 for r in rounds) / len(rounds) if rounds else 1.0,
+        "scheduler_s": schedule.seconds if schedule else 0.0,
+    }
+
+
+def _mlx_lm(target: Target, ids: list[int], settings: Settings, prefilled: Prefilled | None) -> dict:
+    """mlx-lm's own plain decoding, timed from its first token to its last."""
+    if not settings.greedy:
+        raise DecodeError("The lane mlx-lm decodes greedily only.")
+    cache = make_prompt_cache(target.model)
+    if prefilled is not None and all(type(c) is KVCache for c in cache):
+        prefilled.into(cache)
+        for c in cache:
+            c.trim(1)  # its loop begins with the prompt's last token
+        mx.eval([c.state for c in cache])
+        ids = ids[-1:]
+    stop_ids = target.stop_ids if settings.stop_ids is None else settings.stop_ids
+    out, began, seconds = [], 0.0, 0.0
+    steps = generate_step(mx.array(ids), target.model, max_tokens=settings.max_tokens, prompt_cache=cache)
+    for token, _ in steps:
+        now = time.perf_counter()
+        began = began or now
+        seconds = now - began
+        out.append(int(token))
+        if out[-1] in stop_ids:
+            break
+    steps.close()
+    mx.synchronize()
+    return {"tok_s": (len(out) - 1) / seconds if seconds else 0.0, "seconds": seconds, "ids": tuple(out)}

@@ -1,0 +1,125 @@
+"""What was measured, a JSON object a line, so that a report that was interrupted goes on where it stopped.
+
+The first line says what is measured and on what, the machine's cost curve included; every other line is one `Row`.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..decode.cost import CostCurve
+from ..decode.rounds import Round, Start
+from ..race.codec import Misfit, decoder, encode
+from ..race.record import LaneRecord, LaneSpec
+
+VERSION = 1
+MUST_AGREE = ("target", "precision", "drafters", "tokens", "temperature", "seed", "machine", "versions")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One decode of one prompt.
+
+    turn:        of the alternation, from 0; `place` is where in its order the lane came
+    tok_s:       decoded tokens over seconds of decoding: without the prefill and the token it gives
+    ids:         the output, the prefill's token first
+    rounds:      of this project's loops; empty for other engines
+    tokens_per_round: as the engine tells, for other engines
+    scheduler_s: seconds spent inside the schedule
+    cap:         that a lane with the best cap in hindsight ran at (0: plain decoding)
+    """
+
+    set: str
+    prompt: int
+    lane: str
+    turn: int
+    place: int
+    tok_s: float
+    seconds: float
+    ids: tuple[int, ...]
+    rounds: tuple[Round, ...] = ()
+    tokens_per_round: float = 1.0
+    scheduler_s: float = 0.0
+    cap: int | None = None
+
+    @property
+    def key(self) -> tuple:
+        return self.set, self.prompt, self.lane, self.turn
+
+    def record(self, spec: LaneSpec) -> LaneRecord:
+        """The decode as a lane of a race."""
+        return LaneRecord(spec, Start(self.ids[0], 0, 0.0), list(self.rounds))
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What is measured, and on what. Figures of two logs that differ in one of MUST_AGREE are not comparable."""
+
+    target: str
+    precision: str
+    drafters: dict[str, str]
+    tokens: int
+    temperature: float
+    seed: int
+    machine: dict[str, str]
+    versions: dict[str, str]
+    when: str
+    version: int = VERSION
+
+
+@dataclass
+class Log:
+    """An open log. `rows` by key."""
+
+    path: Path
+    header: Header
+    curve: CostCurve
+    rows: dict[tuple, Row] = field(default_factory=dict)
+
+    def add(self, row: Row) -> None:
+        self.rows[row.key] = row
+        _append(self.path, encode(row))
+
+
+def create(path: Path, header: Header, curve: CostCurve) -> Log:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _append(path, {"header": encode(header), "curve": json.loads(curve.to_json())})
+    return Log(path, header, curve)
+
+
+def read(path: Path) -> Log | None:
+    """The log that is there, or None. A last line that was cut off is dropped. Raises ValueError."""
+    if not path.exists():
+        return None
+    lines = path.read_text(encoding="utf-8").split("\n")
+    if lines.pop():  # no line end: it was being written
+        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    if not lines:
+        return None
+    try:
+        top = json.loads(lines[0])
+        log = Log(path, decoder(Header)(top["header"]), CostCurve.from_json(json.dumps(top["curve"])))
+        for line in lines[1:]:
+            row = decoder(Row)(json.loads(line))
+            log.rows[row.key] = row
+    except Misfit as e:
+        raise ValueError(f"{path} is no log of this version: {e.place} {e.words}.") from None
+    except (ValueError, KeyError, TypeError) as e:
+        raise ValueError(f"{path} is no log of this version ({e!r}).") from None
+    return log
+
+
+def require_same(log: Log, header: Header) -> None:
+    """Raises ValueError if what is to be measured is not what the log holds."""
+    for name in MUST_AGREE:
+        before, now = getattr(log.header, name), getattr(header, name)
+        if before != now:
+            raise ValueError(
+                f"{log.path} was measured with another {name} ({before}, now {now}): "
+                "choose another --out, or delete it."
+            )
+
+
+def _append(path: Path, value: dict) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(value, separators=(",", ":")) + "\n")
