@@ -118,7 +118,7 @@ function openRound(lane, round) {
     lane.text.append(lane.block);
     lane.blockTokens = 0;
   }
-  const node = make('span', 'round');
+  const node = make('span', round.drafted === 0 ? 'round step' : 'round');  // a plain step has no seam
   node.dataset.round = round.at;
   node.tabIndex = -1;
   lane.block.append(node);

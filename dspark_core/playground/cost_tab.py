@@ -216,7 +216,7 @@ def prospects_figure(curve: CostCurve | None, race: RaceRecord | None) -> tuple[
             foretold.append((i, lane.spec.name, options))
     for i, name, options in foretold:
         figure.add_scatter(
-            name=f"{name}, predicted",
+            name=name,
             x=[p.cap for p in options],
             y=[p.tok_s for p in options],
             mode="lines+markers",
@@ -225,17 +225,21 @@ def prospects_figure(curve: CostCurve | None, race: RaceRecord | None) -> tuple[
         rows += [
             [name, p.cap, *(round(x, 3) for x in (p.tok_s, p.times_plain, p.tokens, p.break_even))] for p in options
         ]
-    for i, lane in enumerate(lanes):
-        m = metrics(lane)
-        if not m.tok_s or not foretold:
-            continue
-        sent = statistics.fmean(r.proposed for r in lane.rounds)
+    timed = [(i, lane, metrics(lane).tok_s) for i, lane in enumerate(lanes)] if foretold else []
+    timed = [(i, lane, tok_s) for i, lane, tok_s in timed if tok_s]
+    if timed:
         figure.add_scatter(
-            name=f"{lane.spec.name}, measured",
-            x=[sent],
-            y=[m.tok_s],
+            name="as measured",
+            x=[statistics.fmean(r.proposed for r in lane.rounds) for _, lane, _ in timed],
+            y=[tok_s for _, _, tok_s in timed],
+            text=[lane.spec.name for _, lane, _ in timed],
             mode="markers",
-            marker={"color": COLOURS[i], "size": 13, "symbol": "diamond", "line": {"width": 1, "color": "#888"}},
+            marker={
+                "color": [COLOURS[i] for i, _, _ in timed],
+                "size": 13,
+                "symbol": "diamond",
+                "line": {"width": 1, "color": "#888"},
+            },
         )
     figure.update_layout(yaxis={"rangemode": "tozero"}, xaxis={"dtick": 1}, height=360)
     return _finished("prospects", figure, rows)

@@ -147,7 +147,9 @@ def test_before_a_race_the_lanes_that_would_run_are_shown(recorded, open_tab):
     tab.race()
     tab.until("done")
     choose(tab, "Lane 4", "DSpark")
-    tab.page.wait_for_function("document.querySelector('#settings-summary').innerText.includes('DSpark · hardware-aware;')")
+    tab.page.wait_for_function(
+        "document.querySelector('#settings-summary').innerText.includes('DSpark · hardware-aware;')"
+    )
     tab.page.wait_for_timeout(200)
     assert tab.page.locator(".pane").count() == 3 and tab.answer(0)  # a finished race stays
 

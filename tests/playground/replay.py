@@ -8,7 +8,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from dspark_core.decode.rounds import Prefill, Round, Start
+from dspark_core.decode.rounds import DecodeError, Prefill, Round, Start
 from dspark_core.race.lane import Clock
 from dspark_core.race.record import Failed, LaneRecord, RaceRecord, Verdict
 
@@ -81,6 +81,9 @@ class ReplayEngine:
 
     def token_bytes(self, token_id):
         return self.pieces.bytes(token_id)
+
+    def inspect(self, *asked):
+        raise DecodeError("A recording cannot be recomputed.")
 
     def race(self, request, cancelled):
         self.running.set()
