@@ -54,7 +54,7 @@ class PresetEngine:
     def __init__(self, preset: Preset, precision: str, progress: Callable[[str], None]):
         self.machine: Machine = this_machine()
         self._clear()
-        choice = Choice(preset.title, preset.target, {d.method: d.path for d in preset.drafters}, precision)
+        choice = Choice(preset.title, preset.target, preset.first_drafters, precision)
         self._load(choice, lambda step: progress(step.words), lambda: False, strict=False)
 
     # ---- loading -------------------------------------------------------------------------------------
