@@ -7,6 +7,7 @@ import gradio as gr
 import plotly.graph_objects as go
 
 from ..decode.cost import CostCurve
+from ..models.errors import ModelError
 from ..race.advice import BUS, SAME, TAXI, Prospect, Suggestion, machine, predictions, prospects, steps, suggest
 from ..race.metrics import metrics
 from ..race.record import Failed, RaceRecord
@@ -72,7 +73,10 @@ def measure(engine, cancelled):
 
 def curve_of(worker: Worker, session: str) -> CostCurve | None:
     """The curve of what is loaded, if it was ever measured."""
-    models = getattr(worker.engine, "models", None)
+    try:
+        models = getattr(worker.engine, "models", None)
+    except ModelError:  # nothing is loaded
+        return None
     if models is None:
         return None
     if models.curve is None:

@@ -104,6 +104,13 @@ def models_status(worker: Worker) -> Iterator[str]:
     if worker.error:
         yield f"No race can be run: {worker.error}"
         return
+    yield loaded_words(worker)
+
+
+def loaded_words(worker: Worker) -> str:
+    """What is loaded, in lines."""
     engine = worker.engine
+    if not engine.name:
+        return getattr(engine, "problem", "") or "No model is loaded: load one on the Models tab."
     lines = [f"{engine.name}, {engine.precision}"]
-    yield "\n".join(lines + [f"{method}: {how}" for method, how in engine.drafters.items()])
+    return "\n".join(lines + [f"{method}: {how}" for method, how in engine.drafters.items()])
