@@ -84,9 +84,13 @@ class Preset:
 
 @dataclass(frozen=True)
 class Prompt:
+    """`lead`: which lanes are expected to lead on prompts of this kind, in tokens per round; `why`: the reason."""
+
     kind: str
     title: str
     text: str
+    lead: str = ""
+    why: str = ""
 
 
 def load_presets(directory: Path = PRESETS) -> list[Preset]:
@@ -107,12 +111,15 @@ def read_presets(directory: Path = PRESETS) -> tuple[list[Preset], list[str]]:
 
 def load_prompts(path: Path = PRESETS / "prompts.toml") -> list[Prompt]:
     """The demo prompts in file order. Raises PresetError."""
-    raw = _read(path, {"prompt": list})
-    prompts = [Prompt(**_fields(path, p, {"kind": str, "title": str, "text": str})) for p in raw.get("prompt", [])]
-    for p in prompts:
-        if p.kind not in KINDS:
-            raise PresetError(f"{path}: prompt {p.title!r} has kind {p.kind!r}; use {', '.join(KINDS)}.")
-    return prompts
+    raw = _read(path, {"prompt": list, "kind": list})
+    kinds = [_fields(path, k, {"kind": str, "lead": str, "why": str}) for k in raw.get("kind", [])]
+    expected = {k["kind"]: k for k in kinds}
+    prompts = [_fields(path, p, {"kind": str, "title": str, "text": str}) for p in raw.get("prompt", [])]
+    for entry in [*kinds, *prompts]:
+        if entry["kind"] not in KINDS:
+            name = entry.get("title", "an expectation")
+            raise PresetError(f"{path}: {name!r} has kind {entry['kind']!r}; use {', '.join(KINDS)}.")
+    return [Prompt(**expected.get(p["kind"], {}) | p) for p in prompts]
 
 
 def _files(directory: Path) -> list[Path]:

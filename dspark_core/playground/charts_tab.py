@@ -11,6 +11,7 @@ from .follow import follow
 from .parts import ASSETS, plain_text, static
 from .race_tab import ENGINE_USE, Raced
 from .requests import request_of
+from .talk import Talk
 from .worker import Job, Worker
 
 PROFILE_TOKENS = 32
@@ -34,7 +35,7 @@ def charts_tab(worker: Worker, ask: Controls, raced: Raced) -> None:
             profile = gr.Button(f"Measure it: one short race, {PROFILE_TOKENS} tokens", size="sm", elem_id="profile")
             profiled = plain_text("", "profiled")
 
-    def measure(visitor: gr.Request, *values):
+    def measure(visitor: gr.Request, talk: Talk, *values):
         """Race again, briefly and with a synchronisation after every part of a round."""
         try:
             request = request_of(*values)
@@ -42,7 +43,7 @@ def charts_tab(worker: Worker, ask: Controls, raced: Raced) -> None:
             yield str(error), *[gr.skip()] * 2
             return
         short = replace(request.settings, max_tokens=min(PROFILE_TOKENS, request.settings.max_tokens))
-        request = replace(request, settings=short, together=False, profile=True)
+        request = replace(request, settings=short, together=False, profile=True, earlier=talk.earlier)
         yield "Measuring …", *[gr.skip()] * 2
         race = None
         for _, seen in follow(worker, Job(request, visitor.session_hash)):
@@ -65,7 +66,9 @@ def charts_tab(worker: Worker, ask: Controls, raced: Raced) -> None:
         show_progress="hidden",
         api_visibility="private",
     )
-    profile.click(measure, ask.asked, [profiled, *places["spent"]], api_name="profile", **ENGINE_USE)
+    profile.click(
+        measure, [ask.talk.earlier, *ask.asked], [profiled, *places["spent"]], api_name="profile", **ENGINE_USE
+    )
 
 
 def _place(name: str, empty: Chart) -> tuple[gr.Plot, gr.HTML]:

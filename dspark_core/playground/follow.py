@@ -90,7 +90,8 @@ def _doing(worker: Worker, job: Job, seen: RaceRecord | None) -> str:
         return f"Waiting: {ahead} race{'s' * (ahead > 1)} before this one."
     if seen is None:
         return "Starting …"
-    return f"Racing on {seen.target}, {seen.precision}, prompt of {seen.prompt_tokens} tokens."
+    context = f", {len(job.request.earlier)} earlier exchanges in it" if job.request.earlier else ""
+    return f"Racing on {seen.target}, {seen.precision}, prompt of {seen.prompt_tokens} tokens{context}."
 
 
 def models_status(worker: Worker) -> Iterator[str]:
