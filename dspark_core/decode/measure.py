@@ -220,7 +220,7 @@ def load(target: Target, drafters: dict[str, Drafter], directory: Path | None = 
     """The curve kept for exactly these, or None."""
     wanted = made_of(target, drafters)
     try:
-        curve = CostCurve.from_json(_file(wanted, directory).read_text(encoding="utf-8"))
+        curve = CostCurve.from_json(cache_file(wanted, directory).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return curve if curve.made_of == wanted else None
@@ -228,7 +228,7 @@ def load(target: Target, drafters: dict[str, Drafter], directory: Path | None = 
 
 def save(curve: CostCurve, directory: Path | None = None) -> Path:
     """Keep a curve. Raises OSError if the directory cannot be written."""
-    file = _file(curve.made_of, directory)
+    file = cache_file(curve.made_of, directory)
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_suffix(f".{os.getpid()}.part")
     draft.write_text(curve.to_json(), encoding="utf-8")
@@ -236,9 +236,10 @@ def save(curve: CostCurve, directory: Path | None = None) -> Path:
     return file
 
 
-def _file(wanted: dict[str, str], directory: Path | None) -> Path:
+def cache_file(wanted: dict[str, str], directory: Path | None, kind: str = "") -> Path:
+    """Where a measurement that depends on `wanted` is kept."""
     name = _digest(json.dumps(dict(wanted), sort_keys=True))
-    return (directory or default_directory()) / f"{name}.json"
+    return (directory or default_directory()) / f"{kind}{name}.json"
 
 
 def _digest(text: str) -> str:

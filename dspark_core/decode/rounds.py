@@ -84,6 +84,22 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True)
+class Again:
+    """Close calls of a round that strict mode decided again.
+
+    positions: output positions that plain decoding's own numbers decided, from the first close one on
+    changed:   True if the last of them came out differently; the round ends with it
+    steps:     steps of width 1 that this took: one for every token since the cache was last clean
+    seconds:   own time of them
+    """
+
+    positions: int
+    changed: bool
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Round:
     """One draft and one verification, as committed.
 
@@ -105,6 +121,7 @@ class Round:
     spent:     where the decode was profiled
     looked:    the block was computed and its first confidence asked before any draft was made. Without drafts,
                that is what the round cost more than a plain step.
+    again:     where strict mode decided close calls again
     """
 
     index: int
@@ -122,3 +139,4 @@ class Round:
     detail: Detail | None = None
     spent: Spent | None = None
     looked: bool = False
+    again: Again | None = None

@@ -18,6 +18,7 @@ from .request import PREFILL_CHUNK, Prefilled, check, picker, prefill, require_f
 from .rounds import DecodeError, Detail, Prefill, Round, Settings, Spent, Start
 from .sampling import Uniforms
 from .schedule import Schedule
+from .strict import Strict, gaps
 
 
 def speculative(
@@ -32,14 +33,16 @@ def speculative(
     confidence: bool = False,
     profile: bool = False,
     prefilled: Prefilled | None = None,
+    strict: float = 0.0,
 ) -> Iterator[Prefill | Start | Round]:
     """Decode with a drafter. The output is the target's own: token for token when greedy, in distribution otherwise.
 
     `uniforms` takes the place of `settings.seed`; they are used in this order: the first token; then per round
     the drafts in slot order, the acceptances of all proposed drafts, the correction or bonus. `clock` returns
     seconds of own time; `confidence` fills `Round.confidence`; `profile` times draft and verification
-    separately (one synchronisation more a round); `prefilled` is this prompt's prefill, done before. Raises
-    DecodeError.
+    separately (one synchronisation more a round); `prefilled` is this prompt's prefill, done before; `strict` is how
+    far the device moves logits with the width (noise.py): above 0, greedy choices that this could have turned are
+    decided again by plain decoding's own numbers (strict.py). Raises DecodeError.
 
     A greedy round whose length is known before it is drafted is one graph with one synchronisation. While the schedule
     drafts nothing, rounds are plain steps, pipelined as `plain` does; their taps reach the drafter's context when it
@@ -47,6 +50,8 @@ def speculative(
     """
     if schedule.needs_confidence and not drafter.has_confidence:
         raise DecodeError(f"{drafter.name} has no confidence head, which this schedule needs.")
+    if strict and not settings.greedy:
+        raise DecodeError("Strict mode decides between the two best tokens again, so it is for greedy decoding only.")
     request = check(target, prompt, settings)
     uniforms = uniforms or Uniforms(settings.seed)
     pick = picker(settings, uniforms)
@@ -67,6 +72,7 @@ def speculative(
     yield Start(anchor_id, position, clock() - began, finish)
 
     stop_ids = sorted(request.stop_ids)
+    keeper = Strict(target, cache, strict, clock) if strict else None
     nothing = context.propose(anchor, 0, pick)
 
     def catch_up():
@@ -78,6 +84,8 @@ def speculative(
     def verify(anchor, block, n):
         """The target on the anchor and the first n drafts, and what is kept; nothing is evaluated yet."""
         drafts = block.ids[:n]
+        if keeper:
+            keeper.before(n + 1)
         hidden, features = target.forward(mx.concatenate([anchor, drafts]), cache, drafter.taps)
         logits = target.head(hidden)
         end = countable(drafts, stop_ids)
@@ -89,7 +97,8 @@ def speculative(
             u_accept, u_next = uniforms.take(n), uniforms.take(1)
             accepted, following, q, p = accept_sampled(drafts, block.q[:n], p, u_accept, u_next, end)
             numbers = [q, p, accept_probability(q, p)]
-        return _Verified(accepted, end, following, logits.max(axis=-1), features, numbers)
+        close = gaps(logits) if keeper else mx.array([])
+        return _Verified(accepted, end, following, logits.max(axis=-1), features, numbers, close)
 
     began, index, produced = clock(), 0, 1
     ahead, behind = None, []  # a plain step already on the device; taps that the drafter's context lacks
@@ -130,10 +139,16 @@ def speculative(
             _require_finite_drafts(draft_peaks, position)
         kept, next_id, draft_ids = v.accepted.item(), v.following.item(), block.ids.tolist()
         trim(cache, n - kept)
+        chosen, again = [*draft_ids[:kept], next_id], None
+        if keeper:
+            counted = len(request.cut(chosen, produced)[0])
+            chosen, again = keeper.settle(anchor_id, chosen, v.gaps.tolist()[:counted])
+            kept, next_id = len(chosen) - 1, chosen[-1]
+            ahead = None if again else ahead  # it went on from a cache that has been replaced
         behind.append(v.features[: kept + 1])
         if len(behind) == PREFILL_CHUNK:
             mx.eval(catch_up())
-        committed, finish = request.cut([*draft_ids[:kept], next_id], produced)
+        committed, finish = request.cut(chosen, produced)
         now = clock()
         done = Round(
             index,
@@ -151,10 +166,12 @@ def speculative(
             Detail(*(tuple(x.tolist()) for x in v.numbers)) if v.numbers else None,
             Spent(drafted - stamp, verified - drafted, now - verified) if profile else None,
             look is not None,
+            again,
         )
         schedule.observe(done)
         yield done
-        anchor, anchor_id = v.following, next_id
+        anchor = mx.array([next_id], dtype=mx.int32) if again else v.following
+        anchor_id = next_id
         position += kept + 1
         produced += len(committed)
         index += 1
@@ -163,7 +180,8 @@ def speculative(
 @dataclass(frozen=True)
 class _Verified:
     """One verification on its way: accepted drafts [], how many could be [], next id [1], largest logits [n + 1],
-    taps [n + 1, m*d], and q, p and accept probability of the drafts where sampled."""
+    taps [n + 1, m*d], q, p and accept probability of the drafts where sampled, and in strict mode the gap of the two
+    best logits [n + 1]."""
 
     accepted: mx.array
     end: mx.array
@@ -171,10 +189,11 @@ class _Verified:
     peaks: mx.array
     features: mx.array
     numbers: list[mx.array]
+    gaps: mx.array
 
     @property
     def results(self):
-        return [self.accepted, self.end, self.following, self.peaks, self.features, *self.numbers]
+        return [self.accepted, self.end, self.following, self.peaks, self.features, *self.numbers, self.gaps]
 
 
 def _require_finite_drafts(peaks: mx.array, position: int) -> None:
