@@ -50,7 +50,8 @@ def race_tab(worker: Worker, ask: Controls) -> Raced:
             elem_id="board",
         )
         last = gr.State(None)  # inside the tab: gradio numbers tabs by their place among all children of gr.Tabs
-        inspector_panel(worker, last)
+        trace = gr.State(None)
+        inspector_panel(worker, last, trace)
         below = gr.Column(elem_id="below-board")
         bar = gr.Column(elem_id="under-board")
 
@@ -84,6 +85,6 @@ def race_tab(worker: Worker, ask: Controls) -> Raced:
     )
     ask.stop.click(halt, queue=False, show_progress="hidden", api_visibility="private")
     with bar:
-        kept = keep_bar(worker, ask.asked, board, last, event)
+        kept = keep_bar(worker, ask.asked, board, last, trace, event)
     wire(worker, ask.talk, kept.trace)
     return Raced(last, kept, event, below)
