@@ -95,9 +95,10 @@ class Shelf:
         version = next((t for t in preset.targets if t.precision == precision), preset.targets[0])
         parts, left_out = [Part(TARGET, version.path)], []
         for method, which in zip(METHODS, (dspark, dflash), strict=True):
-            if which == NONE:
+            options = preset.of(method)
+            if options and which == NONE:
                 left_out.append(method)
-            elif options := preset.of(method):
+            elif options:
                 parts.append(Part(method, next((d.path for d in options if d.title == which), options[0].path)))
         title = f"{preset.title}, {version.precision}" if len(preset.targets) > 1 else preset.title
         return Selection(title, tuple(parts), tuple(left_out), "auto", drafter_precision, context, own)
