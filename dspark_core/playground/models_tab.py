@@ -161,11 +161,11 @@ def models_tab(worker: Worker, shelf: Shelf, page: gr.Blocks, head: gr.HTML, rac
             selection = shelf.selection(*asked)
             return json.dumps(report(selection, shelf.here(selection), machine_of(worker)))
         except ModelError as error:
-            return _saying(str(error) if asked[0] in shelf.presets or any(asked[7:]) else "")
+            return _saying(str(error) if shelf.preset(asked[0]) or any(asked[7:]) else "")
 
     def reveal(name):
         """The controls that follow the model."""
-        p = shelf.presets.get(name) if isinstance(name, str) else None
+        p = shelf.preset(name)
         updates = [gr.update(choices=versions(p), value=versions(p)[0])]
         for method in METHODS:
             options = drafters(p, method)
@@ -175,7 +175,7 @@ def models_tab(worker: Worker, shelf: Shelf, page: gr.Blocks, head: gr.HTML, rac
         return [*updates, about(p, versions(p)[0])]
 
     def explain(name, version):
-        return about(shelf.presets.get(name) if isinstance(name, str) else None, str(version)[:20])
+        return about(shelf.preset(name), str(version)[:20])
 
     def look_up(*asked):
         yield progressed(0, "Asking the hub …"), decided("", ""), gr.skip()

@@ -71,6 +71,10 @@ class Shelf:
         self.bad = tuple(bad)
         self.hub = hub or Hub()
 
+    def preset(self, name) -> Preset | None:
+        """The preset of a name that a page or a link sent; None for one's own models and for anything else."""
+        return self.presets.get(name) if isinstance(name, str) else None
+
     # ---- what was chosen -----------------------------------------------------------------------------
 
     def selection(self, name, precision, dspark, dflash, drafter_precision, context, own, *typed) -> Selection:
@@ -80,20 +84,21 @@ class Shelf:
         if drafter_precision not in PRECISIONS:
             drafter_precision = "auto"
         context = int(clamp(context, 256, CONTEXTS[-1], 4096))
-        if name not in self.presets:
+        preset = self.preset(name)
+        if preset is None:
             target, *drafters = (t.strip()[:MAX_TEXT] if isinstance(t, str) else "" for t in typed)
             parts = [Part(TARGET, parse(target)), *(Part(DRAFTER, parse(d)) for d in drafters if d)]
             if len(parts) == 1:
                 raise ModelError("Name at least one drafter: without one there is nothing to race.")
             precision = precision if precision in PRECISIONS else "auto"
             return Selection(parts[0].name, tuple(parts), (), precision, drafter_precision, context, own)
-        preset = self.presets[name]
         version = next((t for t in preset.targets if t.precision == precision), preset.targets[0])
         parts, left_out = [Part(TARGET, version.path)], []
         for method, which in zip(METHODS, (dspark, dflash), strict=True):
-            if which == NONE:
+            options = preset.of(method)
+            if options and which == NONE:
                 left_out.append(method)
-            elif options := preset.of(method):
+            elif options:
                 parts.append(Part(method, next((d.path for d in options if d.title == which), options[0].path)))
         title = f"{preset.title}, {version.precision}" if len(preset.targets) > 1 else preset.title
         return Selection(title, tuple(parts), tuple(left_out), "auto", drafter_precision, context, own)
