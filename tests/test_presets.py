@@ -40,6 +40,8 @@ def test_demo_prompts():
     assert set(counts) == {"chat", "code", "math"} and min(counts.values()) >= 4
     titles = [p.title for p in load_prompts()]
     assert len(titles) == len(set(titles))
+    told = {(p.kind, p.lead, p.why) for p in load_prompts()}  # who is expected to lead, and why: one of each a kind
+    assert len(told) == 3 and all(lead and why for _, lead, why in told)
 
 
 TARGET = 'title = "T"\n[[target]]\nprecision = "8-bit"\nhub = "a/b"\n'
@@ -85,5 +87,15 @@ def test_a_broken_preset_leaves_the_others(tmp_path):
 def test_prompt_of_an_unknown_kind(tmp_path):
     path = tmp_path / "prompts.toml"
     path.write_text('[[prompt]]\nkind = "poem"\ntitle = "a"\ntext = "b"')
+    with pytest.raises(PresetError, match="poem"):
+        load_prompts(path)
+
+
+def test_an_expectation_without_a_reason(tmp_path):
+    path = tmp_path / "prompts.toml"
+    path.write_text('[[kind]]\nkind = "chat"\nlead = "DSpark"')
+    with pytest.raises(PresetError, match="why is missing"):
+        load_prompts(path)
+    path.write_text('[[kind]]\nkind = "poem"\nlead = "DSpark"\nwhy = "so"')
     with pytest.raises(PresetError, match="poem"):
         load_prompts(path)
