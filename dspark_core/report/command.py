@@ -6,15 +6,15 @@
 
 Lanes are plain, mlx-lm (its own plain decoding, on the same loaded weights), dspark and dflash with a schedule after
 a colon (full, cap=N, confidence=X, cumulative=X, hardware, or best: the best fixed cap in hindsight, prompt by
-prompt), or with each of --schedule. peer:mlx-dspark is that engine, where it is installed, in a process of its own on the
-same weights, as its library is called by default (cap 2); with =auto at its automatic cap, with =full at the full block.
-peer:NAME is lane NAME of the command given with --against (peers.py has the protocol). Lanes of --extra-lanes run on the
-first --extra-limit prompts of each set only.
+prompt), or with each of --schedule. peer:mlx-dspark is that engine, where it is installed, in a process of its own on
+the same weights, as its library is called by default (cap 2); with =auto at its automatic cap, with =full at the full
+block. peer:NAME is lane NAME of the command given with --against (peers.py has the protocol). Lanes of --extra-lanes
+run on the first --extra-limit prompts of each set only.
 
 Writes to DIR: log.jsonl (every measurement as it is made; the same command goes on where it was stopped), report.md and
-report.json (after every prompt) and, at the end, report.html where plotly is installed. --from-log writes them again from
-the log and measures nothing. A prompt's prefill is done once and shared by its decodes. The machine's cost curve is
-measured first.
+report.json (after every prompt) and, at the end, report.html where plotly is installed. --from-log writes them again
+from the log and measures nothing. A prompt's prefill is done once and shared by its decodes. The machine's cost curve
+is measured first.
 """
 
 import argparse

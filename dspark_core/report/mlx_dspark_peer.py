@@ -2,9 +2,10 @@
 
     python -m dspark_core.report.mlx_dspark_peer TARGET DRAFTER --curves DIR
 
-Engines: "default" is its speculative_generate as called without options (cap 2, lookup drafts on), "auto" the same with
-its automatic cap (its own measured curves; a new controller for each decode, as its command line has it), "full" the same
-with the full block. Weights stay as they are on disk. A prompt's prefill is done once and kept for the next request.
+Engines: "default" is its speculative_generate as called without options (cap 2, lookup drafts on), "auto" the same
+with its automatic cap (its own measured curves; a new controller for each decode, as its command line has it), "full"
+the same with the full block. Weights stay as they are on disk. A prompt's prefill is done once and kept for
+the next request.
 """
 
 import argparse

@@ -50,9 +50,9 @@ class Prompt:
 
 
 def parse_lanes(lanes: str, schedules: str = HARDWARE, extra: str = "", extra_limit: int | None = None) -> list[Lane]:
-    """`lanes` is a list such as "plain,mlx-lm,dspark,dflash:cap=3,peer:mlx-dspark=auto"; a drafter without a schedule of
-    its own stands for one lane with each of `schedules`. `extra` is a list of lanes for the first `extra_limit` prompts of
-    each set. Raises ValueError."""
+    """`lanes` is a list such as "plain,mlx-lm,dspark,dflash:cap=3,peer:mlx-dspark=auto"; a drafter without a schedule
+    of its own stands for one lane with each of `schedules`. `extra` is a list of lanes for the first `extra_limit`
+    prompts of each set. Raises ValueError."""
     out = [lane for name in _split(lanes) for lane in _lanes(name, schedules)]
     if not out or PLAIN not in (lane.name for lane in out):
         raise ValueError("The lane plain must be among the lanes: everything is compared with it.")
@@ -80,8 +80,8 @@ def _lanes(name: str, schedules: str) -> list[Lane]:
     if engine in METHODS:
         return [_drafted(engine, s) for s in ([own] if own else _split(schedules))]
     raise ValueError(
-        f"There is no lane {name!r}: use plain, mlx-lm, dspark, dflash (with :SCHEDULE), peer:mlx-dspark (with =auto or "
-        "=full) or peer:NAME."
+        f"There is no lane {name!r}: use plain, mlx-lm, dspark, dflash (with :SCHEDULE), peer:mlx-dspark (with =auto "
+        "or =full) or peer:NAME."
     )
 
 
