@@ -98,11 +98,11 @@ def every_prompt(figures: Figures) -> go.Figure:
     lanes = [lane for lane in _lanes(figures) if lane != "plain"]
     for i, name in enumerate(single):
         of = [p for p in figures.prompts if p.set == name and p.lane in lanes]
-        last = max((p.prompt for p in of), default=0) or 1
-        shift = 0.7 / max(1, len(single))  # a set's prompts side by side within the lane's column
+        order, width = sorted({p.prompt for p in of}), 0.8 / len(single)  # side by side within the lane's column
+        shift = {n: -0.4 + width * (i + (k + 1) / (len(order) + 1)) for k, n in enumerate(order)}
         chart.add_scatter(
             name=name,
-            x=[lanes.index(p.lane) - 0.35 + shift * (i + 0.15 + 0.7 * p.prompt / last) for p in of],
+            x=[lanes.index(p.lane) + shift[p.prompt] for p in of],
             y=[p.times_plain for p in of],
             text=[f"{name} {p.prompt}" if p.times_plain < SLOWER else "" for p in of],
             customdata=[[p.lane, p.prompt, p.tok_s, p.tokens_per_round] for p in of],
@@ -115,7 +115,8 @@ def every_prompt(figures: Figures) -> go.Figure:
         )
     _level(chart, 1.0)
     _level(chart, LOSS)
-    return chart.update_layout(xaxis={"tickvals": list(range(len(lanes))), "ticktext": lanes})
+    columns = {"tickvals": list(range(len(lanes))), "ticktext": lanes, "range": [-0.5, len(lanes) - 0.5]}
+    return chart.update_layout(xaxis=columns | {"showgrid": False, "zeroline": False})
 
 
 def predicted(figures: Figures) -> go.Figure:

@@ -85,7 +85,7 @@ def page(header: Header, curve: CostCurve, figures: Figures, prompts: Sequence[P
         _folded("Table", _table(curve_table(curve))),
         _chart("predicted", "Predicted against measured"),
         "<h2>Prompts</h2>",
-        _folded(f"{len(prompts)} texts", "".join(_prompt(p) for p in prompts)),
+        _folded("Their texts", "".join(_prompt(p) for p in prompts)),
     ]
     plotly, data = get_plotlyjs(), _data({name: json.loads(chart.to_json()) for name, chart in drawn.items()})
     policy = (
