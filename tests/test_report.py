@@ -1,4 +1,4 @@
-"""The bench's report on tiny real models: what is measured, what is said of it, and that its page is closed to texts."""
+"""The bench's report on tiny real models: what is measured, what is said of it, and a page that no text can open."""
 
 import base64
 import hashlib
@@ -16,12 +16,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from dspark_core import bench
 from dspark_core.models.checkpoint import load_drafter
+from dspark_core.models.target import load_target
 from dspark_core.report import native
 from dspark_core.report.command import main as report
 from dspark_core.report.figures import bootstrap
 from dspark_core.report.plan import Prompt, alternations, parse_lanes
 
-from .conftest import GOLDEN
+from .conftest import GOLDEN, load_golden
 
 PEER = Path(__file__).parent / "fixtures" / "line_peer.py"
 HOSTILE = "</script></pre><img src=x onerror=alert(1)><script>alert(2)</script> {{7*7}} ${alert(3)} & |"
@@ -195,8 +196,23 @@ def test_a_packed_drafter_is_written_dense(golden_a, tmp_path):
     assert set(told) == set(as_it_was)
     for name, w in as_it_was.items():
         assert mx.abs(told[name] - w).max().item() <= 0.02 * mx.abs(w).max().item(), name
-    embed = dict(tree_flatten(golden_a.target.model.parameters()))["model.embed_tokens.weight"]
-    assert mx.array_equal(mx.load(str(tmp_path / "d" / "model.safetensors"))["lm_head.weight"], embed)
+
+
+def test_a_drafter_without_an_embedding_gets_the_targets(tmp_path):
+    golden = load_golden(GOLDEN / "D")
+    weights = native.write_target(golden.target, golden.path / "target", tmp_path / "t")
+    native.write_drafter(golden.drafter, golden.path / "drafter", weights, tmp_path / "d")
+    told = mx.load(str(tmp_path / "d" / "model.safetensors"))
+    ids = mx.arange(5)
+    assert mx.array_equal(told["embed_tokens.weight"][ids], golden.target.embed(ids))
+    own = {n for n, _ in tree_flatten(golden.drafter.weights.parameters())}
+    assert set(told) == own | {"embed_tokens.weight", "lm_head.weight"} and "lm_head.weight" not in own
+
+
+def test_a_quantized_target_is_not_compared(tmp_path):
+    target = load_target(GOLDEN / "A" / "target", "8-bit")
+    with pytest.raises(ValueError, match="dense weights only"):
+        native.write_target(target, GOLDEN / "A" / "target", tmp_path / "t")
 
 
 # ---- the plan --------------------------------------------------------------------------------------------
