@@ -8,8 +8,7 @@ race is run for the Race tab; the dresses show the same one.
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from playwright.sync_api import sync_playwright
 
@@ -18,6 +17,7 @@ from dspark_core.presets import load_presets
 from tests.browser.tab import ARGS, Tab
 from tests.playground.serving import served
 
+ASSETS = Path(__file__).resolve().parents[2] / "assets" / "screenshots"
 README = {"light-finished", "dark-finished", "light-charts"}
 MOST_BYTES = 250_000  # of a picture in the repository
 DRESSES = {"light": (1280, 900), "dark": (1280, 900), "narrow": (760, 900), "projector": (1920, 1080)}
@@ -45,7 +45,7 @@ class Studio:
             self.dress(name)
             self.page.wait_for_timeout(250 if state == "racing" else 900)
             shot = f"{name}-{state}"
-            path = (ROOT / "assets" / "screenshots" if shot in README else self.where) / f"{shot}.png"
+            path = (ASSETS if shot in README else self.where) / f"{shot}.png"
             self.page.screenshot(path=path, full_page=whole)
             size = path.stat().st_size
             print(f"{path} {size // 1000} kB", flush=True)
