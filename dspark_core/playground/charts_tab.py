@@ -15,11 +15,12 @@ from .talk import Talk
 from .worker import Job, Worker
 
 PROFILE_TOKENS = 32
-CHART_TOOLS = """
-<details><summary>Table</summary><div class="chart-table" tabindex="0" role="region" aria-label="Table"></div></details>
-<div class="chart-saves"><button type="button" data-save="png">PNG</button>
-<button type="button" data-save="csv">CSV</button><button type="button" data-save="json">JSON</button></div>
-"""
+TABLE = '<div class="chart-table" tabindex="0" role="region"></div>'  # assets/chart.js names it
+SAVE_PNG = '<button type="button" data-save="png">PNG</button>'
+SAVES = """<div class="chart-saves">{}<button type="button" data-save="csv">CSV</button>
+<button type="button" data-save="json">JSON</button></div>"""
+CHART_TOOLS = f"<details><summary>Table</summary>{TABLE}</details>{SAVES.format(SAVE_PNG)}"  # below a plot
+TABLE_TOOLS = TABLE + SAVES.format("")  # a table that stands alone
 
 
 def charts_tab(worker: Worker, ask: Controls, raced: Raced) -> None:

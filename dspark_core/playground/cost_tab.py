@@ -12,7 +12,7 @@ from ..race.advice import BUS, SAME, TAXI, Prospect, Suggestion, machine, predic
 from ..race.metrics import metrics
 from ..race.record import Failed, RaceRecord
 from .charts import COLOURS, DASHES, PATTERNS, blank_figure
-from .charts_tab import CHART_TOOLS
+from .charts_tab import CHART_TOOLS, TABLE_TOOLS
 from .notices import decided, progress, progressed, verdict_box
 from .parts import ASSETS, static
 from .race_tab import ENGINE_USE, Raced
@@ -300,7 +300,7 @@ def cost_tab(worker: Worker, raced: Raced) -> None:
             with gr.Column(min_width=420, elem_classes="chart proof"):
                 static(f"<h3>{TITLES['lanes']}</h3>")
                 told = verdict_box("forecast")
-                lanes = _tools("lanes", empty[8], CHART_TOOLS.replace("<details>", "<details open>"))
+                lanes = _tools("lanes", empty[8], TABLE_TOOLS)
     places = [about, *curve, *further, *forecast, told, lanes]
 
     def draw(visitor: gr.Request, seen):
