@@ -137,3 +137,28 @@ def test_sequential_temperature_scaling():
     for k in range(logits.shape[1]):
         assert calibrate.ece(before[:, k], labels[:, k], sts["bins"]) == pytest.approx(sts["ece_before"][k], abs=1e-6)
         assert calibrate.ece(after[:, k], labels[:, k], sts["bins"]) == pytest.approx(sts["ece_after"][k], abs=1e-6)
+
+
+def test_auc_and_noise_floor():
+    rng = np.random.default_rng(1)
+    p = rng.integers(1, 20, 300) / 20  # many ties
+    y = (rng.random(300) < p).astype(float)
+    pairs = np.sign(p[y > 0][:, None] - p[y == 0][None, :])
+    assert calibrate.auc(p, y) == pytest.approx((pairs / 2 + 0.5).mean())
+    # A perfectly calibrated head errs by chance alone, less with more rounds: the mean of |gaps| of 20 bins.
+    p = rng.random(20_000)
+    y = (rng.random(20_000) < p).astype(float)
+    assert calibrate.noise_floor(p) == pytest.approx(calibrate.ece(p, y), rel=0.5)
+    assert calibrate.noise_floor(p[:200]) > 5 * calibrate.noise_floor(p)
+
+
+def test_calibration_mends_an_overconfident_head():
+    rng = np.random.default_rng(2)
+    true = rng.normal(1.0, 1.5, (40_000, 3))
+    labels = np.cumprod(rng.random(true.shape) < calibrate.sigmoid(true), axis=1).astype(float)
+    logits = true * 2.0  # as if twice as sure
+    found = calibrate.calibrate(logits[:20_000], labels[:20_000], logits[20_000:], labels[20_000:])
+    assert found["temperatures"] == pytest.approx([2.0] * 3, rel=0.2)
+    assert all(b > 0.04 for b in found["ece_before"])
+    for after, floor in zip(found["ece_after"], found["ece_noise_floor"], strict=True):
+        assert after < 2 * floor
