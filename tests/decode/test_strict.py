@@ -53,11 +53,11 @@ def test_strict_equals_plain_where_widths_differ(golden):
     assert any(a.changed for a in again) and not all(a.changed for a in again)
 
 
-@pytest.mark.parametrize(("on_logits", "on_cache"), [(0.4, 0.0), (0.0, 0.15)])
+@pytest.mark.parametrize(("on_logits", "on_cache"), [(0.4, 0.0), (0.0, 0.2)])
 def test_noise_of_either_kind(golden_a, on_logits, on_cache):
     """Small noise: some positions are close, and those settle it."""
     prompt, left, settled = golden_a.trace["prompt_ids"], 0, 0
-    for seed in range(4):
+    for seed in range(6):
         target = NoisyTarget(golden_a.target, seed, on_logits, on_cache)
         expected = plain_output(target, prompt, LENGTH)
         left += output(decoded(target, golden_a, FullBlock())) != expected
@@ -65,7 +65,7 @@ def test_noise_of_either_kind(golden_a, on_logits, on_cache):
         assert output(events) == expected, seed
         settled += sum(r.again.positions for r in rounds(events) if r.again)
     assert left >= 1
-    assert 0 < settled < 4 * LENGTH
+    assert 0 < settled < 6 * LENGTH
 
 
 def test_without_noise_it_is_not_needed(golden_a):

@@ -1,0 +1,68 @@
+"""Strict races over a tiny golden model with numbers that depend on the width, as on a GPU."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dspark_core.decode.noise import Noise
+from dspark_core.decode.rounds import Settings
+from dspark_core.models.checkpoint import load_drafter
+from dspark_core.models.target import load_target
+from dspark_core.race.metrics import Strictness, metrics, strictness
+from dspark_core.race.race import Models, race
+from dspark_core.race.record import CAP, PLAIN, LaneSpec, RaceRecord, RaceRequest, WarmUp
+
+from ..decode.noisy import NoisyTarget
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+LANES = LaneSpec(PLAIN), LaneSpec("DSpark"), LaneSpec("DSpark", CAP, cap=2)
+NORMAL = RaceRequest("hello", LANES, Settings(40, stop_ids=frozenset()))
+STRICT = replace(NORMAL, strict=True)
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    monkeypatch.setattr("dspark_core.decode.measure.default_directory", lambda: tmp_path)
+    target = load_target(GOLDEN / "A" / "target")
+    target.encode_chat = lambda messages: list(range(1, 20))
+    return Models(target, {"DSpark": load_drafter(GOLDEN / "A" / "drafter", target)})
+
+
+def run(models, request) -> tuple[RaceRecord, list]:
+    events = list(race(models, request))
+    return events[0][1], events
+
+
+def test_a_strict_race_is_identical_where_a_normal_one_is_not(models, tmp_path):
+    models.target = NoisyTarget(models.target, 1, on_logits=1.0, on_cache=0.2)
+    normal, _ = run(models, NORMAL)
+    assert normal.verdict.kind != "identical" and normal.noise is None and not list(tmp_path.iterdir())
+
+    strict, events = run(models, STRICT)
+    assert strict.verdict.kind == "identical"
+    assert strict.noise == models.noise.largest > 1.0
+    assert sum(isinstance(e, WarmUp) for _, e in events) >= 1
+    told = [strictness(lane.rounds) for lane in strict.lanes]
+    assert told[0] == Strictness(0, 0, 0, 0.0, 0.0)
+    for lane, s in zip(strict.lanes[1:], told[1:], strict=True):
+        assert 0 < s.positions <= metrics(lane).tokens and s.positions <= s.steps and 0 < s.share < 1
+    assert any(s.changed for s in told)
+
+    models.noise = None  # as after a new start
+    again, _ = run(models, NORMAL)
+    assert again.noise == strict.noise and again.verdict.kind == "tie", "what is known of the device explains it"
+
+
+def test_without_noise_a_strict_race_is_a_normal_one(models):
+    strict, _ = run(models, STRICT)
+    assert models.noise == Noise(0.0, 0.0) and strict.noise == 0.0
+    assert strict.verdict.kind == "identical"
+    assert not any(r.again for lane in strict.lanes for r in lane.rounds)
+
+
+def test_a_sampled_race_has_no_strict_mode(models):
+    asked = replace(STRICT, settings=Settings(6, temperature=1.0))
+    record, _ = run(models, asked)
+    assert record.verdict.kind == "sampled" and record.noise is None
+    assert [lane.error for lane in record.lanes] == [None] * 3
