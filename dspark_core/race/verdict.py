@@ -70,11 +70,8 @@ def _examine(
     target, prefix: list[int], lane: int, index: int, chosen: list[int], width: int, known: float
 ) -> Difference:
     logits = _next_logits(target, prefix, 1)
-    noise = max(
-        (abs(_next_logits(target, prefix, w) - logits).max().item() for w in {width, max(2, width // 2)}),
-        default=0.0,
-    )
-    noise = max(noise, known)
+    widths = {width, max(2, width // 2)}
+    noise = max(known, *(abs(_next_logits(target, prefix, w) - logits).max().item() for w in widths))
     order = mx.sort(logits)[-2:].tolist()
     best = order[1]
     noise = min(noise, MOST_ROUNDING * abs(best))
