@@ -71,6 +71,31 @@ def metrics(lane: LaneRecord) -> Metrics:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Strictness:
+    """What strict mode did in a lane: output `positions` decided again by plain decoding's own numbers, `changed` of
+    them differently; `steps` steps of width 1 and `seconds` of own time that this took, a `share` of the lane's."""
+
+    positions: int
+    changed: int
+    steps: int
+    seconds: float
+    share: float
+
+
+def strictness(rounds: Sequence[Round]) -> Strictness:
+    """All zero where nothing was close, or without strict mode."""
+    again = [r.again for r in rounds if r.again]
+    seconds, own = sum(a.seconds for a in again), rounds[-1].time_s if rounds else 0.0
+    return Strictness(
+        positions=sum(a.positions for a in again),
+        changed=sum(a.changed for a in again),
+        steps=sum(a.steps for a in again),
+        seconds=seconds,
+        share=seconds / own if own > 0 else 0.0,
+    )
+
+
 def times_plain(lane: Metrics, plain: Metrics | None) -> float | None:
     """× plain: this lane's tok/s over the plain lane's in the same run."""
     return lane.tok_s / plain.tok_s if plain and plain.tok_s and lane.tok_s else None

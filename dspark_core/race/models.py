@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from ..decode.cost import CostCurve
+from ..decode.noise import Noise
 from ..models.drafter import Drafter
 from ..models.target import Target
 
@@ -16,6 +17,7 @@ class Models:
     warm: set = field(default_factory=set)  # lanes that have run before, so that nothing compiles on the clock
     kept: object | None = None  # what the inspector keeps of the last round it looked at; a race drops it
     curve: CostCurve | None = None  # what a step costs here, once that is known (costs.py)
+    noise: Noise | None = None  # how far logits move with the width here, once that is known (noise.py)
 
     @property
     def loaded(self) -> dict[str, Drafter]:

@@ -26,6 +26,7 @@ from ..models.errors import ModelError
 from .costs import known, measured
 from .lane import SLICE_S, Clock, Event, Lane
 from .models import Models
+from .noise import known_noise, measured_noise
 from .record import (
     CAP,
     CONFIDENCE,
@@ -78,9 +79,16 @@ def schedule_of(spec: LaneSpec, models: Models, drafter: Drafter) -> Schedule:
 
 
 def decode(
-    models: Models, spec: LaneSpec, prompt: list[int], settings: Settings, clock: Clock, profile: bool = False
+    models: Models,
+    spec: LaneSpec,
+    prompt: list[int],
+    settings: Settings,
+    clock: Clock,
+    profile: bool = False,
+    strict: float = 0.0,
 ) -> Iterator[Event]:
-    """The decode that a lane's settings name. Raises DecodeError if its drafter cannot run."""
+    """The decode that a lane's settings name; `strict` as in `speculative`. Raises DecodeError if its drafter cannot
+    run."""
     if not spec.speculative:
         yield from plain(models.target, prompt, settings, clock=clock, profile=profile)
         return
@@ -88,7 +96,9 @@ def decode(
     if isinstance(drafter, str):
         raise DecodeError(f"{spec.method} is not running: {drafter}")
     schedule = schedule_of(spec, models, drafter)
-    yield from speculative(models.target, drafter, prompt, settings, schedule, clock=clock, profile=profile)
+    yield from speculative(
+        models.target, drafter, prompt, settings, schedule, clock=clock, profile=profile, strict=strict
+    )
 
 
 def race(
@@ -112,6 +122,12 @@ def race(
         target.name, target.precision, request, len(prompt), [LaneRecord(spec) for spec in request.lanes]
     )
     yield -1, record
+    strict = request.strict and request.settings.greedy
+    if strict and models.noise is None and not cancelled():
+        yield 0, WarmUp()
+        measured_noise(models)
+    record.noise = noise.largest if (noise := known_noise(models)) else None
+    strict = record.noise if strict and record.noise else 0.0
     for i, spec in enumerate(request.lanes):
         if spec.schedule == HARDWARE and models.loaded and not cancelled() and known(models) is None:
             yield i, WarmUp()
@@ -122,7 +138,7 @@ def race(
 
     def lane(spec):
         return Lane(
-            lambda clock: decode(models, spec, prompt, request.settings, clock, request.profile),
+            lambda clock: decode(models, spec, prompt, request.settings, clock, request.profile, strict),
             mx.synchronize,
         )
 

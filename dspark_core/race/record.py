@@ -47,6 +47,8 @@ class RaceRequest:
     """A race as asked for. `together` shares the device by the fair clock; else lanes run in order.
 
     system:   the conversation's system turn, at most MAX_SYSTEM characters; empty leaves it to the chat template
+    strict:   greedy lanes with a drafter decide close calls again by plain decoding's own numbers, where the device
+              needs it (decode/strict.py)
     earlier:  the conversation so far, as (user's turn, assistant's turn) pairs, at most MAX_EXCHANGES of them with
               MAX_EARLIER characters; `prompt` is the next user's turn
     """
@@ -58,6 +60,7 @@ class RaceRequest:
     profile: bool = False
     system: str = ""
     earlier: tuple[tuple[str, str], ...] = ()
+    strict: bool = False
 
     @property
     def messages(self) -> list[dict[str, str]]:
@@ -88,8 +91,9 @@ class Difference:
     index:    of the first differing token in the output (0 is the token that the prompt itself gives)
     gap:      the target's best logit minus its second best there, at width 1 on a clean cache
     needed:   its best logit minus the smaller of the two chosen tokens' logits; what rounding had to bridge
-    noise:    how far the same logits move when computed at this race's widest verification, at most an eighth
-              of the best one: more is no rounding
+    noise:    how far the same logits move when computed at this race's widest verification, or how far this target's
+              logits were seen to move with the width, if that is more (RaceRecord.noise); at most an eighth of the
+              best one: more is no rounding
     ulp:      one unit in the last place of the logits' dtype at the best logit
     tie:      needed <= max(noise, ulp): rounding alone decides between the two tokens
     """
@@ -150,6 +154,9 @@ class LaneRecord:
 
 @dataclass(slots=True)
 class RaceRecord:
+    """`noise`: how far this target's logits move with the width on this device, in logits; None if that is not known.
+    A strict race always knows it, and at 0 nothing was decided again, for nothing can differ."""
+
     target: str
     precision: str
     request: RaceRequest
@@ -157,3 +164,4 @@ class RaceRecord:
     lanes: list[LaneRecord]
     stopped: bool = False
     verdict: Verdict | None = None
+    noise: float | None = None

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from ..decode.rounds import Round, Start
+from ..decode.rounds import Again, Round, Start
 from .codec import Misfit, decoder, encode, shown
 from .record import MAX_EARLIER, MAX_EXCHANGES, MAX_SYSTEM, PLAIN, LaneRecord, RaceRecord
 
@@ -248,6 +248,7 @@ def check(trace: Trace) -> None:
     size = sum(len(trace.tokens[i]) for i in shown_ids)
     _require(size <= MAX_BOARD_BYTES, "has more text than a page can show", "race")
     _check_verdict(race)
+    _require(race.noise is None or race.noise >= 0, "is negative", "race", "noise")
 
 
 def _require(holds: bool, words: str, *steps: str | int) -> None:
@@ -303,8 +304,19 @@ def _check_round(
             numbers = getattr(r.detail, name)
             _require(len(numbers) == r.proposed, "is not one number a proposed draft", "detail", name)
             _require(_shares(numbers), "is not between 0 and 1", "detail", name)
+    if r.again is not None:
+        try:
+            _check_again(r.again, r)
+        except Misfit as misfit:
+            raise misfit.inside("again") from None
     if r.spent is not None:
         _require(min(r.spent.draft, r.spent.verify, r.spent.rest) > -1, "is no time", "spent")
+
+
+def _check_again(again: Again, r: Round) -> None:
+    _require(1 <= again.positions <= r.accepted + 1, "is not between 1 and the tokens of the round", "positions")
+    _require(again.positions <= again.steps <= MAX_TOKENS, "is less than the positions", "steps")
+    _require(0 <= again.seconds <= 1e7, "is no time", "seconds")
 
 
 def _shares(numbers: tuple[float, ...]) -> bool:

@@ -40,13 +40,14 @@ def judge(target: Target, prompt: list[int], record: RaceRecord) -> Verdict:
             "tokens, so the outputs may differ; the distribution they are drawn from is the same." + note,
         )
     reference = next((lane for _, lane in lanes if not lane.spec.speculative), lanes[0][1])
+    known = record.noise or 0.0
     width = 1 + max((r.proposed for _, lane in lanes for r in lane.rounds), default=0)
     differences = []
     for i, lane in lanes:
         at = first_difference(reference.output, lane.output)
         if at is not None:
             chosen = [out[at] for out in (reference.output, lane.output) if at < len(out)]
-            differences.append(_examine(target, [*prompt, *reference.output[:at]], i, at, chosen, width))
+            differences.append(_examine(target, [*prompt, *reference.output[:at]], i, at, chosen, width, known))
     if not differences:
         n = len(reference.output)
         words = f"Identical output: {len(lanes)} lanes, {n} token{'s' * (n > 1)} each, compared one by one."
@@ -65,12 +66,12 @@ def _words(d: Difference, name: str) -> str:
     return f"{where} there, {needed}: a real divergence."
 
 
-def _examine(target, prefix: list[int], lane: int, index: int, chosen: list[int], width: int) -> Difference:
+def _examine(
+    target, prefix: list[int], lane: int, index: int, chosen: list[int], width: int, known: float
+) -> Difference:
     logits = _next_logits(target, prefix, 1)
-    noise = max(
-        (abs(_next_logits(target, prefix, w) - logits).max().item() for w in {width, max(2, width // 2)}),
-        default=0.0,
-    )
+    widths = {width, max(2, width // 2)}
+    noise = max(known, *(abs(_next_logits(target, prefix, w) - logits).max().item() for w in widths))
     order = mx.sort(logits)[-2:].tolist()
     best = order[1]
     noise = min(noise, MOST_ROUNDING * abs(best))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dspark_core.decode.rounds import Detail, Round, Settings, Spent, Start
+from dspark_core.decode.rounds import Again, Detail, Round, Settings, Spent, Start
 from dspark_core.race import trace as module
 from dspark_core.race.record import Difference, LaneRecord, LaneSpec, RaceRecord, RaceRequest, Verdict
 from dspark_core.race.trace import Trace, TraceError, dumps, loads, trace_of
@@ -43,6 +43,7 @@ def lanes(draw, spec, finished):
                 shares[0] if draw(st.booleans()) else None,
                 Detail(*shares[1:]) if draw(st.booleans()) else None,
                 Spent(*draw(st.tuples(share, share, share))) if draw(st.booleans()) else None,
+                again=Again(1, draw(st.booleans()), draw(st.integers(1, 9)), draw(share)) if accepted else None,
             )
         )
         position, anchor = position + accepted + 1, gained[-1]
@@ -69,11 +70,13 @@ def traces(draw):
             *(draw(text), tuple(specs), how, draw(st.booleans()), draw(st.booleans())),
             system=draw(text),
             earlier=tuple(draw(st.lists(st.tuples(text, text), max_size=2))),
+            strict=draw(st.booleans()),
         ),
         draw(st.integers(0, 500)),
         [draw(lanes(spec, draw(st.booleans()))) for spec in specs],
         draw(st.booleans()),
         draw(st.none() | st.just(verdict)),
+        draw(st.none() | share),
     )
     pieces = draw(st.lists(st.binary(max_size=6) | text.map(str.encode), min_size=41, max_size=41))
     notes = draw(st.dictionaries(text, text, max_size=3))
@@ -126,6 +129,17 @@ def changed(path: str, value) -> str:
 
 LANE = "race/lanes/1"
 REFUSALS = [
+    ("race/noise", -0.1, "race.noise is negative"),
+    (
+        f"{LANE}/rounds/0/again",
+        {"positions": 3, "changed": False, "steps": 4, "seconds": 0.1},
+        "rounds[0].again.positions is not between 1 and the tokens",
+    ),
+    (
+        f"{LANE}/rounds/0/again",
+        {"positions": 2, "changed": True, "steps": 1, "seconds": 0.1},
+        "rounds[0].again.steps is less than the positions",
+    ),
     ("version", 2, "format version 2 by a newer DSpark Playground; this one reads version 1."),
     ("version", "1", "no format version that is known"),
     ("version", True, "no format version"),
