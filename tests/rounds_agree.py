@@ -34,17 +34,34 @@ DTYPES = {"float32": (mx.float32, torch.float32), "bfloat16": (mx.bfloat16, torc
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One answer with one drafter. engine: tokens each of the engine's rounds committed; walk: those of the walk, over
-    the whole answer; agree: how many of the engine's rounds the walk finds from the same place."""
+class Rounds:
+    """One answer of `tokens` tokens with one drafter. engine: tokens each of the engine's rounds committed; walk:
+    those of the walk, over the whole answer; agree: how many of the engine's rounds the walk finds from the same
+    place."""
 
-    set: str
-    prompt: int
-    drafter: str
     tokens: int
     engine: list[int]
     walk: list[int]
     agree: int
+
+
+def compare(mlx_target, mlx_drafter, target, drafter, prompt: list[int], new_tokens: int) -> Rounds:
+    """The engine's greedy answer to `prompt` at full block, and the walk over that answer."""
+    events = list(speculative(mlx_target, mlx_drafter, prompt, Settings(max_tokens=new_tokens), FullBlock()))
+    said = [e.token_id for e in events if isinstance(e, Start)]
+    rounds = [e for e in events if isinstance(e, Round)]
+    for r in rounds:
+        said += r.committed
+    answer = Answer(prompt + said, len(prompt), len(prompt) + len(said))
+    engine = agree = [len(r.committed) for r in rounds]
+    with torch.inference_mode():
+        walked = [w.tokens for w in walk(target, drafter, [answer])[0]]
+        if walked != engine:
+            accepted = draft_everywhere(target, drafter, [answer])[0][0].tolist()
+            # What follows the answer's end is unknown to the walk.
+            there = [min(accepted[r.position - answer.start] + 1, answer.end - 1 - r.position) for r in rounds]
+            agree = [a for a, b in zip(engine, there, strict=True) if a == b]
+    return Rounds(len(said), engine, walked, len(agree))
 
 
 def dense_copy(source: Path, out: Path, dtype: mx.Dtype) -> Path:
@@ -86,35 +103,20 @@ class Pair:
         self.mlx_drafters = {c.name: load_mlx_drafter(c, self.mlx_target) for c in copies}
         self.drafters = {c.name: load_drafter(c) for c in copies}
 
-    def compare(self, name: str, text: str, new_tokens: int, place: tuple[str, int] = ("", 0)) -> Compared:
-        prompt = self.chat.prompt(text)
-        settings = Settings(max_tokens=new_tokens)
-        events = list(speculative(self.mlx_target, self.mlx_drafters[name], prompt, settings, FullBlock()))
-        said = [e.token_id for e in events if isinstance(e, Start)]
-        rounds = [e for e in events if isinstance(e, Round)]
-        for r in rounds:
-            said += r.committed
-        answer = Answer(prompt + said, len(prompt), len(prompt) + len(said))
-        with torch.inference_mode():
-            walked = [w.tokens for w in walk(self.target, self.drafters[name], [answer])[0]]
-            engine = agree = [len(r.committed) for r in rounds]
-            if walked != engine:
-                accepted = draft_everywhere(self.target, self.drafters[name], [answer])[0][0].tolist()
-                # What follows the answer's end is unknown to the walk.
-                there = [min(accepted[r.position - answer.start] + 1, answer.end - 1 - r.position) for r in rounds]
-                agree = [a for a, b in zip(engine, there, strict=True) if a == b]
-        return Compared(*place, name, len(said), engine, walked, len(agree))
+    def compare(self, name: str, text: str, new_tokens: int) -> Rounds:
+        engine, walking = (self.mlx_target, self.mlx_drafters[name]), (self.target, self.drafters[name])
+        return compare(*engine, *walking, self.chat.prompt(text), new_tokens)
 
 
-def table(found: list[Compared]) -> str:
+def table(found: list[dict]) -> str:
     """Markdown: a line for each drafter and set."""
     groups = defaultdict(list)
     for c in found:
-        groups[c.drafter, c.set].append(c)
+        groups[c["drafter"], c["set"]].append(c)
     lines = ["| drafter | set | prompts | rounds | the same | tokens per round: engine | walk |", "|---" * 7 + "|"]
     for (drafter, name), group in sorted(groups.items()):
-        rounds, walked = sum(len(c.engine) for c in group), sum(len(c.walk) for c in group)
-        tokens, agree = sum(sum(c.engine) for c in group), sum(c.agree for c in group)
+        rounds, walked = sum(len(c["engine"]) for c in group), sum(len(c["walk"]) for c in group)
+        tokens, agree = sum(sum(c["engine"]) for c in group), sum(c["agree"] for c in group)
         rates = f"{tokens / rounds:.3f} | {tokens / walked:.3f}"
         lines.append(f"| {drafter} | {name} | {len(group)} | {rounds} | {agree} | {rates} |")
     return "\n".join(lines)
@@ -132,8 +134,8 @@ def main() -> None:
     args = p.parse_args()
     found = []
     if args.log.exists():
-        found = [Compared(**json.loads(line)) for line in args.log.read_text().splitlines()]
-    done = {(c.set, c.prompt, c.drafter) for c in found}
+        found = [json.loads(line) for line in args.log.read_text().splitlines()]
+    done = {(c["set"], c["prompt"], c["drafter"]) for c in found}
     prompts = {f.stem: read_prompts(f)[: args.limit] for f in args.prompts}
     with tempfile.TemporaryDirectory() as folder, open(args.log, "a") as log:
         pair = Pair(args.target, args.drafter, Path(folder), args.precision)
@@ -142,8 +144,9 @@ def main() -> None:
                 for drafter in pair.drafters:
                     if i >= len(texts) or (name, i, drafter) in done:
                         continue
-                    found.append(pair.compare(drafter, texts[i], args.tokens, (name, i)))
-                    print(json.dumps(asdict(found[-1])), file=log, flush=True)
+                    rounds = asdict(pair.compare(drafter, texts[i], args.tokens))
+                    found.append({"set": name, "prompt": i, "drafter": drafter} | rounds)
+                    print(json.dumps(found[-1]), file=log, flush=True)
     print(table(found))
 
 

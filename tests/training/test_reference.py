@@ -12,10 +12,11 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file  # noqa: E402
 
 from dspark_core.training import calibrate  # noqa: E402
+from dspark_core.training.data import Rows  # noqa: E402
 from dspark_core.training.drafter import load_drafter  # noqa: E402
 from dspark_core.training.losses import LossWeights, slot_weights  # noqa: E402
 from dspark_core.training.target import load_target  # noqa: E402
-from dspark_core.training.train import Batch, Course, Recipe  # noqa: E402
+from dspark_core.training.train import Batch, Course, Plan, Recipe, Trainer, parse_recipe  # noqa: E402
 
 GOLDEN = Path(os.environ.get("GOLDEN_DIR") or Path(__file__).parents[1] / "golden")
 
@@ -118,6 +119,28 @@ def test_losses_and_gradients(name, chunk):
         assert (g - e[k]).norm() / e[k].norm() < 1e-4, k
     norm = torch.nn.utils.clip_grad_norm_(drafter.parameters(), 1.0)
     assert norm.item() == pytest.approx(t["grad_norm"], rel=1e-3)
+
+
+def test_a_qwen3_target_trains(tmp_path):
+    """The drafter begins as the target's last layers, their query and key norms included, and learns from there."""
+    target = load_target(GOLDEN / "A" / "target")
+    g = torch.Generator().manual_seed(0)
+    start = torch.randint(0, target.vocab_size, (8, 1), generator=g)
+    ids = ((start + 3 * torch.arange(48)) % target.vocab_size).int()
+    answer = torch.zeros(8, 48, dtype=torch.bool)
+    answer[:, 4:] = True
+    recipe = parse_recipe("dspark:rank=8,layers=1,anchors=4,lr=5e-3,optimizer=muon,taps=0-1")
+    plan = Plan(steps=20, rows=8, log_every=1)
+    trainer = Trainer(
+        target, Rows(ids, answer, torch.zeros(8)), [recipe], plan, tmp_path / "run", 1, say=lambda _: None
+    )
+    (course,) = trainer.courses
+    mine, theirs = course.drafter.layers[0].self_attn, target.layers[-1]
+    assert theirs.q_norm is not None
+    assert torch.equal(mine.q_norm.weight, theirs.q_norm) and torch.equal(mine.k_norm.weight, theirs.k_norm)
+    trainer.run()
+    losses = [e["dspark"]["ce"] for e in trainer.log]
+    assert len(losses) == 20 and losses[-1] < losses[0] - 0.5
 
 
 def test_slot_weights_stop_at_the_first_gap():

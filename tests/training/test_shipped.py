@@ -5,11 +5,24 @@ from pathlib import Path
 
 import pytest
 
+torch = pytest.importorskip("torch")
+
+from dspark_core.training.drafter import load_drafter  # noqa: E402
+from dspark_core.training.target import load_target  # noqa: E402
+
+from ..rounds_agree import compare  # noqa: E402
+
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 DSPARK, DFLASH_7, DFLASH_16 = "dspark-smollm2-135m-b7", "dflash-smollm2-135m-b7", "dflash-smollm2-135m-b16"
 # Tokens per round, at least: mt-bench, gsm8k, humaneval, mbpp, math500.
 FLOORS = {DSPARK: (2.4, 3.2, 3.3, 3.7, 3.0), DFLASH_16: (1.9, 2.4, 2.4, 2.8, 2.3)}
 SETS = ("mt-bench", "gsm8k", "humaneval", "mbpp", "math500")
+
+
+@pytest.fixture(scope="module")
+def torch_target():
+    torch.set_num_threads(1)
+    return load_target(ASSETS / "models" / "smollm2-135m-instruct", dtype=torch.bfloat16)
 
 
 def record(drafter, name):
@@ -47,3 +60,16 @@ def test_the_confidence_head_is_calibrated():
     assert found["bins"] == 20 and found["rounds"] >= 20_000 and found["prompts"] > 0
     assert max(found["ece_after"]) <= 0.02
     assert all(len(found[k]) == 7 for k in ("temperatures", "ece_before", "ece_after", "ece_noise_floor", "auc"))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", ["DSpark", "DFlash"])
+def test_the_engine_speculates_as_the_walk_does(embedded, torch_target, method):
+    """The packed files through both implementations, in the bf16 that the engine runs in; near ties may fall
+    differently in one round. `tests/rounds_agree.py` does this at length."""
+    drafter = embedded.drafters[method]
+    walking = load_drafter(ASSETS / "models" / drafter.name)
+    prompt = embedded.chat("Write a Python function that adds two numbers.")
+    found = compare(embedded.target, drafter, torch_target, walking, prompt, 24)
+    assert sum(found.engine) == found.tokens - 1 == 23
+    assert found.agree >= len(found.engine) - 1 and len(found.engine) < 12
