@@ -75,7 +75,11 @@ def main():
         seeks, right = [], 0
         for moment in moments:
             seeks.append(page.evaluate(SEEK, moment))
-            right += standing(page) == expected(trace, float(page.input_value(".replay-at")))
+            shown, meant = standing(page), expected(trace, float(page.input_value(".replay-at")))
+            right += shown == meant
+            for a, b in zip(shown, meant, strict=True):
+                if a != b:
+                    print(f"at {moment}: {a[0], a[2:]} is shown, not {b[0], b[2:]}", file=sys.stderr)
         long = page.evaluate("window.long")
         browser.close()
     q = statistics.quantiles(waits, n=100)
