@@ -57,11 +57,8 @@ def main():
             ratios.append(seen.seconds / prefill)
             if k + 1 < len(lane.rounds):
                 again.append(look.inspect(prompt, lane, k + 1, settings).seconds)
-            figures.append((method, len(prefix), prefill, seen.seconds))
-            print(
-                f"{method} {k + 1}: prefix {len(prefix)}, prefill {prefill:.2f} s, look {seen.seconds:.2f} s",
-                file=sys.stderr,
-            )
+            told = f"{method} {k + 1}: prefix {len(prefix)}, prefill {prefill:.2f} s, look {seen.seconds:.2f} s"
+            print(told, file=sys.stderr)
         print(json.dumps({
             "method": method, "rounds": len(ratios), "prompt_tokens": len(prompt),
             "look_over_prefill": {"median": round(statistics.median(ratios), 2), "max": round(max(ratios), 2)},
