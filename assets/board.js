@@ -229,7 +229,7 @@ const HANDLERS = {
   },
   Z(how, words) {
     setState(how);
-    $('.board-status').textContent = { done: 'Finished.', stopped: 'Stopped.', failed: 'Failed.' }[how] || '';
+    if (how !== 'failed') $('.board-status').textContent = { done: 'Finished.', stopped: 'Stopped.' }[how] || '';  // else it says why
     for (const lane of lanes) {
       if (!lane.over) note(lane.i, how === 'stopped' ? 'stopped' : 'did not run', 'stopped');
       lane.histogram.setAttribute('aria-label', histogramWords(lane));

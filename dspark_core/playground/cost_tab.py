@@ -304,7 +304,9 @@ def cost_tab(worker: Worker, raced: Raced) -> None:
     places = [about, *curve, *further, *forecast, told, lanes]
 
     def draw(visitor: gr.Request, seen):
-        return drawn(curve_of(worker, visitor.session_hash) if worker.ready else None, seen)
+        curve = curve_of(worker, visitor.session_hash) if worker.ready else None
+        same = seen is not None and curve is not None and seen.target == worker.engine.name
+        return drawn(curve, seen if same else None)  # the curve is that of what is loaded now
 
     def run(visitor: gr.Request, seen):
         stay = [gr.skip()] * len(places)

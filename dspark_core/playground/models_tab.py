@@ -146,12 +146,12 @@ def models_tab(worker: Worker, shelf: Shelf, page: gr.Blocks, head: gr.HTML, rac
                 unload = gr.Button("Unload", elem_id="unload")
             going = progress("shelf-progress")
             told = verdict_box("shelf-verdict")
-            seen = _table("shelf-report")
+            seen = _table("shelf-report", "What was chosen")
         with gr.Column(elem_classes="chart proof"):
             static("<h3>On this machine</h3>")
             with gr.Row(elem_classes="buttons"):
                 scan = gr.Button("List models", elem_id="list-models")
-            found = _table("shelf-found")
+            found = _table("shelf-found", "Models on this machine")
     preset, precision, *follows = chosen[:5]  # those that a model brings with it
     own = chosen[7:]
 
@@ -260,7 +260,7 @@ def models_tab(worker: Worker, shelf: Shelf, page: gr.Blocks, head: gr.HTML, rac
             )
         except ModelError as error:
             return [_saying(str(error)), *[gr.skip()] * len(own)]
-        told_of = json.dumps(listing(models, shelf.bad))
+        told_of = json.dumps(listing(models))
         targets = [(f"{f.name} ({f.source})", str(f.path)) for f in models if f.sort.kind == TARGET]
         others = [(f"{f.name} ({f.source})", str(f.path)) for f in models if f.sort.kind == "drafter"]
         return told_of, gr.update(choices=targets), *[gr.update(choices=others)] * 2
@@ -329,10 +329,10 @@ def _saying(words: str) -> str:
     return json.dumps({"columns": [], "rows": [], "lines": [{"kind": "bad", "words": words}] if words else []})
 
 
-def _table(elem_id: str) -> gr.HTML:
+def _table(elem_id: str, label: str) -> gr.HTML:
     return gr.HTML(
         _saying(""),
-        html_template=(ASSETS / "shelf.html").read_text("utf-8"),
+        html_template=(ASSETS / "shelf.html").read_text("utf-8").replace("LABEL", label),
         js_on_load=(ASSETS / "shelf.js").read_text("utf-8"),
         apply_default_css=False,
         elem_id=elem_id,

@@ -247,12 +247,10 @@ def report(chosen: Selection, spots: Sequence[Spot], machine: Machine) -> dict:
     return {"columns": ["", "model", "what it is", "where", "to download"], "rows": rows, "lines": lines}
 
 
-def listing(found: Sequence[local.Found], bad: Sequence[str]) -> dict:
+def listing(found: Sequence[local.Found]) -> dict:
     """The models on this machine, for the page."""
     rows = [[f.name, f.sort.words, f.source, gigabytes(f.bytes), str(f.path)] for f in found]
-    lines = [_line("bad", words) for words in bad]
-    if not rows:
-        lines.append(_line("", "No model was found on this machine but the embedded one."))
+    lines = [] if rows else [_line("", "No model was found on this machine but the embedded one.")]
     return {"columns": ["model", "what it is", "where", "size", "directory"], "rows": rows, "lines": lines}
 
 
