@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from ..race.record import MAX_EARLIER, MAX_EXCHANGES
+from ..race.record import MAX_EARLIER, MAX_EXCHANGES, RaceRecord
 from ..race.trace import Trace
-from .keep import answer_text, reference
+from .keep import answer_text, reference, traced
 from .worker import Worker
 
 # What a model thought before it answered is no part of the conversation: its own template would leave it out.
@@ -110,15 +110,16 @@ def talk_row() -> TalkRow:
     return TalkRow(gr.State(Talk()), place, take, over)
 
 
-def wire(worker: Worker, row: TalkRow, trace: gr.State) -> None:
-    """`trace` is the race on the board."""
+def wire(worker: Worker, row: TalkRow, trace: gr.State, last: gr.State) -> None:
+    """`trace` is the race on the board; `last` is that race as soon as it is over, a moment before its trace."""
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
 
-    def take(visitor: gr.Request, on_board: Trace | None, before: Talk):
+    def take(visitor: gr.Request, on_board: Trace | None, seen: RaceRecord | None, before: Talk):
         try:
             if worker.busy(visitor.session_hash):
                 raise ValueError("A race is running: its exchange can be kept when it has ended.")
-            after = kept(on_board)
+            fresh = seen is not None and (on_board is None or on_board.race is not seen)
+            after = kept(traced(seen, worker.engine) if fresh else on_board)
         except ValueError as error:
             return gr.skip(), told(before, str(error)), gr.skip()
         return after, told(after), gr.update(visible=True)
@@ -126,5 +127,5 @@ def wire(worker: Worker, row: TalkRow, trace: gr.State) -> None:
     def over():
         return Talk(), told(Talk()), gr.update(visible=False)
 
-    row.take.click(take, [trace, row.earlier], [row.earlier, row.talk, row.over], **quiet)
+    row.take.click(take, [trace, last, row.earlier], [row.earlier, row.talk, row.over], **quiet)
     row.over.click(over, None, [row.earlier, row.talk, row.over], **quiet).then(None, js=TO_PROMPT)
