@@ -29,6 +29,7 @@ def race_api(worker: Worker) -> None:
         top_k: int = 0,
         top_p: float = 1.0,
         seed: int = 0,
+        strict: bool = False,
     ) -> dict:
         """Race `lanes` on a prompt, in the words of links: method, then its own settings, such as `dspark:cap=3`.
 
@@ -36,7 +37,9 @@ def race_api(worker: Worker) -> None:
         """
         try:
             request = request_of(
-                *(prompt, max_tokens, temperature, top_k, top_p, seed, TOGETHER), *lanes_controls(str(lanes))
+                *(prompt, max_tokens, temperature, top_k, top_p, seed, TOGETHER),
+                *lanes_controls(str(lanes)),
+                strict is True,
             )
         except ValueError as error:
             raise gr.Error(str(error)) from None

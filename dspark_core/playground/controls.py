@@ -9,7 +9,7 @@ import gradio as gr
 from ..presets import KINDS, Prompt
 from ..race.record import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, PLAIN
 from .parts import plain_text, static
-from .requests import BLOCK_LENGTHS, CAPS, IN_TURN, LANE_CONTROLS, MAX_LANES, MAX_PROMPT, TOGETHER, in_words
+from .requests import ALL_LANES, BLOCK_LENGTHS, CAPS, IN_TURN, MAX_LANES, MAX_PROMPT, TOGETHER, in_words
 
 OFF = "off"
 HIDDEN = "hidden"  # made, but not shown: see _fold
@@ -40,7 +40,7 @@ class Controls:
 
     @property
     def lanes(self) -> list[gr.components.Component]:
-        return self.asked[-MAX_LANES * LANE_CONTROLS :]
+        return self.asked[-ALL_LANES - 1 : -1]  # the last is strict mode
 
 
 def controls(prompts: list[Prompt]) -> Controls:
@@ -95,7 +95,14 @@ def _settings() -> list[gr.components.Component]:
                 top_p = gr.Slider(0.05, 1, 1, step=0.05, label="Top-p", info="1 is off")
                 seed = gr.Number(0, precision=0, minimum=0, label="Seed")
                 order = gr.Radio([TOGETHER, IN_TURN], value=TOGETHER, label="Lanes run")
-    asked = [max_tokens, temperature, top_k, top_p, seed, order, *itertools.chain(*columns)]
+                strict = gr.Checkbox(
+                    False,
+                    label="Strict",
+                    info="greedy only: decides close calls again at width 1, where the device’s kernels need it; may "
+                    "be slower than plain",
+                    elem_id="strict",
+                )
+    asked = [max_tokens, temperature, top_k, top_p, seed, order, *itertools.chain(*columns), strict]
     summary.value = in_words(*(control.value for control in asked))
     gr.on(
         [control.change for control in asked],
