@@ -13,6 +13,7 @@ ratio.
 Pairs are lanes of the same name, or what `--pair ours:theirs,...` says.
 
 `python -m dspark_core.bench report` measures sets of prompts and writes a report; its `--help` says more.
+`python -m dspark_core.bench exact` compares greedy outputs with plain decoding's, in normal and in strict mode.
 """
 
 import argparse
@@ -38,11 +39,15 @@ from .race.fairness import compare
 from .race.race import Models
 from .race.record import PLAIN, LaneSpec, RaceRequest
 from .report.command import main as report
+from .report.exactness import main as exact
 
 
 def main() -> None:
     if sys.argv[1:2] == ["report"]:
         report(sys.argv[2:])
+        return
+    if sys.argv[1:2] == ["exact"]:
+        exact(sys.argv[2:])
         return
     a = _arguments()
     try:
