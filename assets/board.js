@@ -208,6 +208,7 @@ const HANDLERS = {
     lanes[i].tail = make('span', 'tail', text);
     lanes[i].text.append(lanes[i].tail);
   },
+  A(i, words) { lanes[i].note.textContent += ' ' + words; },
   F(i, words) {
     if (i === '-1') {
       $('.board-status').textContent = words;

@@ -17,6 +17,7 @@ ratio.
 Pairs are lanes of the same name, or what `--pair ours:theirs,...` says.
 
 `python -m dspark_core.bench report` measures sets of prompts and writes a report; its `--help` says more.
+`python -m dspark_core.bench exact` compares greedy outputs with plain decoding's, in normal and in strict mode.
 """
 
 import argparse
@@ -42,6 +43,7 @@ from .race.models import Models
 from .race.race import schedule_of
 from .race.record import CAP, CONFIDENCE, FULL, HARDWARE, PLAIN, LaneSpec, RaceRequest
 from .report.command import main as report
+from .report.exactness import main as exact
 from .report.peers import Peer
 from .report.plan import METHODS
 
@@ -49,6 +51,9 @@ from .report.plan import METHODS
 def main() -> None:
     if sys.argv[1:2] == ["report"]:
         report(sys.argv[2:])
+        return
+    if sys.argv[1:2] == ["exact"]:
+        exact(sys.argv[2:])
         return
     a = _arguments()
     try:

@@ -17,6 +17,7 @@ at the end the whole race is sent once, for a board that missed some (a tab in t
     D lane index time_s drafted proposed accepted bonus finish token...    a round
     E lane text                   the lane ended; text is what an unfinished character leaves behind
     F lane words                  the lane failed (lane -1: the race)
+    A lane words                  the lane ended; what strict mode did in it
     V kind words                  the verdict
     Z how words                   the race is over; words are announced to screen readers
 
@@ -28,8 +29,8 @@ import codecs
 from collections.abc import Callable, Iterable
 
 from ..decode.rounds import Prefill, Round, Start
-from ..race.metrics import metrics, plain_metrics, times_plain
-from ..race.record import Failed, LaneSpec, RaceRecord, RaceRequest, Verdict
+from ..race.metrics import metrics, plain_metrics, strictness, times_plain
+from ..race.record import Failed, LaneRecord, LaneSpec, RaceRecord, RaceRequest, Verdict
 
 RECORD, FIELD = "\x1e", "\x1f"
 WINDOW = 32_768  # characters
@@ -155,8 +156,30 @@ class BoardText:
     def verdict(self, verdict: Verdict) -> None:
         self.records += record("V", verdict.kind, verdict.words)
 
+    def strict(self, race: RaceRecord) -> None:
+        """What strict mode did in each lane, once they have ended."""
+        for i, lane in enumerate(race.lanes):
+            if words := strict_words(race, lane):
+                self.records += record("A", i, words)
+
     def over(self, how: str, words: str) -> None:
         self.records += record("Z", how, words)
+
+
+def strict_words(race: RaceRecord, lane: LaneRecord) -> str:
+    """What strict mode did in a lane and what that cost, in one or two sentences; empty if there was none."""
+    if not race.request.strict or race.noise is None or not lane.spec.speculative or not lane.rounds:
+        return ""
+    if race.noise == 0:
+        return "Strict mode is not needed: on this device logits are the same at every width, bit for bit."
+    s, tokens = strictness(lane.rounds), metrics(lane).tokens
+    if not s.positions:
+        return f"Strict: no choice was so close that the width could turn it (noise {race.noise:.3g})."
+    differently = f"{s.changed} differently" if s.changed else "none differently"
+    return (
+        f"Strict: {s.positions} of {tokens} tokens decided again at width 1, {differently}; that took "
+        f"{100 * s.share:.0f} % of this lane’s time, and may make it slower than plain."
+    )
 
 
 def announcement(race: RaceRecord) -> str:

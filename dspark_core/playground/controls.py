@@ -10,7 +10,7 @@ import gradio as gr
 from ..presets import KINDS, Prompt
 from ..race.record import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, MAX_SYSTEM, PLAIN
 from .parts import plain_text, static
-from .requests import BLOCK_LENGTHS, CAPS, IN_TURN, LANE_CONTROLS, MAX_LANES, MAX_PROMPT, TOGETHER, in_words
+from .requests import ALL_LANES, BLOCK_LENGTHS, CAPS, IN_TURN, MAX_LANES, MAX_PROMPT, TOGETHER, in_words
 from .talk import TalkRow, talk_row
 
 OFF = "off"
@@ -44,7 +44,7 @@ class Controls:
 
     @property
     def lanes(self) -> list[gr.components.Component]:
-        return self.asked[-MAX_LANES * LANE_CONTROLS :]
+        return self.asked[-ALL_LANES - 1 : -1]  # the last is strict mode
 
 
 def controls(prompts: list[Prompt]) -> Controls:
@@ -104,6 +104,13 @@ def _settings() -> list[gr.components.Component]:
                 top_p = gr.Slider(0.05, 1, 1, step=0.05, label="Top-p", info="1 is off")
                 seed = gr.Number(0, precision=0, minimum=0, label="Seed")
                 order = gr.Radio([TOGETHER, IN_TURN], value=TOGETHER, label="Lanes run")
+                strict = gr.Checkbox(
+                    False,
+                    label="Strict",
+                    info="greedy only: decides close calls again at width 1, where the device’s kernels need it; may "
+                    "be slower than plain",
+                    elem_id="strict",
+                )
             system = gr.Textbox(
                 label="System turn",
                 info="goes before the conversation; empty is the model’s own default",
@@ -112,7 +119,7 @@ def _settings() -> list[gr.components.Component]:
                 max_length=MAX_SYSTEM,
                 elem_id="system",
             )
-    asked = [max_tokens, temperature, top_k, top_p, seed, order, system, *itertools.chain(*columns)]
+    asked = [max_tokens, temperature, top_k, top_p, seed, order, system, *itertools.chain(*columns), strict]
     summary.value = in_words(*(control.value for control in asked))
     gr.on(
         [control.change for control in asked],

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ..race.record import LaneRecord, RaceRecord, Verdict, WarmUp
+from ..race.record import DeviceNoise, LaneRecord, RaceRecord, Verdict, WarmUp
 from .board import BoardText, announcement
 from .worker import Job, Worker
 
@@ -46,6 +46,8 @@ def follow(worker: Worker, job: Job) -> Iterator[tuple[str, RaceRecord | None]]:
                 elif isinstance(event, Verdict):
                     seen.verdict = event
                     board.verdict(event)
+                elif isinstance(event, DeviceNoise):
+                    seen.noise = event.largest
                 elif isinstance(event, WarmUp):
                     board.warm_up(lane)
                 else:
@@ -67,6 +69,7 @@ def follow(worker: Worker, job: Job) -> Iterator[tuple[str, RaceRecord | None]]:
         stopped = job.cancel.is_set() and not (seen and seen.verdict)
         if seen:
             seen.stopped = stopped
+            board.strict(seen)
         how = "failed" if failed else "stopped" if stopped else "done"
         board.over(how, announcement(seen) if seen else f"Race {how}.")
         yield board.whole, seen

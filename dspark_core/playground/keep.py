@@ -34,6 +34,7 @@ def board_of(trace: Trace) -> str:
         if lane.error is not None:
             timed.append((float("inf"), i, Failed(lane.error)))
     board.add_all((i, event) for _, i, event in sorted(timed, key=lambda t: t[0]))
+    board.strict(race)
     if race.verdict:
         board.verdict(race.verdict)
     board.over("stopped" if race.stopped else "done", announcement(race))

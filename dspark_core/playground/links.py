@@ -3,9 +3,9 @@
     /?prompt=Say%20hello.&lanes=plain,dspark:cap=3,dflash:block=6&tokens=64
 
 A lane is a method, then how many drafts are sent: `hardware` (also without a word), `full`, `cap=3`,
-`confidence=0.5`, `cumulative=0.5`, or for DFlash `block=6`, the slots of its block. What a link, a script or a
-browser's storage says is taken only where it is a value that the page's own control could have; a link never starts
-anything. `system=` is the conversation's system turn, empty for the chat template's own.
+`confidence=0.5`, `cumulative=0.5`, or for DFlash `block=6`, the slots of its block. `system=` is the conversation's
+system turn, empty for the chat template's own; `strict=1` turns strict mode on. What a link, a script or a browser's
+storage says is taken only where it is a value that the page's own control could have; a link never starts anything.
 """
 
 from collections.abc import Mapping
@@ -16,11 +16,12 @@ import gradio as gr
 
 from ..race.record import CAP, FULL, HARDWARE, PLAIN
 from .controls import BLOCK_SCHEDULES, OFF, SCHEDULES
-from .requests import BLOCK_LENGTHS, CAPS, LANE_CONTROLS, MAX_LANES, MAX_PROMPT, clamp
+from .requests import ALL_LANES, BLOCK_LENGTHS, CAPS, LANE_CONTROLS, MAX_LANES, MAX_PROMPT, clamp
 
 METHODS = (PLAIN, *CAPS, *BLOCK_LENGTHS)
-# In what `request_of` takes: prompt, max_tokens, temperature, top_k, top_p, seed, order, system, lanes
+# In what `request_of` takes: prompt, max_tokens, temperature, top_k, top_p, seed, order, system, lanes, strict
 SYSTEM, FIRST_LANE = 7, 8
+STRICT = FIRST_LANE + ALL_LANES
 NUMBERS = {"tokens": 1, "temperature": 2, "top_k": 3, "top_p": 4, "seed": 5}  # a link's names, places in `asked`
 _NAMED = {name.lower(): name for name in METHODS}
 
@@ -81,10 +82,13 @@ def lane_text(method, length, schedule, cap, threshold) -> str:
 
 def link_of(*asked) -> str:
     """A query string that fills the page with these control values."""
-    lanes = [lane_text(*asked[i : i + LANE_CONTROLS]) for i in range(FIRST_LANE, len(asked), LANE_CONTROLS)]
+    columns = asked[FIRST_LANE:STRICT]
+    lanes = [lane_text(*columns[i : i + LANE_CONTROLS]) for i in range(0, len(columns), LANE_CONTROLS)]
     told = {"prompt": asked[0], "lanes": ",".join(lane for lane in lanes if lane)}
     told |= {name: f"{asked[place]:g}" for name, place in NUMBERS.items()}
     told["system"] = asked[SYSTEM] or ""  # also when empty: the other browser may have one of its own
+    if asked[STRICT:] == (True,):
+        told["strict"] = "1"
     return "?" + urlencode(told, safe=":,=")
 
 
@@ -98,6 +102,8 @@ def from_link(query: Mapping[str, str]) -> dict[int, object]:
     for name, place in NUMBERS.items():
         if name in query:
             filled[place] = query[name]
+    if "strict" in query:
+        filled[STRICT] = query["strict"] == "1"
     if "lanes" in query:
         with suppress(LaneError):
             filled |= dict(enumerate(lanes_controls(query["lanes"]), start=FIRST_LANE))
@@ -115,5 +121,7 @@ def fitting(control: gr.components.Component, value):
             return None
         whole = control.precision == 0 if isinstance(control, gr.Number) else float(control.step).is_integer()
         return int(number) if whole else number
+    if isinstance(control, gr.Checkbox):
+        return value if isinstance(value, bool) else None
     choices = [choice[1] for choice in getattr(control, "choices", None) or []]
     return value if isinstance(value, str) and value in choices else None

@@ -4,7 +4,7 @@ import json
 
 import gradio as gr
 
-from .links import FIRST_LANE, fitting, from_link, schedules
+from .links import FIRST_LANE, STRICT, fitting, from_link, schedules
 from .requests import LANE_CONTROLS
 
 # Kept in this browser only. The key is no secret: it just has to be the same at every start.
@@ -34,7 +34,7 @@ def remember(page: gr.Blocks, asked: list[gr.components.Component]) -> None:
         values |= from_link(dict(visitor.query_params))
         told = [fitting(control, values.get(k)) for k, control in enumerate(asked)]
         updates = [gr.skip() if value is None else value for value in told]
-        for lane in range(FIRST_LANE, len(asked), LANE_CONTROLS):  # what can be chosen depends on the method
+        for lane in range(FIRST_LANE, STRICT, LANE_CONTROLS):  # what can be chosen depends on the method
             choices, value = schedules(told[lane]), values.get(lane + SCHEDULE)
             if told[lane] and value in [chosen for _, chosen in choices]:
                 updates[lane + SCHEDULE] = gr.update(choices=choices, value=value)

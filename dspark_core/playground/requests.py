@@ -9,6 +9,7 @@ MAX_PROMPT = 100_000  # characters
 MAX_TOKENS = 4096
 MAX_LANES = 4
 LANE_CONTROLS = 5  # of each lane: see lane_of
+ALL_LANES = MAX_LANES * LANE_CONTROLS  # after them may come whether strict mode is on
 # A drafter whose length is set as a block of slots; the others count drafts (their cap).
 BLOCK_LENGTHS = {"DFlash": 16}
 CAPS = {"DSpark": 7}
@@ -59,8 +60,14 @@ def lane_of(method, length, schedule, cap, threshold) -> LaneSpec | None:
 
 def lanes_of(controls) -> tuple[LaneSpec, ...]:
     """The lanes that all columns of controls describe, at most MAX_LANES."""
-    lanes = [lane_of(*controls[i : i + LANE_CONTROLS]) for i in range(0, len(controls), LANE_CONTROLS)]
-    return tuple(lane for lane in lanes[:MAX_LANES] if lane)
+    columns = controls[:ALL_LANES]
+    lanes = [lane_of(*columns[i : i + LANE_CONTROLS]) for i in range(0, len(columns), LANE_CONTROLS)]
+    return tuple(lane for lane in lanes if lane)
+
+
+def strict_of(controls, settings: Settings) -> bool:
+    """Is strict mode asked for? It is for greedy decoding only."""
+    return controls[ALL_LANES:] == (True,) and settings.greedy
 
 
 def in_words(max_tokens, temperature, top_k, top_p, seed, order, system, *controls) -> str:
@@ -72,6 +79,7 @@ def in_words(max_tokens, temperature, top_k, top_p, seed, order, system, *contro
         words += [f"top-k {settings.top_k}"] if settings.top_k else []
         words += [f"top-p {settings.top_p:g}"] if settings.top_p < 1 else []
         words += [f"seed {settings.seed}"]
+    words += ["strict"] if strict_of(controls, settings) else []
     words += [IN_TURN] if order == IN_TURN else []
     words += ["with a system turn"] if isinstance(system, str) and system.strip() else []
     lanes = ", ".join(lane.name for lane in lanes_of(controls))
@@ -92,4 +100,5 @@ def request_of(prompt, max_tokens, temperature, top_k, top_p, seed, order, syste
     if len(lanes) < 2:
         raise ValueError("A race needs at least two lanes.")
     settings = settings_of(max_tokens, temperature, top_k, top_p, seed)
-    return RaceRequest(prompt, lanes, settings, together=order != IN_TURN, system=system)
+    strict = strict_of(controls, settings)
+    return RaceRequest(prompt, lanes, settings, together=order != IN_TURN, system=system, strict=strict)

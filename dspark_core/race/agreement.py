@@ -37,7 +37,7 @@ def agreement(
         output = record.lanes[0].output
         if not output:
             continue
-        gaps = _gaps(models.target, models.target.encode_chat(asked.messages), output)
+        gaps = gaps_along(models.target, models.target.encode_chat(asked.messages), output)
         verdict = record.verdict
         yield (
             -1,
@@ -54,7 +54,7 @@ def agreement(
         )
 
 
-def _gaps(target: Target, prompt: list[int], output: list[int]) -> mx.array:
+def gaps_along(target: Target, prompt: list[int], output: list[int]) -> mx.array:
     """[n] best logit minus second best at every position of the output, in chunks."""
     cache, ids = target.new_cache(), mx.array([*prompt, *output[:-1]], dtype=mx.int32)
     gaps = []

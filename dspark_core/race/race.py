@@ -33,6 +33,7 @@ from .record import (
     CUMULATIVE,
     FULL,
     HARDWARE,
+    DeviceNoise,
     LaneRecord,
     LaneSpec,
     RaceRecord,
@@ -103,12 +104,12 @@ def decode(
 
 def race(
     models: Models, request: RaceRequest, cancelled: Callable[[], bool] = lambda: False
-) -> Iterator[tuple[int, Event | WarmUp | Verdict | RaceRecord]]:
+) -> Iterator[tuple[int, Event | WarmUp | DeviceNoise | Verdict | RaceRecord]]:
     """Run a race on the thread that owns MLX.
 
-    Yields (-1, the record, empty as yet), then (lane, event) pairs as they happen, then (-1, Verdict).
-    The record is filled along the way. `cancelled` is asked after every event. Raises ModelError if the chat template
-    does not take the conversation, or the model's context does not hold it.
+    Yields (-1, the record, empty as yet), (-1, DeviceNoise) if that had to be measured, then (lane, event) pairs as
+    they happen, then (-1, Verdict). The record is filled along the way. `cancelled` is asked after every event. Raises
+    ModelError if the chat template does not take the conversation, or the model's context does not hold it.
     """
     target = models.target
     models.kept = None
@@ -121,13 +122,15 @@ def race(
     record = RaceRecord(
         target.name, target.precision, request, len(prompt), [LaneRecord(spec) for spec in request.lanes]
     )
+    if noise := known_noise(models):
+        record.noise = noise.largest
     yield -1, record
     strict = request.strict and request.settings.greedy
-    if strict and models.noise is None and not cancelled():
+    if strict and record.noise is None and not cancelled():
         yield 0, WarmUp()
-        measured_noise(models)
-    record.noise = noise.largest if (noise := known_noise(models)) else None
-    strict = record.noise if strict and record.noise else 0.0
+        record.noise = measured_noise(models).largest
+        yield -1, DeviceNoise(record.noise)
+    strict = (strict and record.noise) or 0.0
     for i, spec in enumerate(request.lanes):
         if spec.schedule == HARDWARE and models.loaded and not cancelled() and known(models) is None:
             yield i, WarmUp()

@@ -85,6 +85,13 @@ class WarmUp:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceNoise:
+    """The noise of this device was measured for a strict race; see RaceRecord.noise."""
+
+    largest: float
+
+
+@dataclass(frozen=True, slots=True)
 class Difference:
     """Where lane `lane` first leaves the reference lane.
 
