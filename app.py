@@ -12,13 +12,17 @@ def main() -> None:
     from dspark_core.playground.engine import PresetEngine
     from dspark_core.playground.launch import launch
     from dspark_core.playground.page import build
+    from dspark_core.playground.shelf import Shelf
     from dspark_core.playground.worker import Worker
-    from dspark_core.presets import load_presets, load_prompts
+    from dspark_core.presets import load_prompts
 
-    preset = load_presets()[0]
+    shelf = Shelf()
+    if not shelf.presets:
+        parser.exit(1, f"No preset can be used: {' '.join(shelf.bad)}\n")
+    preset = next(iter(shelf.presets.values()))
     worker = Worker(lambda progress: PresetEngine(preset, "auto", progress))
     launch(
-        build(worker, load_prompts()),
+        build(worker, load_prompts(), shelf),
         args.port,
         browser=not args.no_browser,
         ready=lambda url: print(f"DSpark Playground runs on {url} (Ctrl+C ends it).", flush=True),

@@ -72,7 +72,8 @@ function addLane(i, method, label) {
   const lane = {
     i, name, plain, pane, text, note, figure, histogram, line, fill, copy,
     rounds: [], tokens: [], answer: '', block: null, blockTokens: 0, current: -1,
-    committed: 0, seconds: 0, proposed: 0, accepted: 0, lengths: [], bars: [], points: [],
+    committed: 0, seconds: 0, proposed: 0, accepted: 0, undrafted: 0, unsent: 0, idle: '', lengths: [],
+    bars: [], points: [],
     stick: true, dirty: false, over: false, firstToken: 0, tail: null,
     shown: null,  // how many of `rounds` are to be seen; null: all of them (replay.js sets it)
   };
@@ -155,6 +156,9 @@ function addTokens(lane, round, tokens) {
 
 // ---- records -------------------------------------------------------------------------------------------
 
+// Why a lane with a drafter is not speculating.
+const UNDRAFTED = 'by the costs measured on this machine, plain steps are expected to be faster';
+const UNSENT = 'no draft was confident enough to be worth verifying';
 const FINISH = { stop: 'the model ended its answer', length: 'token limit reached', context: 'context is full' };
 
 const HANDLERS = {
@@ -179,7 +183,7 @@ const HANDLERS = {
     lane.firstToken = Number(seconds);
     lane.fill.classList.remove('prefill');
     addTokens(lane, { first: true }, [token]);
-    note(i, 'first token after ' + lane.firstToken.toFixed(2) + ' s');
+    note(i, firstTokenWords(lane));
     if (finish) end(lane, finish);
   },
   D(i, index, time, drafted, proposed, accepted, bonus, finish, ...tokens) {
@@ -195,6 +199,7 @@ const HANDLERS = {
     round.acceptedSoFar = lane.accepted += round.accepted;
     lane.lengths[round.accepted + 1] = (lane.lengths[round.accepted + 1] || 0) + 1;
     lane.points.push([round.time, lane.committed]);
+    if (!lane.plain) tellIdle(lane, round);
     if (finish) end(lane, finish);
   },
   E(i, text) {
@@ -225,7 +230,7 @@ const HANDLERS = {
   },
   Z(how, words) {
     setState(how);
-    $('.board-status').textContent = { done: 'Finished.', stopped: 'Stopped.', failed: 'Failed.' }[how] || '';
+    if (how !== 'failed') $('.board-status').textContent = { done: 'Finished.', stopped: 'Stopped.' }[how] || '';  // else it says why
     for (const lane of lanes) {
       if (!lane.over) note(lane.i, how === 'stopped' ? 'stopped' : 'did not run', 'stopped');
       lane.histogram.setAttribute('aria-label', histogramWords(lane));
@@ -246,10 +251,25 @@ function note(i, words, state) {
   lanes[i].pane.dataset.state = state || 'running';
 }
 
+const firstTokenWords = (lane) => 'first token after ' + lane.firstToken.toFixed(2) + ' s';
+
+// A lane that drafts or sends nothing says why, while it does so and in the end.
+function tellIdle(lane, round) {
+  const idle = !round.drafted ? 'undrafted' : !round.proposed ? 'unsent' : '';
+  if (idle) lane[idle] += 1;
+  if (idle === lane.idle) return;
+  lane.idle = idle;
+  const words = { undrafted: 'not drafting: ' + UNDRAFTED, unsent: 'nothing sent: ' + UNSENT };
+  note(lane.i, words[idle] || firstTokenWords(lane));
+}
+
 function end(lane, finish) {
   lane.over = true;
-  const ran = lane.committed + 1 + ' tokens: ' + (FINISH[finish] || finish);
-  note(lane.i, ran + '. First token after ' + lane.firstToken.toFixed(2) + ' s.', 'done');
+  const rounds = lane.rounds.length - 1, words = [lane.committed + 1 + ' tokens: ' + (FINISH[finish] || finish) + '.'];
+  words.push('First token after ' + lane.firstToken.toFixed(2) + ' s.');
+  if (lane.undrafted) words.push('Nothing drafted in ' + lane.undrafted + ' of ' + rounds + ' rounds: ' + UNDRAFTED + '.');
+  if (lane.unsent) words.push('Nothing sent in ' + lane.unsent + ' of ' + rounds + ' rounds: ' + UNSENT + '.');
+  note(lane.i, words.join(' '), 'done');
 }
 
 function start(id) {

@@ -50,6 +50,7 @@ function draw() {
     body.append(line);
   }
   element.querySelector('.chart-table').replaceChildren(table);
+  element.querySelector('.chart-table').setAttribute('aria-label', 'Table: ' + (title || 'the numbers'));
   for (const button of element.querySelectorAll('button')) button.setAttribute('aria-label', button.textContent + ' of ' + (title || 'the chart'));
 }
 

@@ -180,8 +180,9 @@ function drawSlots() {
     tab.append(levels);
     if (!own) for (const [, key] of rows) tab.append(make('span', 'slot-value', number(cell[key])));
     if (changed) tab.append(make('span', 'slot-was', 'was ' + visible(drafted[k].text)));
-    tab.setAttribute('aria-label', own ? FATE[fate] + ' ' + quoted(cell.text) : 'slot ' + (k + 1) + ' ' + quoted(cell.text) + ' ' + FATE[fate]
-      + (known(cell.q) ? ', q ' + number(cell.q) : '') + (known(cell.p) ? ', p ' + number(cell.p) : ''));
+    for (const node of tab.children) node.setAttribute('aria-hidden', 'true');  // numbers without their names
+    tab.append(make('span', 'sr-only', own ? FATE[fate] + ' ' + quoted(cell.text) : 'slot ' + (k + 1) + ' ' + quoted(cell.text) + ' ' + FATE[fate]
+      + (known(cell.q) ? ', q ' + number(cell.q) : '') + (known(cell.p) ? ', p ' + number(cell.p) : '')));
     tab.addEventListener('click', () => choose(k, true));
     return tab;
   }));

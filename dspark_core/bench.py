@@ -6,6 +6,10 @@ Fields: engine, prompt (its number), tokens, tok_s (decode only: without prefill
 tokens_per_round, ids. Defaults are the embedded model and the demo prompts. `--profile` adds the shares of a round's
 time (draft, verify, rest) and ends the pipelining.
 
+`--schedule` says how many of a block's drafts are sent: full (all), cap (at most `--cap`), confidence (those before the
+first whose confidence is below `--threshold`) or hardware (what this machine's cost curve makes worthwhile; measured
+first, in half a minute, where it is not known yet). `--cap` or `--threshold` alone name their schedule.
+
 `--against 'COMMAND'` starts COMMAND, which must answer one JSON request a line ({"engine": ..., "ids": [...]}) with one
 JSON result a line, after a first line {"ready": true}. Every measurement alternates with the same one there; for each
 prompt and pair of engines the median of `--repeat` alternations is printed with the ratio, at the end the median
@@ -18,16 +22,14 @@ Pairs are lanes of the same name, or what `--pair ours:theirs,...` says.
 
 import argparse
 import json
-import shlex
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from .decode.plain import plain
 from .decode.rounds import Round, Settings, Start
-from .decode.schedule import ConfidenceThreshold, FixedCap, FullBlock, Schedule
+from .decode.schedule import FullBlock, Schedule
 from .decode.speculative import speculative
 from .models.checkpoint import load_drafter
 from .models.drafter import Drafter
@@ -35,11 +37,15 @@ from .models.errors import ModelError
 from .models.precision import PRECISIONS
 from .models.target import Target, load_target
 from .presets import load_presets, load_prompts
+from .race.costs import known, measured
 from .race.fairness import compare
-from .race.race import Models
-from .race.record import PLAIN, LaneSpec, RaceRequest
+from .race.models import Models
+from .race.race import schedule_of
+from .race.record import CAP, CONFIDENCE, FULL, HARDWARE, PLAIN, LaneSpec, RaceRequest
 from .report.command import main as report
 from .report.exactness import main as exact
+from .report.peers import Peer
+from .report.plan import METHODS
 
 
 def main() -> None:
@@ -59,29 +65,34 @@ def main() -> None:
 def run(a: argparse.Namespace) -> None:
     target = load_target(a.target, a.precision)
     lanes = a.lanes.split(",")
-    drafters = {k: load_drafter(getattr(a, k), target, a.draft_precision) for k in ("dspark", "dflash") if k in lanes}
+    specs = {lane: _spec(lane, a) for lane in lanes}
+    drafters = {k: load_drafter(getattr(a, k), target, a.draft_precision) for k in METHODS if k in lanes}
+    models = Models(target, {METHODS[k]: d for k, d in drafters.items()})
+    if drafters and a.schedule == HARDWARE and known(models) is None:
+        for _ in measured(models):
+            pass
     prompts = [target.encode_chat([{"role": "user", "content": text}]) for text in _texts(a)][: a.limit]
     settings = Settings(a.tokens, a.temperature, seed=a.seed)
-    schedule = _schedule(a)
     if a.raced:
-        _raced(target, drafters, lanes, _texts(a)[: a.limit], a)
+        _raced(models, [specs[lane] for lane in lanes], _texts(a)[: a.limit], a)
         return
+    schedules = {k: schedule_of(specs[k], models, d) for k, d in drafters.items()}
     for lane in lanes:  # warm-up: kernels compile and caches fill outside the figures
-        measure(target, drafters.get(lane), prompts[0], Settings(4), schedule)
+        measure(target, drafters.get(lane), prompts[0], Settings(4), FullBlock())
     peer = Peer(a.against) if a.against else None
     pairs = [p.split(":") for p in a.pair.split(",")] if a.pair else [[lane, lane] for lane in lanes]
     ratios: dict[str, list[float]] = {}
     for i, ids in enumerate(prompts):
         if peer is None:
             for lane in lanes:
-                result = measure(target, drafters.get(lane), ids, settings, schedule, a.profile)
+                result = measure(target, drafters.get(lane), ids, settings, schedules.get(lane), a.profile)
                 emit({"engine": lane, "prompt": i} | result)
             continue
         for ours, theirs in pairs:
             runs = {ours: [], "peer " + theirs: []}
             for _ in range(a.repeat):
-                runs[ours].append(measure(target, drafters.get(ours), ids, settings, schedule))
-                runs["peer " + theirs].append(peer.measure(theirs, ids))
+                runs[ours].append(measure(target, drafters.get(ours), ids, settings, schedules.get(ours)))
+                runs["peer " + theirs].append(peer.measure(theirs, ids, a.tokens))
             medians = {}
             for engine, results in runs.items():
                 medians[engine] = statistics.median(r["tok_s"] for r in results)
@@ -94,10 +105,8 @@ def run(a: argparse.Namespace) -> None:
         emit({"median_ratio": name, "value": round(statistics.median(values), 4), "prompts": len(values)})
 
 
-def _raced(target: Target, drafters: dict[str, Drafter], lanes: list[str], texts: list[str], a) -> None:
+def _raced(models: Models, specs: list[LaneSpec], texts: list[str], a) -> None:
     """Every lane in a race on the fair clock and alone, in alternation, to exactly `--tokens` tokens."""
-    specs = [LaneSpec(PLAIN) if lane == "plain" else LaneSpec(drafters[lane].method) for lane in lanes]
-    models = Models(target, {d.method: d for d in drafters.values()})
     settings = Settings(a.tokens, a.temperature, seed=a.seed, stop_ids=frozenset())
     for row in compare(models, [RaceRequest(text, tuple(specs), settings) for text in texts]):
         emit(row)
@@ -108,10 +117,10 @@ def measure(
     drafter: Drafter | None,
     ids: list[int],
     settings: Settings,
-    schedule: Schedule,
+    schedule: Schedule | None,
     profile: bool = False,
 ) -> dict:
-    """Decode one prompt; a result with the fields of this module's docstring."""
+    """Decode one prompt (without a drafter: plainly); a result with the fields of this module's docstring."""
     if drafter is None:
         events = plain(target, ids, settings, profile=profile)
     else:
@@ -143,27 +152,6 @@ def summarise(events: Iterator) -> dict:
     return result
 
 
-class Peer:
-    """Another engine, behind a command that speaks the protocol above."""
-
-    def __init__(self, command: str):
-        self.process = subprocess.Popen(
-            shlex.split(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-        if not self._answer().get("ready"):
-            raise ValueError(f"{command!r} did not begin with a ready line.")
-
-    def measure(self, engine: str, ids: list[int]) -> dict:
-        self.process.stdin.write(json.dumps({"engine": engine, "ids": ids}) + "\n")
-        return self._answer()
-
-    def _answer(self) -> dict:
-        for line in self.process.stdout:
-            if line.startswith("{"):  # a peer may print notices of its own
-                return json.loads(line)
-        raise ValueError("The command given with --against ended before it answered.")
-
-
 def emit(result: dict) -> None:
     print(json.dumps(result), flush=True)
 
@@ -174,10 +162,16 @@ def _texts(a: argparse.Namespace) -> list[str]:
     return [json.loads(line)["prompt"] for line in a.prompts.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def _schedule(a: argparse.Namespace) -> Schedule:
-    if a.threshold is not None:
-        return ConfidenceThreshold(a.threshold)
-    return FullBlock() if a.cap is None else FixedCap(a.cap)
+def _spec(lane: str, a: argparse.Namespace) -> LaneSpec:
+    """Raises ValueError for a lane that there is not, and a schedule without what it needs."""
+    if lane == PLAIN:
+        return LaneSpec(PLAIN)
+    if lane not in METHODS:
+        raise ValueError(f"There is no lane {lane!r}: use plain, dspark or dflash.")
+    for schedule, value, option in ((CAP, a.cap, "--cap"), (CONFIDENCE, a.threshold, "--threshold")):
+        if (a.schedule == schedule) != (value is not None):
+            raise ValueError(f"--schedule {schedule} and {option} go together.")
+    return LaneSpec(METHODS[lane], a.schedule, a.cap or 0, a.threshold or 0.0, label=a.schedule)
 
 
 def _arguments() -> argparse.Namespace:
@@ -195,6 +189,7 @@ def _arguments() -> argparse.Namespace:
     p.add_argument("--limit", type=int, help="only the first N prompts")
     p.add_argument("--tokens", type=int, default=64)
     p.add_argument("--lanes", default="plain,dspark,dflash")
+    p.add_argument("--schedule", choices=(FULL, CAP, CONFIDENCE, HARDWARE), help="default: full")
     p.add_argument("--cap", type=int, help="send at most N drafts a round")
     p.add_argument("--threshold", type=float, help="send drafts up to the first with a lower confidence (dspark)")
     p.add_argument("--temperature", type=float, default=0.0)
@@ -206,7 +201,10 @@ def _arguments() -> argparse.Namespace:
     p.add_argument("--against", metavar="COMMAND")
     p.add_argument("--pair", help="ours:theirs,... with --against")
     p.add_argument("--repeat", type=int, default=3, help="alternations a prompt with --against")
-    return p.parse_args()
+    a = p.parse_args()
+    named = CONFIDENCE if a.threshold is not None else CAP if a.cap is not None else FULL
+    a.schedule = a.schedule or named
+    return a
 
 
 if __name__ == "__main__":

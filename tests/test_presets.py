@@ -4,7 +4,8 @@ import collections
 
 import pytest
 
-from dspark_core.presets import PresetError, load_presets, load_prompts
+from dspark_core.library.names import HubName
+from dspark_core.presets import METHODS, PresetError, load_presets, load_prompts, read_presets
 
 
 def test_embedded_preset_is_there():
@@ -14,22 +15,54 @@ def test_embedded_preset_is_there():
     assert all((d.path / "model.safetensors").is_file() for d in preset.drafters)
 
 
+def test_the_published_targets_each_with_their_drafters():
+    presets = {p.name: p for p in load_presets()}
+    z_lab = {
+        "gemma-4-12b": "gemma4-12B-it-DFlash",
+        "qwen3-4b": "Qwen3-4B-DFlash-b16",
+        "qwen3-8b": "Qwen3-8B-DFlash-b16",
+    }
+    for name in ("gemma-4-12b", "qwen3-4b", "qwen3-8b", "qwen3-14b"):
+        preset, key = presets[name], name.replace("-4-", "4_").replace("-", "_")
+        assert [t.precision for t in preset.targets] == ["8-bit", "4-bit", "bf16"] and all(
+            t.note for t in preset.targets
+        )
+        assert preset.target == preset.targets[0].path and preset.target.repo.startswith("mlx-community/")
+        assert preset.targets[2].path.repo == preset.trained_with and preset.drafter_precision == "4-bit"
+        assert preset.first_drafters["DSpark"] == HubName(f"deepseek-ai/dspark_{key}_block7")
+        flashes = [f"z-lab/{z_lab[n]}" for n in z_lab if n == name] + [f"deepseek-ai/dflash_{key}_block7"]
+        assert [d.path.repo for d in preset.of("DFlash")] == flashes
+    assert all({d.method for d in p.drafters} == set(METHODS) for p in presets.values())
+
+
 def test_demo_prompts():
     counts = collections.Counter(p.kind for p in load_prompts())
     assert set(counts) == {"chat", "code", "math"} and min(counts.values()) >= 4
     titles = [p.title for p in load_prompts()]
     assert len(titles) == len(set(titles))
+    told = {(p.kind, p.lead, p.why) for p in load_prompts()}  # who is expected to lead, and why: one of each a kind
+    assert len(told) == 3 and all(lead and why for _, lead, why in told)
 
 
-GOOD = 'title = "T"\ntarget = "x"\n'
+TARGET = 'title = "T"\n[[target]]\nprecision = "8-bit"\nhub = "a/b"\n'
+DRAFTER = '[[drafter]]\nmethod = "DSpark"\nhub = "a/c"\n'
 BROKEN = {
     "not TOML": ("title = ", "TOML"),
-    "unknown field": (GOOD + "colour = 1", "colour"),
-    "wrong kind": ('title = 3\ntarget = "x"', "title"),
-    "no target": ('title = "T"', "target"),
-    "drafter without a path": (GOOD + '[[drafter]]\nmethod = "DSpark"', "path"),
-    "unknown method": (GOOD + '[[drafter]]\nmethod = "Eagle"\npath = "x"', "Eagle"),
-    "drafter is no table": (GOOD + "drafter = [1]", "table"),
+    "unknown field": ("colour = 1\n" + TARGET + DRAFTER, "colour"),
+    "unknown field of a target": (TARGET + "bits = 8\n" + DRAFTER, "bits"),
+    "wrong kind": (TARGET.replace('"T"', "3") + DRAFTER, "title"),
+    "wrong kind in a drafter": (TARGET + DRAFTER.replace('"a/c"', "[1]"), "hub must be of type str"),
+    "no target": ('title = "T"\n' + DRAFTER, "target"),
+    "target is no list": ('title = "T"\ntarget = "x"\n' + DRAFTER, "target must be of type list"),
+    "the same precision twice": (TARGET + TARGET.partition("\n")[2] + DRAFTER, "the same precision"),
+    "no drafter": (TARGET, "drafter"),
+    "drafter without a place": (TARGET + '[[drafter]]\nmethod = "DSpark"', "path or a hub name"),
+    "drafter with two places": (TARGET + DRAFTER + 'path = "x"', "path or a hub name"),
+    "unknown method": (TARGET + DRAFTER.replace("DSpark", "Eagle"), "Eagle"),
+    "drafter is no table": ("drafter = [1]\n" + TARGET, "table"),
+    "unknown precision": ('drafter_precision = "3-bit"\n' + TARGET + DRAFTER, "3-bit"),
+    "hub name that is a path": (TARGET.replace("a/b", "../../etc/passwd") + DRAFTER, "is not a hub name"),
+    "trained with a path": ('trained_with = "/etc"\n' + TARGET + DRAFTER, "is not a hub name"),
 }
 
 
@@ -39,11 +72,30 @@ def test_broken_presets(tmp_path, fault):
     (tmp_path / "p.toml").write_text(text)
     with pytest.raises(PresetError) as e:
         load_presets(tmp_path)
-    assert words in str(e.value) and "p.toml" in str(e.value)
+    assert words in str(e.value) and "p.toml" in str(e.value) and "\n" not in str(e.value)
+
+
+def test_a_broken_preset_leaves_the_others(tmp_path):
+    for name in ("b", "smollm2-135m", "a"):
+        (tmp_path / f"{name}.toml").write_text(TARGET + DRAFTER)
+    (tmp_path / "bad.toml").write_text(TARGET)
+    presets, bad = read_presets(tmp_path)
+    assert [p.name for p in presets] == ["smollm2-135m", "a", "b"]
+    assert len(bad) == 1 and "bad.toml" in bad[0]
 
 
 def test_prompt_of_an_unknown_kind(tmp_path):
     path = tmp_path / "prompts.toml"
     path.write_text('[[prompt]]\nkind = "poem"\ntitle = "a"\ntext = "b"')
+    with pytest.raises(PresetError, match="poem"):
+        load_prompts(path)
+
+
+def test_an_expectation_without_a_reason(tmp_path):
+    path = tmp_path / "prompts.toml"
+    path.write_text('[[kind]]\nkind = "chat"\nlead = "DSpark"')
+    with pytest.raises(PresetError, match="why is missing"):
+        load_prompts(path)
+    path.write_text('[[kind]]\nkind = "poem"\nlead = "DSpark"\nwhy = "so"')
     with pytest.raises(PresetError, match="poem"):
         load_prompts(path)

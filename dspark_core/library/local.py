@@ -60,6 +60,14 @@ def describe(path: Path, source: str = OWN, name: str = "") -> Found:
     return Found(facts.name, path, source, sort_of(facts), size, stored(facts))
 
 
+def name_of(directory: Path) -> str:
+    """How a model's directory is called: "owner/name" for a snapshot of the Hugging Face cache, else its own name."""
+    folder = directory.parent.parent.name
+    if directory.parent.name == "snapshots" and folder.startswith("models--"):
+        return folder.removeprefix("models--").replace("--", "/", 1)
+    return directory.name
+
+
 def hub_snapshots(cache: Path | None = None) -> Iterator[tuple[str, Path]]:
     """(repository, directory) of every model in the Hugging Face cache: its main revision, else its newest."""
     try:

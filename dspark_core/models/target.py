@@ -60,7 +60,12 @@ def _walk_gemma4(body, ids: mx.array, cache: Cache) -> Iterator[mx.array]:
         yield h
 
 
-WALKS = {"llama": _walk_llama, "qwen3": _walk_qwen3, "gemma4_text": _walk_gemma4}
+WALKS = {
+    "llama": _walk_llama,
+    "qwen3": _walk_qwen3,
+    "gemma4_text": _walk_gemma4,
+    "gemma4_unified_text": _walk_gemma4,
+}
 
 
 class Target:

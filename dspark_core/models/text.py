@@ -48,7 +48,7 @@ class Text:
 
         `messages` are {"role", "content"}. Only the template's own text may become control tokens:
         it is rendered with placeholders, and the contents are encoded as plain text. Raises ModelError
-        without a template, or if the template refuses the conversation.
+        without a template, or if the template refuses the conversation or leaves a message of it out.
         """
         if not self.has_chat_template:
             raise ModelError("This model has no chat template: it is a base model, not an instruct model.")
@@ -59,8 +59,11 @@ class Text:
             )
         except TemplateError as e:  # it raises where it knows no system turn, for one
             raise ModelError(f"The model's chat template cannot render this conversation ({e}).") from None
+        parts = PLACEHOLDER_PATTERN.split(rendered)
+        if left_out := [m["role"] for i, m in enumerate(messages) if str(i) not in parts[1::2]]:
+            raise ModelError(f"The model's chat template leaves out the {left_out[0]} turn.")
         ids: list[int] = []
-        for i, part in enumerate(PLACEHOLDER_PATTERN.split(rendered)):
+        for i, part in enumerate(parts):
             if i % 2:  # the number inside a placeholder
                 ids += self.encode(messages[int(part)]["content"].strip())
             elif part:

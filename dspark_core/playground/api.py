@@ -29,6 +29,7 @@ def race_api(worker: Worker) -> None:
         top_k: int = 0,
         top_p: float = 1.0,
         seed: int = 0,
+        system: str = "",
         strict: bool = False,
     ) -> dict:
         """Race `lanes` on a prompt, in the words of links: method, then its own settings, such as `dspark:cap=3`.
@@ -37,7 +38,7 @@ def race_api(worker: Worker) -> None:
         """
         try:
             request = request_of(
-                *(prompt, max_tokens, temperature, top_k, top_p, seed, TOGETHER),
+                *(prompt, max_tokens, temperature, top_k, top_p, seed, TOGETHER, system),
                 *lanes_controls(str(lanes)),
                 strict is True,
             )

@@ -117,12 +117,12 @@ def _lengths(lanes: list[tuple[int, LaneRecord]]) -> Chart:
         shares = [round(n / rounds, 4) for n in counts.values()]
         figure.add_bar(name=lane.spec.name, x=list(counts), y=shares, marker=_marker(i))
         rows += [[lane.spec.name, k, n, share] for (k, n), share in zip(counts.items(), shares, strict=True)]
-    figure.update_layout(barmode="group", xaxis={"dtick": 1}, yaxis={"tickformat": ".0%"})
+    figure.update_layout(barmode="group", showlegend=True, xaxis={"dtick": 1}, yaxis={"tickformat": ".0%"})
     return _chart("lengths", figure, ["lane", "tokens in the round", "rounds", "share"], rows)
 
 
 def _positions(lanes: list[tuple[int, LaneRecord]], kind: str) -> Chart:
-    figure, rows = blank_figure("draft position", "accepted"), []
+    figure, rows = blank_figure(f"draft position (grey: fewer than {MIN_SAMPLES} rounds)", "accepted"), []
     for i, lane in lanes:
         points = [
             (p.slot, getattr(p, kind), p.reached if kind == "conditional" else p.sent) for p in positions(lane.rounds)
@@ -131,6 +131,7 @@ def _positions(lanes: list[tuple[int, LaneRecord]], kind: str) -> Chart:
         marker = _marker(i)
         marker["color"] = [COLOURS[i] if n >= MIN_SAMPLES else GREY for _, _, n in points]
         marker["opacity"] = [1.0 if n >= MIN_SAMPLES else 0.45 for _, _, n in points]
+        marker["line"] = {"color": COLOURS[i], "width": 1.5}  # whose bar it is, also where it is grey
         figure.add_bar(
             name=lane.spec.name,
             x=[slot for slot, _, _ in points],
@@ -147,7 +148,10 @@ def _positions(lanes: list[tuple[int, LaneRecord]], kind: str) -> Chart:
         )
         rows += [[lane.spec.name, slot, round(share, 4), n, n >= MIN_SAMPLES] for slot, share, n in points]
     figure.update_layout(
-        barmode="group", xaxis={"dtick": 1}, yaxis={"tickformat": ".0%", "range": [0, 1.15], "dtick": 0.25}
+        barmode="group",
+        showlegend=True,
+        xaxis={"dtick": 1},
+        yaxis={"tickformat": ".0%", "range": [0, 1.15], "dtick": 0.25},
     )
     return _chart(kind, figure, ["lane", "position", "accepted", "n", f"at least {MIN_SAMPLES} rounds"], rows)
 
@@ -185,7 +189,7 @@ def blank_figure(x: str, y: str = "") -> go.Figure:
             height=300,
             legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
             xaxis={**axis, "title": {"text": x, "font": {"size": 13}}},
-            yaxis={**axis, "title": {"text": y, "font": {"size": 13}}},
+            yaxis={**axis, "title": {"text": y, "font": {"size": 13}, "standoff": 10}},
             bargap=0.25,
         )
     )

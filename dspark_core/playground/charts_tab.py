@@ -11,14 +11,16 @@ from .follow import follow
 from .parts import ASSETS, plain_text, static
 from .race_tab import ENGINE_USE, Raced
 from .requests import request_of
+from .talk import Talk
 from .worker import Job, Worker
 
 PROFILE_TOKENS = 32
-CHART_TOOLS = """
-<details><summary>Table</summary><div class="chart-table" tabindex="0" role="region" aria-label="Table"></div></details>
-<div class="chart-saves"><button type="button" data-save="png">PNG</button>
-<button type="button" data-save="csv">CSV</button><button type="button" data-save="json">JSON</button></div>
-"""
+TABLE = '<div class="chart-table" tabindex="0" role="region"></div>'  # assets/chart.js names it
+SAVE_PNG = '<button type="button" data-save="png">PNG</button>'
+SAVES = """<div class="chart-saves">{}<button type="button" data-save="csv">CSV</button>
+<button type="button" data-save="json">JSON</button></div>"""
+CHART_TOOLS = f"<details><summary>Table</summary>{TABLE}</details>{SAVES.format(SAVE_PNG)}"  # below a plot
+TABLE_TOOLS = TABLE + SAVES.format("")  # a table that stands alone
 
 
 def charts_tab(worker: Worker, ask: Controls, raced: Raced) -> None:
@@ -34,7 +36,7 @@ def charts_tab(worker: Worker, ask: Controls, raced: Raced) -> None:
             profile = gr.Button(f"Measure it: one short race, {PROFILE_TOKENS} tokens", size="sm", elem_id="profile")
             profiled = plain_text("", "profiled")
 
-    def measure(visitor: gr.Request, *values):
+    def measure(visitor: gr.Request, talk: Talk, *values):
         """Race again, briefly and with a synchronisation after every part of a round."""
         try:
             request = request_of(*values)
@@ -42,7 +44,7 @@ def charts_tab(worker: Worker, ask: Controls, raced: Raced) -> None:
             yield str(error), *[gr.skip()] * 2
             return
         short = replace(request.settings, max_tokens=min(PROFILE_TOKENS, request.settings.max_tokens))
-        request = replace(request, settings=short, together=False, profile=True)
+        request = replace(request, settings=short, together=False, profile=True, earlier=talk.earlier)
         yield "Measuring …", *[gr.skip()] * 2
         race = None
         for _, seen in follow(worker, Job(request, visitor.session_hash)):
@@ -65,7 +67,9 @@ def charts_tab(worker: Worker, ask: Controls, raced: Raced) -> None:
         show_progress="hidden",
         api_visibility="private",
     )
-    profile.click(measure, ask.asked, [profiled, *places["spent"]], api_name="profile", **ENGINE_USE)
+    profile.click(
+        measure, [ask.talk.earlier, *ask.asked], [profiled, *places["spent"]], api_name="profile", **ENGINE_USE
+    )
 
 
 def _place(name: str, empty: Chart) -> tuple[gr.Plot, gr.HTML]:

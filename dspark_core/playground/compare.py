@@ -1,12 +1,13 @@
 """Two finished races in one table, and the two answers where they part."""
 
+import itertools
 import json
 from itertools import zip_longest
 
 from ..race.metrics import metrics, plain_metrics, times_plain
-from ..race.record import LaneRecord, RaceRecord
+from ..race.record import RaceRecord
 from ..race.trace import Trace
-from .keep import title
+from .keep import answer_text, reference, title
 
 # figure: (words, digits, how it is told, whether more is better: None if that is no question)
 FIGURES = {
@@ -75,8 +76,8 @@ def notes(left: Trace, right: Trace) -> list[str]:
 def answers(left: Trace, right: Trace) -> list[dict]:
     """Both plain answers (the first lanes' where one has none). Those to one prompt are parted where they first
     differ; those to two prompts are not compared, and `rest` is None."""
-    lanes = [_reference(t.race) for t in (left, right)]
-    texts = [_text(t, lane) for t, lane in zip((left, right), lanes, strict=True)]
+    lanes = [reference(t.race) for t in (left, right)]
+    texts = [answer_text(t) for t in (left, right)]
     if left.race.request.messages != right.race.request.messages:
         return [{"name": lane.spec.name, "same": text, "rest": None} for lane, text in zip(lanes, texts, strict=True)]
     same = next((k for k, (x, y) in enumerate(zip_longest(*texts)) if x != y), len(texts[0]))
@@ -84,15 +85,6 @@ def answers(left: Trace, right: Trace) -> list[dict]:
         {"name": lane.spec.name, "same": text[:same], "rest": text[same:]}
         for lane, text in zip(lanes, texts, strict=True)
     ]
-
-
-def _reference(race: RaceRecord) -> LaneRecord:
-    return next((lane for lane in race.lanes if not lane.spec.speculative), race.lanes[0])
-
-
-def _text(trace: Trace, lane: LaneRecord) -> str:
-    data = b"".join(trace.tokens[i] for i in lane.output if i not in trace.stop_ids)
-    return data.decode(errors="replace")
 
 
 def _facts(left: Trace, right: Trace) -> list[list]:
@@ -103,6 +95,8 @@ def _facts(left: Trace, right: Trace) -> list[list]:
         "drafters": lambda t: "\n".join(f"{method}: {how}" for method, how in t.drafters.items()),
         "machine": lambda t: ", ".join(t.machine.values()),
         "versions": lambda t: ", ".join(f"{name} {version}" for name, version in t.versions.items()),
+        "system turn": lambda t: t.race.request.system or "the template’s own",
+        "context": lambda t: "\n\n".join(itertools.chain(*t.race.request.earlier)),
         "prompt": lambda t: t.race.request.prompt,
         "verdict": lambda t: t.race.verdict.words if t.race.verdict else "–",
     }.items():

@@ -1,5 +1,6 @@
 """What the visitor asks: the prompt, Race and Stop, the examples, lanes and settings."""
 
+import html
 import itertools
 import json
 from dataclasses import dataclass
@@ -7,9 +8,10 @@ from dataclasses import dataclass
 import gradio as gr
 
 from ..presets import KINDS, Prompt
-from ..race.record import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, PLAIN
+from ..race.record import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, MAX_SYSTEM, PLAIN
 from .parts import plain_text, static
 from .requests import ALL_LANES, BLOCK_LENGTHS, CAPS, IN_TURN, MAX_LANES, MAX_PROMPT, TOGETHER, in_words
+from .talk import TalkRow, talk_row
 
 OFF = "off"
 HIDDEN = "hidden"  # made, but not shown: see _fold
@@ -31,12 +33,14 @@ BLOCK_SCHEDULES = [("hardware-aware", HARDWARE), ("block length", FULL)]  # of a
 
 @dataclass(frozen=True)
 class Controls:
-    """`asked` are the inputs that `requests.request_of` takes, in its order; `lanes` those that describe lanes."""
+    """`asked` are the inputs that `requests.request_of` takes, in its order; `lanes` those that describe lanes; `talk`
+    is the conversation so far."""
 
     prompt: gr.Textbox
     start: gr.Button
     stop: gr.Button
     asked: list[gr.components.Component]
+    talk: TalkRow
 
     @property
     def lanes(self) -> list[gr.components.Component]:
@@ -46,8 +50,9 @@ class Controls:
 def controls(prompts: list[Prompt]) -> Controls:
     """Everything above the tabs but the head."""
     prompt, start, stop = _ask_row()
+    talk = talk_row()
     _chips(prompt, prompts)
-    return Controls(prompt, start, stop, [prompt, *_settings()])
+    return Controls(prompt, start, stop, [prompt, *_settings()], talk)
 
 
 def _ask_row() -> tuple[gr.Textbox, gr.Button, gr.Button]:
@@ -70,11 +75,15 @@ def _ask_row() -> tuple[gr.Textbox, gr.Button, gr.Button]:
 def _chips(prompt: gr.Textbox, prompts: list[Prompt]) -> None:
     with gr.Row(elem_id="chips"):
         for kind in KINDS:
+            examples = [p for p in prompts if p.kind == kind]
             with gr.Row(elem_classes="chip-group"):
                 static(f"<p>{kind}</p>", elem_classes="kind")
-                for example in (p for p in prompts if p.kind == kind):
+                for example in examples:
                     chip = gr.Button(example.title, size="sm", variant="secondary")
                     chip.click(None, None, prompt, js=_returning(example.text), api_visibility="private")
+                for p in examples[:1]:  # all of a kind say the same
+                    words = f"Most tokens per round expected from {p.lead}: {p.why}."
+                    static(f"<p>{html.escape(words)}</p>", elem_classes="lead", visible=bool(p.lead))
 
 
 def _settings() -> list[gr.components.Component]:
@@ -102,7 +111,15 @@ def _settings() -> list[gr.components.Component]:
                     "be slower than plain",
                     elem_id="strict",
                 )
-    asked = [max_tokens, temperature, top_k, top_p, seed, order, *itertools.chain(*columns), strict]
+            system = gr.Textbox(
+                label="System turn",
+                info="goes before the conversation; empty is the model’s own default",
+                lines=1,
+                max_lines=6,
+                max_length=MAX_SYSTEM,
+                elem_id="system",
+            )
+    asked = [max_tokens, temperature, top_k, top_p, seed, order, system, *itertools.chain(*columns), strict]
     summary.value = in_words(*(control.value for control in asked))
     gr.on(
         [control.change for control in asked],

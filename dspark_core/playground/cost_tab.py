@@ -7,11 +7,12 @@ import gradio as gr
 import plotly.graph_objects as go
 
 from ..decode.cost import CostCurve
+from ..models.errors import ModelError
 from ..race.advice import BUS, SAME, TAXI, Prospect, Suggestion, machine, predictions, prospects, steps, suggest
 from ..race.metrics import metrics
 from ..race.record import Failed, RaceRecord
 from .charts import COLOURS, DASHES, PATTERNS, blank_figure
-from .charts_tab import CHART_TOOLS
+from .charts_tab import CHART_TOOLS, TABLE_TOOLS
 from .notices import decided, progress, progressed, verdict_box
 from .parts import ASSETS, static
 from .race_tab import ENGINE_USE, Raced
@@ -72,7 +73,10 @@ def measure(engine, cancelled):
 
 def curve_of(worker: Worker, session: str) -> CostCurve | None:
     """The curve of what is loaded, if it was ever measured."""
-    models = getattr(worker.engine, "models", None)
+    try:
+        models = getattr(worker.engine, "models", None)
+    except ModelError:  # nothing is loaded
+        return None
     if models is None:
         return None
     if models.curve is None:
@@ -296,11 +300,13 @@ def cost_tab(worker: Worker, raced: Raced) -> None:
             with gr.Column(min_width=420, elem_classes="chart proof"):
                 static(f"<h3>{TITLES['lanes']}</h3>")
                 told = verdict_box("forecast")
-                lanes = _tools("lanes", empty[8], CHART_TOOLS.replace("<details>", "<details open>"))
+                lanes = _tools("lanes", empty[8], TABLE_TOOLS)
     places = [about, *curve, *further, *forecast, told, lanes]
 
     def draw(visitor: gr.Request, seen):
-        return drawn(curve_of(worker, visitor.session_hash) if worker.ready else None, seen)
+        curve = curve_of(worker, visitor.session_hash) if worker.ready else None
+        same = seen is not None and curve is not None and seen.target == worker.engine.name
+        return drawn(curve, seen if same else None)  # the curve is that of what is loaded now
 
     def run(visitor: gr.Request, seen):
         stay = [gr.skip()] * len(places)

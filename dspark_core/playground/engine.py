@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..library.facts import read
+from ..library.local import name_of
 from ..library.memory import Machine, this_machine, too_big
 from ..library.verify import Stopped, verify
 from ..models.errors import ModelError
@@ -18,13 +19,17 @@ from .worker import Job
 
 @dataclass(frozen=True)
 class Choice:
-    """What to load. `drafters`: method -> directory, or the reason, in a sentence, why there is none."""
+    """What to load. `drafters`: method -> directory, or the reason, in a sentence, why there is none.
+
+    notice: what the visitor should know of the pair while it is loaded, in a sentence
+    """
 
     title: str
     target: Path
     drafters: dict[str, Path | str]
     precision: str = "auto"
     drafter_precision: str = "auto"
+    notice: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +57,18 @@ class PresetEngine:
     """A target and its drafters, as the page sees them. Without a model its name is empty, and nothing races."""
 
     def __init__(self, preset: Preset, precision: str, progress: Callable[[str], None]):
+        """Starts with `preset`, which must be on this machine; without a model, and with the reason, if it cannot."""
         self.machine: Machine = this_machine()
         self._clear()
-        choice = Choice(preset.title, preset.target, {d.method: d.path for d in preset.drafters}, precision)
-        self._load(choice, lambda step: progress(step.words), lambda: False, strict=False)
+        if not isinstance(preset.target, Path):
+            self.problem = f"{preset.target.repo} is to be downloaded first: see the Models tab."
+            return
+        choice = Choice(preset.title, preset.target, preset.first_drafters, precision)
+        try:
+            self._load(choice, lambda step: progress(step.words), lambda: False, strict=False)
+        except ModelError as error:
+            self._clear()
+            self.problem = str(error)
 
     # ---- loading -------------------------------------------------------------------------------------
 
@@ -70,6 +83,8 @@ class PresetEngine:
         from ..models.reading import Stopped as ReadingStopped
 
         before = self.choice
+        if choice == before:
+            return Loaded(f"{choice.title} is loaded already.", False)
         try:
             self._load(choice, tell, cancelled, strict=True)
             return Loaded(f"{choice.title} is loaded.", True)
@@ -109,6 +124,7 @@ class PresetEngine:
     def _clear(self) -> None:
         self.choice: Choice | None = None
         self._models = None
+        self.notice = self.problem = ""
         self.name = self.precision = ""
         self.stop_ids: frozenset[int] = frozenset()
         self.token_bytes: Callable[[int], bytes] = lambda token_id: b""
@@ -132,6 +148,7 @@ class PresetEngine:
         tell(Loading(f"{choice.title}: checking the taps"))
         target.prove_taps()
         self.choice, self._models = choice, Models(target, drafters)
+        self.notice = choice.notice
         self.name, self.precision, self.stop_ids = target.name, target.precision, target.stop_ids
         if target.text is not None:
             self.token_bytes = target.text.token_bytes  # of the text alone: a page may keep it after a switch
@@ -148,7 +165,7 @@ class PresetEngine:
         def check(path):
             if cancelled():
                 raise Stopped
-            verify(path, lambda done, total: tell(Loading(f"Checking {path.name}", done, total)), cancelled)
+            verify(path, lambda done, total: tell(Loading(f"Checking {name_of(path)}", done, total)), cancelled)
 
         tell(Loading(f"{choice.title}: checking files"))
         paths = [d for d in choice.drafters.values() if isinstance(d, Path)]
@@ -156,6 +173,7 @@ class PresetEngine:
             raise ModelError(words)
         check(choice.target)
         target = open_target(choice.target, choice.precision, lambda step: tell(Loading(f"{choice.title}: {step}")))
+        target.name = name_of(choice.target)
         drafters = {}
         for method, where in choice.drafters.items():
             if isinstance(where, str):
@@ -165,6 +183,7 @@ class PresetEngine:
             try:
                 check(where)
                 drafters[method] = open_drafter(where, target, choice.drafter_precision)
+                drafters[method].name = name_of(where)
             except ModelError as error:
                 if strict:
                     raise
@@ -181,7 +200,7 @@ class PresetEngine:
     def models(self):
         """Target and drafters. Raises ModelError if nothing is loaded."""
         if self._models is None:
-            raise ModelError("No model is loaded: choose one first.")
+            raise ModelError(self.problem or "No model is loaded: choose one first.")
         return self._models
 
     # ---- running -------------------------------------------------------------------------------------
@@ -194,6 +213,8 @@ class PresetEngine:
     def inspect(self, record, lane, index, cancelled, progress):
         from ..race.inspect import inspect
 
+        if record.target != self.models.target.name:
+            raise ModelError(f"This race ran on {record.target}, which is not loaded: load it to look into its rounds.")
         return inspect(self.models, record, lane, index, cancelled, progress)
 
 

@@ -93,7 +93,8 @@ def _doing(worker: Worker, job: Job, seen: RaceRecord | None) -> str:
         return f"Waiting: {ahead} race{'s' * (ahead > 1)} before this one."
     if seen is None:
         return "Starting …"
-    return f"Racing on {seen.target}, {seen.precision}, prompt of {seen.prompt_tokens} tokens."
+    context = f", {len(job.request.earlier)} earlier exchanges in it" if job.request.earlier else ""
+    return f"Racing on {seen.target}, {seen.precision}, prompt of {seen.prompt_tokens} tokens{context}."
 
 
 def models_status(worker: Worker) -> Iterator[str]:
@@ -107,6 +108,13 @@ def models_status(worker: Worker) -> Iterator[str]:
     if worker.error:
         yield f"No race can be run: {worker.error}"
         return
+    yield loaded_words(worker)
+
+
+def loaded_words(worker: Worker) -> str:
+    """What is loaded, in lines."""
     engine = worker.engine
+    if not engine.name:
+        return getattr(engine, "problem", "") or "No model is loaded: load one on the Models tab."
     lines = [f"{engine.name}, {engine.precision}"]
-    yield "\n".join(lines + [f"{method}: {how}" for method, how in engine.drafters.items()])
+    return "\n".join(lines + [f"{method}: {how}" for method, how in engine.drafters.items()])

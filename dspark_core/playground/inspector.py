@@ -16,15 +16,17 @@ import gradio as gr
 from ..decode.rounds import DecodeError
 from ..race.inspection import Inspection, recorded
 from ..race.record import Failed, RaceRecord
+from ..race.trace import Trace
 from .parts import ASSETS
 from .worker import Job, Worker
 
 POLL_S = 0.1
 
 
-def inspector_panel(worker: Worker, last: gr.State) -> None:
-    """Put the panel here. `last` holds the race that stands on the board. The panel's script triggers `select` with
-    {n, lane, index} to ask for a round and `clear` to give the asked one up."""
+def inspector_panel(worker: Worker, last: gr.State, trace: gr.State) -> None:
+    """Put the panel here. `last` holds the race that stands on the board, `trace` the same race as a Trace once it is
+    kept. The panel's script triggers `select` with {n, lane, index} to ask for a round and `clear` to give the asked
+    one up."""
     panel = gr.HTML(
         "",
         html_template=(ASSETS / "inspector.html").read_text("utf-8"),
@@ -33,9 +35,10 @@ def inspector_panel(worker: Worker, last: gr.State) -> None:
         elem_id="inspector",
     )
 
-    def look(held, event: gr.EventData, visitor: gr.Request):
+    def look(held, kept, event: gr.EventData, visitor: gr.Request):
         n, lane, index = (whole(getattr(event, name, None)) for name in ("n", "lane", "index"))
-        for step in steps(worker, held, lane, index, session_of(visitor)):
+        texts = texts_of(worker, held, kept)
+        for step in steps(worker, held, lane, index, session_of(visitor), texts):
             yield json.dumps({"n": n} | step, ensure_ascii=False)
 
     def give_up(visitor: gr.Request):
@@ -43,7 +46,7 @@ def inspector_panel(worker: Worker, last: gr.State) -> None:
 
     panel.select(
         look,
-        last,
+        [last, trace],
         panel,
         concurrency_limit=8,
         trigger_mode="multiple",
@@ -63,7 +66,16 @@ def whole(value) -> int:
     return value if type(value) is int else -1
 
 
-def steps(worker: Worker, race: RaceRecord | None, lane: int, index: int, session: str) -> Iterator[dict]:
+def texts_of(worker: Worker, race: RaceRecord | None, trace: Trace | None) -> Callable[[int], bytes]:
+    """The text of a race's tokens: its trace has them, whatever is loaded; until it is kept, the engine."""
+    if trace is not None and trace.race is race:
+        return lambda token_id: trace.tokens.get(token_id, b"")
+    return worker.engine.token_bytes if worker.engine else lambda token_id: b""
+
+
+def steps(
+    worker: Worker, race: RaceRecord | None, lane: int, index: int, session: str, texts: Callable[[int], bytes]
+) -> Iterator[dict]:
     """What the panel is told, step by step. Closing it gives the job up."""
     if race is None or not 0 <= lane < len(race.lanes) or not 0 <= index < len(race.lanes[lane].rounds):
         yield _step("failed", "This round is not there any more: race again.")
@@ -73,7 +85,7 @@ def steps(worker: Worker, race: RaceRecord | None, lane: int, index: int, sessio
     if seen := record.inspection(index):
         yield _step("done", "", seen)
         return
-    held = recorded(record.rounds[index], race.request.settings.temperature, _texts(worker))
+    held = recorded(record.rounds[index], race.request.settings.temperature, texts)
     job = _job(session, race, lane, index)
     if not worker.submit(job):
         yield _step("failed", "Another round is being looked at.", held)
@@ -109,10 +121,6 @@ def steps(worker: Worker, race: RaceRecord | None, lane: int, index: int, sessio
 
 def _step(state: str, words: str, seen: Inspection | None = None) -> dict:
     return {"state": state, "words": words, "round": seen.plain() if seen else None}
-
-
-def _texts(worker: Worker) -> Callable[[int], bytes]:
-    return worker.engine.token_bytes if worker.engine else lambda token_id: b""
 
 
 def _waiting(worker: Worker, job: Job) -> str:

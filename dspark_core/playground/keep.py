@@ -6,7 +6,7 @@ import re
 from datetime import datetime
 
 from ..race.machine import machine, versions
-from ..race.record import Failed, RaceRecord
+from ..race.record import Failed, LaneRecord, RaceRecord
 from ..race.trace import Trace, trace_of
 from .board import BoardText, announcement
 from .follow import RUNS
@@ -64,6 +64,17 @@ def file_name(trace: Trace, ending: str) -> str:
 def prompt_words(trace: Trace, length: int = 40) -> str:
     words = " ".join(trace.race.request.prompt.split())
     return words if len(words) <= length else words[: length - 1] + "…"
+
+
+def reference(race: RaceRecord) -> LaneRecord:
+    """The lane whose text is the one to match: the plain one, or the first."""
+    return next((lane for lane in race.lanes if not lane.spec.speculative), race.lanes[0])
+
+
+def answer_text(trace: Trace, errors: str = "replace") -> str:
+    """That lane's answer without its stop token; `errors` is how broken characters are decoded."""
+    data = b"".join(trace.tokens[i] for i in reference(trace.race).output if i not in trace.stop_ids)
+    return data.decode(errors=errors)
 
 
 def add(kept: list[Trace], trace: Trace) -> list[Trace]:

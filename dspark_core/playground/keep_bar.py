@@ -25,9 +25,11 @@ class Kept:
     races: gr.State
 
 
-def keep_bar(worker: Worker, asked: list, board: gr.HTML, last: gr.State, raced: gr.events.Dependency) -> Kept:
-    """The bar. `raced` is over when a race is; what was seen of it stands in `last` then. `asked` are the settings
-    that a link carries."""
+def keep_bar(
+    worker: Worker, asked: list, board: gr.HTML, last: gr.State, trace: gr.State, raced: gr.events.Dependency
+) -> Kept:
+    """The bar. `raced` is over when a race is; what was seen of it stands in `last` then, and in `trace` once it is
+    kept. `asked` are the settings that a link carries."""
     bar = gr.HTML(
         "",
         html_template=(ASSETS / "keep.html").read_text("utf-8"),
@@ -36,7 +38,7 @@ def keep_bar(worker: Worker, asked: list, board: gr.HTML, last: gr.State, raced:
         elem_id="keep",
         max_bytes=MAX_BYTES,
     )
-    kept = Kept(gr.State(None), gr.State([]))
+    kept = Kept(trace, gr.State([]))
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
 
     def after_race(seen: RaceRecord | None, races: list[Trace]):

@@ -28,14 +28,24 @@ def launch(
     ready: Callable[[str], None] = lambda url: None,
 ) -> None:
     """Serve the page on this machine only, with every option given. `ready` is told the address."""
-    _, url, _ = page.queue(max_size=4 * MAX_WAITING, api_open=False).launch(
+    queued = page.queue(
+        max_size=4 * MAX_WAITING, api_open=False, status_update_rate="auto", default_concurrency_limit=1
+    )
+    _, url, _ = queued.launch(
         server_name="127.0.0.1",
         server_port=port,
         inbrowser=browser,
         prevent_thread_lock=True,
         share=False,
+        share_server_address=None,
+        share_server_protocol=None,
+        share_server_tls_certificate=None,
         quiet=True,
+        debug=False,
         show_error=False,
+        inline=False,
+        width="100%",
+        height=500,
         footer_links=[],
         run_history=False,
         enable_monitoring=False,
@@ -50,7 +60,21 @@ def launch(
         node_server_name=None,
         node_port=None,
         num_workers=None,
+        max_threads=40,
+        state_session_capacity=100,
+        ssl_keyfile=None,
+        ssl_certfile=None,
+        ssl_keyfile_password=None,
+        ssl_verify=True,
         auth=None,
+        auth_message=None,
+        auth_dependency=None,
+        i18n=None,
+        favicon_path=None,
+        js=None,
+        head=None,
+        head_paths=None,
+        css=None,
         theme=theme(),
         css_paths=sorted(ASSETS.glob("*.css")),
         app_kwargs={"middleware": middleware(), "docs_url": None, "redoc_url": None, "openapi_url": None},

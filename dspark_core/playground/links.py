@@ -3,9 +3,9 @@
     /?prompt=Say%20hello.&lanes=plain,dspark:cap=3,dflash:block=6&tokens=64
 
 A lane is a method, then how many drafts are sent: `hardware` (also without a word), `full`, `cap=3`,
-`confidence=0.5`, `cumulative=0.5`, or for DFlash `block=6`, the slots of its block. `strict=1` turns strict mode on.
-What a link, a script or a browser's storage says is taken only where it is a value that the page's own control could
-have; a link never starts anything.
+`confidence=0.5`, `cumulative=0.5`, or for DFlash `block=6`, the slots of its block. `system=` is the conversation's
+system turn, empty for the chat template's own; `strict=1` turns strict mode on. What a link, a script or a browser's
+storage says is taken only where it is a value that the page's own control could have; a link never starts anything.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,8 @@ from .controls import BLOCK_SCHEDULES, OFF, SCHEDULES
 from .requests import ALL_LANES, BLOCK_LENGTHS, CAPS, LANE_CONTROLS, MAX_LANES, MAX_PROMPT, clamp
 
 METHODS = (PLAIN, *CAPS, *BLOCK_LENGTHS)
-FIRST_LANE = 7  # in what `request_of` takes: prompt, max_tokens, temperature, top_k, top_p, seed, order, lanes
+# In what `request_of` takes: prompt, max_tokens, temperature, top_k, top_p, seed, order, system, lanes, strict
+SYSTEM, FIRST_LANE = 7, 8
 STRICT = FIRST_LANE + ALL_LANES
 NUMBERS = {"tokens": 1, "temperature": 2, "top_k": 3, "top_p": 4, "seed": 5}  # a link's names, places in `asked`
 _NAMED = {name.lower(): name for name in METHODS}
@@ -85,6 +86,7 @@ def link_of(*asked) -> str:
     lanes = [lane_text(*columns[i : i + LANE_CONTROLS]) for i in range(0, len(columns), LANE_CONTROLS)]
     told = {"prompt": asked[0], "lanes": ",".join(lane for lane in lanes if lane)}
     told |= {name: f"{asked[place]:g}" for name, place in NUMBERS.items()}
+    told["system"] = asked[SYSTEM] or ""  # also when empty: the other browser may have one of its own
     if asked[STRICT:] == (True,):
         told["strict"] = "1"
     return "?" + urlencode(told, safe=":,=")
@@ -95,6 +97,8 @@ def from_link(query: Mapping[str, str]) -> dict[int, object]:
     filled: dict[int, object] = {}
     if prompt := query.get("prompt"):
         filled[0] = prompt[:MAX_PROMPT]
+    if "system" in query:
+        filled[SYSTEM] = query["system"]
     for name, place in NUMBERS.items():
         if name in query:
             filled[place] = query[name]
@@ -109,7 +113,7 @@ def from_link(query: Mapping[str, str]) -> dict[int, object]:
 def fitting(control: gr.components.Component, value):
     """`value` as this control could have it, or None."""
     if isinstance(control, gr.Textbox):
-        return value if isinstance(value, str) else None
+        return value[: control.max_length] if isinstance(value, str) else None
     if isinstance(control, gr.Slider | gr.Number):
         high = getattr(control, "maximum", None)
         number = clamp(value, control.minimum or 0, 2**31 - 1 if high is None else high, float("nan"))

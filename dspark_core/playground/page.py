@@ -11,15 +11,18 @@ from .controls import controls
 from .cost_tab import cost_tab
 from .follow import models_status
 from .launch import drop_options
+from .models_tab import models_tab
 from .parts import plain_text, static
 from .prove_tab import prove_tab
 from .race_tab import race_tab
 from .remember import remember
+from .shelf import Shelf
 from .tour import tour
 from .worker import Worker
 
 
-def build(worker: Worker, prompts: list[Prompt]) -> gr.Blocks:
+def build(worker: Worker, prompts: list[Prompt], shelf: Shelf | None = None) -> gr.Blocks:
+    """`shelf`: the models that can be chosen; by default the presets, the hub and what is on this machine."""
     drop_options()
     with gr.Blocks(title="DSpark Playground", analytics_enabled=False, fill_width=True) as page:
         models = _head()
@@ -30,6 +33,7 @@ def build(worker: Worker, prompts: list[Prompt]) -> gr.Blocks:
             cost_tab(worker, raced)
             compare_tab(raced.kept)
             prove_tab(worker, prompts)
+            models_tab(worker, shelf or Shelf(), page, models, raced)
         with raced.below:
             advice(worker, ask, raced)
 

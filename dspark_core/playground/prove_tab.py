@@ -26,6 +26,7 @@ from ..race.evidence import (
 from ..race.goodness import ALPHA
 from ..race.record import Failed
 from .charts import COLOURS, blank_figure
+from .charts_tab import SAVE_PNG, SAVES, TABLE, TABLE_TOOLS
 from .notices import decided, progress, progressed, verdict_box
 from .parts import ASSETS, static
 from .race_tab import ENGINE_USE
@@ -62,11 +63,6 @@ GREEDY = """
 <p>Every example prompt is decoded by the target alone and with each drafter, and compared token by token. Where they
 part, the target is asked again: were its two best logits so close that rounding decides (a tie), or not (a real
 divergence)?</p>
-"""
-TABLE = """
-<div class="chart-table" tabindex="0" role="region" aria-label="Table"></div>
-<div class="chart-saves"><button type="button" data-save="csv">CSV</button>
-<button type="button" data-save="json">JSON</button></div>
 """
 PAIR_COLUMNS = ["first token", "second token", "exact", "drawn", "drawn times", "expected times"]
 AGREEMENT_COLUMNS = [
@@ -309,7 +305,7 @@ def prove_tab(worker: Worker, prompts: list[Prompt]) -> None:
                 drawn = progress("drawn")
             verdict = verdict_box("proof-verdict")
             plot = gr.Plot(draw_figure((), 1, str), show_label=False, container=False, elem_id="plot-proof")
-            table = _table(draw_table(None), "tools-proof")
+            table = _table(draw_table(None), "tools-proof", TABLE + SAVES.format(SAVE_PNG))
         with gr.Column(elem_classes="chart proof"):
             static(GREEDY)
             tokens = gr.Slider(8, 128, 24, step=8, label="Tokens each")
@@ -374,10 +370,10 @@ def prove_tab(worker: Worker, prompts: list[Prompt]) -> None:
         button.click(halt, queue=False, show_progress="hidden", api_visibility="private")
 
 
-def _table(value: str, elem_id: str) -> gr.HTML:
+def _table(value: str, elem_id: str, template: str = TABLE_TOOLS) -> gr.HTML:
     return gr.HTML(
         value,
-        html_template=TABLE,
+        html_template=template,
         js_on_load=(ASSETS / "chart.js").read_text("utf-8"),
         apply_default_css=False,
         elem_id=elem_id,

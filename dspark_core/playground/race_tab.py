@@ -1,6 +1,6 @@
 """The race tab: the board, and what Race and Stop do."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import gradio as gr
 
@@ -11,6 +11,7 @@ from .inspector import inspector_panel
 from .keep_bar import Kept, keep_bar
 from .parts import ASSETS, board_script
 from .requests import lanes_of, request_of
+from .talk import Talk, wire
 from .worker import Job, Worker
 
 MAX_WAITING = 8  # pages that may wait for the engine
@@ -49,13 +50,14 @@ def race_tab(worker: Worker, ask: Controls) -> Raced:
             elem_id="board",
         )
         last = gr.State(None)  # inside the tab: gradio numbers tabs by their place among all children of gr.Tabs
-        inspector_panel(worker, last)
+        trace = gr.State(None)
+        inspector_panel(worker, last, trace)
         below = gr.Column(elem_id="below-board")
         bar = gr.Column(elem_id="under-board")
 
-    def to_board(visitor: gr.Request, *values):
+    def to_board(visitor: gr.Request, talk: Talk, *values):
         try:
-            request = request_of(*values)
+            request = replace(request_of(*values), earlier=talk.earlier)
         except ValueError as error:
             yield refused(next(RUNS), str(error)), gr.skip()
             return
@@ -68,7 +70,9 @@ def race_tab(worker: Worker, ask: Controls) -> Raced:
     def halt(visitor: gr.Request):
         worker.stop(visitor.session_hash)
 
-    event = ask.start.click(to_board, ask.asked, [board, last], api_visibility="private", **ENGINE_USE)
+    event = ask.start.click(
+        to_board, [ask.talk.earlier, *ask.asked], [board, last], api_visibility="private", **ENGINE_USE
+    )
     gr.on(
         [control.change for control in ask.lanes],
         preview,
@@ -81,5 +85,6 @@ def race_tab(worker: Worker, ask: Controls) -> Raced:
     )
     ask.stop.click(halt, queue=False, show_progress="hidden", api_visibility="private")
     with bar:
-        kept = keep_bar(worker, ask.asked, board, last, event)
+        kept = keep_bar(worker, ask.asked, board, last, trace, event)
+    wire(worker, ask.talk, kept.trace, last)
     return Raced(last, kept, event, below)

@@ -3,7 +3,7 @@
 import math
 
 from ..decode.rounds import Settings
-from ..race.record import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, PLAIN, LaneSpec, RaceRequest
+from ..race.record import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, MAX_SYSTEM, PLAIN, LaneSpec, RaceRequest
 
 MAX_PROMPT = 100_000  # characters
 MAX_TOKENS = 4096
@@ -70,7 +70,7 @@ def strict_of(controls, settings: Settings) -> bool:
     return controls[ALL_LANES:] == (True,) and settings.greedy
 
 
-def in_words(max_tokens, temperature, top_k, top_p, seed, order, *controls) -> str:
+def in_words(max_tokens, temperature, top_k, top_p, seed, order, system, *controls) -> str:
     """The same settings as `request_of` takes, in one line: which lanes race, how far, how tokens are chosen."""
     settings = settings_of(max_tokens, temperature, top_k, top_p, seed)
     words = ["greedy"]
@@ -81,19 +81,24 @@ def in_words(max_tokens, temperature, top_k, top_p, seed, order, *controls) -> s
         words += [f"seed {settings.seed}"]
     words += ["strict"] if strict_of(controls, settings) else []
     words += [IN_TURN] if order == IN_TURN else []
+    words += ["with a system turn"] if isinstance(system, str) and system.strip() else []
     lanes = ", ".join(lane.name for lane in lanes_of(controls))
     return f"{lanes}; up to {settings.max_tokens} tokens, {', '.join(words)}"
 
 
-def request_of(prompt, max_tokens, temperature, top_k, top_p, seed, order, *controls) -> RaceRequest:
+def request_of(prompt, max_tokens, temperature, top_k, top_p, seed, order, system, *controls) -> RaceRequest:
     """The race that the page's controls ask for. Raises ValueError, in one sentence for the visitor."""
     prompt = prompt if isinstance(prompt, str) else ""
     if not prompt.strip():
         raise ValueError("Type a prompt, or pick one of the examples.")
     if len(prompt) > MAX_PROMPT:
         raise ValueError(f"The prompt has {len(prompt):,} characters; at most {MAX_PROMPT:,} are taken.")
+    system = system if isinstance(system, str) and system.strip() else ""
+    if len(system) > MAX_SYSTEM:
+        raise ValueError(f"The system turn has {len(system):,} characters; at most {MAX_SYSTEM:,} are taken.")
     lanes = lanes_of(controls)
     if len(lanes) < 2:
         raise ValueError("A race needs at least two lanes.")
     settings = settings_of(max_tokens, temperature, top_k, top_p, seed)
-    return RaceRequest(prompt, lanes, settings, together=order != IN_TURN, strict=strict_of(controls, settings))
+    strict = strict_of(controls, settings)
+    return RaceRequest(prompt, lanes, settings, together=order != IN_TURN, system=system, strict=strict)

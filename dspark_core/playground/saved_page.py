@@ -41,7 +41,7 @@ def saved_page(trace: Trace) -> str:
     race = trace.race
     words = {
         "h1": f"A race on {title(trace)}",
-        ".asked": race.request.prompt,
+        ".asked": "\n\n".join(m["content"] for m in race.request.messages),
         ".facts": _facts(trace),
     }
     data = _data({"records": board_of(trace), "words": words})

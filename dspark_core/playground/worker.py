@@ -90,6 +90,11 @@ class Worker:
                 if job.session == session:
                     job.cancel.set()
 
+    def busy(self, session: str) -> bool:
+        """Has a page a job that it did not cancel?"""
+        with self._changed:
+            return any(j.session == session and not j.cancel.is_set() for j in self._jobs)
+
     @property
     def idle(self) -> bool:
         with self._changed:

@@ -22,6 +22,7 @@ from ..decode.schedule import (
 )
 from ..decode.speculative import speculative
 from ..models.drafter import Drafter
+from ..models.errors import ModelError
 from .costs import known, measured
 from .lane import SLICE_S, Clock, Event, Lane
 from .models import Models
@@ -107,11 +108,17 @@ def race(
     """Run a race on the thread that owns MLX.
 
     Yields (-1, the record, empty as yet), (-1, DeviceNoise) if that had to be measured, then (lane, event) pairs as
-    they happen, then (-1, Verdict). The record is filled along the way. `cancelled` is asked after every event.
+    they happen, then (-1, Verdict). The record is filled along the way. `cancelled` is asked after every event. Raises
+    ModelError if the chat template does not take the conversation, or the model's context does not hold it.
     """
     target = models.target
     models.kept = None
     prompt = target.encode_chat(request.messages)
+    if request.earlier and len(prompt) >= target.context_length:
+        raise ModelError(
+            f"The conversation with this prompt has {len(prompt):,} tokens; the context of {target.name} holds "
+            f"{target.context_length:,}: start over."
+        )
     record = RaceRecord(
         target.name, target.precision, request, len(prompt), [LaneRecord(spec) for spec in request.lanes]
     )

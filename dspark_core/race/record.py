@@ -11,6 +11,9 @@ from .inspection import Inspection
 PLAIN = "plain"
 FULL, CAP, CONFIDENCE, CUMULATIVE, HARDWARE = "full", "cap", "confidence", "cumulative", "hardware"
 SCHEDULES = (FULL, CAP, CONFIDENCE, CUMULATIVE, HARDWARE)
+MAX_SYSTEM = 10_000  # characters of a system turn
+MAX_EXCHANGES = 16  # of a conversation so far
+MAX_EARLIER = 100_000  # characters of them all
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +46,11 @@ class LaneSpec:
 class RaceRequest:
     """A race as asked for. `together` shares the device by the fair clock; else lanes run in order.
 
-    system:   the conversation's system turn; empty leaves it to the chat template
+    system:   the conversation's system turn, at most MAX_SYSTEM characters; empty leaves it to the chat template
     strict:   greedy lanes with a drafter decide close calls again by plain decoding's own numbers, where the device
               needs it (decode/strict.py)
-    earlier:  the conversation so far, as (user's turn, assistant's turn) pairs; `prompt` is the next user's turn
+    earlier:  the conversation so far, as (user's turn, assistant's turn) pairs, at most MAX_EXCHANGES of them with
+              MAX_EARLIER characters; `prompt` is the next user's turn
     """
 
     prompt: str

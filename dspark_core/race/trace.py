@@ -5,7 +5,8 @@
      "versions": {"mlx": "0.32.4", ...},        of what ran it
      "machine": {"processor": "...", ...},      where it ran
      "drafters": {"DSpark": "...", ...},        method -> name, block and precision, or why it did not run
-     "race": {"target", "precision", "request": {"prompt", "lanes", "settings", ...}, "prompt_tokens",
+     "race": {"target", "precision", "request": {"prompt", "system": "...", "earlier": [["user's turn",
+              "assistant's turn"], ...], "lanes", "settings", ...}, "prompt_tokens",
               "lanes": [{"spec", "start", "rounds": [...], "error"}], "stopped", "verdict"},
      "stop_ids": [2, ...],                      those of the target that occur in `tokens`
      "tokens": {"17": "Hello", "18": [240, 159]}}   the text of every token id that occurs, or its bytes
@@ -23,7 +24,7 @@ from datetime import UTC, datetime
 
 from ..decode.rounds import Again, Round, Start
 from .codec import Misfit, decoder, encode, shown
-from .record import PLAIN, LaneRecord, RaceRecord
+from .record import MAX_EARLIER, MAX_EXCHANGES, MAX_SYSTEM, PLAIN, LaneRecord, RaceRecord
 
 FORMAT, VERSION = "dspark-playground race", 1
 MAX_BYTES = 20_000_000  # of a document; 4 lanes of 4,096 sampled tokens with all their numbers fit
@@ -231,6 +232,12 @@ def check(trace: Trace) -> None:
     _require(race.prompt_tokens >= 0, "is negative", "race", "prompt_tokens")
     for name, text in {"target": race.target, "precision": race.precision}.items():
         _require(len(text) <= MAX_NAME, "is too long", "race", name)
+    system, earlier = race.request.system, race.request.earlier
+    too_long = f"has more than {MAX_SYSTEM:,} characters"
+    _require(len(system) <= MAX_SYSTEM, too_long, "race", "request", "system")
+    too_many = f"has more than {MAX_EXCHANGES} exchanges or {MAX_EARLIER:,} characters"
+    fits = len(earlier) <= MAX_EXCHANGES and sum(map(len, sum(earlier, ()))) <= MAX_EARLIER
+    _require(fits, too_many, "race", "request", "earlier")
     for i, lane in enumerate(race.lanes):
         try:
             _check_lane(lane, trace.tokens)

@@ -1,15 +1,20 @@
 """`python -m dspark_core.bench report`: sets of prompts × lanes × schedules, in alternation, as a report.
 
     python -m dspark_core.bench report --out DIR [--prompts NAME=FILE.jsonl ...] [--limit 8] [--tokens 96] [--repeat 3]
-        [--lanes plain,mlx-lm,dspark,dflash:cap=3,dspark:best] [--schedule hardware,full]
+        [--lanes plain,mlx-lm,dspark,dflash:cap=3] [--schedule hardware,full]
+        [--extra-lanes dspark:best,peer:mlx-dspark,peer:mlx-dspark=auto --extra-limit 2]
 
 Lanes are plain, mlx-lm (its own plain decoding, on the same loaded weights), dspark and dflash with a schedule after
 a colon (full, cap=N, confidence=X, cumulative=X, hardware, or best: the best fixed cap in hindsight, prompt by
-prompt), or with each of --schedule.
+prompt), or with each of --schedule. peer:mlx-dspark is that engine, where it is installed, in a process of its own on
+the same weights, as its library is called by default (cap 2); with =auto at its automatic cap, with =full at the full
+block. peer:NAME is lane NAME of the command given with --against (peers.py has the protocol). Lanes of --extra-lanes
+run on the first --extra-limit prompts of each set only.
 
 Writes to DIR: log.jsonl (every measurement as it is made; the same command goes on where it was stopped), report.md and
-report.json (after every prompt). A prompt's prefill is done once and shared by its decodes. The machine's cost curve is
-measured first.
+report.json (after every prompt) and, at the end, report.html where plotly is installed. --from-log writes them again
+from the log and measures nothing. A prompt's prefill is done once and shared by its decodes. The machine's cost curve
+is measured first.
 """
 
 import argparse
@@ -34,8 +39,9 @@ from ..race.machine import machine, versions
 from ..race.models import Models
 from ..race.record import HARDWARE
 from . import engines, log
-from .figures import best_cap, figures
-from .plan import METHODS, Lane, Prompt, alternations, parse_lanes, read_sets, with_cap
+from .figures import Figures, best_cap, figures
+from .peers import Peer, Peers, installed, mlx_dspark
+from .plan import AGAINST, METHODS, MLX_DSPARK, Lane, Prompt, alternations, parse_lanes, read_sets, with_cap
 from .words import markdown
 
 
@@ -50,26 +56,42 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def run(a: argparse.Namespace) -> None:
-    lanes = parse_lanes(a.lanes, a.schedule)
+    lanes = parse_lanes(a.lanes, a.schedule, a.extra_lanes, a.extra_limit)
     prompts = read_sets(a.prompts, a.limit)
+    kept = log.read(a.out / "log.jsonl")
+    if not a.from_log:
+        kept = _measure(a, lanes, prompts, kept)
+    if kept is None:
+        raise ValueError(f"There is no {a.out / 'log.jsonl'}.")
+    write(a.out, kept, lanes, a.together)
+    say(f"wrote {a.out / 'report.md'}")
+    _write_page(a, kept, lanes, prompts)
+
+
+def _measure(a: argparse.Namespace, lanes: Sequence[Lane], prompts: Sequence[Prompt], kept: log.Log | None) -> log.Log:
+    """Everything that the log does not hold yet; returns the log."""
     settings = Settings(a.tokens, a.temperature, seed=a.seed)
-    models, kept = _load(a, lanes), log.read(a.out / "log.jsonl")
+    models = _load(a, lanes)
     header = _header(a, models)
     if kept is None:
         say("measuring the cost curve")
         kept = log.create(a.out / "log.jsonl", header, _curve(models))
     log.require_same(kept, header)
     models.curve = kept.curve
+    starts = {MLX_DSPARK: lambda: mlx_dspark(models, a.target, a.dspark, a.out)}
+    if a.against:
+        starts[AGAINST] = lambda: Peer(a.against)
     warm: set[str] = set()
-    for number, prompt in enumerate(prompts):
-        _prompt(models, lanes, prompt, number, a.repeat, settings, kept, warm)
-        write(a.out, kept, lanes, a.together)
-        say(f"{number + 1} of {len(prompts)}: {prompt.set} {prompt.index}")
-    write(a.out, kept, lanes, a.together)
-    say(f"wrote {a.out / 'report.md'}")
+    with Peers(starts) as peers:
+        for number, prompt in enumerate(prompts):
+            here = [lane for lane in lanes if lane.runs_on(prompt)]
+            _prompt(models, peers, here, prompt, number, a.repeat, settings, kept, warm)
+            write(a.out, kept, lanes, a.together)
+            say(f"{number + 1} of {len(prompts)}: {prompt.set} {prompt.index}")
+    return kept
 
 
-def _prompt(models, lanes, prompt: Prompt, number: int, repeat: int, settings: Settings, kept: log.Log, warm) -> None:
+def _prompt(models, peers, lanes, prompt: Prompt, number: int, repeat: int, settings, kept: log.Log, warm) -> None:
     """Measure what the log does not hold yet of one prompt."""
     key = prompt.set, prompt.index
     todo = [
@@ -83,13 +105,13 @@ def _prompt(models, lanes, prompt: Prompt, number: int, repeat: int, settings: S
     prefilled = engines.prepare(models, ids)
     for place, turn, lane in todo:
         if lane.name not in warm:
-            engines.warm_up(models, lane, ids[:16])
+            engines.warm_up(models, peers, lane, ids[:16])
             warm.add(lane.name)
         cap = None
         if lane.best:
             cap = _best(models.curve, lanes, lane, key, kept)
             lane = with_cap(lane, cap)
-        told = engines.decode(models, lane, ids, settings, prefilled)
+        told = engines.decode(models, peers, lane, ids, settings, prefilled)
         kept.add(log.Row(*key, lane.name, turn, place % len(lanes), cap=cap, **told))
 
 
@@ -104,11 +126,26 @@ def _best(curve: CostCurve, lanes: Sequence[Lane], lane: Lane, key: tuple, kept:
 
 
 def write(out: Path, kept: log.Log, lanes: Sequence[Lane], together: Sequence[str]) -> None:
-    """The files of the report, from the log."""
-    told = figures(kept, lanes, [g.split("+") for g in together])
+    """The report as Markdown and JSON, from the log."""
+    told = _figures(kept, lanes, together)
     document = {"header": asdict(kept.header), "curve": json.loads(kept.curve.to_json())} | asdict(told)
     (out / "report.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     (out / "report.md").write_text(markdown(kept.header, told), encoding="utf-8")
+
+
+def _write_page(a: argparse.Namespace, kept: log.Log, lanes: Sequence[Lane], prompts: Sequence[Prompt]) -> None:
+    try:
+        from .page import page  # plotly is not everywhere where there is something to measure
+    except ImportError:
+        say("plotly is not installed: no report.html (--from-log writes it where plotly is)")
+        return
+    text = page(kept.header, kept.curve, _figures(kept, lanes, a.together), prompts)
+    (a.out / "report.html").write_text(text, encoding="utf-8")
+    say(f"wrote {a.out / 'report.html'}")
+
+
+def _figures(kept: log.Log, lanes: Sequence[Lane], together: Sequence[str]) -> Figures:
+    return figures(kept, lanes, [g.split("+") for g in together])
 
 
 def say(text: str) -> None:
@@ -135,6 +172,7 @@ def _header(a: argparse.Namespace, models: Models) -> log.Header:
         machine=machine(),
         versions=versions(),
         when=datetime.now(UTC).isoformat(timespec="seconds"),
+        peers={MLX_DSPARK: installed()} if installed() else {},
     )
 
 
@@ -170,6 +208,10 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     p.add_argument("--together", nargs="+", default=[], metavar="SET+SET", help="sets with figures in common")
     p.add_argument("--lanes", default="plain,mlx-lm,dspark,dflash")
     p.add_argument("--schedule", default=HARDWARE, help="of drafters without one of their own, separated by commas")
+    p.add_argument("--extra-lanes", default="", help="lanes for the first prompts of each set")
+    p.add_argument("--extra-limit", type=int, help="how many prompts of each set those are")
+    p.add_argument("--against", metavar="COMMAND", help="another engine, for lanes peer:NAME")
+    p.add_argument("--from-log", action="store_true", help="write the report again; measure nothing")
     p.add_argument("--tokens", type=int, default=96)
     p.add_argument("--repeat", type=int, default=3, help="alternations a prompt")
     p.add_argument("--temperature", type=float, default=0.0)

@@ -15,7 +15,8 @@ from ..decode.speculative import speculative
 from ..models.target import Target
 from ..race.models import Models
 from ..race.race import schedule_of
-from .plan import Lane
+from .peers import Peers
+from .plan import PEER, Lane
 
 WARM_UP = Settings(4)
 
@@ -68,19 +69,28 @@ def prepare(models: Models, ids: list[int]) -> Prefilled:
     return prefill_once(models.target, ids, tuple(taps))
 
 
-def warm_up(models: Models, lane: Lane, ids: list[int]) -> None:
+def warm_up(models: Models, peers: Peers, lane: Lane, ids: list[int]) -> None:
     """Compile kernels and fill caches outside the figures."""
     if lane.spec and lane.spec.speculative:
         events = speculative(models.target, models.loaded[lane.spec.method], ids, WARM_UP, FullBlock())
         for _ in events:
             pass
     else:
-        decode(models, lane, ids, WARM_UP)
+        decode(models, peers, lane, ids, WARM_UP)
 
 
-def decode(models: Models, lane: Lane, ids: list[int], settings: Settings, prefilled: Prefilled | None = None) -> dict:
-    """The measured fields of a `Row`. Raises DecodeError."""
+def decode(
+    models: Models,
+    peers: Peers,
+    lane: Lane,
+    ids: list[int],
+    settings: Settings,
+    prefilled: Prefilled | None = None,
+) -> dict:
+    """The measured fields of a `Row`. Raises DecodeError, and ValueError for a peer that does not answer."""
     mx.synchronize()
+    if lane.engine == PEER:
+        return _peer(peers, lane, ids, settings)
     if lane.engine == "mlx-lm":
         return _mlx_lm(models.target, ids, settings, prefilled)
     if not lane.spec.speculative:
@@ -135,3 +145,17 @@ def _mlx_lm(target: Target, ids: list[int], settings: Settings, prefilled: Prefi
     steps.close()
     mx.synchronize()
     return {"tok_s": (len(out) - 1) / seconds if seconds else 0.0, "seconds": seconds, "ids": tuple(out)}
+
+
+def _peer(peers: Peers, lane: Lane, ids: list[int], settings: Settings) -> dict:
+    """Another process decodes, and this one waits."""
+    if not settings.greedy:
+        raise DecodeError(f"The lane {lane.name} decodes greedily only.")
+    told = peers[lane.peer].measure(lane.asks, ids, settings.max_tokens)
+    decoded = len(told["ids"]) - 1
+    return {
+        "tok_s": told["tok_s"] if decoded else 0.0,
+        "seconds": decoded / told["tok_s"] if decoded else 0.0,
+        "ids": tuple(told["ids"]),
+        "tokens_per_round": told["tokens_per_round"],
+    }

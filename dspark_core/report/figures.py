@@ -116,10 +116,22 @@ class Versus:
 
 
 @dataclass(frozen=True, slots=True)
+class Slot:
+    """Drafts in slot `slot` (1 is the first) over all prompts: of `reached` rounds in which every draft before it was
+    right, `accepted` had it right. Greedy drafts that were not sent are judged by the output."""
+
+    lane: str
+    slot: int
+    accepted: int
+    reached: int
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     prompts: list[PromptFigures]
     lanes: list[LaneFigures]
     versus: list[Versus]
+    slots: list[Slot]
     undecoded: int  # prompts whose answer was a single token: there is no speed to measure
 
 
@@ -145,6 +157,7 @@ def figures(log: Log, lanes: Sequence[Lane], together: Sequence[Sequence[str]] =
         prompts,
         [row for name, members in groups for row in _lanes(name, members, prompts, lanes)],
         [row for name, members in groups for row in _versus(name, members, decoded, cells, lanes)],
+        [slot for lane in lanes for slot in _slots(lane, decoded, cells, log.header.temperature < 1e-5)],
         len(known) - len(decoded),
     )
 
@@ -208,6 +221,20 @@ def best_cap(curve: CostCurve, method: str, outcomes: Sequence[tuple[int, int]],
     accepted = acceptance(outcomes)
     cap = curve.best_cap(method, accepted, context)
     return cap, curve.speed(method, accepted, cap, context)
+
+
+def _slots(lane: Lane, keys, cells, greedy: bool) -> list[Slot]:
+    """Of the first alternation: a greedy decode drafts the same in every one."""
+    if lane.spec is None or not lane.spec.speculative:
+        return []
+    turns = [cells[key, lane.name] for key in keys if (key, lane.name) in cells]
+    outcomes = [x for rows in turns for x in judged(rows[min(rows)].record(lane.spec), greedy)]
+    out = []
+    for k in range(1, max((known for known, _ in outcomes), default=0) + 1):
+        reached = sum(known >= k and right >= k - 1 for known, right in outcomes)
+        if reached:
+            out.append(Slot(lane.name, k, sum(right >= k for _, right in outcomes), reached))
+    return out
 
 
 def _lanes(name: str, members, prompts: list[PromptFigures], lanes: Sequence[Lane]) -> list[LaneFigures]:

@@ -65,6 +65,7 @@ class Header:
     versions: dict[str, str]
     when: str
     version: int = VERSION
+    peers: dict[str, str] = field(default_factory=dict)  # versions of other engines that are installed
 
 
 @dataclass

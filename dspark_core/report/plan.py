@@ -9,6 +9,8 @@ from ..presets import load_prompts
 from ..race.record import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, PLAIN, LaneSpec
 
 MLX_LM, PEER, BEST = "mlx-lm", "peer", "best"
+MLX_DSPARK, AGAINST = "mlx-dspark", "against"
+VARIANTS = ("default", "auto", "full")  # of mlx-dspark
 METHODS = {"dspark": "DSpark", "dflash": "DFlash"}
 VALUED = {CAP: int, CONFIDENCE: float, CUMULATIVE: float}
 
@@ -21,7 +23,9 @@ class Lane:
     engine: "plain" or "speculative" (this project's loops), "mlx-lm" (its own loop, in this process) or "peer"
     spec:   of this project's loops
     best:   the cap is the best fixed one in hindsight, prompt by prompt
-    peer:   what the peer calls its lane
+    peer:   which peer ("mlx-dspark", or "against" for the command given with --against), and
+    asks:   what the peer calls its lane
+    limit:  it runs on the first so many prompts of each set only
     """
 
     name: str
@@ -29,6 +33,11 @@ class Lane:
     spec: LaneSpec | None = None
     best: bool = False
     peer: str = ""
+    asks: str = ""
+    limit: int | None = None
+
+    def runs_on(self, prompt: "Prompt") -> bool:
+        return self.limit is None or prompt.index < self.limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,29 +49,46 @@ class Prompt:
     text: str
 
 
-def parse_lanes(lanes: str, schedules: str = HARDWARE) -> list[Lane]:
-    """`lanes` is a list such as "plain,mlx-lm,dspark,dflash:cap=3,peer:dspark"; a drafter without a schedule of its
-    own stands for one lane with each of `schedules`. Raises ValueError."""
-    out = []
-    for name in _split(lanes):
-        engine, _, own = name.partition(":")
-        if name == PLAIN:
-            out.append(Lane(name, PLAIN, LaneSpec(PLAIN)))
-        elif name == MLX_LM:
-            out.append(Lane(name, MLX_LM))
-        elif engine == PEER and own:
-            out.append(Lane(name, PEER, peer=own))
-        elif engine in METHODS:
-            out += [_drafted(engine, s) for s in ([own] if own else _split(schedules))]
-        else:
-            raise ValueError(
-                f"There is no lane {name!r}: use plain, mlx-lm, dspark, dflash (with :SCHEDULE) or peer:NAME."
-            )
-    if len({lane.name for lane in out}) < len(out):
-        raise ValueError(f"A lane is named twice in {','.join(lane.name for lane in out)!r}.")
+def parse_lanes(lanes: str, schedules: str = HARDWARE, extra: str = "", extra_limit: int | None = None) -> list[Lane]:
+    """`lanes` is a list such as "plain,mlx-lm,dspark,dflash:cap=3,peer:mlx-dspark=auto"; a drafter without a schedule
+    of its own stands for one lane with each of `schedules`. `extra` is a list of lanes for the first `extra_limit`
+    prompts of each set. Raises ValueError."""
+    out = [lane for name in _split(lanes) for lane in _lanes(name, schedules)]
     if not out or PLAIN not in (lane.name for lane in out):
         raise ValueError("The lane plain must be among the lanes: everything is compared with it.")
+    out += [replace(lane, limit=extra_limit) for name in _split(extra) for lane in _lanes(name, schedules)]
+    if len({lane.name for lane in out}) < len(out):
+        raise ValueError(f"A lane is named twice in {','.join(lane.name for lane in out)!r}.")
+    for lane in out:
+        if lane.best and not any(_tells(lane, other) for other in out):
+            raise ValueError(f"{lane.name} needs another lane of its drafter, whose drafts say which cap is best.")
     return out
+
+
+def _lanes(name: str, schedules: str) -> list[Lane]:
+    engine, _, own = name.partition(":")
+    if name == PLAIN:
+        return [Lane(name, PLAIN, LaneSpec(PLAIN))]
+    if name == MLX_LM:
+        return [Lane(name, MLX_LM)]
+    if engine == PEER and own:
+        peer, _, variant = own.partition("=")
+        if peer != MLX_DSPARK:
+            return [Lane(name, PEER, peer=AGAINST, asks=own)]
+        if variant in ("", *VARIANTS):
+            return [Lane(name, PEER, peer=peer, asks=variant or VARIANTS[0])]
+    if engine in METHODS:
+        return [_drafted(engine, s) for s in ([own] if own else _split(schedules))]
+    raise ValueError(
+        f"There is no lane {name!r}: use plain, mlx-lm, dspark, dflash (with :SCHEDULE), peer:mlx-dspark (with =auto "
+        "or =full) or peer:NAME."
+    )
+
+
+def _tells(lane: Lane, other: Lane) -> bool:
+    """Do the drafts of `other` tell which cap would have been best for `lane`'s drafter, wherever `lane` runs?"""
+    drafts = other.spec is not None and other.spec.method == lane.spec.method and not other.best
+    return drafts and (other.limit is None or (lane.limit is not None and lane.limit <= other.limit))
 
 
 def parse_schedule(method: str, schedule: str) -> LaneSpec:

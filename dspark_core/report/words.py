@@ -1,9 +1,25 @@
-"""The figures as Markdown."""
+"""The figures in words and tables, and those as Markdown."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from .figures import ALL, LOSS, SLOWER, Figures, Interval
+from ..decode.cost import CostCurve
+from .figures import ALL, LOSS, SLOWER, Figures, Interval, LaneFigures
 from .log import Header
+from .plan import MLX_LM, PLAIN
+
+NONE_SLOWER = f"No prompt below {SLOWER} × plain in any lane."
+METHOD = (
+    "× plain is a lane's tok/s over plain decoding's in the same alternation: per prompt the median of the "
+    "alternations, then the median over prompts with its bootstrap 95 % interval. Decoding only: prefill is done once "
+    "a prompt and not measured."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
 
 def markdown(header: Header, figures: Figures) -> str:
@@ -11,19 +27,70 @@ def markdown(header: Header, figures: Figures) -> str:
     parts = [
         "# Decode speed",
         "\n".join(f"- {name}: {value}" for name, value in facts(header)),
-        "× plain is a lane's tok/s over plain decoding's in the same alternation: per prompt the median of the "
-        "alternations, then the median over prompts with its bootstrap 95 % interval. Decoding only: prefill is done "
-        "once a prompt and not measured. No prompt is left out"
-        + (f", but {figures.undecoded} whose answer is a single token." if figures.undecoded else "."),
+        method(figures),
+        "\n".join(f"- {line}" for line in sentences(figures)),
     ]
-    for name in dict.fromkeys(row.set for row in figures.lanes):
-        parts += [f"## {name if name != ALL else 'All sets'}", _lanes(figures, name)]
-        versus = [v for v in figures.versus if v.set == name]
-        if versus:
-            rows = [[v.lane, v.other, str(v.ratio.n), interval(v.ratio)] for v in versus]
-            parts.append(_table(["lane", "against", "prompts", "tok/s over tok/s"], rows))
-    parts += ["## Slowdowns", _slow(figures), "## Every prompt", _prompts(figures)]
+    for name in sets(figures):
+        parts += [f"## {heading(name)}", _lines(lanes_table(figures, name))]
+        versus = versus_table(figures, name)
+        parts += [_lines(versus)] if versus.rows else []
+    slots, slow = slots_table(figures), slow_table(figures)
+    parts += ["## Acceptance by position", _lines(slots)] if slots.rows else []
+    parts += ["## Slowdowns", _lines(slow) if slow.rows else NONE_SLOWER]
+    parts += ["## Every prompt", _lines(prompts_table(figures))]
     return "\n\n".join(parts) + "\n"
+
+
+def method(figures: Figures) -> str:
+    undecoded = f", but {figures.undecoded} whose answer is a single token" if figures.undecoded else ""
+    return f"{METHOD} No prompt is left out{undecoded}."
+
+
+def sets(figures: Figures) -> list[str]:
+    """Names of the sets, then of those taken together."""
+    return list(dict.fromkeys(row.set for row in figures.lanes))
+
+
+def heading(name: str) -> str:
+    return "All sets" if name == ALL else name
+
+
+def sentences(figures: Figures) -> list[str]:
+    """What came out for every drafting lane, where sets are taken together; set by set if none are."""
+    single, names = {p.set for p in figures.prompts}, sets(figures)
+    names = [n for n in names if n not in single] or names
+    plain = PLAIN, MLX_LM
+    return [_sentence(f, figures) for name in names for f in figures.lanes if f.set == name and f.lane not in plain]
+
+
+def _sentence(f: LaneFigures, figures: Figures) -> str:
+    where = "all sets" if f.set == ALL else f.set
+    told = [
+        f"{f.lane}, {where}, {_count(f.prompts, 'prompt')}: {f.times_plain.median:.3f} × plain (median; 95 %: "
+        f"{f.times_plain.low:.3f} to {f.times_plain.high:.3f}), the slowest {f.worst:.3f}; {f.below_95} below {LOSS} "
+        f"and {f.below_97} below {SLOWER}."
+    ]
+    told.append(
+        f"{_count(f.different, 'output')} {'differs' if f.different == 1 else 'differ'} from plain decoding's."
+        if f.different
+        else "Every output is plain decoding's."
+    )
+    if f.error is not None:
+        told.append(
+            f"The cost curve foretells its speed with a median error of {percent(f.error)}, and its schedule takes "
+            f"{percent(f.scheduler, 3)} of its time."
+        )
+    if f.of_best is not None:
+        told.append(f"Predicted, it reaches {f.of_best.median:.3f} of the best fixed cap in hindsight.")
+    versus = [v for v in figures.versus if (v.set, v.lane) == (f.set, f.lane)]
+    if versus:
+        against = [f"{v.ratio.median:.3f} × {v.other} ({_count(v.ratio.n, 'prompt')})" for v in versus]
+        told.append(f"Its speed, measured in alternation: {'; '.join(against)}.")
+    return " ".join(told)
+
+
+def _count(n: int, word: str) -> str:
+    return f"{n} {word}" if n == 1 else f"{n} {word}s"
 
 
 def facts(header: Header) -> list[tuple[str, str]]:
@@ -33,11 +100,12 @@ def facts(header: Header) -> list[tuple[str, str]]:
         ("tokens", f"at most {header.tokens}, temperature {header.temperature:g}"),
         ("machine", ", ".join(f"{k} {v}" for k, v in header.machine.items())),
         ("versions", ", ".join(f"{k} {v}" for k, v in header.versions.items())),
+        *(("other engine", f"{name} {version}") for name, version in header.peers.items()),
         ("begun", header.when),
     ]
 
 
-def _lanes(figures: Figures, name: str) -> str:
+def lanes_table(figures: Figures, name: str) -> Table:
     head = ["lane", "prompts", "tok/s", "× plain (95 %)", "worst", f"< {LOSS}", f"< {SLOWER}", "tokens per round"]
     head += ["other output", "prediction error: speed", "× plain", "scheduler", "of best fixed cap (predicted)"]
     rows = [
@@ -59,19 +127,26 @@ def _lanes(figures: Figures, name: str) -> str:
         for f in figures.lanes
         if f.set == name
     ]
-    return _table(head, rows)
+    return Table(head, rows)
 
 
-def _slow(figures: Figures) -> str:
+def versus_table(figures: Figures, name: str) -> Table:
+    rows = [[v.lane, v.other, str(v.ratio.n), interval(v.ratio)] for v in figures.versus if v.set == name]
+    return Table(["lane", "against", "prompts", "tok/s over tok/s"], rows)
+
+
+def slots_table(figures: Figures) -> Table:
+    rows = [[s.lane, str(s.slot), f"{s.accepted / s.reached:.3f}", str(s.reached)] for s in figures.slots]
+    return Table(["lane", "position", "accepted, where all before were", "of"], rows)
+
+
+def slow_table(figures: Figures) -> Table:
     slow = sorted((p for p in figures.prompts if p.times_plain < SLOWER), key=lambda p: p.times_plain)
-    if not slow:
-        return f"No prompt below {SLOWER} × plain in any lane."
-    return _table(
-        ["× plain", "lane", "set", "prompt"], [[f"{p.times_plain:.3f}", p.lane, p.set, str(p.prompt)] for p in slow]
-    )
+    rows = [[f"{p.times_plain:.3f}", p.lane, p.set, str(p.prompt)] for p in slow]
+    return Table(["× plain", "lane", "set", "prompt"], rows)
 
 
-def _prompts(figures: Figures) -> str:
+def prompts_table(figures: Figures) -> Table:
     head = ["set", "prompt", "lane", "tokens", "tok/s", "× plain", "tokens per round", "predicted tok/s", "error"]
     head += ["best cap", "of it", "scheduler", "same output"]
     rows = [
@@ -92,7 +167,19 @@ def _prompts(figures: Figures) -> str:
         ]
         for p in figures.prompts
     ]
-    return _table(head, rows)
+    return Table(head, rows)
+
+
+def curve_table(curve: CostCurve) -> Table:
+    """What a step costs, in ms, as measured."""
+    rows = []
+    for c in curve.costs:
+        kinds = {"plain step": {1: c.plain}, "verify": c.verify} | {f"draft {m}": p for m, p in c.draft.items()}
+        for kind, points in kinds.items():
+            for n, t in points.items():
+                spread = f"{1e3 * t.low:.2f} to {1e3 * t.high:.2f}"
+                rows.append([kind, str(n), str(c.context), f"{1e3 * t.median:.2f}", spread, str(t.n)])
+    return Table(["what", "tokens", "context", "median ms", "range ms", "times"], rows)
 
 
 def interval(i: Interval | None) -> str:
@@ -103,6 +190,6 @@ def percent(share: float | None, digits: int = 1) -> str:
     return "" if share is None else f"{100 * share:.{digits}f} %"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
+def _lines(table: Table) -> str:
+    lines = [table.head, ["---"] * len(table.head), *table.rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

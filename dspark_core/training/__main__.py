@@ -12,7 +12,7 @@ import torch
 from . import TrainingError
 from .calibrate import acceptance, calibrate
 from .chat import load_chat
-from .data import read_rows, split
+from .data import Rows, read_rows, split
 from .drafter import Drafter, load_drafter
 from .evaluate import Answer, evaluate, walk
 from .export import export
@@ -109,15 +109,7 @@ def do_calibrate(args) -> None:
     drafter = load_drafter(args.drafter, str(target.device))
     _, rows = split(read_rows(args.data, target.vocab_size, say=say), args.hold_out)
     rows = rows.part(torch.nonzero(rows.temperature == 0).flatten())
-    sides: tuple[list, list] = ([], [])
-    for i, key in enumerate(rows.prompts()):
-        ids, inside = rows.ids[i].tolist(), rows.answer[i].tolist()
-        start = inside.index(True)
-        end = start
-        while end < min(len(ids), start + args.new_tokens) and inside[end]:
-            end += 1
-        # The same prompt always falls on the same side.
-        sides[sum(key) % 2].append(Answer(ids[:end], start, end))
+    sides = halves(rows, args.new_tokens)
     fitted, judged = (full_rounds(target, drafter, answers, args.batch) for answers in sides)
     if drafter.config.confidence:
         result = calibrate(*fitted, *judged) | {"prompts": len(sides[1]), "fit_prompts": len(sides[0])}
@@ -125,6 +117,20 @@ def do_calibrate(args) -> None:
         result = acceptance(np.concatenate([fitted[1], judged[1]])) | {"prompts": len(sides[0]) + len(sides[1])}
     (args.drafter / "calibration.json").write_text(json.dumps(result, indent=1) + "\n")
     say(json.dumps(result))
+
+
+def halves(rows: Rows, new_tokens: int) -> tuple[list[Answer], list[Answer]]:
+    """The first answer of each row, cut at `new_tokens`: those to fit on and those to judge on. The same prompt always
+    falls on the same side."""
+    sides: tuple[list[Answer], list[Answer]] = ([], [])
+    for i, key in enumerate(rows.prompts()):
+        ids, inside = rows.ids[i].tolist(), rows.answer[i].tolist()
+        start = inside.index(True)
+        end = start
+        while end < min(len(ids), start + new_tokens) and inside[end]:
+            end += 1
+        sides[sum(key) % 2].append(Answer(ids[:end], start, end))
+    return sides
 
 
 def full_rounds(target: Target, drafter: Drafter, answers: list[Answer], batch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -213,6 +219,8 @@ def main() -> None:
         args.do(args)
     except TrainingError as e:
         sys.exit(str(e))
+    except OSError as e:  # a full disk, a folder that cannot be written
+        sys.exit(f"{e.filename}: {e.strerror}." if e.filename else f"{e.strerror or e}.")
 
 
 if __name__ == "__main__":

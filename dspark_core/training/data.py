@@ -6,6 +6,7 @@
 .xz is compressed: what a small model writes shrinks to less than a byte a token.
 """
 
+import errno
 import json
 import lzma
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from . import TrainingError
@@ -155,7 +157,11 @@ def repeats(ids: Tensor, longest: int = 48, times: int = 32) -> Tensor:
 
 
 def write_atomic(path: str | Path, write) -> None:
-    """Call write(temporary path), then move it into place: a failure leaves the previous file whole."""
+    """Call write(temporary path), then move it into place: a failure leaves the previous file whole.
+
+    Raises OSError if the file could not be written, also where the writer (torch, MLX, safetensors) calls a full disk
+    by another name.
+    """
     path = Path(path)
     temporary = path.with_name(path.name + ".part")
     try:
@@ -163,6 +169,9 @@ def write_atomic(path: str | Path, write) -> None:
         with open(temporary, "rb") as f:
             os.fsync(f.fileno())
         os.replace(temporary, path)
+    except (RuntimeError, SafetensorError) as e:
+        temporary.unlink(missing_ok=True)
+        raise OSError(errno.EIO, f"writing {path.name} failed: {' '.join(str(e).split())[:200]}") from e
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from . import TrainingError
-from .target import Target, rms_norm, rope_table, rotate
+from .target import Target, dequantize, rms_norm, rope_table, rotate
 
 DEEPSPEC, ZLAB = "Qwen3DSparkModel", "DFlashDraftModel"
 
@@ -275,15 +275,18 @@ def start_from_target(drafter: Drafter, target: Target) -> None:
 
 
 def load_drafter(directory: str | Path, device: str = "cpu") -> Drafter:
-    """A trained checkpoint (bf16 or float32, not packed) in float32. Raises TrainingError if tensors are missing
+    """A trained checkpoint (bf16, float32 or packed) in float32. Raises TrainingError if tensors are missing
     or unexpected; an embedding and head it holds are left out: the target's are used."""
     directory = Path(directory)
     try:
-        config = DrafterConfig.from_json(json.loads((directory / "config.json").read_text(encoding="utf-8")))
+        raw = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         tensors = load_file(directory / "model.safetensors")
     except OSError as e:
         raise TrainingError(f"{directory} is not a drafter: {e}.") from None
-    drafter = Drafter(config)
+    drafter = Drafter(DrafterConfig.from_json(raw))
+    for base in [name.removesuffix(".scales") for name in tensors if name.endswith(".scales")]:
+        parts = [tensors.pop(f"{base}.{part}") for part in ("weight", "scales", "biases")]
+        tensors[f"{base}.weight"] = dequantize(*parts, raw["quantization"]["group_size"])
     tensors = {k: v.float() for k, v in tensors.items() if k not in ("embed_tokens.weight", "lm_head.weight")}
     missing, unexpected = drafter.load_state_dict(tensors, strict=False)
     if missing or unexpected:

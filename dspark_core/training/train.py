@@ -388,7 +388,10 @@ class Trainer:
                 self._save_or_warn()
                 last_save = time.monotonic()
         self._check(total)
-        self.save()
+        try:
+            self.save()
+        except OSError as e:
+            raise TrainingError(f"{self._unsaved(e)} Make room, then go on with --resume.") from None
 
     def _check(self, total: Tensor | None) -> None:
         if total is None or torch.isfinite(total).all():
@@ -427,8 +430,11 @@ class Trainer:
         try:
             self.save()
         except OSError as e:
-            kept = f"that of step {self.saved_step} is kept" if self.saved_step is not None else "there is none yet"
-            self.say(f"The checkpoint of step {self.step} could not be saved ({e.strerror or e}); {kept}.")
+            self.say(self._unsaved(e))
+
+    def _unsaved(self, e: OSError) -> str:
+        kept = f"that of step {self.saved_step} is kept" if self.saved_step is not None else "there is none yet"
+        return f"The checkpoint of step {self.step} could not be saved ({e.strerror or e}); {kept}."
 
     def save(self) -> None:
         """Checkpoint, whole or not at all."""

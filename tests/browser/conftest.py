@@ -47,6 +47,15 @@ def recorded():
 
 
 @pytest.fixture(scope="session")
+def tiny():
+    """A served page with tiny models that compute everything."""
+    from tests.playground.tiny import TinyEngine
+
+    with served(TinyEngine) as page:
+        yield page
+
+
+@pytest.fixture(scope="session")
 def product():
     """The product as it starts: the embedded model."""
     from dspark_core.playground.engine import PresetEngine

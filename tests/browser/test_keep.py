@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from decimal import ROUND_HALF_UP, Decimal
 
 import pytest
 
@@ -63,6 +64,11 @@ def standing(page):
     )
 
 
+def fixed(x, digits):
+    """As JavaScript's toFixed writes it: halves go up, where Python's go to the even digit."""
+    return str(Decimal(x).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
+
+
 def expected(trace, moment):
     """The same, worked out from the trace."""
     told = []
@@ -78,9 +84,9 @@ def expected(trace, moment):
         speed = tokens / seconds if seconds else 0
         accepted, proposed = sum(r.accepted for r in rounds), sum(r.proposed for r in rounds)
         plain = not lane.spec.speculative
-        share = "–" if plain or not rounds else f"{100 * accepted / proposed:.0f} %"
-        per_round = "–" if not rounds else "1" if plain else f"{(accepted + len(rounds)) / len(rounds):.2f}"
-        told.append([len(rounds) + 1, text, f"{speed:.{1 if speed < 100 else 0}f}" if speed else "–", per_round, share])
+        share = "–" if plain or not rounds else f"{fixed(100 * accepted / proposed, 0)} %"
+        per_round = "–" if not rounds else "1" if plain else fixed((accepted + len(rounds)) / len(rounds), 2)
+        told.append([len(rounds) + 1, text, fixed(speed, 1 if speed < 100 else 0) if speed else "–", per_round, share])
     return told
 
 

@@ -8,6 +8,15 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+QWEN_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
+QWEN = """{% for m in messages %}<|im_start|>{{ m.role }}
+{{ m.content }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% if enable_thinking is defined and not enable_thinking %}<think>
+
+</think>
+
+{% endif %}{% endif %}"""
 
 
 def copy(kind: str, golden: str, to: Path) -> Path:
@@ -30,6 +39,31 @@ def edit_weights(directory: Path, change) -> None:
     mx.eval(weights)
     change(weights)
     mx.save_safetensors(str(path), weights)
+
+
+def write_tokenizer(directory: Path, special: list[str], template: str, **more) -> None:
+    """Write a tokenizer of 256 tokens, as the golden targets have: at most 8 `special` ones last, before them single
+    bytes but for as many that no UTF-8 text has. `template` is a chat template; `more` names ends, as `eos_token=`.
+    """
+    from tokenizers import Tokenizer, decoders, models
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import PreTrainedTokenizerFast
+
+    never = "".join(map(chr, range(0xF8, 0xF8 + len(special))))  # these bytes stand for themselves
+    letters = sorted(set(ByteLevel.alphabet()) - set(never))
+    whole = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
+    whole.pre_tokenizer, whole.decoder = ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    whole.add_special_tokens(special)
+    fast = PreTrainedTokenizerFast(tokenizer_object=whole, **more)
+    fast.chat_template = template
+    fast.save_pretrained(directory)
+
+
+def talking_target(to: Path) -> Path:
+    """Golden set A's target with a tokenizer and a chat template in Qwen3's form."""
+    path = copy("target", "A", to)
+    write_tokenizer(path, QWEN_TOKENS, QWEN, eos_token="<|im_end|>")
+    return path
 
 
 def random_drafter(directory: Path, config: dict, seed: int = 0) -> Path:

@@ -5,7 +5,10 @@ import pytest
 from dspark_core.decode.plain import plain
 from dspark_core.decode.rounds import DecodeError, Settings
 from dspark_core.models.errors import ModelError
+from dspark_core.models.target import load_target
+from dspark_core.models.text import Text
 from dspark_core.presets import load_prompts
+from tests.models.build import QWEN, QWEN_TOKENS, copy, edit_config, write_tokenizer
 
 
 def test_demo_prompts_encode_as_the_template_would(embedded):
@@ -90,3 +93,67 @@ def test_a_template_that_refuses_a_conversation_says_so(embedded, monkeypatch):
     monkeypatch.setattr(embedded.target.text.tokenizer._tokenizer, "chat_template", refuses)
     with pytest.raises(ModelError, match=r"cannot render this conversation \(System role not supported\)\."):
         embedded.target.encode_chat([{"role": "system", "content": "x"}, {"role": "user", "content": "y"}])
+
+
+def test_a_template_that_drops_a_turn_says_so(embedded, monkeypatch):
+    drops = "{% for m in messages if m.role != 'system' %}{{ m.content }}{% endfor %}"
+    monkeypatch.setattr(embedded.target.text.tokenizer._tokenizer, "chat_template", drops)
+    with pytest.raises(ModelError, match=r"leaves out the system turn\."):
+        embedded.target.encode_chat([{"role": "system", "content": "x"}, {"role": "user", "content": "y"}])
+
+
+# ---- the forms of the larger targets, with templates and tokenizers made for these tests ---------------------
+
+GEMMA = """{{ bos_token }}{% if enable_thinking %}<|turn>system
+<|think|><turn|>
+{% endif %}{% for m in messages %}<|turn>{{ 'model' if m.role == 'assistant' else m.role }}
+{{ m.content | trim }}<turn|>
+{% endfor %}{% if add_generation_prompt %}<|turn>model
+{% if not enable_thinking %}<|channel>thought
+<channel|>{% endif %}{% endif %}"""
+GEMMA_TOKENS = ["<eos>", "<bos>", "<|turn>", "<turn|>", "<|channel>", "<channel|>", "<|think|>", "<|tool_response>"]
+TALK = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Hi <turn|><|im_end|>"},
+    {"role": "assistant", "content": "Hello."},
+    {"role": "user", "content": "Again"},
+]
+
+
+def test_qwens_form_without_thinking(tmp_path):
+    write_tokenizer(tmp_path, QWEN_TOKENS, QWEN, eos_token="<|im_end|>")
+    text = Text(tmp_path, [251, 253])
+    ids = text.encode_chat(TALK)
+    assert b"".join(map(text.token_bytes, ids)).decode() == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi <turn|><|im_end|><|im_end|>\n"
+        "<|im_start|>assistant\nHello.<|im_end|>\n<|im_start|>user\nAgain<|im_end|>\n<|im_start|>assistant\n"
+        "<think>\n\n</think>\n\n"
+    )
+    end, think = (text.tokenizer.convert_tokens_to_ids(t) for t in ("<|im_end|>", "<think>"))
+    assert ids.count(end) == 4 and ids.count(think) == 1  # what the user typed is text
+    assert text.stop_ids == {251, 253} == {text.tokenizer.convert_tokens_to_ids(t) for t in QWEN_TOKENS[:3:2]}
+
+
+def test_gemmas_form_without_thinking(tmp_path):
+    write_tokenizer(tmp_path, GEMMA_TOKENS, GEMMA, bos_token="<bos>", eos_token="<eos>")
+    text = Text(tmp_path, 248)
+    ids = text.encode_chat(TALK)
+    assert b"".join(map(text.token_bytes, ids)).decode() == (
+        "<bos><|turn>system\nBe brief.<turn|>\n<|turn>user\nHi <turn|><|im_end|><turn|>\n<|turn>model\nHello.<turn|>\n"
+        "<|turn>user\nAgain<turn|>\n<|turn>model\n<|channel>thought\n<channel|>"
+    )
+    assert ids.count(text.tokenizer.convert_tokens_to_ids("<turn|>")) == 4
+
+
+@pytest.mark.parametrize("listed", ["config.json", "generation_config.json", "nowhere"])
+def test_gemmas_full_set_of_stop_ids(tmp_path, listed):
+    """Whatever its configuration lists: <eos>, the end of a turn, and where a tool would answer."""
+    path = copy("target", "D", tmp_path)
+    write_tokenizer(path, GEMMA_TOKENS, GEMMA, bos_token="<bos>", eos_token="<eos>")
+    ids = {token: 248 + i for i, token in enumerate(GEMMA_TOKENS)}
+    edit_config(path, eos_token_id=[248, 7] if listed == "config.json" else None)
+    (path / "generation_config.json").unlink(missing_ok=True)
+    if listed == "generation_config.json":
+        (path / listed).write_text('{"eos_token_id": [248, 7]}')
+    wanted = {ids[t] for t in ("<eos>", "<turn|>", "<|tool_response>")} | (set() if listed == "nowhere" else {7})
+    assert load_target(path).stop_ids == wanted

@@ -1,13 +1,16 @@
 """Raw HTTP against the running page: rebinding, foreign origins, uploads and paths are refused."""
 
 import http.client
+import inspect
 import json
 import os
 from pathlib import Path
 
+import gradio as gr
 import pytest
 
 from dspark_core.playground.guard import CONTENT_SECURITY_POLICY, refused
+from dspark_core.playground.launch import launch
 from tests.playground.replay import ReplayEngine, three_lanes
 from tests.playground.serving import served
 
@@ -106,6 +109,26 @@ def test_headers(page):
     assert headers["x-frame-options"] == "DENY"
     assert headers["x-content-type-options"] == "nosniff"
     assert "access-control-allow-origin" not in headers
+
+
+def test_every_option_of_gradio_is_given_so_that_none_comes_from_elsewhere(monkeypatch):
+    given = {}
+
+    def noted(name, answer):
+        def call(page, **options):
+            given[name] = options
+            return answer(page)
+
+        return call
+
+    wanted = {n: {p for p in inspect.signature(getattr(gr.Blocks, n)).parameters} for n in ("queue", "launch")}
+    monkeypatch.setattr(gr.Blocks, "queue", noted("queue", lambda page: page))
+    monkeypatch.setattr(gr.Blocks, "launch", noted("launch", lambda page: (None, "an address", None)))
+    launch(gr.Blocks(), 7, browser=False, block=False)
+    for name, options in given.items():
+        left = {option for option in wanted[name] - options.keys() if option != "self" and option[0] != "_"}
+        assert not left, f"{name} decides these by itself"
+    assert given["launch"]["server_name"] == "127.0.0.1" and given["launch"]["share"] is False
 
 
 def test_it_listens_on_this_machine_only(page):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from dspark_core.playground.controls import OFF
 from dspark_core.playground.links import (
     FIRST_LANE,
+    SYSTEM,
     LaneError,
     fitting,
     from_link,
@@ -55,20 +56,27 @@ def test_lanes_that_make_no_race(text):
 
 
 def test_a_link_brings_back_what_it_was_made_of():
-    asked = ["Say ${x} & <b>?", 33, 0.7, 40, 0.9, 5, TOGETHER]
+    asked = ["Say ${x} & <b>?", 33, 0.7, 40, 0.9, 5, TOGETHER, "Be brief & <b>plain</b>."]
     asked += lanes_controls("plain,dspark:cap=2,dspark:confidence=0.25,dflash:block=6")
     link = link_of(*asked)
     assert "lanes=plain,dspark:cap=2,dspark:confidence=0.25,dflash:block=6&" in link
     filled = from_link(dict(parse_qsl(link[1:])))
     again = [filled.get(k, value) for k, value in enumerate(asked)]
     assert request_of(*again) == request_of(*asked)
+    assert dict(parse_qsl(link[1:]))["system"] == "Be brief & <b>plain</b>."
+    without = link_of(*asked[:SYSTEM], "", *asked[FIRST_LANE:])
+    filled = from_link(dict(parse_qsl(without[1:], keep_blank_values=True)))
+    assert filled[SYSTEM] == ""  # in place of what the other browser had
     two = lanes_controls("plain,dflash")
     assert two[2 * LANE_CONTROLS] == two[3 * LANE_CONTROLS] == OFF
     assert "lanes=plain,dflash:hardware&" in link_of(*asked[:FIRST_LANE], *two)
 
 
+NAMES = ["prompt", "system", "lanes", "tokens", "temperature", "seed", "preset", "x"]
+
+
 @settings(max_examples=200, deadline=None, derandomize=True)
-@given(st.dictionaries(st.sampled_from(["prompt", "lanes", "tokens", "temperature", "seed", "preset", "x"]), st.text()))
+@given(st.dictionaries(st.sampled_from(NAMES), st.text()))
 def test_no_link_can_do_harm(query):
     slider, number = gr.Slider(8, 512, 96, step=1), gr.Number(0, precision=0, minimum=0)
     filled = from_link(query)
@@ -87,6 +95,7 @@ def test_only_values_that_a_control_could_have_are_taken():
     slider = gr.Slider(0, 2, 0, step=0.05)
     assert [fitting(slider, v) for v in ("0.7", 9, "nan", "x", None, True)] == [0.7, 2, None, None, None, 1]
     assert fitting(gr.Textbox(), 3) is None and fitting(gr.Textbox(), "x") == "x"
+    assert fitting(gr.Textbox(max_length=3), "abcd") == "abc"
 
 
 def test_lane_text_of_a_lane_that_is_off():

@@ -68,12 +68,25 @@ def test_lanes_from_controls():
 
 
 def test_settings_in_words():
-    assert requests.in_words(96, 0, 40, 0.9, 0, requests.TOGETHER, *CONTROLS) == (
+    assert requests.in_words(96, 0, 40, 0.9, 0, requests.TOGETHER, "", *CONTROLS) == (
         "plain, DSpark · full block, DFlash · block 16; up to 96 tokens, greedy"
     )
-    assert requests.in_words(8, 0.7, 40, 0.9, 3, requests.IN_TURN, *CONTROLS[:10]) == (
+    assert requests.in_words(8, 0.7, 40, 0.9, 3, requests.IN_TURN, " \n", *CONTROLS[:10]) == (
         "plain, DSpark · full block; up to 8 tokens, temperature 0.7, top-k 40, top-p 0.9, seed 3, one after another"
     )
+
+
+def test_the_system_turn():
+    def asked_with(system):
+        return requests.request_of("Hi", 8, 0, 0, 1, 0, requests.TOGETHER, system, *CONTROLS)
+
+    assert asked_with("Be brief.").messages[0] == {"role": "system", "content": "Be brief."}
+    for none in ("", " \n", None, 7, ["x"]):
+        assert [m["role"] for m in asked_with(none).messages] == ["user"] and asked_with(none).system == ""
+    with pytest.raises(ValueError, match=r"The system turn has 10,001 characters; at most 10,000 are taken\."):
+        asked_with("x" * 10_001)
+    words = requests.in_words(96, 0, 0, 1, 0, requests.TOGETHER, "Be brief.", *CONTROLS)
+    assert words.endswith("up to 96 tokens, greedy, with a system turn")
 
 
 @pytest.mark.parametrize(
@@ -82,12 +95,12 @@ def test_settings_in_words():
 )
 def test_prompts_that_are_refused(prompt, words):
     with pytest.raises(ValueError, match=words):
-        requests.request_of(prompt, 8, 0, 0, 1, 0, requests.TOGETHER, *CONTROLS)
+        requests.request_of(prompt, 8, 0, 0, 1, 0, requests.TOGETHER, "", *CONTROLS)
 
 
 def test_a_race_needs_two_lanes():
     with pytest.raises(ValueError, match="two lanes"):
-        requests.request_of("x", 8, 0, 0, 1, 0, requests.TOGETHER, *["off", 16, FULL, 7, 0.5] * 4)
+        requests.request_of("x", 8, 0, 0, 1, 0, requests.TOGETHER, "", *["off", 16, FULL, 7, 0.5] * 4)
 
 
 def test_a_race_is_followed_to_its_verdict():

@@ -38,7 +38,8 @@ class TinyEngine(PresetEngine):
         target.text = Words()
         target.stop_ids = Words.stop_ids
         drafters = {"DSpark": "A", "DFlash": "C"}
-        self.models = Models(target, {m: load_drafter(GOLDEN / d / "drafter", target) for m, d in drafters.items()})
+        self._clear()
+        self._models = Models(target, {m: load_drafter(GOLDEN / d / "drafter", target) for m, d in drafters.items()})
         self.name, self.precision = "tiny", target.precision
         target.name = "tiny"
         self.stop_ids, self.token_bytes = target.stop_ids, target.token_bytes

@@ -8,6 +8,7 @@ import pytest
 
 from dspark_core.decode.rounds import Round, Settings, Start
 from dspark_core.models.checkpoint import load_drafter
+from dspark_core.models.errors import ModelError
 from dspark_core.models.target import load_target
 from dspark_core.race.costs import known
 from dspark_core.race.fairness import compare
@@ -221,4 +222,7 @@ def test_the_conversation_so_far_and_the_system_turn_reach_the_template(models, 
         ("assistant", "Hello."),
         ("user", "And now?"),
     ]
+    monkeypatch.setattr(models.target, "encode_chat", lambda messages: [1] * models.target.context_length)
+    with pytest.raises(ModelError, match=r"^The conversation with this prompt has .* tokens; .*: start over\.$"):
+        run(models, RaceRequest("And now?", lanes, settings, earlier=(("Hi", "Hello."),)))
     assert RaceRequest("Hi", lanes, settings, system="  ").messages == [{"role": "user", "content": "Hi"}]

@@ -68,6 +68,7 @@ def traces(draw):
         "bf16",
         RaceRequest(
             *(draw(text), tuple(specs), how, draw(st.booleans()), draw(st.booleans())),
+            system=draw(text),
             earlier=tuple(draw(st.lists(st.tuples(text, text), max_size=2))),
             strict=draw(st.booleans()),
         ),
@@ -149,6 +150,12 @@ REFUSALS = [
     ("race/target", 5, "race.target must be text, not 5"),
     ("race/target", "x" * 300, "race.target is too long"),
     ("race/request/prompt", "x" * 100_001, "race.request.prompt has 100,001 characters"),
+    ("race/request/system", "x" * 10_001, "race.request.system has more than 10,000 characters."),
+    ("race/request/system", None, "race.request.system must be text, not null"),
+    ("race/request/earlier", [["a", "b"]] * 17, "race.request.earlier has more than 16 exchanges"),
+    ("race/request/earlier", [["a" * 60_000, "b" * 60_000]], "race.request.earlier has more than 16 exchanges or"),
+    ("race/request/earlier", [["a"]], "race.request.earlier[0] must be a list of 2"),
+    ("race/request/earlier", [["a", 3]], "race.request.earlier[0][1] must be text, not 3"),
     ("race/request/settings/max_tokens", 0, "race.request.settings cannot be: max_tokens must be at least 1"),
     ("race/request/lanes", [], "race.request.lanes does not name the lanes that ran"),
     ("race/lanes", [], "race.lanes must have 1 to 4 lanes"),
@@ -190,6 +197,14 @@ def test_what_does_not_fit_is_refused_with_its_place(path, value, words):
     with pytest.raises(TraceError) as refusal:
         loads(changed(path, value))
     assert words in str(refusal.value)
+
+
+def test_a_race_saved_before_there_were_conversations_is_still_read():
+    request = json.loads(dumps(small()))["race"]["request"]
+    assert not request.keys() & {"system", "earlier"}
+    talked = loads(changed("race/request", request | {"system": "Be brief.", "earlier": [["Hi", "Hello."]]}))
+    assert talked.race.request == replace(small().race.request, system="Be brief.", earlier=(("Hi", "Hello."),))
+    assert [m["role"] for m in talked.race.request.messages] == ["system", "user", "assistant", "user"]
 
 
 WHOLE = dumps(small())

@@ -1,18 +1,23 @@
 """What users bring that is broken: each gets one clear sentence, and nothing good is lost."""
 
+import itertools
 import json
 import os
+import resource
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from dspark_core.training import TrainingError  # noqa: E402
+from dspark_core.training import TrainingError, train  # noqa: E402
+from dspark_core.training.__main__ import halves, main  # noqa: E402
 from dspark_core.training.chat import load_chat  # noqa: E402
 from dspark_core.training.data import open_lines, read_rows, repeats, split, write_atomic  # noqa: E402
 from dspark_core.training.evaluate import read_prompts  # noqa: E402
-from dspark_core.training.synthesize import Avoid, pick, read_texts, top_k  # noqa: E402
+from dspark_core.training.synthesize import Avoid, pick, read_texts, synthesize, top_k  # noqa: E402
 from dspark_core.training.target import dequantize, load_target  # noqa: E402
 from dspark_core.training.train import CHECKPOINT, Plan, Trainer, parse_recipe  # noqa: E402
 
@@ -166,6 +171,70 @@ def test_full_disk_keeps_the_checkpoint_whole(target, rows, tmp_path, monkeypatc
     assert os.listdir(tmp_path / "run") == [CHECKPOINT]
 
 
+@contextmanager
+def disk_with_room_for(size):
+    """The kernel refuses to write files past `size` bytes, as a full disk refuses them."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_fills_up_during_a_run(target, rows, tmp_path):
+    """torch calls it a RuntimeError; the run ends with a sentence, and goes on from the whole checkpoint later."""
+    told = []
+    run = trainer(target, rows, tmp_path / "run", told.append, save_seconds=0)
+    run.save()
+    before = (tmp_path / "run" / CHECKPOINT).read_bytes()
+    with disk_with_room_for(len(before) // 2), pytest.raises(TrainingError, match=r"step 4 could not.*--resume"):
+        run.run()
+    assert sum("could not be saved" in t and "that of step 0 is kept" in t for t in told) == 4
+    assert (tmp_path / "run" / CHECKPOINT).read_bytes() == before
+    assert os.listdir(tmp_path / "run") == [CHECKPOINT]
+    again = trainer(target, rows, tmp_path / "run")
+    again.resume()
+    again.run()
+    assert again.saved_step == 4
+
+
+def test_a_full_disk_while_exporting(target, rows, tmp_path, monkeypatch):
+    """The command ends with one sentence, and an export made before stays whole."""
+    run = trainer(target, rows, tmp_path / "run")
+    (made,) = run.write_drafters({})
+    for form in ("native", "packed"):
+        out = tmp_path / form
+        words = ["export", target, made, "--out", out, "--format", form, "--group-size", "32"]
+        monkeypatch.setattr("sys.argv", ["training", *map(str, words)])
+        main()
+        before = (out / "model.safetensors").read_bytes()
+        with disk_with_room_for(len(before) // 2), pytest.raises(SystemExit, match=r"(?i)model\.safetensors|large"):
+            main()
+        assert (out / "model.safetensors").read_bytes() == before
+        assert not list(out.glob("*.part*"))
+
+
+def test_a_checkpoint_is_taken_every_minute(target, rows, tmp_path, monkeypatch):
+    """Steps of 20 s by the clock, at the default settings: what an interruption can cost is a minute at most."""
+    now, saved = [0.0], [0.0]
+    monkeypatch.setattr(train, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    run = trainer(target, rows, tmp_path / "run", steps=14)
+    batch, save = run.batch, run.save
+
+    def slow(step):
+        now[0] += 20.0
+        return batch(step)
+
+    def noted():
+        saved.append(now[0])
+        save()
+
+    run.batch, run.save = slow, noted
+    run.run()
+    assert len(saved) >= 5 and max(b - a for a, b in itertools.pairwise(saved)) <= 60.0
+
+
 def test_resume_needs_the_same_run(target, rows, tmp_path):
     run = trainer(target, rows, tmp_path / "run")
     with pytest.raises(TrainingError, match="to resume from"):
@@ -194,6 +263,31 @@ def test_held_out_rows_share_no_prompt(tmp_path):
     assert len(training) == 10 and len(held) == 3  # two of the five repeat a training prompt
     with pytest.raises(TrainingError, match="only 15"):
         split(rows, 15)
+
+
+def test_fit_and_judgement_of_a_calibration_share_no_prompt(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    asked = [{"ids": [i, i + 1, i + 2, *range(20)], "answers": [[3, 23]], "temperature": 0} for i in range(40)]
+    file.write_text("\n".join(json.dumps(row) for row in [*asked, *asked[::-1]]))
+    rows = read_rows([file], 264)
+    fitted, judged = ({tuple(a.ids[: a.start]) for a in side} for side in halves(rows, 12))
+    assert len(fitted) > 5 and len(judged) > 5 and not fitted & judged
+    assert all(a.end - a.start == 12 for side in halves(rows, 12) for a in side)
+
+
+def test_a_seed_fixes_the_data(target, tmp_path):
+    openings = tmp_path / "openings.toml"
+    openings.write_text('[a]\nwhole = 0.5\nopen = ["", "Hi"]\nask = ["Count {n}."]\n')
+
+    def written(seed):
+        file = tmp_path / "rows.jsonl"
+        options = {"tokens": 1, "rows": 6, "length": 40, "avoid": [], "openings_file": openings, "say": told.append}
+        synthesize(load_target(target), load_chat(target), file, seed=seed, **options)
+        return file.read_text()
+
+    told = []
+    assert written(4) == written(4) != written(5)
+    assert len(told) == 3 and "tokens/s" in told[0]
 
 
 def test_repeats_are_found():

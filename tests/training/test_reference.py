@@ -12,10 +12,11 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file  # noqa: E402
 
 from dspark_core.training import calibrate  # noqa: E402
+from dspark_core.training.data import Rows  # noqa: E402
 from dspark_core.training.drafter import load_drafter  # noqa: E402
 from dspark_core.training.losses import LossWeights, slot_weights  # noqa: E402
 from dspark_core.training.target import load_target  # noqa: E402
-from dspark_core.training.train import Batch, Course, Recipe  # noqa: E402
+from dspark_core.training.train import Batch, Course, Plan, Recipe, Trainer, parse_recipe  # noqa: E402
 
 GOLDEN = Path(os.environ.get("GOLDEN_DIR") or Path(__file__).parents[1] / "golden")
 
@@ -120,6 +121,28 @@ def test_losses_and_gradients(name, chunk):
     assert norm.item() == pytest.approx(t["grad_norm"], rel=1e-3)
 
 
+def test_a_qwen3_target_trains(tmp_path):
+    """The drafter begins as the target's last layers, their query and key norms included, and learns from there."""
+    target = load_target(GOLDEN / "A" / "target")
+    g = torch.Generator().manual_seed(0)
+    start = torch.randint(0, target.vocab_size, (8, 1), generator=g)
+    ids = ((start + 3 * torch.arange(48)) % target.vocab_size).int()
+    answer = torch.zeros(8, 48, dtype=torch.bool)
+    answer[:, 4:] = True
+    recipe = parse_recipe("dspark:rank=8,layers=1,anchors=4,lr=5e-3,optimizer=muon,taps=0-1")
+    plan = Plan(steps=20, rows=8, log_every=1)
+    trainer = Trainer(
+        target, Rows(ids, answer, torch.zeros(8)), [recipe], plan, tmp_path / "run", 1, say=lambda _: None
+    )
+    (course,) = trainer.courses
+    mine, theirs = course.drafter.layers[0].self_attn, target.layers[-1]
+    assert theirs.q_norm is not None
+    assert torch.equal(mine.q_norm.weight, theirs.q_norm) and torch.equal(mine.k_norm.weight, theirs.k_norm)
+    trainer.run()
+    losses = [e["dspark"]["ce"] for e in trainer.log]
+    assert len(losses) == 20 and losses[-1] < losses[0] - 0.5
+
+
 def test_slot_weights_stop_at_the_first_gap():
     inside = torch.tensor([[True, True, False, True]])
     w = slot_weights(inside, 4.0)
@@ -137,3 +160,28 @@ def test_sequential_temperature_scaling():
     for k in range(logits.shape[1]):
         assert calibrate.ece(before[:, k], labels[:, k], sts["bins"]) == pytest.approx(sts["ece_before"][k], abs=1e-6)
         assert calibrate.ece(after[:, k], labels[:, k], sts["bins"]) == pytest.approx(sts["ece_after"][k], abs=1e-6)
+
+
+def test_auc_and_noise_floor():
+    rng = np.random.default_rng(1)
+    p = rng.integers(1, 20, 300) / 20  # many ties
+    y = (rng.random(300) < p).astype(float)
+    pairs = np.sign(p[y > 0][:, None] - p[y == 0][None, :])
+    assert calibrate.auc(p, y) == pytest.approx((pairs / 2 + 0.5).mean())
+    # A perfectly calibrated head errs by chance alone, less with more rounds: the mean of |gaps| of 20 bins.
+    p = rng.random(20_000)
+    y = (rng.random(20_000) < p).astype(float)
+    assert calibrate.noise_floor(p) == pytest.approx(calibrate.ece(p, y), rel=0.5)
+    assert calibrate.noise_floor(p[:200]) > 5 * calibrate.noise_floor(p)
+
+
+def test_calibration_mends_an_overconfident_head():
+    rng = np.random.default_rng(2)
+    true = rng.normal(1.0, 1.5, (40_000, 3))
+    labels = np.cumprod(rng.random(true.shape) < calibrate.sigmoid(true), axis=1).astype(float)
+    logits = true * 2.0  # as if twice as sure
+    found = calibrate.calibrate(logits[:20_000], labels[:20_000], logits[20_000:], labels[20_000:])
+    assert found["temperatures"] == pytest.approx([2.0] * 3, rel=0.2)
+    assert all(b > 0.04 for b in found["ece_before"])
+    for after, floor in zip(found["ece_after"], found["ece_noise_floor"], strict=True):
+        assert after < 2 * floor

@@ -1,0 +1,25 @@
+"""axe-core over the inspector and the tour, open, in both themes; nothing excluded."""
+
+from .test_accessibility import axe, violations  # noqa: F401
+from .test_inspector import after_race, look, shown  # noqa: F401
+
+
+def test_no_serious_violation_in_inspector_and_tour(after_race, axe):  # noqa: F811
+    for temperature in ("0", "1"):
+        tab, _ = after_race(temperature)
+        page = tab.page
+        page.evaluate("dark => document.body.classList.toggle('dark', dark)", temperature == "1")
+        look(page, 1, 2)
+        shown(page)
+        assert violations(tab, axe) == []
+        page.get_by_role("switch", name="Markov bias").click()
+        page.click(".tour-start")
+        assert violations(tab, axe) == []
+        for _ in range(2):
+            page.click(".tour-next")
+        page.wait_for_selector(".tour-here.inspector-scroll")
+        shown(page)
+        page.wait_for_timeout(600)
+        assert violations(tab, axe) == []
+        page.click(".tour-leave")
+        page.get_by_role("switch", name="Markov bias").click()

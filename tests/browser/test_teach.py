@@ -1,0 +1,65 @@
+"""The clicks of the README's "Teach with it", in their order, with the embedded model from a fresh start."""
+
+import time
+
+import pytest
+
+from .test_inspector import shown
+
+pytestmark = pytest.mark.long
+LESSON_S = 120
+
+
+def choose(tab, lane, option):
+    tab.page.locator(".lane-controls").nth(lane - 1).get_by_label("Sent to verification").click()
+    choice = tab.page.get_by_role("option", name=option, exact=True)
+    choice.wait_for(state="visible")
+    choice.click()
+
+
+def test_why_dspark_keeps_its_later_positions_longer_is_shown_within_two_minutes(product, open_tab):
+    tab = open_tab(product.url)
+    page = tab.page
+    page.wait_for_function("document.querySelector('#models').innerText.includes('bf16')", timeout=120_000)
+    began = time.monotonic()
+    # 1: the race
+    page.get_by_role("button", name="Solve for x").click()
+    tab.settings(max_tokens=48)
+    choose(tab, 2, "full block")
+    choose(tab, 3, "block length")
+    page.wait_for_function(
+        """document.querySelector('#settings-summary').innerText.includes(
+            'plain, DSpark · full block, DFlash · block 16; up to 48 tokens')"""
+    )
+    page.click("#race")
+    tab.until("done", LESSON_S)
+    assert "Identical output" in page.inner_text(".board-verdict")
+    # 2: what is to be explained
+    page.get_by_role("tab", name="Charts").click()
+    page.wait_for_function("document.querySelector('#tools-cumulative table')?.textContent.includes('DFlash')")
+    page.wait_for_selector("#plot-cumulative .js-plotly-plot .main-svg", timeout=20_000)
+    rows = page.evaluate(
+        """[...document.querySelectorAll('#tools-cumulative tbody tr')].map(tr =>
+            [...tr.children].map(cell => cell.textContent))"""
+    )
+    kept = {m: {int(r[1]): float(r[2]) for r in rows if r[0].startswith(m)} for m in ("DSpark", "DFlash")}
+    assert abs(kept["DSpark"][1] - kept["DFlash"][1]) < 0.1, "the first position is as good in both"
+    later = {m: sum(kept[m][k] for k in range(4, 8)) / 4 for m in kept}
+    assert later["DSpark"] > later["DFlash"] + 0.2, "the later ones are not"
+    # 3: why
+    page.get_by_role("tab", name="Race", exact=True).click()
+    page.locator(".pane[data-lane='1'] .round[data-round='2'] .tok").first.click()
+    with_bias = shown(page)
+    page.get_by_role("switch", name="Markov bias").click()
+    without = shown(page)
+    fates = [[slot["fate"] for slot in slots].count("accepted") for slots in (with_bias, without)]
+    assert fates[0] == 7 and fates[1] <= 3
+    assert f"With it 7 of 7 drafts are kept, without it {fates[1]} of 7." in page.inner_text(".inspector-bias p")
+    assert sum(slot["was"] is not None for slot in without) >= 2
+    # 4: the drafter that never had it
+    page.locator(".look-other[data-lane='2']").click()
+    page.wait_for_function("document.querySelector('.inspector h2').textContent.startsWith('DFlash')")
+    assert "rejected" in [slot["fate"] for slot in shown(page)]
+    assert "This drafter has no Markov bias" in page.inner_text(".inspector-bias p")
+    assert time.monotonic() - began < LESSON_S
+    assert not tab.complaints

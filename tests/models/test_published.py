@@ -1,0 +1,131 @@
+"""The published drafters on their targets, loaded as the page loads a preset: at true shapes up to the weights, and
+with random narrow weights through whole races."""
+
+import math
+
+import mlx.core as mx
+import pytest
+from mlx.utils import tree_flatten
+
+from dspark_core.decode.rounds import Settings
+from dspark_core.decode.schedule import FullBlock
+from dspark_core.decode.speculative import speculative
+from dspark_core.library import facts, memory, pair
+from dspark_core.models.checkpoint import open_drafter
+from dspark_core.models.config import parse_config
+from dspark_core.models.drafter import Weights
+from dspark_core.models.target import open_target
+from dspark_core.playground.engine import Choice, PresetEngine
+from tests.decode.helpers import output, plain_output, rounds
+
+from .published import (
+    DFLASH16,
+    DSPARK,
+    GEMMA4_12B,
+    QWEN3_4B,
+    TARGETS,
+    drafters,
+    narrow,
+    target,
+    write_hollow,
+    write_random,
+)
+
+METAL = memory.Machine("Metal", "a Mac", 100 * 10**9)
+by_name = pytest.mark.parametrize("shape", TARGETS, ids=lambda s: s.name)
+
+
+def shapes_of(module) -> dict[str, tuple[int, ...]]:
+    return {n: tuple(w.shape) for n, w in tree_flatten(module.parameters())}
+
+
+# ---- true shapes -------------------------------------------------------------------------------------------
+
+
+@by_name
+def test_true_shapes_are_what_the_loader_expects_and_no_weight_is_read(shape, tmp_path):
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    directory = write_hollow(tmp_path / "target", target(shape))
+    known = facts.read(directory)
+    assert facts.sort_of(known).kind == facts.TARGET
+    model = open_target(directory, "stored")
+    renamed = {n.replace("model.language_model.", "language_model.model.") for n in target(shape).of_the_text_model()}
+    assert set(shapes_of(model.model)) == renamed
+    for name, checkpoint in drafters(shape).items():
+        place = write_hollow(tmp_path / name, checkpoint)
+        config = pair.check(known, facts.read(place))
+        assert config.block_size == (16 if name == DFLASH16 else 7)
+        drafter = open_drafter(place, model, "4-bit")
+        assert (drafter.max_drafts, drafter.taps) == (15 if name == DFLASH16 else 7, config.taps)
+        assert shapes_of(Weights(config)) == checkpoint.tensors
+        bare = {n: None for n in ("embed_tokens.weight", "lm_head.weight") if n in checkpoint.tensors}
+        alone = parse_config(place, checkpoint.config, bare)  # from config.json, without any tensor's shape
+        assert shapes_of(Weights(alone)) == checkpoint.tensors
+    assert mx.get_peak_memory() - before < 10_000_000
+
+
+def test_sizes_that_are_known(tmp_path):
+    """The Gemma-4 drafter is published as 6.9 GB and was measured at 1.8 GB with its linears at 4 bits; Qwen3-4B has
+    4.02 billion weights."""
+    drafter = facts.read(write_hollow(tmp_path / "drafter", drafters(GEMMA4_12B)[DSPARK]))
+    assert drafter.bytes == pytest.approx(6.9e9, rel=0.01)
+    assert memory.weight_bytes(drafter, "4-bit", METAL) == pytest.approx(1.9e9, rel=0.03)
+    qwen = facts.read(write_hollow(tmp_path / "qwen", target(QWEN3_4B)))
+    assert memory.weight_bytes(qwen, "bf16", METAL) / 2 == pytest.approx(4.02e9, rel=0.01)
+    gemma = facts.read(write_hollow(tmp_path / "gemma", target(GEMMA4_12B)))
+    text = sum(2 * math.prod(s) for s in target(GEMMA4_12B).of_the_text_model().values())
+    assert memory.weight_bytes(gemma, "stored", METAL) == text < gemma.bytes
+
+
+# ---- narrow, with weights ----------------------------------------------------------------------------------
+
+LONG = 250  # positions: verification crosses row 256, where a sliding layer's buffer is compacted
+NEVER = frozenset()
+
+
+def build(root, shape) -> Choice:
+    """Random weights of a target and all its drafters, on disk; a drafter's embedding and head are its target's."""
+    weights = write_random(root / "target", target(shape), 1)
+    at = "model.language_model." if shape.gemma else "model."
+    embedding = weights[f"{at}embed_tokens.weight"]
+    frozen = {"embed_tokens.weight": embedding, "lm_head.weight": weights.get("lm_head.weight", embedding)}
+    for i, (name, checkpoint) in enumerate(drafters(shape).items(), 2):
+        own = {n: w for n, w in frozen.items() if n in checkpoint.tensors}
+        write_random(root / name, checkpoint, i, own)
+    return Choice(shape.name, root / "target", {name: root / name for name in drafters(shape)}, "stored", "stored")
+
+
+def decode(models, name, prompt, settings):
+    return list(speculative(models.target, models.drafters[name], prompt, settings, FullBlock()))
+
+
+@pytest.fixture(scope="module")
+def engine():
+    """One engine that takes every target in turn, as a visitor of the page would."""
+    engine = PresetEngine.__new__(PresetEngine)  # without a first preset
+    engine.machine = memory.this_machine()
+    engine._clear()
+    yield engine
+    engine.unload()
+
+
+@pytest.mark.long
+@by_name
+def test_every_drafter_is_exact_on_its_target(shape, engine, tmp_path):
+    engine.load(build(tmp_path, narrow(shape)))
+    target, drafters_here = engine.models.target, engine.models.drafters
+    assert (target.num_layers, target.precision, set(engine.drafters)) == (shape.layers, "f32", set(drafters(shape)))
+    prompt = [7919 * i % 2039 for i in range(LONG if shape.gemma else 21)]
+    expected = plain_output(target, prompt, 10)
+    assert len(set(expected)) > 3, "an output that does not depend on the context would prove nothing"
+    ids = mx.array([prompt + expected[:-1]])  # mlx-lm's own model, all positions at once and no cache
+    assert mx.argmax(target.model(ids)[0, len(prompt) - 1 :], axis=-1).tolist() == expected
+    for name, drafter in drafters_here.items():
+        greedy = decode(engine.models, name, prompt, Settings(10, stop_ids=NEVER))
+        assert output(greedy) == expected, name
+        assert all(r.proposed == drafter.max_drafts for r in rounds(greedy))
+        assert any(r.accepted < r.proposed for r in rounds(greedy)), "nothing was rolled back"
+        # So hot that both distributions are nearly even: most drafts are accepted.
+        warm = rounds(decode(engine.models, name, prompt[:21], Settings(20, temperature=100.0, stop_ids=NEVER)))
+        assert sum(r.accepted for r in warm) > 3 and all(0 <= t < target.vocab_size for r in warm for t in r.committed)
