@@ -58,7 +58,7 @@ def test_charts_are_drawn_and_nothing_else_happens(chromium, tmp_path, scheme, w
     )
     assert all(drawn) and len(drawn) == 6
     assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert tab.locator("#every-prompt .legendtext").all_inner_texts() == ["code", "chat <i>"]
+    assert tab.locator("#every-prompt .legendtext").all_text_contents() == ["code", "chat <i>"]
     for fold in tab.query_selector_all("summary"):
         fold.click()
     assert tab.locator("pre").first.inner_text() == NOISE
