@@ -1,5 +1,6 @@
 """The report's charts (Plotly). Lanes and sets are told apart by colour and by pattern, dash or symbol."""
 
+import html
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -23,7 +24,7 @@ def speed(figures: Figures) -> go.Figure:
         rows = [of[name] for name in names if name in of]
         chart.add_bar(
             name=lane,
-            x=[heading(f.set) for f in rows],
+            x=[_plain(heading(f.set)) for f in rows],
             y=[f.times_plain.median for f in rows],
             error_y={
                 "type": "data",
@@ -45,7 +46,7 @@ def tokens_per_round(figures: Figures) -> go.Figure:
     for i, lane in enumerate(_lanes(figures)):
         of = {f.set: f.tokens_per_round for f in figures.lanes if f.lane == lane}
         rows = [name for name in names if name in of]
-        chart.add_bar(name=lane, x=[heading(n) for n in rows], y=[of[n] for n in rows], marker=_marker(i))
+        chart.add_bar(name=lane, x=[_plain(heading(n)) for n in rows], y=[of[n] for n in rows], marker=_marker(i))
     return chart.update_layout(barmode="group")
 
 
@@ -101,10 +102,10 @@ def every_prompt(figures: Figures) -> go.Figure:
         order, width = sorted({p.prompt for p in of}), 0.8 / len(single)  # side by side within the lane's column
         shift = {n: -0.4 + width * (i + (k + 1) / (len(order) + 1)) for k, n in enumerate(order)}
         chart.add_scatter(
-            name=name,
+            name=_plain(name),
             x=[lanes.index(p.lane) + shift[p.prompt] for p in of],
             y=[p.times_plain for p in of],
-            text=[f"{name} {p.prompt}" if p.times_plain < SLOWER else "" for p in of],
+            text=[_plain(f"{name} {p.prompt}") if p.times_plain < SLOWER else "" for p in of],
             customdata=[[p.lane, p.prompt, p.tok_s, p.tokens_per_round] for p in of],
             hovertemplate="%{customdata[0]}, prompt %{customdata[1]}: %{y:.3f} × plain, %{customdata[2]:.2f} tok/s, "
             "%{customdata[3]:.2f} tokens per round",
@@ -130,7 +131,7 @@ def predicted(figures: Figures) -> go.Figure:
                 name=lane,
                 x=[p.tok_s for p in of],
                 y=[p.predicted for p in of],
-                customdata=[[p.set, p.prompt, p.error] for p in of],
+                customdata=[[_plain(p.set), p.prompt, p.error] for p in of],
                 hovertemplate="%{customdata[0]} %{customdata[1]}: predicted %{y:.2f}, measured %{x:.2f} "
                 "(%{customdata[2]:+.1%})",
                 mode="markers",
@@ -138,6 +139,11 @@ def predicted(figures: Figures) -> go.Figure:
             )
     chart.add_shape(type="line", x0=0, y0=0, x1=most, y1=most, line={"color": GREY, "dash": "dot"})
     return chart.update_layout(xaxis={"rangemode": "tozero"}, yaxis={"rangemode": "tozero"})
+
+
+def _plain(text: str) -> str:
+    """Plotly takes some tags in its labels for markup."""
+    return html.escape(text)
 
 
 def _lanes(figures: Figures) -> Sequence[str]:

@@ -136,7 +136,9 @@ def write(out: Path, kept: log.Log, lanes: Sequence[Lane], together: Sequence[st
 def _write_page(a: argparse.Namespace, kept: log.Log, lanes: Sequence[Lane], prompts: Sequence[Prompt]) -> None:
     try:
         from .page import page  # plotly is not everywhere where there is something to measure
-    except ImportError:
+    except ModuleNotFoundError as e:
+        if e.name != "plotly":
+            raise
         say("plotly is not installed: no report.html (--from-log writes it where plotly is)")
         return
     text = page(kept.header, kept.curve, _figures(kept, lanes, a.together), prompts)

@@ -41,7 +41,8 @@ h1 { margin: 0 0 4px; font-size: 26px; } h2 { margin: 40px 0 4px; font-size: 20p
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: 3px 12px 3px 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { white-space: normal; vertical-align: bottom; color: var(--soft); font-weight: 600; }
-dt { color: var(--soft); float: left; clear: left; width: 8em; } dd { margin: 0 0 2px 8em; overflow-wrap: anywhere; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 16px; }
+dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 4px 0 14px; padding-left: 12px; border-left: 3px solid var(--line); }
 summary { cursor: pointer; }
 """  # noqa: E501

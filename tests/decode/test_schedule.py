@@ -87,6 +87,26 @@ def test_no_slot_is_decided_by_a_later_confidence(name, expected):
             assert len({sent[c] >= k for c in same}) == 1, head
 
 
+def test_blocks_and_caps_by_enumeration():
+    for most, cap, position in itertools.product(range(8), range(-1, 9), (0, 500)):
+        assert FullBlock().drafts(most, position) == most
+        assert FixedCap(cap).drafts(most, position) == max(0, min(cap, most))
+        drafted = FixedCap(cap).drafts(most, position)
+        assert FixedCap(cap).proposed(drafted, None) == FullBlock().proposed(drafted, None) == drafted
+
+
+@pytest.mark.parametrize("name", ["taxi", "bus"])
+def test_hardware_awareness_begins_with_the_fastest_number_of_drafts(name):
+    """For every acceptance that earlier decodes may have led it to expect; none where plain steps are faster."""
+    costs, seen = {"taxi": TAXI, "bus": BUS}[name], set()
+    for acceptance in itertools.product(LEVELS, repeat=4):
+        speed = [costs.speed("DFlash", acceptance, n, 100) for n in range(5)]
+        fastest = int(np.argmax(speed))
+        assert HardwareAware(costs, "DFlash", acceptance).begin(4).drafts(4, 100) == fastest, acceptance
+        seen.add(fastest)
+    assert {"taxi": {0, 4}, "bus": {0, 2, 3, 4}}[name] <= seen
+
+
 def test_thresholds_by_enumeration():
     for confidence in itertools.product(LEVELS, repeat=4):
         for t in (0.0, 0.3, 0.7, 1.0):

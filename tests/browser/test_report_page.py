@@ -1,0 +1,67 @@
+"""The bench's report in a real browser: its charts are drawn from the one file, and texts stay texts."""
+
+import random
+
+import pytest
+
+pytest.importorskip("plotly")
+
+from dspark_core.decode.rounds import Round
+from dspark_core.report.figures import figures
+from dspark_core.report.log import Header, Log, Row
+from dspark_core.report.page import page
+from dspark_core.report.plan import Prompt, parse_lanes
+from tests.decode.curves import TAXI
+
+NOISE = "</script></pre><img src=x onerror=alert(1)><script>alert(2)</script>{{7*7}}${alert(3)}"
+
+
+def made(prompts: int = 8) -> str:
+    """A report of two sets; set names are as hostile as the texts."""
+    lanes = parse_lanes("plain,dspark,dflash", extra="dspark:best,peer:mlx-dspark", extra_limit=2)
+    header = Header("target <b>", "bf16", {"DSpark": NOISE}, 96, 0.0, 0, {}, {}, "2026-01-01", peers={"x": NOISE})
+    log, rng = Log(None, header, TAXI), random.Random(0)
+    asked = [Prompt(name, i, NOISE) for name in ("code", "chat <i>") for i in range(prompts)]
+    for p in asked:
+        for lane in lanes:
+            if not lane.runs_on(p):
+                continue
+            rounds, at = [], 0.0
+            for k in range(24):
+                kept = 0 if lane.name == "plain" else rng.choice((0, 1, 2, 3))
+                at += 0.13 if lane.name == "plain" else 0.3
+                drafts = (7,) * (0 if lane.name == "plain" else 3)
+                committed = (7,) * kept + (8,)
+                rounds.append(Round(k, 60 + k, 0, drafts, len(drafts), kept, 8, kept == 3, committed, at))
+            out = (1, *(t for r in rounds for t in r.committed))
+            for turn in range(2):
+                speed = (len(out) - 1) / at * rng.uniform(0.98, 1.02)
+                row = Row(p.set, p.index, lane.name, turn, 0, speed, at, out, tuple(rounds), 1.5)
+                log.rows[row.key] = row
+    return page(header, TAXI, figures(log, lanes), asked)
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 760)])
+def test_charts_are_drawn_and_nothing_else_happens(chromium, tmp_path, scheme, width):
+    file = tmp_path / "report.html"
+    file.write_text(made(), encoding="utf-8")
+    context = chromium.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    tab, said, asked = context.new_page(), [], []
+    tab.on("console", lambda m: said.append(m.text))
+    tab.on("pageerror", lambda e: said.append(str(e)))
+    tab.on("dialog", lambda d: (said.append(d.message), d.dismiss()))
+    tab.on("request", lambda r: asked.append(r.url))
+    tab.goto(file.as_uri())
+    tab.wait_for_function("document.querySelectorAll('.js-plotly-plot .plot-container').length === 6")
+    drawn = tab.evaluate(
+        "[...document.querySelectorAll('.js-plotly-plot')].map(p => p.querySelectorAll('.trace').length)"
+    )
+    assert all(drawn) and len(drawn) == 6
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert tab.locator("#every-prompt .legendtext").all_text_contents() == ["code", "chat <i>"]
+    for fold in tab.query_selector_all("summary"):
+        fold.click()
+    assert tab.locator("pre").first.inner_text() == NOISE
+    assert tab.locator("main img").count() == 0
+    assert said == [] and [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    context.close()
