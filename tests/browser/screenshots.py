@@ -46,7 +46,10 @@ class Studio:
             self.page.wait_for_timeout(250 if state == "racing" else 900)
             shot = f"{name}-{state}"
             path = (ASSETS if shot in README else self.where) / f"{shot}.png"
-            self.page.screenshot(path=path, full_page=whole)
+            if state == "charts":  # the charts alone: they are many
+                self.page.locator("#tabs").screenshot(path=path)
+            else:
+                self.page.screenshot(path=path, full_page=whole)
             size = path.stat().st_size
             print(f"{path} {size // 1000} kB", flush=True)
             if shot in README and size > MOST_BYTES:
