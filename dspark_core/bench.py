@@ -36,7 +36,7 @@ from .models.target import Target, load_target
 from .presets import load_presets, load_prompts
 from .race.fairness import compare
 from .race.race import Models
-from .race.record import PLAIN, LaneSpec, RaceRequest
+from .race.record import CAP, CONFIDENCE, FULL, PLAIN, LaneSpec, RaceRequest
 from .report.command import main as report
 
 
@@ -91,7 +91,10 @@ def run(a: argparse.Namespace) -> None:
 
 def _raced(target: Target, drafters: dict[str, Drafter], lanes: list[str], texts: list[str], a) -> None:
     """Every lane in a race on the fair clock and alone, in alternation, to exactly `--tokens` tokens."""
-    specs = [LaneSpec(PLAIN) if lane == "plain" else LaneSpec(drafters[lane].method) for lane in lanes]
+    schedule = (FULL, 0, 0.0) if a.cap is None else (CAP, a.cap, 0.0)
+    if a.threshold is not None:
+        schedule = (CONFIDENCE, 0, a.threshold)
+    specs = [LaneSpec(PLAIN) if lane == "plain" else LaneSpec(drafters[lane].method, *schedule) for lane in lanes]
     models = Models(target, {d.method: d for d in drafters.values()})
     settings = Settings(a.tokens, a.temperature, seed=a.seed, stop_ids=frozenset())
     for row in compare(models, [RaceRequest(text, tuple(specs), settings) for text in texts]):
