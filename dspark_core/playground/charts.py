@@ -73,9 +73,9 @@ def spent_chart(race: RaceRecord | None) -> Chart:
             y=[row[0] for row in rows],
             x=[row[k] for row in rows],
             orientation="h",
-            marker={"color": COLOURS[k], "pattern": {"shape": PATTERNS[k]}},
+            marker=_marker(k),
         )
-    figure.update_layout(barmode="stack", yaxis={"autorange": "reversed"})
+    figure.update_layout(barmode="stack", legend={"traceorder": "normal"}, yaxis={"autorange": "reversed"})
     return _chart("spent", figure, ["lane", "draft ms", "verify ms", "rest ms", "rounds"], rows)
 
 
@@ -103,9 +103,10 @@ def _speed(lanes: list[LaneRecord]) -> Chart:
             marker=_marker(i),
             text=[text],
             textposition="outside",
+            cliponaxis=False,
         )
     fastest = max((row[1] or 0 for row in rows), default=0)
-    figure.update_layout(showlegend=False, xaxis={"range": [0, 1.25 * fastest or 1]}, yaxis={"autorange": "reversed"})
+    figure.update_layout(showlegend=False, xaxis={"range": [0, 1.4 * fastest or 1]}, yaxis={"autorange": "reversed"})
     columns = ["lane", "tok/s", "× plain", "tokens per round", "acceptance rate", "first token s", "tokens", "rounds"]
     return _chart("speed", figure, columns, rows)
 
@@ -122,7 +123,7 @@ def _lengths(lanes: list[tuple[int, LaneRecord]]) -> Chart:
 
 
 def _positions(lanes: list[tuple[int, LaneRecord]], kind: str) -> Chart:
-    figure, rows = blank_figure(f"draft position (grey: fewer than {MIN_SAMPLES} rounds)", "accepted"), []
+    figure, rows = blank_figure(f"draft position; grey: n < {MIN_SAMPLES}", "accepted"), []
     for i, lane in lanes:
         points = [
             (p.slot, getattr(p, kind), p.reached if kind == "conditional" else p.sent) for p in positions(lane.rounds)

@@ -5,8 +5,10 @@ import time
 
 import pytest
 
+from dspark_core.playground.charts import TITLES
 from dspark_core.race.metrics import metrics
 from dspark_core.race.record import LaneRecord, LaneSpec, Verdict
+from tests.playground.replay import STOP, recorded_rounds
 from tests.playground.serving import served
 
 from .tab import replay
@@ -73,8 +75,6 @@ def test_hostile_text_is_shown_verbatim_and_runs_nothing(recorded, open_tab):
 
 
 def test_the_stop_token_is_a_mark_not_text(recorded, open_tab):
-    from tests.playground.replay import STOP, recorded_rounds
-
     engine = replay(["Hi", " there"])
     ids = [*engine.pieces.ids(["Hi", " there"]), STOP]
     engine.rounds = [recorded_rounds(ids, finish="stop"), recorded_rounds(ids, 7, (2,), 1, finish="stop")] * 2
@@ -121,6 +121,38 @@ def test_rejected_drafts_can_be_hidden(recorded, open_tab):
     assert pane.locator("del.r").first.is_visible() and not pane.locator("del.d").first.is_visible()
     tab.page.select_option(".pick-rejected", "none")
     assert not pane.locator("del.r").first.is_visible()
+
+
+def test_a_lane_that_does_not_speculate_says_why(recorded, open_tab):
+    engine = replay(pace=1.0)
+    engine.rounds[1] = recorded_rounds(engine.pieces.ids([f" word{k}" for k in range(40)]), round_s=0.05)
+    recorded.worker.engine = engine
+    tab = open_tab(recorded.url)
+    tab.race()
+    why = "by the costs measured on this machine, plain steps are expected to be faster"
+    tab.page.wait_for_function(
+        "w => document.querySelector('.pane[data-lane=\"1\"] .note')?.textContent === w", arg=f"not drafting: {why}"
+    )
+    tab.until("done")
+    assert f"Nothing drafted in 39 of 39 rounds: {why}." in tab.page.inner_text(".pane[data-lane='1'] .note")
+    assert "Nothing" not in tab.page.inner_text(".pane[data-lane='2'] .note")
+
+
+def test_nothing_moves_for_who_asked_for_less_motion(recorded, open_tab):
+    recorded.worker.engine = replay(hold=2.0)
+    tab = open_tab(recorded.url, reduced_motion="reduce")
+    tab.race()
+    tab.page.wait_for_selector(".pane[data-state=busy]")
+    moving = """() => {
+        const style = (node, pseudo) => getComputedStyle(node, pseudo).animationName;
+        return [...document.querySelectorAll('body *')].filter(n =>
+            [null, '::before', '::after'].some(pseudo => style(n, pseudo) !== 'none')).length;
+    }"""
+    assert tab.page.evaluate(moving) == 0
+    tab.page.emulate_media(reduced_motion="no-preference")
+    assert tab.page.evaluate(moving) > 0  # the dot that pulses while a lane reads the prompt
+    tab.page.click("#stop")
+    tab.until("stopped")
 
 
 def test_two_clicks_are_one_race(recorded, open_tab):
@@ -376,13 +408,19 @@ def test_the_end_is_announced_once_and_nothing_while_it_streams(recorded, open_t
     recorded.worker.engine = replay(pace=3.0)
     tab = open_tab(recorded.url)
     tab.page.evaluate("""() => {
-        const node = document.querySelector('.board-announce');
         window.said = [];
-        const note = () => { if (node.textContent) window.said.push(node.textContent); };
-        new MutationObserver(note).observe(node, { childList: true, characterData: true, subtree: true });
+        const live = node => node?.closest('[aria-live], [role=status], [role=alert], [role=log]');
+        new MutationObserver(changes => {
+            for (const { target } of changes) {
+                const region = live(target.nodeType === 1 ? target : target.parentElement);
+                if (region && region.getAttribute('aria-live') !== 'off' && region.textContent.trim())
+                    window.said.push(region.textContent);
+            }
+        }).observe(document.body, { childList: true, characterData: true, subtree: true });
     }""")
     tab.race()
     tab.until("done")
+    tab.page.wait_for_timeout(300)  # what comes after a race: advice, the list of kept races
     said = tab.page.evaluate("window.said")
     assert len(said) == 1 and said[0].startswith("Race finished. plain:")
     live = tab.page.evaluate(
@@ -402,12 +440,17 @@ def test_charts_tables_and_downloads(recorded, open_tab):
     assert tab.page.locator(".js-plotly-plot").count() == 6
     tab.page.locator("#tools-speed summary").click()
     assert "DFlash · hardware-aware" in tab.page.inner_text("#tools-speed table")
-    for kind, starts in (("csv", b"lane,tok/s"), ("json", b"{"), ("png", b"\x89PNG")):
-        with tab.page.expect_download() as download:
-            tab.page.locator(f"#tools-speed button[data-save={kind}]").click()
-        with open(download.value.path(), "rb") as file:
-            assert file.read().startswith(starts)
-        assert download.value.suggested_filename == f"speed.{kind}"
+    starts = {"csv": b"lane,", "json": b"{", "png": b"\x89PNG"}
+    for name in TITLES:
+        assert (
+            tab.page.locator(f"#tools-{name} details .chart-table").get_attribute("aria-label").endswith(TITLES[name])
+        )
+        for kind in starts if name == "speed" else ["csv"]:  # Chromium lets through ten in a row
+            with tab.page.expect_download() as download:
+                tab.page.locator(f"#tools-{name} button[data-save={kind}]").click()
+            with open(download.value.path(), "rb") as file:
+                assert file.read().startswith(starts[kind])
+            assert download.value.suggested_filename == f"{name}.{kind}"
     tab.page.click("#profile")
     tab.page.wait_for_function("document.querySelector('#profiled').innerText.includes('Measured')")
     assert not tab.outside and not tab.complaints
@@ -427,7 +470,7 @@ def test_charts_are_drawn_while_other_lanes_still_run(recorded, open_tab):
     )
 
 
-def test_themes_and_text_size_are_kept(recorded, open_tab):
+def test_themes_and_text_size_are_kept_and_a_projectors_text_is_large(recorded, open_tab):
     tab = open_tab(recorded.url)
     tab.page.click(".pick-theme")
     tab.page.select_option(".pick-size", "projector")
@@ -435,6 +478,12 @@ def test_themes_and_text_size_are_kept(recorded, open_tab):
     tab.page.wait_for_selector(".board")
     tab.page.wait_for_function("document.body.classList.contains('dark')")
     assert tab.page.get_attribute(".board", "data-size") == "projector"
+    recorded.worker.engine = replay()
+    tab.race()
+    tab.until("done")
+    sizes = "s => [...document.querySelectorAll(s)].map(n => parseFloat(getComputedStyle(n).fontSize))"
+    assert min(tab.page.evaluate(sizes, ".pane .text, .board-verdict, .figures dd, .pane h3")) >= 24
+    assert min(tab.page.evaluate(sizes, ".pane .note, .figures dt, .legend li")) >= 18
 
 
 def test_at_760_pixels_nothing_is_cut_off(recorded, open_tab):

@@ -11,9 +11,10 @@ import pytest
 from dspark_core.decode.rounds import Settings
 from dspark_core.playground import requests
 from dspark_core.playground.board import FIELD, RECORD
-from dspark_core.playground.charts import TITLES, charts, spent_chart
+from dspark_core.playground.charts import GREY, TITLES, charts, spent_chart
 from dspark_core.playground.follow import follow, models_status
 from dspark_core.playground.worker import Job, Worker
+from dspark_core.race.metrics import MIN_SAMPLES
 from dspark_core.race.record import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, LaneSpec, RaceRequest
 from tests.playground.replay import ReplayEngine, three_lanes
 
@@ -224,6 +225,19 @@ def test_charts_have_a_figure_and_the_same_numbers_as_a_table():
     assert speed[0][2] == 1.0
     shares = [row[3] for row in json.loads(drawn["lengths"].table)["rows"] if row[0].startswith("DSpark")]
     assert sum(shares) == pytest.approx(1, abs=1e-3)
+
+
+def test_positions_with_too_few_rounds_are_grey_and_say_their_number():
+    worker = worker_of(ReplayEngine(*three_lanes([f" word{k}" for k in range(120)])))
+    *_, (_, seen) = follow(worker, Job(asked(tokens=120), "me"))
+    for name in ("conditional", "cumulative"):
+        chart = charts(seen)[name]
+        rows = json.loads(chart.table)["rows"]
+        bars = [bar for trace in chart.figure.data for bar in zip(trace.marker.color, trace.customdata, strict=True)]
+        assert [n for _, n in bars] == [row[3] for row in rows]
+        assert [colour != GREY for colour, _ in bars] == [row[3] >= MIN_SAMPLES for row in rows] == [r[4] for r in rows]
+    grey = [row[4] for row in json.loads(charts(seen)["conditional"].table)["rows"]]
+    assert {True, False} == set(grey)
 
 
 def test_charts_without_a_race_are_empty():
