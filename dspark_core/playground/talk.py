@@ -22,7 +22,7 @@ THOUGHTS = re.compile(r"<think>.*?(</think>|\Z)|<\|channel>thought.*?(<channel\|
 TEMPLATE = """
 <p role="status"></p>
 <details hidden><summary>Read it</summary>
-<dl tabindex="0" role="region" aria-label="The conversation so far"></dl></details>
+<div tabindex="0" role="region" aria-label="The conversation so far"><dl></dl></div></details>
 """
 SCRIPT = """
 const said = element.querySelector('p'), whole = element.querySelector('details'), list = element.querySelector('dl');

@@ -64,6 +64,8 @@ def violations(tab, axe, where):
 
 
 def on_race(tab):
+    tab.page.click("#take")
+    tab.page.click("#talk summary")
     tab.page.locator(".pane[data-lane='1'] .round").nth(2).hover()
     tab.page.click(".replay-previous")
     open_file(tab, dumps(long_trace(20)))

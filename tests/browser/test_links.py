@@ -57,6 +57,11 @@ def test_settings_outlast_a_reload_and_a_link_goes_first(recorded, open_tab):
     tab.page.goto(recorded.url + "/?lanes=plain,dspark:cap=2")
     told = summary(tab, "DSpark · cap 2")
     assert "up to 44 tokens" in told and "DFlash" not in told
+    tab.page.get_by_role("button", name="Lanes and settings").click()
+    tab.page.fill("#system textarea", "Be brief.")
+    summary(tab, "with a system turn")
+    tab.page.reload()
+    assert "up to 44 tokens" in summary(tab, "with a system turn")
     tab.page.evaluate("localStorage.setItem('dspark-settings', 'not what it was')")
     tab.page.goto(recorded.url)
     summary(tab, "up to 96 tokens")
