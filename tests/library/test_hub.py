@@ -374,6 +374,21 @@ def test_a_config_of_100_mb_is_not_fetched(a_hub, fake):
     assert fake.sent == 0
 
 
+def test_small_files_are_never_read_beyond_their_listed_size(a_hub, fake):
+    """A listing that gives a small size for what is 100 MB, and one that gives 100 MB."""
+    plan = a_hub.plan(SHARDED)
+    fake.repos[SHARDED.repo].files["config.json"] = b" " * 100_000_000
+    assert fake.repos[SHARDED.repo].commit != plan.revision
+    fake.moved = plan.revision
+    with pytest.raises(HubError, match="does not have the checksum"):
+        a_hub.facts(plan)
+    assert fake.sent < 10_000_000, "the rest was not fetched"
+    fake.sizes[facts.INDEX] = 100_000_000
+    fake.repos[SHARDED.repo].files["config.json"] = b"{}"
+    with pytest.raises(HubError, match="100,000,000 bytes, which no such file has"):
+        a_hub.facts(a_hub.plan(SHARDED))
+
+
 def test_an_index_that_points_elsewhere(a_hub, fake):
     fake.repos[SHARDED.repo].files[facts.INDEX] = b'{"weight_map": {"a": "../../../etc/passwd"}}'
     with pytest.raises(ModelError, match="not a file of its own directory"):
