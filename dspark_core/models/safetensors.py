@@ -47,9 +47,8 @@ def read_headers(directory: Path) -> dict[str, TensorInfo]:
     files = sorted(directory.glob("model*.safetensors"))
     if not files:
         other = next((f.name for f in sorted(directory.glob("*")) if f.suffix in OTHER_FORMATS), "")
-        raise ModelError(
-            f"{directory} holds no model*.safetensors file{other and f', and {other} is of a format that is not loaded'}."
-        )
+        more = f", and {other} is of a format that is not loaded" if other else ""
+        raise ModelError(f"{directory} holds no model*.safetensors file{more}.")
     tensors: dict[str, TensorInfo] = {}
     for file in files:
         tensors |= read_header(file)
