@@ -11,7 +11,6 @@ panel's estimate.
 import json
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import mlx.core as mx
@@ -23,57 +22,18 @@ from dspark_core.decode.speculative import speculative
 from dspark_core.library import facts, memory, pair
 from dspark_core.playground.engine import Choice, PresetEngine
 
-SHAPE = {"hidden_size": 2560, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128}
-SHAPE |= {"intermediate_size": 9728, "vocab_size": 151936, "rms_norm_eps": 1e-6, "rope_theta": 1e6}
-SHAPE |= {"model_type": "qwen3", "max_position_embeddings": 40960, "tie_word_embeddings": True}
-TARGET = SHAPE | {"num_hidden_layers": 36, "quantization": {"group_size": 64, "bits": 8}}
-DRAFTER = SHAPE | {
-    "architectures": ["Qwen3DSparkModel"],
-    "num_hidden_layers": 5,
-    "num_target_layers": 36,
-    "block_size": 7,
-    "mask_token_id": 151669,
-    "target_layer_ids": [1, 9, 17, 25, 33],
-    "markov_rank": 256,
-    "enable_confidence_head": True,
-    "confidence_head_with_markov": True,
-    "tie_word_embeddings": False,
-}
-LINEARS = {"q_proj": (4096, 2560), "k_proj": (1024, 2560), "v_proj": (1024, 2560), "o_proj": (2560, 4096)}
-MLP = {"gate_proj": (9728, 2560), "up_proj": (9728, 2560), "down_proj": (2560, 9728)}
-EMBEDDING = (151936, 2560)
+from .models.published import DSPARK, QWEN3_4B, drafters, target
+
+QUANTIZATION = {"quantization": {"group_size": 64, "bits": 8}}
 
 
-def layer(at: str) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield from ((f"{at}.self_attn.{n}.weight", s) for n, s in LINEARS.items())
-    yield from ((f"{at}.mlp.{n}.weight", s) for n, s in MLP.items())
-    yield from ((f"{at}.{n}_layernorm.weight", (2560,)) for n in ("input", "post_attention"))
-    yield from ((f"{at}.self_attn.{n}_norm.weight", (128,)) for n in "qk")
-
-
-def target_shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield "model.embed_tokens.weight", EMBEDDING
-    yield "model.norm.weight", (2560,)
-    for i in range(36):
-        yield from layer(f"model.layers.{i}")
-
-
-def drafter_shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield from {"embed_tokens.weight": EMBEDDING, "lm_head.weight": EMBEDDING, "fc.weight": (2560, 12800)}.items()
-    yield from {"norm.weight": (2560,), "hidden_norm.weight": (2560,)}.items()
-    for i in range(5):
-        yield from layer(f"layers.{i}")
-    yield from ((f"markov_head.markov_w{i}.weight", (151936, 256)) for i in (1, 2))
-    yield from {"confidence_head.proj.weight": (1, 2816), "confidence_head.proj.bias": (1,)}.items()
-
-
-def write(directory: Path, config: dict, shapes: Iterator, bits: int | None) -> None:
+def write(directory: Path, config: dict, shapes: dict[str, tuple[int, ...]], bits: int | None) -> None:
     """A random checkpoint, a shard for every few hundred megabytes."""
     directory.mkdir(parents=True, exist_ok=True)
     if (directory / "config.json").exists():
         return
     shard, size, number = {}, 0, 0
-    for name, shape in [*shapes, (None, None)]:
+    for name, shape in [*shapes.items(), (None, None)]:
         if name is None or size > 500_000_000:
             mx.save_safetensors(str(directory / f"model-{number:05}.safetensors"), shard)
             shard, size, number = {}, 0, number + 1
@@ -100,8 +60,9 @@ def main(root: Path) -> None:
         print(f"{time.perf_counter() - start:6.0f} s  {words}", flush=True)
 
     mx.random.seed(0)
-    write(root / "target", TARGET, target_shapes(), 8)
-    write(root / "drafter", DRAFTER, drafter_shapes(), None)
+    model, drafter = target(QWEN3_4B), drafters(QWEN3_4B)[DSPARK]
+    write(root / "target", model.config | QUANTIZATION, model.tensors, 8)
+    write(root / "drafter", drafter.config, drafter.tensors, None)
     both = facts.read(root / "target"), facts.read(root / "drafter")
     config = pair.check(*both)
     say(f"written: {both[0].bytes:,} and {both[1].bytes:,} bytes; {config.method}, block {config.block_size}")
@@ -120,9 +81,9 @@ def main(root: Path) -> None:
     say(engine.load(Choice("4B", root / "target", {"DSpark": root / "drafter"}, "stored", "4-bit"), tell).words)
     say(f"{engine.name}, {engine.precision}; {engine.drafters}; MLX holds {mx.get_active_memory():,} bytes")
     prompt, settings = [9707, 11, 1879, 0], Settings(max_tokens=2, stop_ids=frozenset())
-    target, drafter = engine.models.target, engine.models.drafters["DSpark"]
-    lanes = [plain(target, prompt, settings)]
-    lanes.append(speculative(target, drafter, prompt, Settings(9, stop_ids=frozenset()), FullBlock()))
+    loaded, drafter = engine.models.target, engine.models.drafters["DSpark"]
+    lanes = [plain(loaded, prompt, settings)]
+    lanes.append(speculative(loaded, drafter, prompt, Settings(9, stop_ids=frozenset()), FullBlock()))
     rounds = []
     for lane in lanes:  # both stay open, as in a race, so that both caches are held
         rounds.append(next(event for event in lane if isinstance(event, Round)))

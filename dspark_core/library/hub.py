@@ -42,7 +42,7 @@ from huggingface_hub.utils import (
 
 from ..models.errors import ModelError
 from ..models.safetensors import MAX_CONFIG_BYTES, TensorInfo
-from .facts import INDEX, Facts, check_weight_files, object_of, read
+from .facts import INDEX, MAX_JSON_BYTES, Facts, check_weight_files, object_of, read
 from .local import lm_studio_models
 from .names import HubName
 from .verify import DIGEST, Stopped, add_file, hasher, is_verified, remember
@@ -236,14 +236,19 @@ class Hub:
         return build_hf_headers(token=self.api.token, library_name="dspark-playground")
 
     def _small(self, plan: Plan, file: HubFile) -> bytes:
-        """A small file's content, checked, without touching the disk."""
+        """A small file's content, checked, without touching the disk; never more bytes than the listing gives."""
+        if file.bytes > MAX_JSON_BYTES:
+            raise HubError(f"{plan.name.repo}/{file.name} has {file.bytes:,} bytes, which no such file has.")
 
         def get():
-            response = get_session().get(
-                self.url(plan.name.repo, file.name, plan.revision), headers=self.headers(), timeout=TIMEOUT_S
-            )
-            hf_raise_for_status(response)
-            return response.content
+            url, content = self.url(plan.name.repo, file.name, plan.revision), b""
+            with get_session().stream("GET", url, headers=self.headers(), timeout=TIMEOUT_S) as response:
+                hf_raise_for_status(response)
+                for piece in response.iter_bytes():
+                    content += piece
+                    if len(content) > file.bytes:
+                        break  # the checksum refuses it
+            return content
 
         content = self._ask(plan.name, get)
         running = hasher(file.digest, len(content))
@@ -337,7 +342,7 @@ class Download:
             self.done = before + file.bytes
         snapshot = folder / "snapshots" / plan.revision
         snapshot.mkdir(parents=True, exist_ok=True)
-        for file in plan.files:
+        for file in sorted(plan.files, key=lambda f: f.name == "config.json"):  # last: without it there is no model
             _link(Path("../../blobs") / file.digest, snapshot / file.name)
         if plan.name.revision != plan.revision:
             ref = folder / "refs" / plan.name.revision

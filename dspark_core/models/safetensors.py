@@ -13,6 +13,7 @@ from .errors import ModelError
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 MAX_CONFIG_BYTES = 10_000_000
+OTHER_FORMATS = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack", ".gguf", ".npz")
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ def read_headers(directory: Path) -> dict[str, TensorInfo]:
     """The tensors of all `model*.safetensors` files of a directory. Raises ModelError if there are none."""
     files = sorted(directory.glob("model*.safetensors"))
     if not files:
-        raise ModelError(f"{directory} holds no model*.safetensors file.")
+        other = next((f.name for f in sorted(directory.glob("*")) if f.suffix in OTHER_FORMATS), "")
+        more = f", and {other} is of a format that is not loaded" if other else ""
+        raise ModelError(f"{directory} holds no model*.safetensors file{more}.")
     tensors: dict[str, TensorInfo] = {}
     for file in files:
         tensors |= read_header(file)

@@ -197,7 +197,7 @@ def open_target(directory: str | Path, precision: str = "auto", progress: Progre
     tensors = read_headers(directory)
     progress("checking names and shapes")
     try:
-        model, config = load_model(directory, lazy=True)
+        model, config = load_model(directory, lazy=True, model_config=_said(config))
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as e:
         raise ModelError(_one_sentence(directory, tensors, str(e))) from e
     words = convert(model, precision)
@@ -205,6 +205,15 @@ def open_target(directory: str | Path, precision: str = "auto", progress: Progre
     has_text = any((directory / f).exists() for f in ("tokenizer.json", "tokenizer.model"))
     text = Text(directory, config.get("eos_token_id")) if has_text else None
     return Target(model, config, text, directory.name, words)
+
+
+def _said(config: dict) -> dict:
+    """What mlx-lm must be told of a config. A unified Gemma-4 has neither per-layer embeddings nor shared key/value
+    layers, and its config need not say so; mlx-lm would take it for an E2B then."""
+    if config["model_type"] != "gemma4_unified":
+        return {}
+    none = {"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0}
+    return {"text_config": none | (config.get("text_config") or {})}
 
 
 def _one_sentence(directory: Path, tensors: dict, message: str) -> str:

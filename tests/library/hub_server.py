@@ -53,6 +53,7 @@ class FakeHub:
         self.repos: dict[str, Repo] = {}
         self.faults: dict[str, list[Fault]] = {}
         self.sizes: dict[str, int] = {}  # (wrong) sizes for the listing
+        self.moved = ""  # a commit that still resolves, to files which are no longer those it listed
         self.pace: float = 0.0  # seconds between pieces of a body
         self.requests: list[tuple[str, str, str]] = []  # method, path, Range
         self.sent = 0  # body bytes of files
@@ -134,7 +135,7 @@ class Handler(BaseHTTPRequestHandler):
         if repo.gated and token != repo.needs:
             self._error(403 if token else 401, "Access is restricted", {"X-Error-Code": "GatedRepo"})
             return
-        if revision not in ("main", repo.commit):
+        if revision not in ("main", repo.commit, self.hub.moved):
             self._error(404, "Invalid rev id", {"X-Error-Code": "RevisionNotFound"})
             return
         if file not in repo.files:

@@ -195,6 +195,22 @@ def test_a_connection_that_keeps_breaking_is_given_up_and_its_bytes_are_kept(a_h
     assert fetch(a_hub).state == "done"
 
 
+def test_a_program_started_anew_goes_on_in_the_middle_of_the_last_shard(a_hub, fake, endpoint):
+    shards = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    first, last = sorted(shards, key=lambda n: len(fake.repos[SHARDED.repo].files[n]))
+    fake.fail(last, drop_after=100_000)
+    fake.fail(last, drop_after=0, times=20)
+    assert fetch(a_hub, SHARDED).state == "failed"
+    assert a_hub.local(SHARDED) is None and not local.find(cache=a_hub.cache, lm_studio=a_hub.lm_studio)
+    fake.faults.clear()
+    fake.requests.clear()
+    anew = Hub(endpoint, a_hub.cache, token=False, record=a_hub.record, lm_studio=a_hub.lm_studio)
+    plan = anew.plan(SHARDED)
+    assert plan.here > 100_000 and fetch(anew, SHARDED).state == "done"
+    assert fake.gets(last)[-1].startswith("bytes=") and not fake.gets(first)
+    assert verify.verify(anew.local(SHARDED), record=a_hub.record.with_name("none.json")) == len(plan.files)
+
+
 def test_a_server_without_ranges_sends_it_all_again(a_hub, fake):
     fake.fail(WEIGHTS, drop_after=200_000)
     fake.fail(WEIGHTS, ignore_range=True)
@@ -372,6 +388,21 @@ def test_a_config_of_100_mb_is_not_fetched(a_hub, fake):
     with pytest.raises(HubError, match="100,000,000 bytes"):
         a_hub.plan(SINGLE)
     assert fake.sent == 0
+
+
+def test_small_files_are_never_read_beyond_their_listed_size(a_hub, fake):
+    """A listing that gives a small size for what is 20 MB, and one that gives 100 MB."""
+    plan = a_hub.plan(SHARDED)
+    fake.repos[SHARDED.repo].files["config.json"] = b" " * 20_000_000
+    assert fake.repos[SHARDED.repo].commit != plan.revision
+    fake.moved = plan.revision
+    with pytest.raises(HubError, match="does not have the checksum"):
+        a_hub.facts(plan)
+    assert fake.sent < 10_000_000, "the rest was not fetched"
+    fake.sizes[facts.INDEX] = 100_000_000
+    fake.repos[SHARDED.repo].files["config.json"] = b"{}"
+    with pytest.raises(HubError, match="100,000,000 bytes, which no such file has"):
+        a_hub.facts(a_hub.plan(SHARDED))
 
 
 def test_an_index_that_points_elsewhere(a_hub, fake):

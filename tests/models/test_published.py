@@ -129,3 +129,28 @@ def test_every_drafter_is_exact_on_its_target(shape, engine, tmp_path):
         # So hot that both distributions are nearly even: most drafts are accepted.
         warm = rounds(decode(engine.models, name, prompt[:21], Settings(20, temperature=100.0, stop_ids=NEVER)))
         assert sum(r.accepted for r in warm) > 3 and all(0 <= t < target.vocab_size for r in warm for t in r.committed)
+
+
+def test_zlabs_gemma_drafter_takes_embedding_and_head_from_its_target(engine, tmp_path):
+    """Gemma-4's embedding comes scaled by the root of the hidden size; rows of the block see what their layer's type
+    lets them see: a later slot moves an earlier one through the full layer only."""
+    shape = narrow(GEMMA4_12B)
+    weights = write_random(tmp_path / "target", target(shape), 1)
+    for name, types in (("mixed", None), ("sliding", ["sliding_attention"] * 5)):
+        checkpoint = drafters(shape)[DFLASH16]
+        checkpoint.config.update({"layer_types": types or checkpoint.config["layer_types"]})
+        write_random(tmp_path / name, checkpoint, 2)
+    for name in ("mixed", "sliding"):
+        engine.load(Choice(name, tmp_path / "target", {name: tmp_path / name}, "stored", "stored"))
+        drafter = engine.models.drafters[name]
+        rows = weights["model.language_model.embed_tokens.weight"]
+        assert mx.allclose(drafter.embed(mx.array([5, 9])), rows[mx.array([5, 9])] * shape.hidden**0.5, rtol=1e-5)
+        h = mx.random.normal((2, shape.hidden))
+        assert mx.allclose(drafter.head(h), 30 * mx.tanh(h @ rows.T / 30), atol=1e-4)
+        context = drafter.begin()
+        context.extend(mx.random.normal((40, 5 * shape.hidden)))
+        block = drafter.embed(mx.arange(16))
+        moved = mx.concatenate([block[:15], block[15:] + 1])
+        a, b = (drafter.weights.block(x, context.cache) for x in (block, moved))
+        assert mx.array_equal(a[:15], b[:15]).item() == (name == "sliding")
+        assert not mx.array_equal(a[15], b[15]).item()

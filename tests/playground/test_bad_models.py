@@ -1,0 +1,90 @@
+"""Model directories that are broken, foreign or hostile: one clear sentence, and the previous model stays and races."""
+
+import json
+import pickle
+
+import pytest
+
+from dspark_core.library import facts, memory
+from dspark_core.models.errors import ModelError
+from dspark_core.playground.engine import Choice, PresetEngine
+
+from ..models.build import GOLDEN, copy, edit_config
+from .test_engine import choice, races
+
+
+@pytest.fixture(scope="module")
+def engine():
+    engine = PresetEngine.__new__(PresetEngine)  # without a first preset
+    engine.machine = memory.this_machine()
+    engine._clear()
+    engine.load(choice("A"))
+    return engine
+
+
+def huge_config(directory):
+    with open(directory / "config.json", "r+b") as f:
+        f.truncate(100_000_000)
+
+
+def pickles_only(directory):
+    (directory / "model.safetensors").rename(directory / "pytorch_model.bin")
+
+
+def a_pickle_in_disguise(directory):
+    (directory / "model.safetensors").write_bytes(pickle.dumps({"weights": list(range(1000))}))
+
+
+def an_index_that_leads_out(directory):
+    (directory / facts.INDEX).write_text(json.dumps({"weight_map": {"model.norm.weight": "../../secret.safetensors"}}))
+
+
+FAULTS = {
+    huge_config: "config.json is larger than 10 MB, which no model configuration is.",
+    pickles_only: "holds no model*.safetensors file, and pytorch_model.bin is of a format that is not loaded.",
+    a_pickle_in_disguise: "is not a whole safetensors file",
+    an_index_that_leads_out: "is not a file of its own directory",
+}
+
+
+@pytest.mark.parametrize("kind", ["target", "drafter"])
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.__name__)
+def test_what_cannot_be_loaded_leaves_the_previous_model(engine, tmp_path, fault, kind):
+    directory = copy(kind, "A", tmp_path)
+    fault(directory)
+    wrong = choice("A", **({"target": directory} if kind == "target" else {"drafters": {"DSpark": directory}}))
+    refused(engine, wrong, FAULTS[fault])
+
+
+def refused(engine, wrong: Choice, words: str) -> None:
+    before = engine.models.target
+    with pytest.raises(ModelError) as e:
+        engine.load(wrong)
+    message = str(e.value)
+    assert words in message and message.endswith(" A stays loaded.") and "\n" not in message, message
+    assert engine.models.target is before
+    assert races(engine)
+
+
+def test_a_drafter_for_another_target(engine):
+    refused(engine, choice("A", drafters={"DSpark": GOLDEN / "E" / "drafter"}), "the drafter's hidden_size is 48, that")
+    refused(engine, choice("A", drafters={"DSpark": GOLDEN / "A" / "target"}), "architecture 'Qwen3ForCausalLM'")
+
+
+def test_code_that_comes_with_a_model_is_never_run(engine, tmp_path):
+    """Loading ignores auto_map and the files it names, as z-lab's repositories have them; a model that cannot do
+    without its code is refused."""
+    ran = tmp_path / "ran"
+    for kind in ("target", "drafter"):
+        directory = copy(kind, "D", tmp_path)
+        edit_config(
+            directory, auto_map={"AutoModel": "dflash.Evil", "AutoConfig": "dflash.Evil"}, trust_remote_code=True
+        )
+        for name in ("dflash.py", "__init__.py", "modeling.py"):
+            (directory / name).write_text(f"open({str(ran)!r}, 'w')")
+    safe = choice("D", target=tmp_path / "target", drafters={"DFlash": tmp_path / "drafter"})
+    assert engine.load(safe).changed and races(engine)
+    engine.load(choice("A"))
+    edit_config(tmp_path / "target", model_file="modeling.py")
+    refused(engine, safe, "asks to run code from 'modeling.py'; code of a model is never run.")
+    assert not ran.exists()
