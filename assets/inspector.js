@@ -170,7 +170,8 @@ function drawSlots() {
     tab.setAttribute('aria-selected', k === chosen);
     tab.tabIndex = k === chosen ? 0 : -1;
     const changed = !withBias && round.without && !own && drafted[k]?.token_id !== cell.token_id;
-    tab.append(
+    tab.append(  // its content is its name; what only the labels on the left say is added for a screen reader
+      make('span', 'sr-only', own ? '' : 'slot'),
       make('span', 'slot-number', own ? 'target' : k + 1),
       make('span', 'tok ' + KIND[fate], visible(cell.text)),
       make('span', 'slot-fate', FATE[fate] + (own && !written() ? ', not written' : '')),
@@ -178,11 +179,8 @@ function drawSlots() {
     const levels = make('span', 'levels');
     if (!own) levels.append(bar('q', cell.q), bar('p', cell.p));
     tab.append(levels);
-    if (!own) for (const [, key] of rows) tab.append(make('span', 'slot-value', number(cell[key])));
+    if (!own) for (const [name, key] of rows) tab.append(make('span', 'sr-only', name), make('span', 'slot-value', number(cell[key])));
     if (changed) tab.append(make('span', 'slot-was', 'was ' + visible(drafted[k].text)));
-    for (const node of tab.children) node.setAttribute('aria-hidden', 'true');  // numbers without their names
-    tab.append(make('span', 'sr-only', own ? FATE[fate] + ' ' + quoted(cell.text) : 'slot ' + (k + 1) + ' ' + quoted(cell.text) + ' ' + FATE[fate]
-      + (known(cell.q) ? ', q ' + number(cell.q) : '') + (known(cell.p) ? ', p ' + number(cell.p) : '')));
     tab.addEventListener('click', () => choose(k, true));
     return tab;
   }));
