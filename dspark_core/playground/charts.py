@@ -94,7 +94,11 @@ def _speed(lanes: list[LaneRecord]) -> Chart:
         )
     figure = blank_figure("tok/s")
     for i, row in enumerate(rows):
-        text = "" if row[1] is None else f"{row[1]:.1f}" + (f" ({row[2]:.2f} ×)" if row[2] else "")
+        text = (
+            ""
+            if row[1] is None
+            else f"{row[1]:.{1 if row[1] < 100 else 0}f}" + (f" ({row[2]:.2f} ×)" if row[2] else "")
+        )
         figure.add_bar(
             name=row[0],
             x=[row[1]],
@@ -106,7 +110,7 @@ def _speed(lanes: list[LaneRecord]) -> Chart:
             cliponaxis=False,
         )
     fastest = max((row[1] or 0 for row in rows), default=0)
-    figure.update_layout(showlegend=False, xaxis={"range": [0, 1.4 * fastest or 1]}, yaxis={"autorange": "reversed"})
+    figure.update_layout(showlegend=False, xaxis={"range": [0, 1.5 * fastest or 1]}, yaxis={"autorange": "reversed"})
     columns = ["lane", "tok/s", "× plain", "tokens per round", "acceptance rate", "first token s", "tokens", "rounds"]
     return _chart("speed", figure, columns, rows)
 
