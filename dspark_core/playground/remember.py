@@ -20,7 +20,8 @@ def remember(page: gr.Blocks, asked: list[gr.components.Component]) -> None:
     quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     settings = asked[1:]
     gr.on(
-        [control.input for control in settings],
+        # A text is kept when its field is left: its input event comes before its value.
+        [control.blur if isinstance(control, gr.Textbox) else control.input for control in settings],
         None,
         settings,
         kept,
