@@ -13,8 +13,9 @@ run on the first --extra-limit prompts of each set only.
 
 Writes to DIR: log.jsonl (every measurement as it is made; the same command goes on where it was stopped), report.md and
 report.json (after every prompt) and, at the end, report.html where plotly is installed. --from-log writes them again
-from the log and measures nothing. A prompt's prefill is done once and shared by its decodes. The machine's cost curve
-is measured first.
+from the log and measures nothing. --uncounted 1 leaves every prompt's first alternation out of the figures: a device
+that prepares its kernels anew for every shape (MLX on CUDA) does so there. A prompt's prefill is done once and shared
+by its decodes. The machine's cost curve is measured first.
 """
 
 import argparse
@@ -63,7 +64,7 @@ def run(a: argparse.Namespace) -> None:
         kept = _measure(a, lanes, prompts, kept)
     if kept is None:
         raise ValueError(f"There is no {a.out / 'log.jsonl'}.")
-    write(a.out, kept, lanes, a.together)
+    write(a, kept, lanes)
     say(f"wrote {a.out / 'report.md'}")
     _write_page(a, kept, lanes, prompts)
 
@@ -86,7 +87,7 @@ def _measure(a: argparse.Namespace, lanes: Sequence[Lane], prompts: Sequence[Pro
         for number, prompt in enumerate(prompts):
             here = [lane for lane in lanes if lane.runs_on(prompt)]
             _prompt(models, peers, here, prompt, number, a.repeat, settings, kept, warm)
-            write(a.out, kept, lanes, a.together)
+            write(a, kept, lanes)
             say(f"{number + 1} of {len(prompts)}: {prompt.set} {prompt.index}")
     return kept
 
@@ -125,12 +126,12 @@ def _best(curve: CostCurve, lanes: Sequence[Lane], lane: Lane, key: tuple, kept:
     return best_cap(curve, method, outcomes, context)[0]
 
 
-def write(out: Path, kept: log.Log, lanes: Sequence[Lane], together: Sequence[str]) -> None:
+def write(a: argparse.Namespace, kept: log.Log, lanes: Sequence[Lane]) -> None:
     """The report as Markdown and JSON, from the log."""
-    told = _figures(kept, lanes, together)
+    told = _figures(a, kept, lanes)
     document = {"header": asdict(kept.header), "curve": json.loads(kept.curve.to_json())} | asdict(told)
-    (out / "report.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    (out / "report.md").write_text(markdown(kept.header, told), encoding="utf-8")
+    (a.out / "report.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    (a.out / "report.md").write_text(markdown(kept.header, told), encoding="utf-8")
 
 
 def _write_page(a: argparse.Namespace, kept: log.Log, lanes: Sequence[Lane], prompts: Sequence[Prompt]) -> None:
@@ -141,13 +142,13 @@ def _write_page(a: argparse.Namespace, kept: log.Log, lanes: Sequence[Lane], pro
             raise
         say("plotly is not installed: no report.html (--from-log writes it where plotly is)")
         return
-    text = page(kept.header, kept.curve, _figures(kept, lanes, a.together), prompts)
+    text = page(kept.header, kept.curve, _figures(a, kept, lanes), prompts)
     (a.out / "report.html").write_text(text, encoding="utf-8")
     say(f"wrote {a.out / 'report.html'}")
 
 
-def _figures(kept: log.Log, lanes: Sequence[Lane], together: Sequence[str]) -> Figures:
-    return figures(kept, lanes, [g.split("+") for g in together])
+def _figures(a: argparse.Namespace, kept: log.Log, lanes: Sequence[Lane]) -> Figures:
+    return figures(kept, lanes, [g.split("+") for g in a.together], a.uncounted)
 
 
 def say(text: str) -> None:
@@ -207,6 +208,7 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
         p.add_argument(f"--{name}", type=Path, default=paths[method])
     p.add_argument("--prompts", nargs="+", default=[], metavar="NAME=FILE", help="one {'prompt': ...} a line")
     p.add_argument("--limit", type=int, help="only the first N prompts of each set")
+    p.add_argument("--uncounted", type=int, default=0, help="leave the first N alternations out of the figures")
     p.add_argument("--together", nargs="+", default=[], metavar="SET+SET", help="sets with figures in common")
     p.add_argument("--lanes", default="plain,mlx-lm,dspark,dflash")
     p.add_argument("--schedule", default=HARDWARE, help="of drafters without one of their own, separated by commas")

@@ -133,12 +133,13 @@ class Figures:
     versus: list[Versus]
     slots: list[Slot]
     undecoded: int  # prompts whose answer was a single token: there is no speed to measure
+    uncounted: int = 0  # alternations of every prompt that were left out, the first ones
 
 
-def figures(log: Log, lanes: Sequence[Lane], together: Sequence[Sequence[str]] = ()) -> Figures:
+def figures(log: Log, lanes: Sequence[Lane], together: Sequence[Sequence[str]] = (), uncounted: int = 0) -> Figures:
     """Everything the report says. `together` are groups of sets that get figures of their own; all sets together always
-    do."""
-    cells = _cells(log.rows.values())
+    do. The first `uncounted` alternations of every prompt are left out."""
+    cells = _cells(row for row in log.rows.values() if row.turn >= uncounted)
     keys = sorted({key for key, _ in cells}, key=lambda k: (list(_sets(log)).index(k[0]), k[1]))
     known = [k for k in keys if (k, "plain") in cells]
     decoded = [k for k in known if all(len(r.ids) > 1 for r in cells[k, "plain"].values())]
@@ -159,6 +160,7 @@ def figures(log: Log, lanes: Sequence[Lane], together: Sequence[Sequence[str]] =
         [row for name, members in groups for row in _versus(name, members, decoded, cells, lanes)],
         [slot for lane in lanes for slot in _slots(lane, decoded, cells, log.header.temperature < 1e-5)],
         len(known) - len(decoded),
+        uncounted,
     )
 
 
@@ -181,13 +183,13 @@ def _ratio(a: Mapping[int, Row], b: Mapping[int, Row]) -> float | None:
 
 def _prompt(key, lane: Lane, cells, lanes, curve: CostCurve, temperature: float) -> PromptFigures:
     turns, plain = cells[key, lane.name], cells[key, "plain"]
-    first = turns[min(turns)]
+    first = _first(turns)
     told = {}
     if lane.spec is not None:
         seconds = [_seconds(curve, lane, row) for row in turns.values()]
         told["predicted"] = statistics.median((len(first.ids) - 1) / s for s in seconds)
-        beside = curve.seconds("plain", plain[min(plain)].rounds)
-        told["predicted_times"] = told["predicted"] * beside / (len(plain[min(plain)].ids) - 1)
+        beside = curve.seconds("plain", _first(plain).rounds)
+        told["predicted_times"] = told["predicted"] * beside / (len(_first(plain).ids) - 1)
         told["scheduler"] = statistics.median(r.scheduler_s / r.seconds for r in turns.values())
         if lane.spec.speculative and temperature < 1e-5:
             told |= _hindsight(key, lane, cells, lanes, curve, told["predicted"])
@@ -199,9 +201,14 @@ def _prompt(key, lane: Lane, cells, lanes, curve: CostCurve, temperature: float)
         statistics.median(r.tok_s for r in turns.values()),
         _ratio(turns, plain),
         first.tokens_per_round,
-        all(row.ids == plain[min(plain)].ids for row in turns.values()),
+        all(row.ids == _first(plain).ids for row in turns.values()),
         **told,
     )
+
+
+def _first(turns: dict[int, Row]) -> Row:
+    """Of the first counted alternation; a greedy decode has the same rounds in every one."""
+    return turns[min(turns)]
 
 
 def _seconds(curve: CostCurve, lane: Lane, row: Row) -> float:
@@ -211,8 +218,8 @@ def _seconds(curve: CostCurve, lane: Lane, row: Row) -> float:
 def _hindsight(key, lane: Lane, cells, lanes, curve: CostCurve, predicted: float) -> dict:
     same = [other for other in lanes if other.spec and other.spec.method == lane.spec.method]
     seen = [cells[key, o.name] for o in same if (key, o.name) in cells]
-    outcomes = [x for turns in seen for x in judged(turns[min(turns)].record(lane.spec), True)]
-    cap, speed = best_cap(curve, lane.spec.method, outcomes, middle(cells[key, lane.name][0].rounds))
+    outcomes = [x for turns in seen for x in judged(_first(turns).record(lane.spec), True)]
+    cap, speed = best_cap(curve, lane.spec.method, outcomes, middle(_first(cells[key, lane.name]).rounds))
     return {"best_cap": cap, "of_best": predicted / speed}
 
 
@@ -228,7 +235,7 @@ def _slots(lane: Lane, keys, cells, greedy: bool) -> list[Slot]:
     if lane.spec is None or not lane.spec.speculative:
         return []
     turns = [cells[key, lane.name] for key in keys if (key, lane.name) in cells]
-    outcomes = [x for rows in turns for x in judged(rows[min(rows)].record(lane.spec), greedy)]
+    outcomes = [x for rows in turns for x in judged(_first(rows).record(lane.spec), greedy)]
     out = []
     for k in range(1, max((known for known, _ in outcomes), default=0) + 1):
         reached = sum(known >= k and right >= k - 1 for known, right in outcomes)

@@ -43,7 +43,11 @@ def markdown(header: Header, figures: Figures) -> str:
 
 def method(figures: Figures) -> str:
     undecoded = f", but {figures.undecoded} whose answer is a single token" if figures.undecoded else ""
-    return f"{METHOD} No prompt is left out{undecoded}."
+    turns = "alternation" if figures.uncounted == 1 else f"{figures.uncounted} alternations"
+    uncounted = (
+        f" The first {turns} of every prompt prepared the device and is not counted." if figures.uncounted else ""
+    )
+    return f"{METHOD} No prompt is left out{undecoded}.{uncounted}"
 
 
 def sets(figures: Figures) -> list[str]:
