@@ -125,7 +125,7 @@ def test_from_the_hub_to_a_race_and_back(models, open_tab):
     fake.pace = 0.04
     tab.page.click("#download")
     text(tab, "#shelf-progress", "MB/s")
-    assert float(tab.page.locator("#shelf-progress i").get_attribute("style").split(":")[1].strip(" %;")) > 0
+    tab.page.wait_for_function("parseFloat(document.querySelector('#shelf-progress i').style.width) > 0")
     tab.page.click("#cancel-download")
     text(tab, "#shelf-verdict", "what has arrived is kept")
     fake.pace = 0.0
