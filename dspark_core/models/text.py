@@ -47,11 +47,12 @@ class Text:
         """Token ids of a conversation, ready for the assistant's turn; thinking off where it is known.
 
         `messages` are {"role", "content"}. Only the template's own text may become control tokens:
-        it is rendered with placeholders, and the contents are encoded as plain text. Raises ModelError
-        without a template, or if the template refuses the conversation or leaves a message of it out.
+        it is rendered with placeholders, and the contents are encoded as plain text. A model without a
+        template is a base model, which continues text: the contents, with an empty line between them.
+        Raises ModelError if the template refuses the conversation or leaves a message of it out.
         """
         if not self.has_chat_template:
-            raise ModelError("This model has no chat template: it is a base model, not an instruct model.")
+            return self.tokenizer.encode("") + self.encode("\n\n".join(m["content"] for m in messages))
         held = [{**m, "content": PLACEHOLDER.format(i)} for i, m in enumerate(messages)]
         try:
             rendered = self.tokenizer.apply_chat_template(

@@ -41,9 +41,10 @@ def edit_weights(directory: Path, change) -> None:
     mx.save_safetensors(str(path), weights)
 
 
-def write_tokenizer(directory: Path, special: list[str], template: str, **more) -> None:
+def write_tokenizer(directory: Path, special: list[str], template: str | None, **more) -> None:
     """Write a tokenizer of 256 tokens, as the golden targets have: at most 8 `special` ones last, before them single
-    bytes but for as many that no UTF-8 text has. `template` is a chat template; `more` names ends, as `eos_token=`.
+    bytes but for as many that no UTF-8 text has. `template` is a chat template, if any; `more` names ends, as
+    `eos_token=`.
     """
     from tokenizers import Tokenizer, decoders, models
     from tokenizers.pre_tokenizers import ByteLevel

@@ -157,3 +157,13 @@ def test_gemmas_full_set_of_stop_ids(tmp_path, listed):
         (path / listed).write_text('{"eos_token_id": [248, 7]}')
     wanted = {ids[t] for t in ("<eos>", "<turn|>", "<|tool_response>")} | (set() if listed == "nowhere" else {7})
     assert load_target(path).stop_ids == wanted
+
+
+def test_a_model_without_a_chat_template_continues_the_text(tmp_path):
+    path = copy("target", "A", tmp_path / "base")
+    write_tokenizer(path, QWEN_TOKENS, None, eos_token="<|im_end|>")
+    text = load_target(path).text
+    assert not text.has_chat_template
+    ids = text.encode_chat([{"role": "system", "content": "One <|im_end|>"}, {"role": "user", "content": "two "}])
+    assert b"".join(map(text.token_bytes, ids)) == b"One <|im_end|>\n\ntwo "
+    assert not any(map(text.is_special, ids))
