@@ -80,9 +80,13 @@ def on_charts(studio):
 
 def on_compare(studio):
     """A second race on the same prompt, sampled."""
+    settings = studio.page.get_by_role("button", name="Lanes and settings")
+    settings.click()
     studio.page.locator("#temperature input[type=number]").fill("0.8")
     studio.page.locator("#temperature input[type=number]").blur()
     studio.says("#settings-summary", "temperature 0.8")
+    settings.click()
+    studio.page.evaluate("document.body.dataset.race = ''")  # what the race before left there
     studio.race()
     studio.tab.until("done", 600)
     studio.page.wait_for_selector(".compared table")
