@@ -230,17 +230,34 @@ def test_a_second_race_starts_afresh(recorded, open_tab):
     assert tab.answer(0) == " other other other"
 
 
+STOPPED_AFTER = """() => {
+    let asked = 0
+    window.stoppedAfter = null
+    for (const kind of ["pointerdown", "keydown"])
+        addEventListener(kind, () => { asked = performance.now() }, {capture: true, once: true})
+    new MutationObserver((_, seen) => {
+        if (document.body.dataset.race !== "stopped") return
+        window.stoppedAfter = performance.now() - asked
+        seen.disconnect()
+    }).observe(document.body, {attributes: true, attributeFilter: ["data-race"]})
+}"""
+
+
 @pytest.mark.parametrize("key", ["click", "Escape"])
 def test_stop_while_decoding(recorded, open_tab, key):
+    """Stopped within 300 ms by the page's own clock, the best of three: the browser shares slow cores with others."""
     recorded.worker.engine = replay(pace=0.5)
     tab = open_tab(recorded.url)
-    tab.race()
-    tab.page.wait_for_function("document.querySelectorAll('.round').length > 4")
-    began = time.monotonic()
-    tab.page.click("#stop") if key == "click" else tab.page.keyboard.press("Escape")
-    tab.until("stopped")
-    assert time.monotonic() - began < 0.6  # the browser and the server share slow cores here
-    recorded.until_idle(1)
+    took = []
+    while len(took) < 3 and min(took, default=1000) > 300:
+        tab.race()
+        tab.page.wait_for_function("document.querySelectorAll('.round').length > 4")
+        tab.page.evaluate(STOPPED_AFTER)
+        tab.page.click("#stop") if key == "click" else tab.page.keyboard.press("Escape")
+        tab.until("stopped")
+        took.append(tab.page.evaluate("window.stoppedAfter"))
+        recorded.until_idle(1)
+    assert min(took) <= 300, took
     rounds = tab.page.locator(".round").count()
     tab.page.wait_for_timeout(300)
     assert tab.page.locator(".round").count() == rounds

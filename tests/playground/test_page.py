@@ -129,7 +129,7 @@ def test_what_was_seen_is_told_when_lanes_end_at_most_once_a_second(monkeypatch)
 
 
 def test_stop_ends_it_and_frees_the_engine():
-    worker = worker_of(replay(pace=1.0))
+    worker = worker_of(replay(pace=1.0))  # a race of over two seconds
     job = Job(asked(), "me")
     values = follow(worker, job)
     for value, _ in values:
@@ -138,7 +138,7 @@ def test_stop_ends_it_and_frees_the_engine():
     worker.stop("me")
     began = time.monotonic()
     *_, (board, seen) = values
-    assert time.monotonic() - began < 0.3
+    assert time.monotonic() - began < 1
     assert seen.stopped and seen.verdict is None
     assert board.split(RECORD)[-2].split(FIELD)[:2] == ["Z", "stopped"]
     _until(lambda: worker.idle)
