@@ -159,13 +159,14 @@ UNKNOWN = 0.7  # acceptance of a slot of a drafter of which nothing is known
 SPREAD, WIDE = 0.8, 1.5  # prior standard deviation of a text's shift in acceptance, in logits; without a prior
 DRIFT = 0.98  # weight that an observation keeps from one round to the next
 OWN = 12.0  # outcomes of a slot's own that weigh as much as what the other slots say about it
-OPTIMISM = 0.3  # plain steps: what choosing the number of drafts by confidence is taken to gain before it is known
-PATIENCE = 3.0  # rounds that this first guess weighs
+OPTIMISM = 0.15  # plain steps: what choosing the number of drafts by confidence is taken to gain before it is known
+PATIENCE = 1.5  # rounds that this first guess weighs
 STALE = 8, 64  # parked steps in a row after which what was seen before counts half: at first, then twice as many, ...
 FORGET = 0.85  # weight that a round's gain keeps from one drafted round to the next
-FIRST_LOSS = 2.0  # wholly rejected rounds that drafting may lose in all before it is parked whatever is expected of it,
-LOSS = 0.02  # and the share of the time so far that it may lose on top
-PROBE_LOSS = 0.01  # share of the time parked that probing again may lose
+FIRST_LOSS = 0.75  # plain steps that drafting may lose in all before it is parked whatever is expected of it,
+WON_BACK = 4.0  # and on top what so many rounds are expected to win,
+LOSS = 0.01  # and this share of the time so far
+PROBE_LOSS = 0.0075  # share of the time parked that probing again may lose
 MOST_CREDIT = 3.0  # rejected rounds' worth of earlier gain that may be lost again
 REPRICE = 64  # positions after which costs are read again
 WORTH_LOOKING = 0.05  # plain steps that the first head row must cost before looking first is worth a synchronisation
@@ -178,7 +179,8 @@ class HardwareAware(Schedule):
     Before a round it decides from earlier rounds whether to draft at all; then Algorithm 1 decides how many drafts
     get head rows (with a confidence head: after a look at the first confidence) and how many are sent. A drafter
     that does not pay is parked: plain steps, with a probe now and then. In the curve's own terms all drafting
-    together never loses more than FIRST_LOSS + 1 rejected rounds and LOSS + PROBE_LOSS of the time.
+    together never loses more than FIRST_LOSS plain steps, what WON_BACK rounds were expected to win, one rejected
+    round, and LOSS + PROBE_LOSS of the time.
 
     curve:      what a step costs here; must know `method`
     acceptance: of each slot given those before it, as far as known beforehand
@@ -349,7 +351,8 @@ class _Learning(Schedule):
     def _goes(self, elapsed: float) -> bool:
         """Draft this round? If not, because it does not pay, or as a probe that is affordable by now."""
         expected = self._gain / self._weight if self.plan.confident else self._expected_gain()
-        if expected > 0 and self._balance > -(FIRST_LOSS * self._stake + LOSS * elapsed):
+        may_lose = FIRST_LOSS * self._plain + WON_BACK * expected + LOSS * elapsed
+        if expected > 0 and self._balance > -may_lose:
             self._parked_at = None
             return True
         if self._parked_at is None:

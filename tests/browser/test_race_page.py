@@ -1,7 +1,6 @@
 """Races in the browser, from recorded rounds: what stands on the page, Stop, tabs, lanes, keyboard."""
 
 import threading
-import time
 
 import pytest
 
