@@ -338,7 +338,7 @@ def test_too_many_requests_are_waited_out(a_hub, fake):
     fake.fail(WEIGHTS, status=503)
     start = time.monotonic()
     download = fetch(a_hub)
-    assert download.state == "done" and 1 <= time.monotonic() - start < 4
+    assert download.state == "done" and 1 <= time.monotonic() - start < 10
     assert len(fake.gets(f"cdn/{SINGLE.repo}/{WEIGHTS}")) == 3
 
 
