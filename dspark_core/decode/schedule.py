@@ -163,10 +163,10 @@ OPTIMISM = 0.15  # plain steps: what choosing the number of drafts by confidence
 PATIENCE = 1.5  # rounds that this first guess weighs
 STALE = 8, 64  # parked steps in a row after which what was seen before counts half: at first, then twice as many, ...
 FORGET = 0.85  # weight that a round's gain keeps from one drafted round to the next
-FIRST_LOSS = 0.75  # plain steps that drafting may lose in all before it is parked whatever is expected of it,
+FIRST_LOSS = 0.5  # plain steps that drafting may lose in all before it is parked whatever is expected of it,
 WON_BACK = 4.0  # and on top what so many rounds are expected to win,
 LOSS = 0.01  # and this share of the time so far
-PROBE_LOSS, LOOK_LOSS = 0.003, 0.0075  # share of the time parked that a round, or a look, may lose as a probe
+PROBE_LOSS = 0.003  # share of the time parked that probing again may lose
 MOST_CREDIT = 3.0  # rejected rounds' worth of earlier gain that may be lost again
 REPRICE = 64  # positions after which costs are read again
 WORTH_LOOKING = 0.05  # plain steps that the first head row must cost before looking first is worth a synchronisation
@@ -180,7 +180,7 @@ class HardwareAware(Schedule):
     get head rows (with a confidence head: after a look at the first confidence) and how many are sent. A drafter
     that does not pay is parked: plain steps, with a probe now and then. In the curve's own terms all drafting
     together never loses more than FIRST_LOSS plain steps, what WON_BACK rounds were expected to win, one rejected
-    round, and LOSS + PROBE_LOSS (with a confidence head LOOK_LOSS) of the time.
+    round, and LOSS + PROBE_LOSS of the time.
 
     curve:      what a step costs here; must know `method`
     acceptance: of each slot given those before it, as far as known beforehand
@@ -358,8 +358,8 @@ class _Learning(Schedule):
         if self._parked_at is None:
             self._parked_at = elapsed, self._balance
         since, balance = self._parked_at
-        risk, share = (self._draft[0], LOOK_LOSS) if self.looks else (max(0.0, -self._expected_gain()), PROBE_LOSS)
-        return self._balance - balance - risk > -share * (elapsed - since)
+        risk = self._draft[0] if self.looks else max(0.0, -self._expected_gain())
+        return self._balance - balance - risk > -PROBE_LOSS * (elapsed - since)
 
     def _expected_gain(self) -> float:
         """Seconds that the best number of drafts is expected to win against plain steps, in one round."""
