@@ -20,7 +20,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from .library.names import HubName
+from .catalog.names import HubName
 from .models.errors import ModelError
 
 ROOT = Path(__file__).resolve().parent.parent

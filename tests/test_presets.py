@@ -4,7 +4,7 @@ import collections
 
 import pytest
 
-from dspark_core.library.names import HubName
+from dspark_core.catalog.names import HubName
 from dspark_core.presets import METHODS, PresetError, load_presets, load_prompts, read_presets
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from dspark_core.catalog import facts, memory, pair
 from dspark_core.decode.plain import plain
 from dspark_core.decode.rounds import Round, Settings
 from dspark_core.decode.schedule import FullBlock
 from dspark_core.decode.speculative import speculative
-from dspark_core.library import facts, memory, pair
 from dspark_core.playground.engine import Choice, PresetEngine
 
 from .models.published import DSPARK, QWEN3_4B, drafters, target

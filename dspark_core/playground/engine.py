@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..library.facts import read
-from ..library.local import name_of
-from ..library.memory import Machine, this_machine, too_big
-from ..library.verify import Stopped, verify
+from ..catalog.facts import read
+from ..catalog.local import name_of
+from ..catalog.memory import Machine, this_machine, too_big
+from ..catalog.verify import Stopped, verify
 from ..models.errors import ModelError
 from ..presets import Preset
 from .worker import Job

@@ -12,10 +12,10 @@ from typing import Any
 
 import gradio as gr
 
-from ..library.facts import TARGET
-from ..library.hub import Download
-from ..library.memory import Machine, gigabytes, physical_memory
-from ..library.names import directory
+from ..catalog.facts import TARGET
+from ..catalog.hub import Download
+from ..catalog.memory import Machine, gigabytes, physical_memory
+from ..catalog.names import directory
 from ..models.errors import ModelError
 from ..presets import METHODS, PRECISIONS, Preset
 from ..race.record import Failed

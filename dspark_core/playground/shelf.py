@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..library import local, pair
-from ..library.facts import DRAFTER, TARGET, Facts, read, sort_of
-from ..library.hub import Download, Hub, Plan
-from ..library.memory import Machine, estimate, gigabytes
-from ..library.names import HubName, directory, parse
+from ..catalog import local, pair
+from ..catalog.facts import DRAFTER, TARGET, Facts, read, sort_of
+from ..catalog.hub import Download, Hub, Plan
+from ..catalog.memory import Machine, estimate, gigabytes
+from ..catalog.names import HubName, directory, parse
 from ..models.errors import ModelError
 from ..presets import METHODS, PRECISIONS, Place, Preset, read_presets
 from .engine import Choice

@@ -7,10 +7,10 @@ import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
 
+from dspark_core.catalog import facts, memory, pair
 from dspark_core.decode.rounds import Settings
 from dspark_core.decode.schedule import FullBlock
 from dspark_core.decode.speculative import speculative
-from dspark_core.library import facts, memory, pair
 from dspark_core.models.checkpoint import open_drafter
 from dspark_core.models.config import parse_config
 from dspark_core.models.drafter import Weights

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from dspark_core.library import facts, memory
+from dspark_core.catalog import facts, memory
 from dspark_core.models.errors import ModelError
 from dspark_core.playground.engine import Choice, PresetEngine
 

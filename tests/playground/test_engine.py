@@ -14,9 +14,9 @@ import mlx.nn as nn
 import pytest
 from mlx.utils import tree_flatten
 
+from dspark_core.catalog import verify
+from dspark_core.catalog.memory import Machine
 from dspark_core.decode.rounds import Settings
-from dspark_core.library import verify
-from dspark_core.library.memory import Machine
 from dspark_core.models.errors import ModelError
 from dspark_core.playground.engine import Choice, Loaded, Loading, PresetEngine, load_job, unload_job
 from dspark_core.playground.worker import Job, Worker

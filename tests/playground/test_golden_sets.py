@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dspark_core.library import memory
+from dspark_core.catalog import memory
 from dspark_core.playground.engine import Choice, PresetEngine
 
 from ..conftest import GOLDEN, Golden

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from dspark_core.catalog import local
+from dspark_core.catalog.hub import Hub
+from dspark_core.catalog.memory import Machine
 from dspark_core.decode.rounds import Settings
-from dspark_core.library import local
-from dspark_core.library.hub import Hub
-from dspark_core.library.memory import Machine
 from dspark_core.models.errors import ModelError
 from dspark_core.playground.engine import Loaded, PresetEngine
 from dspark_core.playground.follow import loaded_words
@@ -18,7 +18,7 @@ from dspark_core.playground.shelf import LEFT_OUT, NONE, NOT_HERE, OWN, UNKNOWN,
 from dspark_core.playground.worker import Job, Worker
 from dspark_core.presets import read_presets
 from dspark_core.race.record import PLAIN, LaneSpec, RaceRequest
-from tests.library.hub_server import FakeHub, Repo, serving
+from tests.catalog.hub_server import FakeHub, Repo, serving
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MACHINE = Machine("Metal", "a small Mac", 16_000_000_000)
@@ -51,9 +51,9 @@ def files(name: str, kind: str, **more: bytes) -> dict[str, bytes]:
 
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
-    monkeypatch.setattr("dspark_core.library.hub.get_token", lambda: None)
-    monkeypatch.setattr("dspark_core.library.hub.BACKOFF_S", 0.01)
-    monkeypatch.setattr("dspark_core.library.verify.default_record", lambda: tmp_path / "record.json")
+    monkeypatch.setattr("dspark_core.catalog.hub.get_token", lambda: None)
+    monkeypatch.setattr("dspark_core.catalog.hub.BACKOFF_S", 0.01)
+    monkeypatch.setattr("dspark_core.catalog.verify.default_record", lambda: tmp_path / "record.json")
     chat = {"tokenizer_config.json": b'{"chat_template": "x"}'}
     hub = FakeHub()
     hub.repos = {

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from huggingface_hub import scan_cache_dir, snapshot_download
 
-from dspark_core.library import facts, hub, local, verify
-from dspark_core.library.hub import Hub, HubError
-from dspark_core.library.names import HubName
+from dspark_core.catalog import facts, hub, local, verify
+from dspark_core.catalog.hub import Hub, HubError
+from dspark_core.catalog.names import HubName
 from dspark_core.models.errors import ModelError
 
 from .hub_server import FakeHub, Repo, serving
@@ -449,7 +449,7 @@ def test_a_cache_that_cannot_be_written(a_hub):
 def test_the_default_hub_is_the_environments(endpoint, tmp_path):
     """HF_ENDPOINT and HF_HOME are read when huggingface_hub is imported, so a fresh interpreter."""
     script = (
-        "from dspark_core.library.hub import Hub; from dspark_core.library.names import parse;"
+        "from dspark_core.catalog.hub import Hub; from dspark_core.catalog.names import parse;"
         "h = Hub(); d = h.start(h.plan(parse('org/single'))); d.wait(10); print(d.state, d.directory);"
         "import sys; assert not {'mlx.core', 'gradio'} & sys.modules.keys(), 'page threads use this'"
     )
@@ -461,7 +461,7 @@ def test_the_default_hub_is_the_environments(endpoint, tmp_path):
 
 def test_offline_mode_asks_nobody(endpoint, fake, tmp_path):
     script = (
-        "from dspark_core.library.hub import Hub; from dspark_core.library.names import parse\n"
+        "from dspark_core.catalog.hub import Hub; from dspark_core.catalog.names import parse\n"
         "try: Hub().plan(parse('org/single'))\n"
         "except Exception as e: print(type(e).__name__, e)"
     )

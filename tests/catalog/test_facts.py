@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dspark_core.library import facts, local, pair
-from dspark_core.library.names import HubName, parse
+from dspark_core.catalog import facts, local, pair
+from dspark_core.catalog.names import HubName, parse
 from dspark_core.models.errors import ModelError
 
 from ..models.build import GOLDEN, copy, edit_config
@@ -136,7 +136,7 @@ def test_looking_needs_no_network_and_neither_mlx_nor_gradio():
         "import socket\n"
         "def no(*a): raise AssertionError('a connection was tried')\n"
         "socket.socket.connect = socket.getaddrinfo = no\n"
-        "import sys; from pathlib import Path; from dspark_core.library import hub, local, pair\n"
+        "import sys; from pathlib import Path; from dspark_core.catalog import hub, local, pair\n"
         f"assert len(local.find([Path({str(EMBEDDED)!r})])) >= 3\n"
         "print(sorted({'mlx.core', 'gradio', 'torch', 'transformers'} & sys.modules.keys()))"
     )

@@ -8,12 +8,12 @@ import mlx.nn as nn
 import pytest
 from mlx.utils import tree_flatten
 
+from dspark_core.catalog import facts, memory
+from dspark_core.catalog.memory import Machine
 from dspark_core.decode.plain import plain
 from dspark_core.decode.rounds import Settings
 from dspark_core.decode.schedule import FullBlock
 from dspark_core.decode.speculative import speculative
-from dspark_core.library import facts, memory
-from dspark_core.library.memory import Machine
 from dspark_core.models.checkpoint import open_drafter
 from dspark_core.models.errors import ModelError
 from dspark_core.models.reading import read_weights
