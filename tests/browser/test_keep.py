@@ -307,7 +307,7 @@ def test_a_replay_runs_at_the_speed_that_was_chosen(recorded, open_tab, speed):
         })"""
     )
     assert told[0] / told[1] == pytest.approx(float(speed), rel=0.35)  # a tick is 50 ms of the 500
-    tab.page.reload()
+    tab.load()
     tab.page.wait_for_selector(".replay-speed", state="attached")
     assert tab.page.evaluate("document.querySelector('.replay-speed').value") == speed
 

@@ -52,10 +52,9 @@ def test_settings_outlast_a_reload_and_a_link_goes_first(recorded, open_tab):
     tab.settings(max_tokens=44)
     summary(tab, "up to 44 tokens")
     tab.page.wait_for_function("localStorage.getItem('dspark-settings')")
-    tab.page.reload()
-    tab.page.wait_for_selector("#race")
+    tab.load()
     summary(tab, "up to 44 tokens")
-    tab.page.goto(recorded.url + "/?lanes=plain,dspark:cap=2")
+    tab.load(recorded.url + "/?lanes=plain,dspark:cap=2")
     told = summary(tab, "DSpark · cap 2")
     assert "up to 44 tokens" in told and "DFlash" not in told
     tab.page.get_by_role("button", name="Lanes and settings").click()
@@ -64,10 +63,10 @@ def test_settings_outlast_a_reload_and_a_link_goes_first(recorded, open_tab):
     summary(tab, "with a system turn")
     tab.page.locator("#system textarea").blur()
     tab.page.wait_for_function("before => localStorage.getItem('dspark-settings') !== before", arg=before)
-    tab.page.reload()
+    tab.load()
     assert "up to 44 tokens" in summary(tab, "with a system turn")
     tab.page.evaluate("localStorage.setItem('dspark-settings', 'not what it was')")
-    tab.page.goto(recorded.url)
+    tab.load(recorded.url)
     summary(tab, "up to 96 tokens")
 
 

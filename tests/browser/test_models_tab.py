@@ -84,9 +84,7 @@ def models(tmp_path_factory):
 def models_page(open_tab, page, link=""):
     tab = open_tab(page.url)
     if link:
-        tab.page.goto(page.url + link)
-        tab.page.wait_for_selector("#race")
-        tab.page.wait_for_function("document.querySelector('.board .panes')")
+        tab.load(page.url + link)
     tab.dialogs = []
     tab.page.on("dialog", lambda dialog: (tab.dialogs.append(dialog.message), dialog.dismiss()))
     tab.page.get_by_role("tab", name="Models").click()

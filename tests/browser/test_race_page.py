@@ -490,8 +490,7 @@ def test_themes_and_text_size_are_kept_and_a_projectors_text_is_large(recorded, 
     tab = open_tab(recorded.url)
     tab.page.click(".pick-theme")
     tab.page.select_option(".pick-size", "projector")
-    tab.page.reload()
-    tab.page.wait_for_selector(".board")
+    tab.load()
     tab.page.wait_for_function("document.body.classList.contains('dark')")
     assert tab.page.get_attribute(".board", "data-size") == "projector"
     recorded.worker.engine = replay()

@@ -98,16 +98,14 @@ def test_the_tour_is_left_and_resumed_by_keyboard_also_after_a_reload(tiny, open
     page.keyboard.press("Enter")  # Back
     at_step(page, 2)
     page.get_by_role("button", name="Leave").click()
-    page.reload()
-    page.wait_for_selector(".tour-start")
+    tab.load()
     assert page.inner_text(".tour-start") == "Go on with the tour (step 2 of 5)"
     page.click(".tour-start")
     assert "goes through a race of yours" in at_step(page, 2)
     raced(tab)
     assert "In round" in at_step(page, 2) and here(page)[0][1] == "1"
     page.evaluate("localStorage.setItem('dspark-tour', '99')")
-    page.reload()
-    page.wait_for_selector(".tour-start")
+    tab.load()
     page.click(".tour-start")
     at_step(page, 1)
     assert not tab.complaints
