@@ -10,7 +10,7 @@ pytestmark = pytest.mark.long
 def test_from_prompt_to_verdict(product, open_tab):
     tab = open_tab(product.url)
     tab.page.wait_for_function("document.querySelector('#models').innerText.includes('bf16')", timeout=120_000)
-    tab.settings(max_tokens=16)
+    tab.settings(max_tokens=10)
     seen = []
     engine = product.worker.engine
     race = engine.race
@@ -28,7 +28,7 @@ def test_from_prompt_to_verdict(product, open_tab):
         tab.until("done", 180)
     finally:
         del engine.race
-    assert "Identical output: 3 lanes, 16 tokens each" in tab.page.inner_text(".board-verdict")
+    assert "Identical output: 3 lanes, 10 tokens each" in tab.page.inner_text(".board-verdict")
     record = seen[0][1]
     for i, lane in enumerate(record.lanes):
         text = LaneText(engine.token_bytes, engine.stop_ids)

@@ -492,6 +492,8 @@ def test_themes_and_text_size_are_kept_and_a_projectors_text_is_large(recorded, 
     tab.page.select_option(".pick-size", "projector")
     tab.load()
     tab.page.wait_for_function("document.body.classList.contains('dark')")
+    of_the_system = open_tab(recorded.url, color_scheme="dark").page
+    assert of_the_system.evaluate("document.body.classList.contains('dark')")
     assert tab.page.get_attribute(".board", "data-size") == "projector"
     recorded.worker.engine = replay()
     tab.race()
