@@ -34,12 +34,15 @@ BLOCK_SCHEDULES = [("hardware-aware", HARDWARE), ("block length", FULL)]  # of a
 @dataclass(frozen=True)
 class Controls:
     """`asked` are the inputs that `requests.request_of` takes, in its order; `lanes` those that describe lanes; `talk`
-    is the conversation so far."""
+    is the conversation so far. Follow the settings by `changed.then(...)`, not by their own change events: of two
+    listeners to one event that both keep the last of several calls, each sets off the other, for ever (gradio 6.31).
+    """
 
     prompt: gr.Textbox
     start: gr.Button
     stop: gr.Button
     asked: list[gr.components.Component]
+    changed: gr.events.Dependency
     talk: TalkRow
 
     @property
@@ -52,7 +55,8 @@ def controls(prompts: list[Prompt]) -> Controls:
     prompt, start, stop = _ask_row()
     talk = talk_row()
     _chips(prompt, prompts)
-    return Controls(prompt, start, stop, [prompt, *_settings()], talk)
+    settings, changed = _settings()
+    return Controls(prompt, start, stop, [prompt, *settings], changed, talk)
 
 
 def _ask_row() -> tuple[gr.Textbox, gr.Button, gr.Button]:
@@ -86,8 +90,8 @@ def _chips(prompt: gr.Textbox, prompts: list[Prompt]) -> None:
                     static(f"<p>{html.escape(words)}</p>", elem_classes="lead", visible=bool(p.lead))
 
 
-def _settings() -> list[gr.components.Component]:
-    """Sampling, order and lanes, in the order `requests.request_of` takes them."""
+def _settings() -> tuple[list[gr.components.Component], gr.events.Dependency]:
+    """Sampling, order and lanes, in the order `requests.request_of` takes them, and the event that they changed."""
     with gr.Column(elem_id="settings"):
         with gr.Row(elem_id="settings-head"):
             _fold("Lanes and settings", "settings-body")
@@ -121,7 +125,7 @@ def _settings() -> list[gr.components.Component]:
             )
     asked = [max_tokens, temperature, top_k, top_p, seed, order, system, *itertools.chain(*columns), strict]
     summary.value = in_words(*(control.value for control in asked))
-    gr.on(
+    changed = gr.on(
         [control.change for control in asked],
         in_words,
         asked,
@@ -131,7 +135,7 @@ def _settings() -> list[gr.components.Component]:
         show_progress="hidden",
         api_visibility="private",
     )
-    return asked
+    return asked, changed
 
 
 def _fold(title: str, body: str) -> None:
@@ -177,10 +181,13 @@ def _lane_controls(i: int) -> list[gr.components.Component]:
     def reveal(method, schedule):
         counts, blocks = method in CAPS, method in BLOCK_LENGTHS
         choices = BLOCK_SCHEDULES if blocks else SCHEDULES
-        schedule = schedule if schedule in (value for _, value in choices) else HARDWARE
+        chosen = {"choices": choices}
+        if schedule not in (value for _, value in choices):
+            chosen["value"] = schedule = HARDWARE
+        # A value that can stay is not sent back: when a link sets both, this may come after the new one.
         return (
             gr.update(visible=shown(blocks and schedule == FULL)),
-            gr.update(visible=shown(counts or blocks), choices=choices, value=schedule),
+            gr.update(visible=shown(counts or blocks), **chosen),
             gr.update(visible=shown(counts and schedule == CAP)),
             gr.update(visible=shown(counts and schedule in (CONFIDENCE, CUMULATIVE))),
         )
@@ -191,6 +198,7 @@ def _lane_controls(i: int) -> list[gr.components.Component]:
             [method, schedule],
             [length, schedule, cap, threshold],
             queue=False,
+            trigger_mode="multiple",
             show_progress="hidden",
             api_visibility="private",
         )

@@ -73,8 +73,7 @@ def race_tab(worker: Worker, ask: Controls) -> Raced:
     event = ask.start.click(
         to_board, [ask.talk.earlier, *ask.asked], [board, last], api_visibility="private", **ENGINE_USE
     )
-    gr.on(
-        [control.change for control in ask.lanes],
+    ask.changed.then(
         preview,
         ask.lanes,
         board,

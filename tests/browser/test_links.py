@@ -37,6 +37,32 @@ def test_a_link_fills_the_page_and_starts_nothing(recorded, open_tab):
     assert not tab.complaints and not other.complaints
 
 
+def test_a_page_at_rest_asks_for_nothing(recorded, open_tab):
+    recorded.worker.engine = replay()
+    tab = open_tab(recorded.url + "/?lanes=plain,dspark:cap=2,dflash:block=6&tokens=33&prompt=Hi")
+    asked = []
+    tab.page.on("request", lambda request: asked.append(request.url))
+
+    def rests():
+        tab.page.wait_for_timeout(1000)
+        asked.clear()
+        tab.page.wait_for_timeout(1000)
+        return not asked
+
+    summary(tab, "plain, DSpark · cap 2, DFlash · block 6; up to 33 tokens")
+    assert rests(), "filled by a link"
+    tab.page.get_by_role("button", name="Lanes and settings").click()
+    tab.page.locator(".lane-controls").nth(1).get_by_label("Lane 2").click()
+    tab.page.get_by_role("option", name="DFlash", exact=True).click()
+    summary(tab, "plain, DFlash · hardware-aware, DFlash · block 6; up to 33 tokens")
+    assert rests(), "after an edit"
+    tab.page.click("#race")
+    tab.until("done")
+    for name in ("Charts", "Cost model", "Models"):
+        tab.page.get_by_role("tab", name=name, exact=True).click()
+    assert rests(), "after a race, other tabs seen"
+
+
 def test_a_link_with_nonsense_leaves_the_page_as_it_is(recorded, open_tab):
     tab = open_tab(recorded.url)
     before = summary(tab, "plain")
