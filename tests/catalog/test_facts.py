@@ -9,20 +9,11 @@ import pytest
 
 from dspark_core.catalog import facts, local, pair
 from dspark_core.catalog.names import HubName, parse
-from dspark_core.models.errors import ModelError
 
-from ..models.build import GOLDEN, copy, edit_config
+from ..models.build import GOLDEN, copy, edit_config, refusal
 
 EMBEDDED = Path(__file__).resolve().parents[2] / "assets" / "models"
 PAIRS = ["A", "B_rnn", "C", "D", "E"]
-
-
-def refusal(call) -> str:
-    with pytest.raises(ModelError) as e:
-        call()
-    words = str(e.value)
-    assert words.endswith(".") and "\n" not in words and len(words) < 500, words
-    return words
 
 
 def golden(kind, name):

@@ -1,11 +1,15 @@
-"""Builds small model directories for the tests of loading: copies of golden sets with something changed."""
+"""Builds small model directories for the tests of loading: copies of golden sets with something changed. And what is
+said of those that cannot be loaded."""
 
 import json
 import shutil
 from pathlib import Path
 
 import mlx.core as mx
+import pytest
 from mlx.utils import tree_flatten
+
+from dspark_core.models.errors import ModelError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 QWEN_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
@@ -17,6 +21,15 @@ QWEN = """{% for m in messages %}<|im_start|>{{ m.role }}
 </think>
 
 {% endif %}{% endif %}"""
+
+
+def refusal(load) -> str:
+    """The message of the ModelError that `load()` raises: one sentence."""
+    with pytest.raises(ModelError) as e:
+        load()
+    message = str(e.value)
+    assert message.endswith(".") and "\n" not in message and len(message) < 500, message
+    return message
 
 
 def copy(kind: str, golden: str, to: Path) -> Path:

@@ -8,19 +8,9 @@ from dspark_core.decode.rounds import DecodeError, Settings
 from dspark_core.decode.schedule import FullBlock
 from dspark_core.decode.speculative import speculative
 from dspark_core.models.checkpoint import load_drafter
-from dspark_core.models.errors import ModelError
 from dspark_core.models.target import load_target
 
-from .build import copy, edit_config, edit_weights
-
-
-def refusal(load) -> str:
-    """The message of the ModelError that `load()` raises: one sentence."""
-    with pytest.raises(ModelError) as e:
-        load()
-    message = str(e.value)
-    assert message.endswith(".") and "\n" not in message and len(message) < 600, message
-    return message
+from .build import copy, edit_config, edit_weights, refusal
 
 
 @pytest.fixture
