@@ -14,7 +14,7 @@ import numpy as np
 
 from ..decode.accept import accept_greedy, accept_sampled, countable, residual
 from ..decode.rounds import DecodeError, Round, Settings
-from ..decode.sampling import Uniforms, draw, probabilities
+from ..decode.sampling import Uniforms, as_float, draw, probabilities, take
 from ..models.cache import trim
 from ..models.drafter import Drafter
 from .inspection import (
@@ -41,7 +41,7 @@ CHUNK = 128  # tokens of the prefix between two looks at `cancelled`
 
 @dataclass(frozen=True)
 class Numbers:
-    """The random numbers of one round: of its drafts [n], acceptances [m] and own token [1]."""
+    """The random numbers of one round, as `draw` takes them: of its drafts [n], acceptances [m] and own token [1]."""
 
     drafts: mx.array
     accept: mx.array
@@ -325,7 +325,7 @@ class Inspector:
     ) -> Block:
         known, ids = block.accept.shape[0], block.ids.tolist()
         q_x, p_x, accept = block.q_x.tolist(), block.p_x.tolist(), block.accept.tolist()
-        drawn = numbers.accept.tolist() if numbers else None
+        drawn = as_float(numbers.accept).tolist() if numbers else None
         q, p = np.array(block.q), np.array(block.p)
         slots = tuple(
             Slot(
@@ -361,9 +361,9 @@ class Inspector:
 
 def _numbers(lane: LaneRecord, index: int, uniforms: Uniforms) -> Numbers:
     """What the decode loops drew in a round: one number before the first, then drafts, acceptances, own token."""
-    uniforms.take(1 + sum(len(r.draft_ids) + r.proposed + 1 for r in lane.rounds[:index]))
+    take(uniforms, 1 + sum(len(r.draft_ids) + r.proposed + 1 for r in lane.rounds[:index]))
     r = lane.rounds[index]
-    return Numbers(uniforms.take(len(r.draft_ids)), uniforms.take(r.proposed), uniforms.take(1))
+    return Numbers(take(uniforms, len(r.draft_ids)), take(uniforms, r.proposed), take(uniforms, 1))
 
 
 def _along(ids: mx.array):
