@@ -1,4 +1,8 @@
-"""Plain decoding: one token a step, the next step already on the device while this one is read."""
+"""Plain decoding: one token a step, the next step already on the device while this one is read.
+
+What is read of a step are outputs of its own graph. An operation that is built of them later stands behind the next
+step in the device's queue, and waiting for it is waiting for that step.
+"""
 
 import time
 from collections.abc import Callable, Iterator
@@ -31,13 +35,6 @@ def plain(
     began = clock()
     cache = target.new_cache()
     logits = yield from prefill(request, cache, prefilled=prefilled)
-    token, _ = pick(logits)
-    token_id = token.item()
-    _, finish = request.cut([token_id], 0)
-    position = len(request.prompt)
-    yield Start(token_id, position, clock() - began, finish)
-    if finish:
-        return
 
     def step(token):
         hidden, _ = target.forward(token, cache)
@@ -47,8 +44,14 @@ def plain(
         mx.async_eval(following, peak)
         return following, peak
 
-    began = clock()
-    ahead = None if profile else step(token)
+    token, _ = pick(logits)
+    mx.async_eval(token)
+    ahead = None if profile or request.limit == 1 else step(token)
+    token_id = token.item()
+    _, finish = request.cut([token_id], 0)
+    position = len(request.prompt)
+    started = clock()
+    yield Start(token_id, position, started - began, finish)
     index = 0
     while not finish:
         stamp = clock()
@@ -56,10 +59,9 @@ def plain(
         # The limit is known ahead, a stop token is not: at a stop one step has run in vain.
         more = request.limit - index > 2
         ahead = step(following) if more and not profile else None
-        mx.eval(following, peak)
+        next_id, peaks = following.item(), peak.tolist()
         verified = clock()
-        require_finite(peak, position + index)
-        next_id = following.item()
+        require_finite(peaks, position + index)
         committed, finish = request.cut([next_id], index + 1)
         now = clock()
         spent = Spent(0.0, verified - stamp, now - verified) if profile else None
@@ -73,7 +75,7 @@ def plain(
             next_id,
             True,
             tuple(committed),
-            now - began,
+            now - started,
             finish,
             spent=spent,
         )

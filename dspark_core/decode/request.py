@@ -1,6 +1,7 @@
 """What every loop does before its first round and at the end of each: limits, prefill, cutting at a stop."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -125,13 +126,15 @@ def prefill(
         mx.eval(hidden[-1:], [c.state for c in cache], more)
         yield Prefill(start + chunk.size, total)
     logits = request.target.head(hidden[-1:])
-    require_finite(logits.max(axis=-1), total - 1)
+    peak = logits.max(axis=-1)
+    mx.eval(logits, peak)
+    require_finite(peak.tolist(), total - 1)
     return logits
 
 
-def require_finite(peaks: mx.array, position: int) -> None:
-    """`peaks` [n] are the largest logits of n rows from absolute `position` on: NaN and infinity show there.
-    Raises DecodeError naming the first bad position."""
-    for i, bad in enumerate((~mx.isfinite(peaks)).tolist()):
-        if bad:
+def require_finite(peaks: list[float], position: int) -> None:
+    """`peaks` are the largest logits of rows from absolute `position` on: NaN and infinity show there. Plain numbers,
+    so that the check puts nothing on the device. Raises DecodeError naming the first bad position."""
+    for i, peak in enumerate(peaks):
+        if not math.isfinite(peak):
             raise DecodeError(f"The target's logits are not finite at position {position + i}: decoding stops here.")

@@ -4,6 +4,7 @@ DeepSpec's reference evaluator, batch 1. At the start of a round the target's ca
 everything before the anchor; the anchor goes through the target as the first row of the verification.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from ..models.target import Target
 from .accept import accept_greedy, accept_probability, accept_sampled, countable
 from .request import PREFILL_CHUNK, Prefilled, check, picker, prefill, require_finite
 from .rounds import DecodeError, Detail, Prefill, Round, Settings, Spent, Start
-from .sampling import Uniforms
+from .sampling import Uniforms, take
 from .schedule import Schedule
 from .strict import Strict, gaps
 
@@ -44,9 +45,9 @@ def speculative(
     far the device moves logits with the width (noise.py): above 0, greedy choices that this could have turned are
     decided again by plain decoding's own numbers (strict.py). Raises DecodeError.
 
-    A greedy round whose length is known before it is drafted is one graph with one synchronisation. While the schedule
-    drafts nothing, rounds are plain steps, pipelined as `plain` does; their taps reach the drafter's context when it
-    drafts again.
+    A greedy round whose length is known before it is drafted has one synchronisation. While the schedule drafts
+    nothing, rounds are plain steps, pipelined as `plain` does; their taps reach the drafter's context when it drafts
+    again. Everything that is read of a round was put on the device as a part of it, before the round that follows.
     """
     if schedule.needs_confidence and not drafter.has_confidence:
         raise DecodeError(f"{drafter.name} has no confidence head, which this schedule needs.")
@@ -82,30 +83,34 @@ def speculative(
         return context.state
 
     def verify(anchor, block, n):
-        """The target on the anchor and the first n drafts, and what is kept; nothing is evaluated yet."""
+        """The target on the anchor and the first n drafts, and what is kept: on its way, not waited for."""
         drafts = block.ids[:n]
         if keeper:
             keeper.before(n + 1)
-        hidden, features = target.forward(mx.concatenate([anchor, drafts]), cache, drafter.taps)
+        hidden, features = target.forward(mx.concatenate([anchor, drafts]) if n else anchor, cache, drafter.taps)
         logits = target.head(hidden)
-        end = countable(drafts, stop_ids)
-        if settings.greedy:
+        end, numbers = countable(drafts, stop_ids), []
+        if not n:  # a plain step
+            accepted, (following, p) = end, pick(logits)
+            numbers = [] if p is None else [mx.array([])] * 3
+        elif settings.greedy:
             accepted, following = accept_greedy(drafts, logits, end)
-            numbers = []
         else:
             p = pick.distribution(logits)
-            u_accept, u_next = uniforms.take(n), uniforms.take(1)
+            u_accept, u_next = take(uniforms, n), take(uniforms, 1)
             accepted, following, q, p = accept_sampled(drafts, block.q[:n], p, u_accept, u_next, end)
             numbers = [q, p, accept_probability(q, p)]
         close = gaps(logits) if keeper else mx.array([])
-        return _Verified(accepted, end, following, logits.max(axis=-1), features, numbers, close)
+        peaks = logits.max(axis=-1)
+        mx.async_eval(accepted, end, following, peaks, features, numbers, close)
+        return _Verified(accepted, end, following, peaks, features, numbers, close)
 
     began, index, produced = clock(), 0, 1
     ahead, behind = None, []  # a plain step already on the device; taps that the drafter's context lacks
     while not finish:
         stamp = clock()
         n = 0 if ahead else schedule.drafts(drafter.max_drafts, position)
-        block, look, confident = nothing, None, None
+        block, look, confident, draft_peaks = nothing, None, None, None
         if n:
             if behind:
                 catch_up()
@@ -114,10 +119,12 @@ def speculative(
                 n = schedule.look(drafter.calibrated(look.confidence).item(), n)
         if n:
             block = context.propose(anchor, n, pick.block(n), with_confidence, look)
-            if with_confidence:
-                confident = drafter.calibrated(block.confidence)
-            if schedule.needs_confidence or profile:
-                mx.eval(block.ids, confident if with_confidence else [])
+            confident = drafter.calibrated(block.confidence) if with_confidence else None
+            draft_peaks = block.logits.max(axis=-1)
+            # The drafter works while the verification's graph is built.
+            mx.async_eval(block.ids, draft_peaks, [] if confident is None else confident)
+            if profile:
+                mx.eval(block.ids, draft_peaks)
             if schedule.needs_confidence:
                 n = schedule.proposed(n, confident.tolist())
         drafted = clock()
@@ -125,19 +132,16 @@ def speculative(
         v = ahead or verify(anchor, block, n)
         ahead = None
         if block is nothing and look is None and not profile and produced + 1 < request.limit and schedule.parked():
-            mx.async_eval(v.results)
             ahead = verify(v.following, nothing, 0)
-            mx.async_eval(ahead.results)
         if profile:
             mx.eval(v.peaks, v.features)
         verified = clock()
 
-        draft_peaks = block.logits.max(axis=-1) if block is not nothing else []
-        mx.eval(v.results, block.ids, draft_peaks, confident if with_confidence and block is not nothing else [])
-        require_finite(v.peaks, position)
-        if block is not nothing:
-            _require_finite_drafts(draft_peaks, position)
-        kept, next_id, draft_ids = v.accepted.item(), v.following.item(), block.ids.tolist()
+        require_finite(v.peaks.tolist(), position)
+        if draft_peaks is not None:
+            _require_finite_drafts(draft_peaks.tolist(), position)
+        kept, next_id = v.accepted.item(), v.following.item()
+        draft_ids = [] if block is nothing else block.ids.tolist()
         trim(cache, n - kept)
         chosen, again = [*draft_ids[:kept], next_id], None
         if keeper:
@@ -147,7 +151,7 @@ def speculative(
             ahead = None if again else ahead  # it went on from a cache that has been replaced
         behind.append(v.features[: kept + 1])
         if len(behind) == PREFILL_CHUNK:
-            mx.eval(catch_up())
+            mx.async_eval(catch_up())
         committed, finish = request.cut(chosen, produced)
         now = clock()
         done = Round(
@@ -181,7 +185,7 @@ def speculative(
 class _Verified:
     """One verification on its way: accepted drafts [], how many could be [], next id [1], largest logits [n + 1],
     taps [n + 1, m*d], q, p and accept probability of the drafts where sampled, and in strict mode the gap of the two
-    best logits [n + 1]."""
+    best logits [n + 1], empty otherwise."""
 
     accepted: mx.array
     end: mx.array
@@ -191,14 +195,10 @@ class _Verified:
     numbers: list[mx.array]
     gaps: mx.array
 
-    @property
-    def results(self):
-        return [self.accepted, self.end, self.following, self.peaks, self.features, *self.numbers, self.gaps]
 
-
-def _require_finite_drafts(peaks: mx.array, position: int) -> None:
-    for k, bad in enumerate((~mx.isfinite(peaks)).tolist()):
-        if bad:
+def _require_finite_drafts(peaks: list[float], position: int) -> None:
+    for k, peak in enumerate(peaks):
+        if not math.isfinite(peak):
             raise DecodeError(
                 f"The drafter's logits are not finite at slot {k + 1} of the block at position {position}: "
                 "decoding stops here."
