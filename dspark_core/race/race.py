@@ -5,13 +5,14 @@ behind, so two panes never differ by more than a slice and a round of own time, 
 it would be alone.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import mlx.core as mx
 
 from ..decode.plain import plain
-from ..decode.rounds import DecodeError, Prefill, Settings, Start
+from ..decode.rounds import DecodeError, Prefill, Round, Settings, Start
 from ..decode.schedule import (
     ConfidenceThreshold,
     CumulativeThreshold,
@@ -31,7 +32,6 @@ from .record import (
     CAP,
     CONFIDENCE,
     CUMULATIVE,
-    FULL,
     HARDWARE,
     DeviceNoise,
     LaneRecord,
@@ -44,7 +44,7 @@ from .record import (
 from .verdict import judge
 
 WARM_UP_PROMPT = 16  # tokens
-WARM_UP_TOKENS = 18  # enough for two rounds of a fully accepted block of 8, or one of 16
+WARM_UP_TOKENS = 24  # enough for two rounds of a fully accepted block of 8, or one of 16, and the steps between
 
 
 def interleave(lanes: Sequence[Lane], together: bool, slice_s: float = SLICE_S) -> Iterator[tuple[int, Event]]:
@@ -87,9 +87,10 @@ def decode(
     clock: Clock,
     profile: bool = False,
     strict: float = 0.0,
+    rehearse: bool = False,
 ) -> Iterator[Event]:
-    """The decode that a lane's settings name; `strict` as in `speculative`. Raises DecodeError if its drafter cannot
-    run."""
+    """The decode that a lane's settings name; `strict` as in `speculative`; `rehearse` makes its schedule a
+    `Rehearsal`. Raises DecodeError if its drafter cannot run."""
     if not spec.speculative:
         yield from plain(models.target, prompt, settings, clock=clock, profile=profile)
         return
@@ -97,6 +98,8 @@ def decode(
     if isinstance(drafter, str):
         raise DecodeError(f"{spec.method} is not running: {drafter}")
     schedule = schedule_of(spec, models, drafter)
+    if rehearse:
+        schedule = Rehearsal(schedule)
     yield from speculative(
         models.target, drafter, prompt, settings, schedule, clock=clock, profile=profile, strict=strict
     )
@@ -135,9 +138,9 @@ def race(
         if spec.schedule == HARDWARE and models.loaded and not cancelled() and known(models) is None:
             yield i, WarmUp()
             _measure(models, cancelled)
-        if not cancelled() and _warmth(spec, request) not in models.warm:
+        if not cancelled() and _warmth(spec, request, strict) not in models.warm:
             yield i, WarmUp()
-            _warm_up(models, spec, prompt, request, cancelled)
+            _warm_up(models, spec, prompt, request, strict, cancelled)
 
     def lane(spec):
         return Lane(
@@ -169,26 +172,56 @@ def _measure(models: Models, cancelled: Callable[[], bool]) -> None:
     events.close()
 
 
-def _warmth(spec: LaneSpec, request: RaceRequest):
-    return spec, request.settings.greedy, request.profile
+class Rehearsal(Schedule):
+    """Off the clock, in place of a schedule that decides as it goes: everything that it may do, in few rounds.
+
+    A whole block with its confidences, one that ends with the look, parked steps, and a whole block again, for which
+    the context has several positions to catch up with.
+    """
+
+    ROUNDS = 5
+
+    def __init__(self, own: Schedule):
+        self.needs_confidence = own.needs_confidence
+        self.looks = isinstance(own, HardwareAware) and own.needs_confidence  # it decides round by round
+        self._round = 0
+
+    def drafts(self, max_drafts: int, position: int) -> int:
+        return 0 if self._round in (2, 3) else max_drafts
+
+    def look(self, first: float, drafts: int) -> int:
+        return 0 if self._round == 1 else drafts
+
+    def parked(self) -> bool:
+        return self._round == 2
+
+    def observe(self, r: Round) -> None:
+        self._round += 1
 
 
-def _warm_up(models, spec, prompt, request, cancelled) -> None:
-    """Two rounds off the clock. A failure here is the lane's to report when it runs."""
-    warmth = _warmth(spec, request)
-    if spec.schedule == HARDWARE:  # it may draft nothing on so short a prompt
-        spec = replace(spec, schedule=FULL)
+def _warmth(spec: LaneSpec, request: RaceRequest, strict: float) -> tuple:
+    """What decides which operations a lane runs."""
+    s = request.settings
+    return spec, s.greedy, s.top_k > 0, s.top_p < 1, request.profile, spec.speculative and strict > 0
+
+
+def _warm_up(models, spec, prompt, request, strict: float, cancelled) -> None:
+    """A few rounds off the clock. A failure here is the lane's to report when it runs."""
+    warmth = _warmth(spec, request, strict)
+    adaptive = spec.schedule in (HARDWARE, CONFIDENCE, CUMULATIVE)
+    wanted = Rehearsal.ROUNDS if adaptive and spec.speculative else 2
     settings = replace(request.settings, max_tokens=WARM_UP_TOKENS, stop_ids=frozenset())
-    events = decode(models, spec, prompt[:WARM_UP_PROMPT], settings, Clock(), request.profile)
+    again = math.inf if strict else 0.0  # every choice is a close call, so that close calls are warm too
+    events = decode(models, spec, prompt[:WARM_UP_PROMPT], settings, Clock(), request.profile, again, adaptive)
     try:
         rounds = 0
         for event in events:
             rounds += not isinstance(event, Prefill | Start)
-            if rounds == 2 or cancelled():
+            if rounds == wanted or cancelled():
                 break
         else:
-            rounds = 2
-        if rounds == 2:
+            rounds = wanted
+        if rounds == wanted:
             models.warm.add(warmth)
     except DecodeError:
         pass

@@ -6,10 +6,11 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from dspark_core.decode.rounds import Round, Settings, Start
+from dspark_core.decode.rounds import Prefill, Round, Settings, Start
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.errors import ModelError
 from dspark_core.models.target import load_target
+from dspark_core.race import race as module
 from dspark_core.race.costs import known
 from dspark_core.race.fairness import compare
 from dspark_core.race.race import Models, race
@@ -24,8 +25,11 @@ from dspark_core.race.record import (
     LaneSpec,
     RaceRecord,
     RaceRequest,
+    WarmUp,
 )
 from dspark_core.race.verdict import _next_logits, first_difference, judge
+
+from ..decode.curves import BUS
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 PROMPT = list(range(1, 20))
@@ -226,3 +230,39 @@ def test_the_conversation_so_far_and_the_system_turn_reach_the_template(models, 
     with pytest.raises(ModelError, match=r"^The conversation with this prompt has .* tokens; .*: start over\.$"):
         run(models, RaceRequest("And now?", lanes, settings, earlier=(("Hi", "Hello."),)))
     assert RaceRequest("Hi", lanes, settings, system="  ").messages == [{"role": "user", "content": "Hi"}]
+
+
+def test_truncation_is_warm_before_a_clock_runs(models):
+    """top-k and top-p are operations of their own: a race that is the first to use one warms its lanes up."""
+    plain, models = LaneSpec(PLAIN), Models(models.target, models.drafters)
+    asked = [request(plain, tokens=4, temperature=1.0, **more) for more in ({}, {"top_k": 5}, {"top_p": 0.9})]
+    for wanted in asked:
+        assert any(isinstance(e, WarmUp) for _, e in run(models, wanted)[1])
+    for wanted in asked:
+        assert not any(isinstance(e, WarmUp) for _, e in run(models, wanted)[1])
+
+
+@pytest.mark.parametrize("schedule", [{"schedule": CONFIDENCE, "threshold": 0.999}, {"schedule": HARDWARE}])
+def test_an_adaptive_lane_has_done_everything_before_its_clock_runs(models, monkeypatch, schedule):
+    """Whatever such a schedule decides later: whole blocks, confidences, a look that ends a draft, parked steps."""
+    spec, done = LaneSpec("DSpark", **schedule), []
+    inner = module.speculative
+
+    def followed(*args, **more):
+        for event in inner(*args, **more):
+            done.append(event)
+            yield event
+
+    monkeypatch.setattr(module, "speculative", followed)
+    monkeypatch.setattr(module, "known", lambda models: BUS)
+    models = Models(models.target, models.drafters)
+    events = race(models, request(spec))
+    for _, event in events:
+        if isinstance(event, Prefill):
+            break
+    events.close()
+    warm = [e for e in done if isinstance(e, Round)]
+    most = models.drafters["DSpark"].max_drafts
+    looked = schedule["schedule"] == HARDWARE
+    assert [r.proposed for r in warm] == [most, 0 if looked else most, 0, 0, most]
+    assert all(r.confidence for r in warm if r.draft_ids) and warm[1].looked == looked

@@ -7,7 +7,8 @@ import mlx.core as mx
 import pytest
 
 from dspark_core.decode.noise import Noise
-from dspark_core.decode.rounds import Round, Settings, Start
+from dspark_core.decode.rounds import Prefill, Round, Settings, Start
+from dspark_core.decode.strict import Strict
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.target import load_target
 from dspark_core.race.metrics import Strictness, metrics, strictness
@@ -88,3 +89,33 @@ def test_a_sampled_race_has_no_strict_mode(models):
     record, _ = run(models, asked)
     assert record.verdict.kind == "sampled" and record.noise is None
     assert [lane.error for lane in record.lanes] == [None] * 3
+
+
+def test_a_strict_lane_is_warm_before_its_clock_runs(models, monkeypatch):
+    """Whatever a strict lane does on its clock it has done before: gaps, the copied cache, steps of width 1."""
+    models.target = NoisyTarget(models.target, 1, on_logits=1.0, on_cache=0.2)
+    decided, settle = [], Strict.settle
+
+    def settled(keeper, *round_):
+        chosen, again = settle(keeper, *round_)
+        decided.append(again)
+        return chosen, again
+
+    def before_the_clocks(request) -> tuple[list[int], int]:
+        """Lanes that are warmed up, and how often a round was decided again meanwhile."""
+        decided.clear()
+        warmed, events = [], race(models, request)
+        for lane, event in events:
+            if isinstance(event, Prefill):
+                break
+            warmed += [lane] if isinstance(event, WarmUp) and models.noise else []
+        events.close()
+        return warmed, sum(again is not None for again in decided)
+
+    monkeypatch.setattr(Strict, "settle", settled)
+    run(models, STRICT)  # measures the noise too
+    models.warm.clear()
+    run(models, NORMAL)
+    assert before_the_clocks(STRICT) == ([1, 2], 4), "two rounds of each drafting lane; plain is warm"
+    assert before_the_clocks(STRICT) == ([], 0)
+    assert before_the_clocks(NORMAL) == ([], 0)
