@@ -10,9 +10,14 @@ time (draft, verify, rest) and ends the pipelining.
 first whose confidence is below `--threshold`) or hardware (what this machine's cost curve makes worthwhile; measured
 first, in half a minute, where it is not known yet). `--cap` or `--threshold` alone name their schedule.
 
+The lane mlx-lm is mlx-lm's own plain decoding (`generate_step`, greedy) of the same loaded weights, timed as plain is.
+With `--repeat N` every lane decodes every prompt N times, in alternation and after a turn that is not measured: tok_s
+is then a median with its extremes low and high; at the end comes a line for every lane, and one for every ratio to
+plain and to mlx-lm (the median over pairs of the same turn).
+
 `--against 'COMMAND'` starts COMMAND, which must answer one JSON request a line ({"engine": ..., "ids": [...]}) with one
 JSON result a line, after a first line {"ready": true}. Every measurement alternates with the same one there; for each
-prompt and pair of engines the median of `--repeat` alternations is printed with the ratio, at the end the median
+prompt and pair of engines the median of `--repeat` alternations (3) is printed with the ratio, at the end the median
 ratio.
 Pairs are lanes of the same name, or what `--pair ours:theirs,...` says.
 
@@ -42,10 +47,12 @@ from .race.fairness import compare
 from .race.models import Models
 from .race.race import schedule_of
 from .race.record import CAP, CONFIDENCE, FULL, HARDWARE, PLAIN, LaneSpec, RaceRequest
+from .report.alternate import alternate
 from .report.command import main as report
+from .report.engines import mlx_lm
 from .report.exactness import main as exact
 from .report.peers import Peer
-from .report.plan import METHODS
+from .report.plan import METHODS, MLX_LM, Lane
 
 
 def main() -> None:
@@ -63,9 +70,11 @@ def main() -> None:
 
 
 def run(a: argparse.Namespace) -> None:
-    target = load_target(a.target, a.precision)
+    if a.repeat is not None and (a.repeat < 1 or a.profile):
+        raise ValueError("--repeat takes a number from 1 on, and no --profile.")
     lanes = a.lanes.split(",")
     specs = {lane: _spec(lane, a) for lane in lanes}
+    target = load_target(a.target, a.precision)
     drafters = {k: load_drafter(getattr(a, k), target, a.draft_precision) for k in METHODS if k in lanes}
     models = Models(target, {METHODS[k]: d for k, d in drafters.items()})
     if drafters and a.schedule == HARDWARE and known(models) is None:
@@ -76,7 +85,17 @@ def run(a: argparse.Namespace) -> None:
     if a.raced:
         _raced(models, [specs[lane] for lane in lanes], _texts(a)[: a.limit], a)
         return
+    if a.repeat and not a.against:
+        for row in alternate(models, [_lane(k, specs[k]) for k in lanes], prompts, settings, a.repeat):
+            emit(row)
+        return
     schedules = {k: schedule_of(specs[k], models, d) for k, d in drafters.items()}
+
+    def decode(lane: str, ids: list[int], profile: bool = False) -> dict:
+        if lane == MLX_LM:
+            return summarise_mlx_lm(mlx_lm(target, ids, settings))
+        return measure(target, drafters.get(lane), ids, settings, schedules.get(lane), profile)
+
     for lane in lanes:  # warm-up: kernels compile and caches fill outside the figures
         measure(target, drafters.get(lane), prompts[0], Settings(4), FullBlock())
     peer = Peer(a.against) if a.against else None
@@ -85,13 +104,12 @@ def run(a: argparse.Namespace) -> None:
     for i, ids in enumerate(prompts):
         if peer is None:
             for lane in lanes:
-                result = measure(target, drafters.get(lane), ids, settings, schedules.get(lane), a.profile)
-                emit({"engine": lane, "prompt": i} | result)
+                emit({"engine": lane, "prompt": i} | decode(lane, ids, a.profile))
             continue
         for ours, theirs in pairs:
             runs = {ours: [], "peer " + theirs: []}
-            for _ in range(a.repeat):
-                runs[ours].append(measure(target, drafters.get(ours), ids, settings, schedules.get(ours)))
+            for _ in range(a.repeat or 3):
+                runs[ours].append(decode(ours, ids))
                 runs["peer " + theirs].append(peer.measure(theirs, ids, a.tokens))
             medians = {}
             for engine, results in runs.items():
@@ -152,6 +170,12 @@ def summarise(events: Iterator) -> dict:
     return result
 
 
+def summarise_mlx_lm(result: dict) -> dict:
+    """The same fields of what mlx-lm's loop gave."""
+    ids = list(result["ids"])
+    return {"tokens": len(ids), "tok_s": round(result["tok_s"], 3), "tokens_per_round": 1.0, "ids": ids}
+
+
 def emit(result: dict) -> None:
     print(json.dumps(result), flush=True)
 
@@ -164,14 +188,20 @@ def _texts(a: argparse.Namespace) -> list[str]:
 
 def _spec(lane: str, a: argparse.Namespace) -> LaneSpec:
     """Raises ValueError for a lane that there is not, and a schedule without what it needs."""
-    if lane == PLAIN:
+    if lane == MLX_LM and (a.temperature or a.raced):
+        raise ValueError("The lane mlx-lm decodes greedily and alone: use it without --temperature and --raced.")
+    if lane in (PLAIN, MLX_LM):
         return LaneSpec(PLAIN)
     if lane not in METHODS:
-        raise ValueError(f"There is no lane {lane!r}: use plain, dspark or dflash.")
+        raise ValueError(f"There is no lane {lane!r}: use plain, mlx-lm, dspark or dflash.")
     for schedule, value, option in ((CAP, a.cap, "--cap"), (CONFIDENCE, a.threshold, "--threshold")):
         if (a.schedule == schedule) != (value is not None):
             raise ValueError(f"--schedule {schedule} and {option} go together.")
     return LaneSpec(METHODS[lane], a.schedule, a.cap or 0, a.threshold or 0.0, label=a.schedule)
+
+
+def _lane(name: str, spec: LaneSpec) -> Lane:
+    return Lane(name, name if name in (PLAIN, MLX_LM) else "speculative", spec)
 
 
 def _arguments() -> argparse.Namespace:
@@ -188,7 +218,7 @@ def _arguments() -> argparse.Namespace:
     p.add_argument("--prompts", type=Path, help="one {'prompt': ...} a line")
     p.add_argument("--limit", type=int, help="only the first N prompts")
     p.add_argument("--tokens", type=int, default=64)
-    p.add_argument("--lanes", default="plain,dspark,dflash")
+    p.add_argument("--lanes", default="plain,dspark,dflash", help="of plain, mlx-lm, dspark, dflash")
     p.add_argument("--schedule", choices=(FULL, CAP, CONFIDENCE, HARDWARE), help="default: full")
     p.add_argument("--cap", type=int, help="send at most N drafts a round")
     p.add_argument("--threshold", type=float, help="send drafts up to the first with a lower confidence (dspark)")
@@ -200,7 +230,7 @@ def _arguments() -> argparse.Namespace:
     p.add_argument("--raced", action="store_true", help="each lane in a race and alone, with the ratio")
     p.add_argument("--against", metavar="COMMAND")
     p.add_argument("--pair", help="ours:theirs,... with --against")
-    p.add_argument("--repeat", type=int, default=3, help="alternations a prompt with --against")
+    p.add_argument("--repeat", type=int, help="alternations a prompt; default 1, with --against 3")
     a = p.parse_args()
     named = CONFIDENCE if a.threshold is not None else CAP if a.cap is not None else FULL
     a.schedule = a.schedule or named

@@ -46,6 +46,32 @@ def test_against_another_engine(tmp_path):
     assert rows[3]["median_ratio"] == "plain / peer theirs"
 
 
+@pytest.mark.long
+def test_lanes_in_alternation_with_mlx_lm(tmp_path):
+    prompts = tmp_path / "p.jsonl"
+    prompts.write_text('{"prompt": "Hi"}\n')
+    asked = "--prompts", str(prompts), "--tokens", "4", "--lanes", "plain,mlx-lm"
+    once = bench(*asked)
+    assert [r["engine"] for r in once] == ["plain", "mlx-lm"] and once[0]["ids"] == once[1]["ids"]
+    assert all(r["tokens"] == 4 and r["tok_s"] > 0 for r in once)
+    rows = bench(*asked, "--repeat", "2")
+    assert [r["ids"] for r in rows[:2]] == [r["ids"] for r in once]
+    assert all(r["low"] <= r["tok_s"] <= r["high"] for r in rows[:4])
+    assert [(r["lane"], r["over"], r["same_ids"]) for r in rows[4:]] == [
+        ("mlx-lm", "plain", 1.0),
+        ("plain", "mlx-lm", 1.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    "asked", [["--repeat", "0"], ["--repeat", "2", "--profile"], ["--lanes", "mlx-lm", "--temperature", "1"]]
+)
+def test_what_does_not_go_together_is_refused(asked):
+    command = [sys.executable, "-m", "dspark_core.bench", *asked]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], timeout=300)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
+
+
 def test_errors_are_one_line(tmp_path):
     command = [sys.executable, "-m", "dspark_core.bench", "--target", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], timeout=300)

@@ -1,6 +1,10 @@
 """A random Qwen3-4B at 8 bits with a 5-layer DSpark drafter, true shapes: one round, and its memory.
 
     .venv/bin/python -m tests.true_size DIRECTORY
+    .venv/bin/python -m tests.true_size DIRECTORY --speed [--bits 16 8] [--tokens 128] [--repeat 7]
+
+The second form writes the target alone (in bf16, 8 GB, and at 8 bits, 4 GB) and decodes a random prompt plainly by this
+project's loop and by mlx-lm's, in alternation: a line a lane with the median and the extremes, and their ratio.
 
 Not part of the test suite: it writes 7 GB into DIRECTORY (once), needs 8 GB of memory and, on a processor, minutes.
 The model is loaded as the page loads it, in the precision it is stored in, with the drafter at 4 bits; a plain step
@@ -8,9 +12,10 @@ and one speculative round run on it, their first token compared, and the peak th
 panel's estimate.
 """
 
+import argparse
 import json
-import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -20,9 +25,12 @@ from dspark_core.decode.plain import plain
 from dspark_core.decode.rounds import Round, Settings
 from dspark_core.decode.schedule import FullBlock
 from dspark_core.decode.speculative import speculative
-from dspark_core.playground.engine import Choice, PresetEngine
+from dspark_core.models.target import load_target
+from dspark_core.race.models import Models
+from dspark_core.report.alternate import alternate
+from dspark_core.report.plan import parse_lanes
 
-from .models.published import DSPARK, QWEN3_4B, drafters, target
+from .models.published import DSPARK, QWEN3_4B, Shape, drafters, target
 
 QUANTIZATION = {"quantization": {"group_size": 64, "bits": 8}}
 
@@ -53,7 +61,25 @@ def write(directory: Path, config: dict, shapes: dict[str, tuple[int, ...]], bit
     (directory / "config.json").write_text(json.dumps(config))
 
 
+def speed(root: Path, shape: Shape, bits: int, tokens: int, repeat: int) -> None:
+    """Plain decoding beside mlx-lm's: one JSON object a line."""
+    mx.random.seed(0)
+    model, quantized = target(shape), bits < 16
+    directory = root / f"{shape.name}-{shape.hidden}-{bits}"
+    config = {"quantization": {"group_size": 64, "bits": bits}} if quantized else {}
+    write(directory, model.config | config, model.tensors, bits if quantized else None)
+    loaded = load_target(directory, "stored")
+    prompt = mx.random.randint(0, 1000, (64,)).tolist()
+    settings = Settings(tokens, stop_ids=frozenset())
+    about = {"weights": loaded.precision, "device": str(mx.default_device()), "tokens": tokens}
+    for row in alternate(Models(loaded, {}), parse_lanes("plain,mlx-lm"), [prompt], settings, repeat):
+        if "lane" in row:
+            print(json.dumps(about | row), flush=True)
+
+
 def main(root: Path) -> None:
+    from dspark_core.playground.engine import Choice, PresetEngine  # the page's room is not where speed is measured
+
     start = time.perf_counter()
 
     def say(words):
@@ -99,5 +125,21 @@ def main(root: Path) -> None:
     say(e.words)
 
 
+def _arguments() -> argparse.Namespace:
+    p = argparse.ArgumentParser(prog="python -m tests.true_size")
+    p.add_argument("directory", type=Path)
+    p.add_argument("--speed", action="store_true")
+    p.add_argument("--bits", type=int, nargs="+", default=[16, 8], choices=(16, 8, 4))
+    p.add_argument("--tokens", type=int, default=128)
+    p.add_argument("--repeat", type=int, default=7)
+    p.add_argument("--narrow", action="store_true", help="a tenth of the width, to try the command")
+    return p.parse_args()
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    a = _arguments()
+    for width in a.bits if a.speed else ():
+        wanted = replace(QWEN3_4B, hidden=256, head_dim=16, inner=512) if a.narrow else QWEN3_4B
+        speed(a.directory, wanted, width, a.tokens, a.repeat)
+    if not a.speed:
+        main(a.directory)

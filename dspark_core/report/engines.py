@@ -8,7 +8,7 @@ from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from ..decode.plain import plain
-from ..decode.request import Prefilled, prefill_once
+from ..decode.request import Prefilled, check, prefill_once
 from ..decode.rounds import DecodeError, Round, Settings, Start
 from ..decode.schedule import FullBlock, Schedule
 from ..decode.speculative import speculative
@@ -92,7 +92,7 @@ def decode(
     if lane.engine == PEER:
         return _peer(peers, lane, ids, settings)
     if lane.engine == "mlx-lm":
-        return _mlx_lm(models.target, ids, settings, prefilled)
+        return mlx_lm(models.target, ids, settings, prefilled)
     if not lane.spec.speculative:
         return _summary(plain(models.target, ids, settings, prefilled=prefilled), None)
     drafter = models.loaded.get(lane.spec.method)
@@ -121,10 +121,12 @@ def _summary(events: Iterator, schedule: Timed | None) -> dict:
     }
 
 
-def _mlx_lm(target: Target, ids: list[int], settings: Settings, prefilled: Prefilled | None) -> dict:
-    """mlx-lm's own plain decoding, timed from its first token to its last."""
+def mlx_lm(target: Target, ids: list[int], settings: Settings, prefilled: Prefilled | None = None) -> dict:
+    """tok_s, seconds and ids of mlx-lm's own plain decoding, timed from its first token to its last. It ends where this
+    project's loops would: at a stop token, at the limit, at the end of the model's context. Raises DecodeError."""
     if not settings.greedy:
         raise DecodeError("The lane mlx-lm decodes greedily only.")
+    request = check(target, ids, settings)
     cache = make_prompt_cache(target.model)
     if prefilled is not None and all(type(c) is KVCache for c in cache):
         prefilled.into(cache)
@@ -132,15 +134,14 @@ def _mlx_lm(target: Target, ids: list[int], settings: Settings, prefilled: Prefi
             c.trim(1)  # its loop begins with the prompt's last token
         mx.eval([c.state for c in cache])
         ids = ids[-1:]
-    stop_ids = target.stop_ids if settings.stop_ids is None else settings.stop_ids
     out, began, seconds = [], 0.0, 0.0
-    steps = generate_step(mx.array(ids), target.model, max_tokens=settings.max_tokens, prompt_cache=cache)
+    steps = generate_step(mx.array(ids), target.model, max_tokens=request.limit, prompt_cache=cache)
     for token, _ in steps:
         now = time.perf_counter()
         began = began or now
         seconds = now - began
         out.append(int(token))
-        if out[-1] in stop_ids:
+        if out[-1] in request.stop_ids:
             break
     steps.close()
     mx.synchronize()
