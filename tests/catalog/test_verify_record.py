@@ -43,7 +43,7 @@ def test_a_damaged_record_means_checked_anew(snapshot):
 
 
 def test_what_is_no_file_is_no_record(snapshot):
-    directory, digest, record = snapshot
+    directory, _, record = snapshot
     for make in (record.mkdir, lambda: os.mkfifo(record), lambda: record.symlink_to(record)):
         record.rmdir() if record.is_dir() else record.unlink()
         make()
