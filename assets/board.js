@@ -197,7 +197,9 @@ const HANDLERS = {
     lane.seconds = round.time;
     round.proposedSoFar = lane.proposed += round.proposed;
     round.acceptedSoFar = lane.accepted += round.accepted;
-    lane.lengths[round.accepted + 1] = (lane.lengths[round.accepted + 1] || 0) + 1;
+    // Tokens per round count accepted + 1; where a stop token among the accepted drafts ended the answer, accepted.
+    round.length = round.accepted + (finish === 'stop' && round.to - round.from <= round.accepted ? 0 : 1);
+    lane.lengths[round.length] = (lane.lengths[round.length] || 0) + 1;
     lane.points.push([round.time, lane.committed]);
     if (!lane.plain) tellIdle(lane, round);
     if (finish) end(lane, finish);
@@ -340,7 +342,7 @@ function draw(lane) {
       figure.perRound.textContent = '1';
       for (const other of lanes) if (other !== lane && other.rate) times(other, lane);
     } else {
-      figure.perRound.textContent = ((lane.accepted + rounds) / rounds).toFixed(2);
+      figure.perRound.textContent = (lane.lengths.reduce((sum, n, length) => sum + n * length, 0) / rounds).toFixed(2);
       figure.rate.textContent = lane.proposed ? Math.round(100 * lane.accepted / lane.proposed) + ' %' : 'none sent';
     }
     times(lane, plain);

@@ -33,7 +33,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .decode.plain import plain
-from .decode.rounds import Round, Settings, Start
+from .decode.rounds import Round, Settings, Start, tau
 from .decode.schedule import FullBlock, Schedule
 from .decode.speculative import speculative
 from .models.checkpoint import load_drafter
@@ -160,7 +160,7 @@ def summarise(events: Iterator) -> dict:
     result = {
         "tokens": len(out),
         "tok_s": round(decoded / seconds, 3) if seconds else 0.0,
-        "tokens_per_round": round(sum(r.accepted + 1 for r in rounds) / len(rounds), 3) if rounds else 1.0,
+        "tokens_per_round": round(tau(rounds) or 1.0, 3),
         "ids": out,
     }
     if rounds and rounds[0].spent:

@@ -5,20 +5,21 @@ a small one. So a snapshot can be checked without a network; what was checked is
 """
 
 import hashlib
-import json
-import os
 import re
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from huggingface_hub import cached_assets_path
 
 from ..models.errors import ModelError
+from ..store import read_json, write_json
 
 Progress = Callable[[int, int], None]
 DIGEST = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
 CHUNK = 1 << 22
+MAX_RECORD = 20_000_000  # bytes
 _lock = threading.Lock()
 
 
@@ -91,13 +92,8 @@ def remember(path: Path, digest: str, record: Path | None = None) -> None:
     record = record or default_record()
     with _lock:
         checked = _read(record) | {str(path.resolve()): [digest, *_stamp(path)]}
-        try:
-            record.parent.mkdir(parents=True, exist_ok=True)
-            new = record.with_suffix(f".{os.getpid()}.new")
-            new.write_text(json.dumps(checked), encoding="utf-8")
-            new.replace(record)
-        except OSError:
-            pass
+        with suppress(OSError):
+            write_json(record, checked)
 
 
 def default_record() -> Path:
@@ -109,9 +105,11 @@ def _stamp(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def _read(record: Path) -> dict:
+def _read(record: Path) -> dict[str, list]:
+    """Path -> digest, size and time of change; entries of any other form, and whole files, count as not there."""
     try:
-        value = json.loads(record.read_text(encoding="utf-8"))
+        value = read_json(record, MAX_RECORD)
     except (OSError, ValueError):
         return {}
-    return value if isinstance(value, dict) else {}
+    entries = value.items() if isinstance(value, dict) else ()
+    return {path: seen for path, seen in entries if type(seen) is list and [*map(type, seen)] == [str, int, int]}

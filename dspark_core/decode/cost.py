@@ -8,15 +8,23 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
 
+from ..store import is_count, is_number, parse_json
 from .rounds import Round
 
-VERSION = 1
+VERSION = 2  # in version 1 one sample could stand for a point
+FEWEST = 3  # samples of a point that is believed
+OUTLIER = 1.5  # times the fastest sample: slower ones tell of something else that the machine did
+SHORTEST_S, LONGEST_S = 1e-9, 1e5  # seconds that one operation can take
+MOST_CONTEXTS, LONGEST, WIDEST = 8, 100_000_000, 4096  # of a curve; positions; tokens at once
+MOST_METHODS, MOST_WORDS = 16, 10_000  # of a curve; characters of a text
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds of one operation: median, smallest and largest of n measurements."""
+    """Seconds of one operation, from n samples: the fastest, and median and slowest of those that agree with it."""
 
     median: float
     low: float
@@ -25,7 +33,16 @@ class Timing:
 
     @staticmethod
     def of(seconds: Sequence[float]) -> "Timing":
-        return Timing(statistics.median(seconds), min(seconds), max(seconds), len(seconds))
+        """From FEWEST samples or more. Raises ValueError if there are fewer."""
+        if len(seconds) < FEWEST:
+            raise ValueError(f"{len(seconds)} samples say nothing: {FEWEST} are needed.")
+        taken = sorted(seconds)[: agreeing(seconds)]
+        return Timing(statistics.median(taken), taken[0], taken[-1], len(seconds))
+
+
+def agreeing(seconds: Sequence[float]) -> int:
+    """How many samples are at most OUTLIER times the fastest, which nothing else can have slowed down."""
+    return sum(s <= OUTLIER * min(seconds) for s in seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,31 +149,36 @@ class CostCurve:
 
     # ---- JSON ----
 
+    def as_json(self) -> dict[str, Any]:
+        return {"version": VERSION} | asdict(self)
+
     def to_json(self) -> str:
-        return json.dumps({"version": VERSION} | asdict(self), indent=1)
+        return json.dumps(self.as_json(), indent=1)
 
     @staticmethod
     def from_json(text: str) -> "CostCurve":
-        """Raises ValueError if the text is not a curve of this version."""
+        """Raises ValueError if the text is not a curve of this version, whole and believable."""
         try:
-            raw = json.loads(text)
-            if raw.pop("version") != VERSION:
-                raise ValueError("another version")
-            costs = tuple(
-                Costs(
-                    c["context"],
-                    Timing(**c["plain"]),
-                    _timings(c["verify"]),
-                    {method: _timings(rows) for method, rows in c["draft"].items()},
-                )
-                for c in raw.pop("costs")
-            )
-            curve = CostCurve(costs=costs, **raw)
-            if not costs or not all(c.verify for c in costs):
-                raise ValueError("nothing measured")
-        except (KeyError, TypeError, AttributeError, ValueError) as e:
+            return CostCurve.of(parse_json(text))
+        except ValueError as e:
             raise ValueError(f"Not a cost curve of version {VERSION} ({e}).") from None
-        return curve
+
+    @staticmethod
+    def of(value: Any) -> "CostCurve":
+        """From parsed JSON. Raises ValueError with the first thing that is wrong."""
+        raw = _fields(value, "version", "made_of", "when", "took_s", "costs")
+        _require(type(raw["version"]) is int and raw["version"] == VERSION, "another version")
+        made_of, when = raw["made_of"], raw["when"]
+        _require(isinstance(made_of, dict) and all(map(_is_text, made_of.values())), "made_of is not words")
+        _require(_is_time(when), "when is no time")
+        _require(is_number(raw["took_s"], 0, 1e9), "took_s is no duration")
+        _require(isinstance(raw["costs"], list) and 1 <= len(raw["costs"]) <= MOST_CONTEXTS, "no list of costs")
+        costs = tuple(_costs(c) for c in raw["costs"])
+        contexts = [c.context for c in costs]
+        _require(contexts == sorted(set(contexts)), "contexts do not ascend")
+        _require(all(c.draft.keys() == costs[0].draft.keys() for c in costs), "methods differ between contexts")
+        _require(all(costs[0].draft.values()), "a method without a point")
+        return CostCurve(made_of, when, raw["took_s"], costs)
 
 
 def tokens_per_round(acceptance: Sequence[float]) -> float:
@@ -168,8 +190,59 @@ def tokens_per_round(acceptance: Sequence[float]) -> float:
     return total
 
 
-def _timings(raw: Mapping[str, dict]) -> dict[int, Timing]:
-    return {int(at): Timing(**t) for at, t in raw.items()}
+# ---- is it a curve? --------------------------------------------------------------------------------------
+
+
+def _require(holds: bool, words: str) -> None:
+    if not holds:
+        raise ValueError(words)
+
+
+def _fields(value: Any, *names: str) -> dict[str, Any]:
+    _require(isinstance(value, dict) and value.keys() == set(names), f"not an object of {', '.join(names)}")
+    return value
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= MOST_WORDS
+
+
+def _is_time(value: Any) -> bool:
+    try:
+        return _is_text(value) and datetime.fromisoformat(value) is not None
+    except ValueError:
+        return False
+
+
+def _costs(value: Any) -> Costs:
+    raw = _fields(value, "context", "plain", "verify", "draft")
+    _require(is_count(raw["context"], 1, LONGEST), "a context is no number of positions")
+    verify = _timings(raw["verify"], 1)
+    _require(bool(verify), "no verification was measured")
+    _require(isinstance(raw["draft"], dict) and len(raw["draft"]) <= MOST_METHODS, "draft is no object of methods")
+    draft = {method: _timings(rows, 0) for method, rows in raw["draft"].items()}
+    return Costs(raw["context"], _timing(raw["plain"]), verify, draft)
+
+
+def _timings(value: Any, least: int) -> dict[int, Timing]:
+    """By a number of tokens that is at least `least`."""
+    _require(isinstance(value, dict), "timings are no object")
+    for at in value:
+        _require(at.isascii() and at.isdecimal() and len(at) < 6 and str(int(at)) == at, "a width is no whole number")
+        _require(least <= int(at) <= WIDEST, "a width is out of range")
+    return {int(at): _timing(t) for at, t in value.items()}
+
+
+def _timing(value: Any) -> Timing:
+    raw = _fields(value, "median", "low", "high", "n")
+    low, median, high = raw["low"], raw["median"], raw["high"]
+    _require(all(is_number(s, SHORTEST_S, LONGEST_S) for s in (low, median, high)), "a time is no time")
+    _require(low <= median <= high, "a time's low, median and high do not ascend")
+    _require(is_count(raw["n"], FEWEST, 1_000_000), f"a time of fewer than {FEWEST} samples")
+    return Timing(median, low, high, raw["n"])
+
+
+# ---- between the points ----------------------------------------------------------------------------------
 
 
 def _read(points: Mapping[int, Timing], x: int) -> float:
@@ -177,7 +250,7 @@ def _read(points: Mapping[int, Timing], x: int) -> float:
 
 
 def _line(points: Mapping[int, float], x: int) -> float:
-    """Linear between the two nearest points around x; beyond the last, along the last two."""
+    """Linear between the two nearest points around x; beyond the last, along the last two, but never down."""
     if x in points:
         return points[x]
     at = sorted(points)
@@ -185,4 +258,5 @@ def _line(points: Mapping[int, float], x: int) -> float:
         return points[at[0]]
     right = next((i for i, p in enumerate(at) if p > x), len(at) - 1)
     a, b = at[max(right, 1) - 1], at[max(right, 1)]
-    return points[a] + (points[b] - points[a]) * (x - a) / (b - a)
+    value = points[a] + (points[b] - points[a]) * (x - a) / (b - a)
+    return max(value, points[b]) if x > b else value

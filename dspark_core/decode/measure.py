@@ -21,16 +21,20 @@ import mlx.core as mx
 from ..models.cache import trim
 from ..models.drafter import Drafter
 from ..models.target import Target
+from ..store import read_json, write_json
 from .accept import accept_greedy
-from .cost import CostCurve, Costs, Timing
+from .cost import FEWEST, CostCurve, Costs, Timing, agreeing
 from .sampling import Greedy
 
-WIDEST = 17  # a block of 16 drafts
+DENSE = 16  # drafts, and one more verified token, up to which every number has a point of its own
 SHORT, LONG = 64, 768  # positions in the cache
 PLAIN_STEPS = 3  # in one measurement, so that the pipelining shows
 CATCH_UP = 3  # positions by which a draft brings its context up to date
-PASSES = 5
-FULL_S, QUICK_S = 35.0, 5.0  # a new measurement begins only before this much has passed
+PASSES = 5  # samples of a point, where there is time
+MOST_SAMPLES = 9  # of a point whose samples do not agree
+FULL_S, QUICK_S = 35.0, 12.0  # points and samples beyond what is needed are taken as far as they fit into this
+
+Point = tuple[int, str, int]  # a context's place, "plain", "verify" or a method, and the tokens verified or drafted
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class Bench:
             mx.eval(draft.state)
             _fill(draft.cache, context - 1)
             self.drafts[method] = draft, features
-        self.ids = mx.arange(WIDEST, dtype=mx.int32) % target.vocab_size
+        self.ids = mx.arange(_widest(drafters), dtype=mx.int32) % target.vocab_size
 
     def plain(self) -> float:
         """Seconds of one step, out of PLAIN_STEPS pipelined ones."""
@@ -85,6 +89,8 @@ class Bench:
         return took / PLAIN_STEPS
 
     def verify(self, width: int) -> float:
+        if width > self.ids.size:
+            raise ValueError(f"{width} tokens cannot be timed with {self.ids.size}.")
         began = time.perf_counter()
         hidden, features = self.target.forward(self.ids[:width], self.cache, self.taps)
         logits = self.target.head(hidden)
@@ -107,6 +113,10 @@ class Bench:
         trim(context.cache, CATCH_UP)
         return took
 
+    def run(self, kind: str, n: int) -> float:
+        """Seconds of "plain", "verify" n, or a method's draft of n."""
+        return self.plain() if kind == "plain" else self.verify(n) if kind == "verify" else self.draft(kind, n)
+
 
 def _fill(cache, n: int) -> None:
     """n more positions of noise, of the shape and type that the first one had."""
@@ -123,50 +133,50 @@ def _fill(cache, n: int) -> None:
 def measure(target: Target, drafters: dict[str, Drafter], quick: bool = False) -> Iterator[Measuring | CostCurve]:
     """Measure and yield progress, then the curve.
 
-    Every pass takes the points in an order of its own, so that drift of the machine tilts no curve. The first pass
-    is always whole; further ones go on until PASSES are done or the time is up (FULL_S, QUICK_S), points
-    that cost least, which decide most, first. `quick` measures fewer widths and rows.
+    Every point is run once off the clock before its first sample. Points are taken in the order of `_plan`, but for
+    the first, which no curve can do without, only as many as FEWEST samples each fit into the time (FULL_S, QUICK_S);
+    then all are sampled again and again, every pass in an order of its own, so that drift of the machine tilts no
+    curve: FEWEST times whatever the time, and while it lasts PASSES times, or where fewer than FEWEST samples agree
+    up to MOST_SAMPLES. `quick` plans fewer points.
     """
-    began = time.perf_counter()
-    longest = max((d.max_drafts for d in drafters.values()), default=0)
-    long = min(LONG, target.context_length - WIDEST - PLAIN_STEPS)
+    began, limit = time.perf_counter(), QUICK_S if quick else FULL_S
+    long = min(LONG, target.context_length - _widest(drafters) - PLAIN_STEPS)
     benches = [Bench(target, drafters, n) for n in ([SHORT, long] if long > 2 * SHORT else [SHORT])]
-    points = []
-    for b in range(len(benches)):
-        points.append((b, "plain", 0))
-        points += [(b, "verify", w) for w in _widths(longest, quick, b)]
-        for method, d in drafters.items():
-            points += [(b, method, n) for n in _rows(d, quick, b)]
-    seconds = {p: [] for p in points}
-    order = random.Random(0)
+    order, share = random.Random(0), 0.0
+    needed, *more = ([*order.sample(part, len(part))] for part in _plan(drafters, len(benches), quick))
+    seconds: dict[Point, list[float]] = {}
+    spent = 0.0  # by one sample of every point so far
 
-    def run(point):
-        b, kind, n = point
-        bench = benches[b]
-        return bench.plain() if kind == "plain" else bench.verify(n) if kind == "verify" else bench.draft(kind, n)
+    def elapsed() -> float:
+        return time.perf_counter() - began
 
-    gpu = mx.default_device() != mx.Device(mx.cpu)
-    for point in points if gpu else points[:2]:  # kernels compile off the clock
-        run(point)
-        yield Measuring(0.0)
-    limit, planned, done = QUICK_S if quick else FULL_S, len(points) * PASSES, 0
-    for turn in range(PASSES):
-        todo = order.sample(points, len(points))
-        if turn:
-            todo.sort(key=lambda p: seconds[p][0] > 4 * seconds[0, "plain", 0][0])
-        for point in todo:
-            elapsed = time.perf_counter() - began
-            if turn and elapsed > limit:
-                break
-            seconds[point].append(run(point))
-            done += 1
-            yield Measuring(min(0.99, max(done / planned, elapsed / limit)))
+    def progress(done: float = 0.0) -> Measuring:
+        nonlocal share
+        share = max(share, min(0.99, max(done, elapsed() / limit)))
+        return Measuring(share)
+
+    for point in (*needed, *(p for part in more for p in part)):
+        b, *what = point
+        if point not in needed and elapsed() + (FEWEST - 1) * spent > limit:
+            break
+        benches[b].run(*what)  # kernels compile and memory is touched
+        yield progress()
+        spent -= elapsed()
+        seconds[point] = [benches[b].run(*what)]
+        spent += elapsed()
+        yield progress()
+    while todo := [p for p, s in seconds.items() if _wants(s, elapsed() < limit)]:
+        for point in order.sample(todo, len(todo)):
+            if _wants(seconds[point], elapsed() < limit):
+                b, *what = point
+                seconds[point].append(benches[b].run(*what))
+                yield progress(sum(map(len, seconds.values())) / (PASSES * len(seconds)))
     costs = tuple(
         Costs(
             bench.context,
             Timing.of(seconds[b, "plain", 0]),
-            {n: Timing.of(s) for (i, kind, n), s in seconds.items() if i == b and kind == "verify"},
-            {m: {n: Timing.of(s) for (i, kind, n), s in seconds.items() if i == b and kind == m} for m in drafters},
+            _timings(seconds, b, "verify"),
+            {method: _timings(seconds, b, method) for method in drafters},
         )
         for b, bench in enumerate(benches)
     )
@@ -174,18 +184,52 @@ def measure(target: Target, drafters: dict[str, Drafter], quick: bool = False) -
     yield CostCurve(made_of(target, drafters), now, round(time.perf_counter() - began, 2), costs)
 
 
-def _widths(longest: int, quick: bool, bench: int) -> list[int]:
-    if not quick:
-        return list(range(1, WIDEST + 1))
-    return [1, min(8, longest + 1)] if bench else sorted({1, 2, 3, 4, 6, 8, longest + 1})
+def _plan(drafters: dict[str, Drafter], contexts: int, quick: bool) -> list[list[Point]]:
+    """Points in three parts: those without which there is no curve, those that show its shape, all others."""
+    last = longest(drafters) + 1
+    every = [*range(1, DENSE + 2), *range(DENSE + 8, last, 8), last]
+    needed = [(b, "plain", 0) for b in range(contexts)]
+    needed += [(0, "verify", 1), (0, "verify", 2), (0, "verify", last)]
+    needed += [(b, "verify", min(8, last)) for b in range(1, contexts)]
+    shape = [(0, "verify", n) for n in (3, 4, 6, 8, 12, 16, 24, 32, 48) if n < last]
+    rest = [(b, "verify", n) for b in range(contexts) for n in every]
+    if contexts > 1:
+        shape.append((1, "verify", 1))
+    for method, d in drafters.items():
+        few, most = points_of(d)
+        needed += [(0, method, few), (0, method, most)]
+        shape += [(0, method, n) for n in (1, 2, 4, 8, 12, 24, 32) if n < most]
+        shape += [(b, method, n) for b in range(1, contexts) for n in (few, most)]
+        rest += [(0, method, n) for n in range(few, most) if n <= DENSE or n % 8 == 0]
+    parts, planned = [], set()
+    for part in (needed, shape, [] if quick else rest):
+        parts.append([p for p in dict.fromkeys(part) if p not in planned])
+        planned.update(part)
+    return parts
 
 
-def _rows(drafter: Drafter, quick: bool, bench: int) -> list[int]:
-    most = drafter.max_drafts
-    first = 0 if drafter.has_confidence else 1
-    if not quick and not bench:
-        return list(range(first, most + 1))
-    return sorted({first, most} if bench else {first, 1, min(2, most), min(4, most), most})
+def longest(drafters: dict[str, Drafter]) -> int:
+    """Drafts of the longest block."""
+    return max((d.max_drafts for d in drafters.values()), default=0)
+
+
+def _widest(drafters: dict[str, Drafter]) -> int:
+    return max(longest(drafters), DENSE) + 1
+
+
+def points_of(drafter: Drafter) -> tuple[int, int]:
+    """The fewest and the most head rows whose cost a schedule asks for."""
+    return 0 if drafter.has_confidence else 1, drafter.max_drafts
+
+
+def _wants(samples: list[float], time_left: bool) -> bool:
+    """Is a point to be sampled again: to be believed at all, or, while there is time, to know it better?"""
+    enough = PASSES if agreeing(samples) >= FEWEST else MOST_SAMPLES
+    return len(samples) < (enough if time_left else FEWEST)
+
+
+def _timings(seconds: dict[Point, list[float]], context: int, kind: str) -> dict[int, Timing]:
+    return {n: Timing.of(s) for (b, k, n), s in sorted(seconds.items()) if (b, k) == (context, kind)}
 
 
 # ---- kept on disk ----------------------------------------------------------------------------------------
@@ -220,19 +264,26 @@ def load(target: Target, drafters: dict[str, Drafter], directory: Path | None = 
     """The curve kept for exactly these, or None."""
     wanted = made_of(target, drafters)
     try:
-        curve = CostCurve.from_json(cache_file(wanted, directory).read_text(encoding="utf-8"))
+        curve = CostCurve.of(read_json(cache_file(wanted, directory)))
     except (OSError, ValueError):
         return None
-    return curve if curve.made_of == wanted else None
+    return curve if curve.made_of == wanted and _serves(curve, drafters) else None
+
+
+def _serves(curve: CostCurve, drafters: dict[str, Drafter]) -> bool:
+    """Does a curve have the points that schedules of these drafters ask for?"""
+    costs = curve.costs[0]
+    return (
+        costs.draft.keys() == drafters.keys()
+        and costs.verify.keys() >= {1, longest(drafters) + 1}
+        and all(costs.draft[method].keys() >= set(points_of(d)) for method, d in drafters.items())
+    )
 
 
 def save(curve: CostCurve, directory: Path | None = None) -> Path:
     """Keep a curve. Raises OSError if the directory cannot be written."""
     file = cache_file(curve.made_of, directory)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_suffix(f".{os.getpid()}.part")
-    draft.write_text(curve.to_json(), encoding="utf-8")
-    draft.replace(file)
+    write_json(file, curve.as_json())
     return file
 
 

@@ -5,20 +5,20 @@ comes from, and on the widths at which the keys and values before it were writte
 GPUs do.
 """
 
-import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import mlx.core as mx
 
 from ..models.target import Target
+from ..store import is_number, read_json, write_json
 from .measure import cache_file, made_of
 
 # Every width from 1 to 17 once, in three passes of 51 positions each. One row on entries that were written wide has
 # noise too, so width 1 is among them.
 PASSES = (17, 3, 16, 15), (14, 1, 13, 12, 11), (10, 9, 2, 8, 7, 6, 5, 4)
 BEGINNING, LENGTH = 16, 51
+MOST = 1e6  # of a logit's movement, to be believed
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +64,19 @@ def load_noise(target: Target, directory: Path | None = None) -> Noise | None:
     """What was measured for exactly this target, precision, device and versions; or None."""
     wanted = made_of(target, {})
     try:
-        kept = json.loads(cache_file(wanted, directory, "noise-").read_text(encoding="utf-8"))
-        noise = Noise(float(kept["largest"]), float(kept["alone"]))
-        return noise if kept["made_of"] == wanted and noise.largest >= noise.alone >= 0 else None
-    except (OSError, ValueError, KeyError, TypeError):
+        kept = read_json(cache_file(wanted, directory, "noise-"))
+    except (OSError, ValueError):
         return None
+    if not isinstance(kept, dict) or kept.keys() != {"made_of", "largest", "alone"} or kept["made_of"] != wanted:
+        return None
+    largest, alone = kept["largest"], kept["alone"]
+    believable = is_number(largest, 0, MOST) and is_number(alone, 0, MOST) and alone <= largest
+    return Noise(float(largest), float(alone)) if believable else None
 
 
 def save_noise(target: Target, noise: Noise, directory: Path | None = None) -> Path:
     """Keep it. Raises OSError if the directory cannot be written."""
     wanted = made_of(target, {})
     file = cache_file(wanted, directory, "noise-")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_suffix(f".{os.getpid()}.part")
-    draft.write_text(json.dumps({"made_of": wanted} | asdict(noise), indent=1), encoding="utf-8")
-    draft.replace(file)
+    write_json(file, {"made_of": wanted} | asdict(noise))
     return file

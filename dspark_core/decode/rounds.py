@@ -5,6 +5,7 @@ in chunks, then one `Start` with the token that the prompt itself gives (it belo
 then one `Round` after another until one of them carries a `finish`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -140,3 +141,16 @@ class Round:
     spent: Spent | None = None
     looked: bool = False
     again: Again | None = None
+
+    @property
+    def acceptance_length(self) -> int:
+        """Tokens of this round, as tokens per round counts them: accepted + 1. Where a stop token among the accepted
+        drafts ended the answer, nothing of the target's own followed: accepted. A cut at max_tokens takes nothing
+        away. (DeepSpec's reference evaluator counts so.)"""
+        stopped_inside = self.finish == "stop" and len(self.committed) <= self.accepted
+        return self.accepted if stopped_inside else self.accepted + 1
+
+
+def tau(rounds: Sequence[Round]) -> float | None:
+    """Tokens per round: the mean acceptance length; None without a round."""
+    return sum(r.acceptance_length for r in rounds) / len(rounds) if rounds else None

@@ -178,9 +178,10 @@ class HardwareAware(Schedule):
 
     Before a round it decides from earlier rounds whether to draft at all; then Algorithm 1 decides how many drafts
     get head rows (with a confidence head: after a look at the first confidence) and how many are sent. A drafter
-    that does not pay is parked: plain steps, with a probe now and then. In the curve's own terms all drafting
-    together never loses more than FIRST_LOSS plain steps, what WON_BACK rounds were expected to win, one rejected
-    round, and LOSS + PROBE_LOSS of the time.
+    that does not pay is parked: plain steps, with a probe now and then. In the curve's own terms, whatever texts and
+    confidences do, all drafting together never loses more than FIRST_LOSS plain steps, what WON_BACK rounds were
+    expected to win before the first, one wholly rejected round (the dearest there was), and LOSS + PROBE_LOSS of
+    the time: no round, probes included, begins with more than the other three lost.
 
     curve:      what a step costs here; must know `method`
     acceptance: of each slot given those before it, as far as known beforehand
@@ -284,6 +285,7 @@ class _Learning(Schedule):
         self._parked_at: tuple[float, float] | None = None  # elapsed and balance when drafting was parked
         self._gain: float | None = None  # decayed sum of expected gains of drafted rounds, and their weight
         self._weight = PATIENCE
+        self._hoped = 0.0  # seconds that a round was expected to win before the first one
         self._confidence: list[float] = []
         self._parked_steps, self._stale = 0, STALE[0]
 
@@ -351,15 +353,17 @@ class _Learning(Schedule):
     def _goes(self, elapsed: float) -> bool:
         """Draft this round? If not, because it does not pay, or as a probe that is affordable by now."""
         expected = self._gain / self._weight if self.plan.confident else self._expected_gain()
-        may_lose = FIRST_LOSS * self._plain + WON_BACK * expected + LOSS * elapsed
-        if expected > 0 and self._balance > -may_lose:
+        first = FIRST_LOSS * self._plain
+        may_lose = first + WON_BACK * expected + LOSS * elapsed
+        affordable = self._balance > -(first + WON_BACK * self._hoped + (LOSS + PROBE_LOSS) * elapsed)
+        if affordable and expected > 0 and self._balance > -may_lose:
             self._parked_at = None
             return True
         if self._parked_at is None:
             self._parked_at = elapsed, self._balance
         since, balance = self._parked_at
         risk = self._draft[0] if self.looks else max(0.0, -self._expected_gain())
-        return self._balance - balance - risk > -PROBE_LOSS * (elapsed - since)
+        return affordable and self._balance - balance - risk > -PROBE_LOSS * (elapsed - since)
 
     def _expected_gain(self) -> float:
         """Seconds that the best number of drafts is expected to win against plain steps, in one round."""
@@ -400,8 +404,9 @@ class _Learning(Schedule):
         n = self._best(self._slots.expected)
         self._stake = self._draft[n] + self._verify[n + 1] - self._plain  # what a wholly rejected round loses
         if self._gain is None:
-            self._first_gain = (self._expected_gain() + OPTIMISM * self._plain) * PATIENCE
-            self._gain = self._first_gain
+            guess = self._expected_gain() + (OPTIMISM * self._plain if self.plan.confident else 0.0)
+            self._hoped = max(0.0, guess)
+            self._gain = self._first_gain = guess * PATIENCE
 
 
 def _sigmoid(z: float) -> float:

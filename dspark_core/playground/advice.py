@@ -5,7 +5,7 @@ import json
 import gradio as gr
 
 from .controls import Controls
-from .cost_tab import curve_of, suggestions
+from .cost_tab import advice_on, curve_of
 from .race_tab import Raced
 from .worker import Worker
 
@@ -34,11 +34,11 @@ def advice(worker: Worker, ask: Controls, raced: Raced) -> None:
         elem_id="advice",
     )
 
-    def advise(visitor: gr.Request, seen):
+    def advise(visitor: gr.Request, seen, trace):
         if seen is None or not worker.ready:
             return "[]"
-        return json.dumps(suggestions(curve_of(worker, visitor.session_hash), seen))
+        return json.dumps(advice_on(curve_of(worker, visitor.session_hash), seen, trace))
 
     quietly = {"show_progress": "hidden", "api_visibility": "private"}
     ask.start.click(lambda: "[]", None, place, queue=False, **quietly)
-    raced.event.then(advise, raced.last, place, concurrency_limit=None, **quietly)
+    raced.kept.trace.change(advise, [raced.last, raced.kept.trace], place, concurrency_limit=None, **quietly)

@@ -11,6 +11,8 @@ from ..models.errors import ModelError
 from ..race.advice import BUS, SAME, TAXI, Prospect, Suggestion, machine, predictions, prospects, steps, suggest
 from ..race.metrics import metrics
 from ..race.record import Failed, RaceRecord
+from ..race.same import difference
+from ..race.trace import Trace
 from .charts import COLOURS, DASHES, PATTERNS, blank_figure
 from .charts_tab import CHART_TOOLS, TABLE_TOOLS
 from .notices import decided, progress, progressed, verdict_box
@@ -270,10 +272,26 @@ def _finished(name: str, figure: go.Figure, rows: list[list]) -> tuple[go.Figure
     return figure, _table(name, rows)
 
 
-def drawn(curve: CostCurve | None, race: RaceRecord | None) -> list:
-    """Values of everything in the tab that shows something, in the order of `cost_tab`."""
+def advice_on(curve: CostCurve | None, race: RaceRecord | None, trace: Trace | None) -> list[str]:
+    """What stands under the board: the suggestions for a race, or in one sentence why there can be none."""
+    fits, why = judged(curve, race, trace)
+    return [why] if why else suggestions(curve, fits)
+
+
+def judged(curve: CostCurve | None, race: RaceRecord | None, trace: Trace | None) -> tuple[RaceRecord | None, str]:
+    """The race on the board, if the curve says something about it, or why it does not. `trace` is the kept race; until
+    the one on the board is kept, nothing is said."""
+    if curve is None or race is None or trace is None or trace.race is not race:
+        return None, ""
+    why = difference(curve, trace)
+    return (None, why) if why else (race, "")
+
+
+def drawn(curve: CostCurve | None, race: RaceRecord | None, why_not: str = "") -> list:
+    """Values of everything in the tab that shows something, in the order of `cost_tab`; `why_not` says why there is
+    no race."""
     about = decided("", machine_words(curve), measured_words(curve)) if curve else decided("", "", NOT_YET)
-    words = " ".join([error_words(curve, race), *suggestions(curve, race)]) if curve and race else ""
+    words = " ".join([error_words(curve, race), *suggestions(curve, race)]) if curve and race else why_not
     told = decided("", words)
     figures = [*curve_figure(curve), *further_figure(curve), *prospects_figure(curve, race)]
     return [about, *figures, told, lanes_table(curve, race)]
@@ -303,19 +321,18 @@ def cost_tab(worker: Worker, raced: Raced) -> None:
                 lanes = _tools("lanes", empty[8], TABLE_TOOLS)
     places = [about, *curve, *further, *forecast, told, lanes]
 
-    def draw(visitor: gr.Request, seen):
+    def draw(visitor: gr.Request, seen, trace):
         curve = curve_of(worker, visitor.session_hash) if worker.ready else None
-        same = seen is not None and curve is not None and seen.target == worker.engine.name
-        return drawn(curve, seen if same else None)  # the curve is that of what is loaded now
+        return drawn(curve, *judged(curve, seen, trace))
 
-    def run(visitor: gr.Request, seen):
+    def run(visitor: gr.Request, seen, trace):
         stay = [gr.skip()] * len(places)
         yield progressed(0, "Starting …"), *stay
         words = "Stopped."
         for event in watch(worker, Job(None, visitor.session_hash, measure)):
             if isinstance(event, CostCurve):
                 words = ""
-                yield progressed(1, "Measured."), *drawn(event, seen)
+                yield progressed(1, "Measured."), *drawn(event, *judged(event, seen, trace))
             elif isinstance(event, Failed):
                 words = event.message
             else:
@@ -327,9 +344,10 @@ def cost_tab(worker: Worker, raced: Raced) -> None:
         worker.stop(visitor.session_hash)
 
     quietly = {"show_progress": "hidden", "api_visibility": "private"}
-    tab.select(draw, raced.last, places, concurrency_limit=None, **quietly)
-    raced.event.then(draw, raced.last, places, concurrency_limit=None, **quietly)
-    again.click(run, raced.last, [measuring, *places], api_name="measure_costs", **ENGINE_USE)
+    shown = [raced.last, raced.kept.trace]
+    tab.select(draw, shown, places, concurrency_limit=None, **quietly)
+    raced.kept.trace.change(draw, shown, places, concurrency_limit=None, **quietly)
+    again.click(run, shown, [measuring, *places], api_name="measure_costs", **ENGINE_USE)
     stop.click(halt, queue=False, **quietly)
 
 

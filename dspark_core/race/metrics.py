@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..decode.rounds import Round, Spent
+from ..decode.rounds import Round, Spent, tau
 from .record import LaneRecord
 
 MIN_SAMPLES = 10  # a share of fewer rounds than this says little, and the page greys it
@@ -41,7 +41,7 @@ class Metrics:
     tokens:           committed after the token that the prompt gives
     seconds:          own time from that token to the last commit
     tok_s:            tokens / seconds
-    tokens_per_round: mean of accepted + 1
+    tokens_per_round: mean of Round.acceptance_length
     acceptance:       accepted / proposed
     first_token_s:    own time of the prefill, which is the time to first token
     """
@@ -65,7 +65,7 @@ def metrics(lane: LaneRecord) -> Metrics:
         seconds=seconds,
         rounds=len(rounds),
         tok_s=tokens / seconds if seconds > 0 else None,
-        tokens_per_round=(accepted + len(rounds)) / len(rounds) if rounds else None,
+        tokens_per_round=tau(rounds),
         acceptance=accepted / proposed if proposed else None,
         first_token_s=lane.start.prefill_s if lane.start else None,
     )
@@ -107,8 +107,8 @@ def plain_metrics(lanes: Sequence[LaneRecord]) -> Metrics | None:
 
 
 def lengths(rounds: Sequence[Round]) -> dict[int, int]:
-    """Acceptance lengths (accepted + 1) and how many rounds had each."""
-    return dict(sorted(Counter(r.accepted + 1 for r in rounds).items()))
+    """Acceptance lengths and how many rounds had each."""
+    return dict(sorted(Counter(r.acceptance_length for r in rounds).items()))
 
 
 def positions(rounds: Sequence[Round]) -> list[Position]:

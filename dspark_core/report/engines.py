@@ -8,8 +8,13 @@ from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from ..decode.plain import plain
+<<<<<<< HEAD
 from ..decode.request import Prefilled, check, prefill_once
 from ..decode.rounds import DecodeError, Round, Settings, Start
+=======
+from ..decode.request import Prefilled, prefill_once
+from ..decode.rounds import DecodeError, Round, Settings, Start, tau
+>>>>>>> curve
 from ..decode.schedule import FullBlock, Schedule
 from ..decode.speculative import speculative
 from ..models.target import Target
@@ -116,7 +121,7 @@ def _summary(events: Iterator, schedule: Timed | None) -> dict:
         "seconds": seconds,
         "ids": tuple(out),
         "rounds": tuple(rounds),
-        "tokens_per_round": sum(r.accepted + 1 for r in rounds) / len(rounds) if rounds else 1.0,
+        "tokens_per_round": tau(rounds) or 1.0,
         "scheduler_s": schedule.seconds if schedule else 0.0,
     }
 

@@ -105,7 +105,7 @@ def read(path: Path) -> Log | None:
             log.rows[row.key] = row
     except Misfit as e:
         raise ValueError(f"{path} is no log of this version: {e.place} {e.words}.") from None
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise ValueError(f"{path} is no log of this version ({e!r}).") from None
     return log
 

@@ -23,7 +23,8 @@ from .target import Target
 
 @dataclass(frozen=True)
 class Answer:
-    """A prompt and its greedy answer: ids; the answer is ids[start:end], its stop token included."""
+    """A prompt and its greedy answer: ids; the answer is ids[start:end], its stop token included. Where a limit ended
+    it, what the target goes on with may follow: drafts past the end are judged by that."""
 
     ids: list[int]
     start: int
@@ -32,12 +33,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class WalkedRound:
-    """accepted: drafts that match the answer (those past its end not counted); tokens: what the round commits;
-    possible: how many drafts could be judged; confidence: the head's logits, one a slot, or empty."""
+    """accepted: drafts that match what is known of the answer; tokens: what the round commits; length: what tokens
+    per round counts, accepted + 1, or accepted where the answer's stop token is among them; possible: how many drafts
+    could be judged; confidence: the head's logits, one a slot, or empty."""
 
     at: int
     accepted: int
     tokens: int
+    length: int
     possible: int
     confidence: tuple[float, ...]
 
@@ -59,20 +62,21 @@ def read_prompts(file: str | Path) -> list[str]:
     return prompts
 
 
-def greedy_answers(target: Target, chat: Chat, prompts: list[str], new_tokens: int) -> list[Answer]:
-    """The target's greedy answers, at most new_tokens each."""
+def greedy_answers(target: Target, chat: Chat, prompts: list[str], new_tokens: int, beyond: int = 0) -> list[Answer]:
+    """The target's greedy answers, at most new_tokens each; of one that this limit ends, up to `beyond` tokens more
+    are in its ids."""
     starts = [Opening(chat.prompt(p), True) for p in prompts]
     longest = max(len(o.ids) for o in starts)
-    length = math.ceil((longest + new_tokens) / 64) * 64
+    length = math.ceil((longest + new_tokens + beyond) / 64) * 64
     ids, answer = Writer(target, chat, len(starts), length).write(starts, [0.0] * len(starts))
     ids, answer = ids.tolist(), answer.tolist()
     out = []
     for opening, row, inside in zip(starts, ids, answer, strict=True):
         n = len(opening.ids)
         end = n
-        while end < min(n + new_tokens, length) and inside[end]:
+        while end < min(n + new_tokens + beyond, length) and inside[end]:
             end += 1
-        out.append(Answer(row[:end], n, end))
+        out.append(Answer(row[:end], n, min(end, n + new_tokens)))
     return out
 
 
@@ -81,13 +85,13 @@ def draft_everywhere(target: Target, drafter: Drafter, answers: list[Answer]) ->
     """Accepted drafts [R, A] of a round anchored at each position of each answer, and confidence logits
     [R, A, drafts] (zeros without a confidence head). Position a of row r stands for ids[start + a]."""
     c, device = drafter.config, target.device
-    T = max(a.end for a in answers)
+    T = max(len(a.ids) for a in answers)
     A = max(1, max(a.end - a.start - 1 for a in answers))
     ids = torch.zeros(len(answers), T + c.block_size, dtype=torch.long, device=device)
     for i, a in enumerate(answers):
-        ids[i, : a.end] = torch.tensor(a.ids[: a.end], device=device)
+        ids[i, : len(a.ids)] = torch.tensor(a.ids, device=device)
     starts = torch.tensor([a.start for a in answers], device=device)
-    ends = torch.tensor([a.end for a in answers], device=device)
+    ends = torch.tensor([len(a.ids) for a in answers], device=device)
     anchors = (starts[:, None] + torch.arange(A, device=device)).clamp(max=T - 1)
     _, taps = target.forward(ids[:, :T], c.taps)
     with torch.autocast(device.type, torch.bfloat16, enabled=target.dtype == torch.bfloat16):
@@ -122,10 +126,12 @@ def walk(target: Target, drafter: Drafter, answers: list[Answer], batch: int = 8
         for a, row, sure in zip(part, accepted, confidence, strict=True):
             at, rounds = a.start, []
             while at < a.end - 1:
-                left = a.end - 1 - at
+                known = len(a.ids) - 1 - at
                 n = row[at - a.start]
                 logits = tuple(sure[at - a.start]) if drafter.config.confidence else ()
-                rounds.append(WalkedRound(at, n, min(n + 1, left), min(drafter.config.drafts, left), logits))
+                tokens, possible = min(n + 1, a.end - 1 - at), min(drafter.config.drafts, known)
+                length = tokens if len(a.ids) == a.end else n + 1
+                rounds.append(WalkedRound(at, n, tokens, length, possible, logits))
                 at += rounds[-1].tokens
             walked.append(rounds)
     return walked
@@ -142,9 +148,9 @@ def summary(walked: Iterable[list[WalkedRound]], drafts: int) -> dict:
         passed = sum(r.accepted > k for r in judged)
         survival.append(round(passed / len(judged), 4) if judged else None)
         conditional.append(round(passed / len(reached), 4) if reached else None)
-    tokens = sum(r.tokens for r in rounds)
+    tokens, length = sum(r.tokens for r in rounds), sum(r.length for r in rounds)
     return {
-        "tokens_per_round": round(tokens / max(1, len(rounds)), 4),
+        "tokens_per_round": round(length / max(1, len(rounds)), 4),
         "rounds": len(rounds),
         "tokens": tokens,
         "survival": survival,
@@ -160,8 +166,9 @@ def evaluate(
     for file in files:
         prompts = read_prompts(file)
         prompts = prompts[:limit] if limit else prompts
-        answers = greedy_answers(target, chat, prompts, new_tokens)
-        details[file.stem] = {"answers": [{"ids": a.ids, "start": a.start} for a in answers], "rounds": {}}
+        beyond = max((d.config.drafts for d in drafters.values()), default=0)
+        answers = greedy_answers(target, chat, prompts, new_tokens, beyond)
+        details[file.stem] = {"answers": [{"ids": a.ids[: a.end], "start": a.start} for a in answers], "rounds": {}}
         for name, drafter in drafters.items():
             walked = walk(target, drafter, answers)
             results[name][file.stem] = summary(walked, drafter.config.drafts)

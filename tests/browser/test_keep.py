@@ -6,6 +6,7 @@ from decimal import ROUND_HALF_UP, Decimal
 
 import pytest
 
+from dspark_core.decode.rounds import tau
 from dspark_core.race.trace import dumps, loads
 from tests.race.long_trace import long_trace
 
@@ -85,7 +86,7 @@ def expected(trace, moment):
         accepted, proposed = sum(r.accepted for r in rounds), sum(r.proposed for r in rounds)
         plain = not lane.spec.speculative
         share = "–" if plain or not rounds else f"{fixed(100 * accepted / proposed, 0)} %"
-        per_round = "–" if not rounds else "1" if plain else fixed((accepted + len(rounds)) / len(rounds), 2)
+        per_round = "–" if not rounds else "1" if plain else fixed(tau(rounds), 2)
         told.append([len(rounds) + 1, text, fixed(speed, 1 if speed < 100 else 0) if speed else "–", per_round, share])
     return told
 

@@ -1,9 +1,11 @@
 """Races in the browser, from recorded rounds: what stands on the page, Stop, tabs, lanes, keyboard."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 
+from dspark_core.decode.rounds import Round, tau
 from dspark_core.playground.charts import TITLES
 from dspark_core.race.metrics import metrics
 from dspark_core.race.record import LaneRecord, LaneSpec, Verdict
@@ -47,6 +49,24 @@ def test_text_and_figures_in_the_panes_are_the_engines(recorded, open_tab):
         assert rejected == sum(r.proposed - r.accepted for r in lane.rounds)
     assert "Identical output" in tab.page.inner_text(".board-verdict")
     assert not tab.outside and not tab.complaints
+
+
+def test_a_stop_token_inside_the_draft_counts_as_the_metrics_count_it(recorded, open_tab):
+    engine = recorded.worker.engine = replay([f" w{k}" for k in range(40)])
+    for i, lane in enumerate(engine.rounds):
+        last = lane[-1]
+        if i:  # the stop token is the second of the accepted drafts
+            drafts = (last.anchor_id, STOP, last.anchor_id, *last.draft_ids[3:])
+            lane[-1] = replace(last, draft_ids=drafts, accepted=2, bonus=True, committed=drafts[:2], finish="stop")
+        else:
+            lane[-1] = replace(last, next_id=STOP, committed=(STOP,), finish="stop")
+    tab = open_tab(recorded.url)
+    tab.race()
+    tab.until("done")
+    for i in range(3):
+        wanted = tau([e for e in engine.rounds[i] if isinstance(e, Round)])
+        shown = tab.page.locator(f".pane[data-lane='{i}'] dd").nth(2).inner_text()
+        assert float(shown) == pytest.approx(wanted, abs=0.006)
 
 
 def test_a_board_that_missed_records_has_them_all_at_the_end(recorded, open_tab, monkeypatch):

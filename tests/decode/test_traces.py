@@ -2,9 +2,13 @@
 
 import pytest
 
-from dspark_core.decode.rounds import Settings
+from dspark_core.bench import summarise
+from dspark_core.decode.rounds import Settings, tau
 from dspark_core.decode.schedule import ConfidenceThreshold, FullBlock
 from dspark_core.decode.speculative import speculative
+from dspark_core.race.metrics import lengths as length_counts
+from dspark_core.race.metrics import metrics
+from dspark_core.race.record import LaneRecord, LaneSpec
 
 from .helpers import NEVER, Recorded, output, plain_output, rounds
 
@@ -66,6 +70,29 @@ def test_confidence_thresholds(golden):
 def test_stop_tokens(golden):
     for reference in golden.trace["stop"]:
         reproduces(golden, reference, 500, stop_ids=frozenset(reference["stop_token_ids"]))
+
+
+def test_acceptance_lengths(golden):
+    """One count for all, DeepSpec's: accepted + 1, but accepted where a stop token ends the round inside the draft.
+    (z-lab's reference adds the token that it then drops; for it only the rounds before the last are compared.)"""
+    limit, ended_inside = golden.trace["max_new_tokens"], 0
+    asked = [(golden.trace["speculative"], limit + 1, NEVER), (golden.trace["max_new_tokens_10"], 11, NEVER)]
+    asked += [(reference, 500, frozenset(reference["stop_token_ids"])) for reference in golden.trace["stop"]]
+    for reference, tokens, stops in asked:
+        events = decode(golden, tokens, stop_ids=stops)
+        ours, wanted = rounds(events), reference["acceptance_lengths"]
+        lengths, tells = [r.acceptance_length for r in ours], "proposal_lengths" in reference
+        assert lengths == wanted if tells else lengths[:-1] == wanted[:-1]
+        if tells:
+            assert tau(ours) == pytest.approx(reference["tau"])
+        if stops:  # every token after the first belongs to one round
+            assert sum(lengths) == len(reference["output_ids"]) - 1
+        ended_inside += ours[-1].acceptance_length == ours[-1].accepted
+        assert summarise(events)["tokens_per_round"] == pytest.approx(tau(ours), abs=6e-4)
+        lane = LaneRecord(LaneSpec("DSpark"), rounds=ours)
+        assert metrics(lane).tokens_per_round == tau(ours)
+        assert sum(n * count for n, count in length_counts(ours).items()) == sum(lengths)
+    assert ended_inside, "no stop token stands inside a draft: this tests nothing"
 
 
 def test_stop_tokens_in_plain_decoding(golden):

@@ -42,6 +42,25 @@ def test_lengths_count_accepted_plus_one():
     assert lengths(rounds((4, 4), (4, 0), (4, 2), (4, 0))) == {1: 2, 3: 1, 5: 1}
 
 
+@pytest.mark.parametrize(
+    ("accepted", "committed", "finish", "length"),
+    [
+        (2, (0, 1), "stop", 2),  # the second accepted draft is the stop token
+        (4, (0, 1, 2, 3), "stop", 4),  # the last one
+        (1, (0,), "stop", 1),  # the first
+        (2, (0, 1, 9), "stop", 3),  # the target's own token is
+        (0, (9,), "stop", 1),
+        (3, (0, 1), "length", 4),  # a limit takes nothing away
+        (3, (0, 1, 2, 9), "context", 4),
+        (3, (0, 1, 2, 9), None, 4),
+    ],
+)
+def test_a_round_that_a_stop_token_ends_inside_the_draft(accepted, committed, finish, length):
+    r = Round(0, 10, 1, tuple(range(4)), 4, accepted, 9, False, committed, 0.5, finish)
+    assert r.acceptance_length == length
+    assert metrics(lane([r])).tokens_per_round == length and lengths([r]) == {length: 1}
+
+
 def test_acceptance_by_position():
     first, second, third = positions(rounds((3, 3), (3, 1), (3, 0), (1, 1)))
     assert (first.conditional, first.reached) == (3 / 4, 4)

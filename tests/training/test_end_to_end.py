@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +16,8 @@ import numpy as np  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from dspark_core.decode.plain import plain  # noqa: E402
-from dspark_core.decode.rounds import Round, Settings, Start  # noqa: E402
+from dspark_core.decode.request import Request  # noqa: E402
+from dspark_core.decode.rounds import Round, Settings, Start, tau  # noqa: E402
 from dspark_core.decode.schedule import FullBlock  # noqa: E402
 from dspark_core.decode.speculative import speculative  # noqa: E402
 from dspark_core.models.checkpoint import load_drafter as load_mlx_drafter  # noqa: E402
@@ -23,7 +25,7 @@ from dspark_core.models.target import load_target as load_mlx_target  # noqa: E4
 from dspark_core.training.chat import load_chat  # noqa: E402
 from dspark_core.training.data import open_lines  # noqa: E402
 from dspark_core.training.drafter import load_drafter  # noqa: E402
-from dspark_core.training.evaluate import Answer, walk  # noqa: E402
+from dspark_core.training.evaluate import Answer, summary, walk  # noqa: E402
 from dspark_core.training.target import load_target  # noqa: E402
 
 from .tiny import make_target  # noqa: E402
@@ -173,9 +175,47 @@ def test_export_load_speculate(place, name, form):
     if name == "dspark":  # the others learn too little in so few steps
         assert len(rounds) < len(wanted) - 1
     # The same rounds as the teacher-forced walk finds.
-    ids = prompt + wanted
-    walked = walk(load_target(place / "target"), load_drafter(out), [Answer(ids, len(prompt), len(ids))])[0]
+    beyond, _ = decode(plain(target, prompt, Settings(max_tokens=48 + drafter.max_drafts)))
+    answer = Answer(prompt + beyond, len(prompt), len(prompt + wanted))
+    walked = walk(load_target(place / "target"), load_drafter(out), [answer])[0]
     assert [w.tokens for w in walked] == [len(r.committed) for r in rounds]
+    assert [w.length for w in walked] == [r.acceptance_length for r in rounds]
+
+
+@pytest.mark.parametrize("stop", [None, 14, 15, 16, 17, 20])
+@pytest.mark.parametrize("limit", [6, 9, 11, 12, 30])
+def test_the_walk_counts_rounds_as_the_engine_does(stop, limit, monkeypatch):
+    """Oracle drafts, four a round, of which the k-th is wrong where the position says so; every place of a stop token
+    and of the limit in a round."""
+    text = list(range(100, 140))  # the target's own text, from the prefill's token on
+    drafts, right = 4, [3, 4, 1, 4, 0, 2, 4, 4]
+    ids = text[: stop - 10 + 1] if stop else text
+    answer = Answer([0] * 10 + ids[: limit + drafts], 10, 10 + min(limit, len(ids)))
+
+    def accepted(target, drafter, answers):
+        known = len(answer.ids) - 1 - 10
+        return torch.tensor([[min(right[at % 8], known - at) for at in range(known)]]), torch.zeros(1, known, drafts)
+
+    monkeypatch.setattr("dspark_core.training.evaluate.draft_everywhere", accepted)
+    drafter = SimpleNamespace(config=SimpleNamespace(confidence=False, drafts=drafts))
+    (walked,) = walk(None, drafter, [answer])
+    at, produced, engine = 0, 1, []
+    request = Request(None, (), frozenset({text[stop - 10]} if stop else ()), limit, "length")
+    finish = None
+    while not finish and produced < limit:
+        k = right[at % 8]
+        chosen = text[at + 1 : at + k + 2]
+        if stop and at < stop - 10 <= at + k:  # the loop judges no draft behind a stop token
+            k = stop - 10 - at
+            chosen = [*text[at + 1 : at + k + 1], 7]
+        committed, finish = request.cut(chosen, produced)
+        last = chosen[-1]
+        engine.append(Round(0, at, 0, tuple(chosen[:-1]), drafts, k, last, True, tuple(committed), 0.0, finish))
+        at, produced = at + k + 1, produced + len(committed)
+    assert [w.length for w in walked] == [r.acceptance_length for r in engine]
+    assert summary([walked], drafts)["tokens_per_round"] == pytest.approx(tau(engine), abs=1e-4)
+    if stop and stop - 10 < limit:
+        assert sum(w.length for w in walked) == len(ids) - 1
 
 
 PEER = """
