@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from dspark_core.decode.rounds import DecodeError, Prefill, Round, Start
 from dspark_core.race.lane import Clock
-from dspark_core.race.record import Failed, LaneRecord, RaceRecord, Verdict
+from dspark_core.race.record import Failed, LaneRecord, RaceRecord, RaceSource, Verdict
 
 STOP = 0
 
@@ -94,6 +94,7 @@ class ReplayEngine:
 
     def _race(self, request, cancelled):
         record = RaceRecord(self.name, self.precision, request, 512, [LaneRecord(s) for s in request.lanes])
+        record.source = RaceSource(self.token_bytes, self.stop_ids, self.drafters, {"device": "a recorder"}, {})
         yield -1, record
         for step in range(3):
             for i in range(len(record.lanes)):
