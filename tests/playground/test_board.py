@@ -2,6 +2,7 @@
 
 from dspark_core.decode.rounds import Prefill, Round, Settings, Start
 from dspark_core.playground.board import FIELD, RECORD, WINDOW, BoardText, LaneText, announcement, record
+from dspark_core.race.inspection import recorded
 from dspark_core.race.record import Failed, LaneRecord, LaneSpec, RaceRecord, RaceRequest, Verdict
 
 BYTES = {
@@ -66,6 +67,25 @@ def test_a_plain_round_is_the_targets_own_token():
     text = board()
     text.add(0, round_of((), 0, 0, (1,), bonus=True))
     assert records(text)[-1][-1] == "pHello"
+
+
+def test_drafts_that_were_not_sent_leave_the_targets_own_token():
+    """Board and inspector agree: where nothing was sent the token is the target's own, no bonus."""
+    text, unsent = board(), round_of((1, 4), 0, 0, (4,), bonus=True)
+    text.add(1, unsent)
+    assert records(text)[-1][4:] == ["2", "0", "0", "1", "", "p\n"]
+    seen = recorded(unsent, 0.0, lambda token_id: b"x")
+    assert [slot.outcome for slot in seen.block.slots] == ["unsent", "unsent"] and seen.block.own.kind == "own"
+
+
+def test_a_draft_that_strict_mode_chose_after_all_is_not_struck_through():
+    """The verification refused token 4, plain decoding's own numbers chose it: it stands once, as the target's own."""
+    text, decided = board(), round_of((1, 4, 1), 3, 1, (1, 4), bonus=False)
+    text.add(1, decided)
+    assert records(text)[-1][4:] == ["3", "3", "1", "0", "", "aHello", "p\n", "dHello"]
+    seen = recorded(decided, 0.0, lambda token_id: b"x")
+    assert [slot.outcome for slot in seen.block.slots] == ["accepted", "again", "discarded"]
+    assert seen.block.own.kind == "again"
 
 
 def test_a_stop_token_is_a_mark_and_ends_the_text():
