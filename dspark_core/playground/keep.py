@@ -33,7 +33,8 @@ def board_of(trace: Trace) -> str:
             before = lane.start.prefill_s
             timed += [(before, i, lane.start), *((before + r.time_s, i, r) for r in lane.rounds)]
         if lane.error is not None:
-            timed.append((float("inf"), i, Failed(lane.error)))
+            words = f"This lane failed; the saved race gives as the reason: “{lane.error}”"
+            timed.append((float("inf"), i, Failed(words)))
     board.add_all((i, event) for _, i, event in sorted(timed, key=lambda t: t[0]))
     board.strict(race)
     if race.verdict:
