@@ -185,11 +185,11 @@ def test_words_and_conclusions_are_worked_out_again(name, changes):
 
 def test_no_more_noise_is_believed_than_the_device_is_known_to_have():
     """Where it is known to have none, nothing is a tie."""
-    noise, place = race_record("noisy").noise, "race/verdict/differences/0"
-    (d,) = loads(edited("noisy", (f"{place}/noise", 50.0))).race.verdict.differences
-    assert d.noise == noise and d.tie == (d.needed <= noise + 2 * d.ulp)
+    place = "race/verdict/differences/0"
+    (d,) = loads(edited("noisy", (f"{place}/noise", 50.0), ("race/noise", 2.0))).race.verdict.differences
+    assert d.noise == 2.0 and d.tie == (d.needed <= 2.0 + 2 * d.ulp)
     far = [(f"{place}/needed", 9.0), (f"{place}/noise", 50.0), (f"{place}/tie", True), ("race/verdict/kind", "tie")]
-    assert loads(edited("noisy", *far)).race.verdict.kind == "divergence"
+    assert loads(edited("noisy", *far, ("race/noise", 2.0))).race.verdict.kind == "divergence"
     none = [(f"{place}/needed", 0.0), (f"{place}/gap", 0.0), (f"{place}/tie", True), ("race/noise", 0.0)]
     assert loads(edited("noisy", *none, ("race/verdict/kind", "tie"))).race.verdict.kind == "divergence"
 
