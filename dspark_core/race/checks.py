@@ -88,8 +88,7 @@ class LaneChecks:
         return replace(lane, spec=labelled(lane.spec, lane.rounds), inspections=inspections)
 
     def _spec(self, spec: LaneSpec) -> None:
-        named = 0 < len(spec.method) <= MAX_NAME and spec.method.isprintable()
-        require(named, "is empty, too long or not printable", "spec", "method")
+        require(0 < len(spec.method) <= MAX_NAME, "is empty or too long", "spec", "method")
         require(len(spec.label) <= MAX_NAME, "is too long", "spec", "label")
         require(spec.schedule in SCHEDULES, "is no known schedule", "spec", "schedule")
         require(spec.cap >= 0, "is negative", "spec", "cap")
