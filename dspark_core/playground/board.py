@@ -199,7 +199,7 @@ def announcement(race: RaceRecord) -> str:
             times = times_plain(m, plain) if lane.spec.speculative else None
             told.append(f"{lane.spec.name}: {m.tok_s:.1f} tokens per second{_times(times)}.")
     verdict = [race.verdict.words] if race.verdict else []
-    return " ".join(["Race stopped." if race.stopped else "Race finished.", *told, *verdict])
+    return " ".join(["Race stopped." if race.interrupted else "Race finished.", *told, *verdict])
 
 
 def _times(times: float | None) -> str:

@@ -69,7 +69,7 @@ def notes(left: Trace, right: Trace) -> list[str]:
     if (ours.temperature, ours.top_k, ours.top_p) != (theirs.temperature, theirs.top_k, theirs.top_p):
         told.append("Sampling differs.")
     for name, race in (("left", a), ("right", b)):
-        if race.stopped:
+        if race.interrupted:
             told.append(f"The race on the {name} was stopped before its end.")
     return told
 

@@ -39,7 +39,7 @@ def board_of(trace: Trace) -> str:
     board.strict(race)
     if race.verdict:
         board.verdict(race.verdict)
-    board.over("stopped" if race.stopped else "done", announcement(race))
+    board.over("stopped" if race.interrupted else "done", announcement(race))
     board.status(f"A kept race: {title(trace)}.")
     return board.whole
 

@@ -194,3 +194,13 @@ class RaceRecord:
     verdict: Verdict | None = None
     noise: float | None = None
     source: RaceSource | None = field(default=None, compare=False, repr=False, metadata={SAVED: False})
+
+    @property
+    def interrupted(self) -> bool:
+        """Did it end before its lanes did? A race with a verdict never does."""
+        return self.stopped or (self.verdict is None and any(not (x.finish or x.error) for x in self.lanes))
+
+    @property
+    def stop_ids(self) -> frozenset[int] | None:
+        """Those that end its answers; None where they are the target's own."""
+        return self.request.settings.stop_ids

@@ -3,12 +3,13 @@
     {"format": "dspark-playground race", "version": 1,
      "made": "2026-05-01T12:00:00+00:00",       when the race ended, UTC
      "versions": {"mlx": "0.32.4", ...},        of what ran it
-     "machine": {"processor": "...", ...},      where it ran
+     "machine": {"device": "CPU", "processor": "...", ...},  where it ran (dspark_core/machine.py); no device in
+                                                files of before there was one
      "drafters": {"DSpark": "...", ...},        method -> name, block and precision, or why it did not run
      "race": {"target", "precision", "request": {"prompt", "system": "...", "earlier": [["user's turn",
               "assistant's turn"], ...], "lanes", "settings", ...}, "prompt_tokens",
               "lanes": [{"spec", "start", "rounds": [...], "error"}], "stopped", "verdict"},
-     "stop_ids": [2, ...],                      those of the target that occur in `tokens`
+     "stop_ids": [2, ...],                      those that end an answer and occur in `tokens`
      "tokens": {"17": "Hello", "18": [240, 159]}}   the text of every token id that occurs, or its bytes
 
 `race` is a RaceRecord field by field (see record.py, decode/rounds.py): names, units and meanings are documented
@@ -61,12 +62,12 @@ def trace_of(
     machine: Mapping[str, str],
     versions: Mapping[str, str],
 ) -> Trace:
-    """The trace of a race that has ended now."""
+    """The trace of a race that has ended now; `stop_ids` are the target's."""
     ids = {i for lane in race.lanes for i in _ids(lane)}
     return Trace(
         race=race,
         tokens={i: token_bytes(i) for i in sorted(ids)},
-        stop_ids=frozenset(stop_ids) & ids,
+        stop_ids=frozenset(stop_ids if race.stop_ids is None else race.stop_ids) & ids,
         drafters=dict(drafters),
         machine=dict(machine),
         versions=dict(versions),
@@ -231,8 +232,8 @@ def checked(trace: Trace) -> Trace:
         require(len(text) <= MAX_NAME, "is too long", "race", name)
     require(race.noise is None or race.noise >= 0, "is negative", "race", "noise")
     _check_request(race.request)
-    settings = race.request.settings
-    stops = trace.stop_ids if settings.stop_ids is None else settings.stop_ids
+    stops = trace.stop_ids if race.stop_ids is None else race.stop_ids
+    require(trace.stop_ids <= stops, "are not those that the race stopped at", "stop_ids")
     exact = None if race.noise is None else race.noise == 0
     if exact is None and device_of(trace.machine) == "CPU":
         exact = True

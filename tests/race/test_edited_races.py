@@ -78,8 +78,13 @@ REFUSED = [
     ("failed", [(f"{first('failed', lambda r: r.proposed)}/detail", {"q": [], "p": [], "accept": []})], "is greedy"),
     ("greedy", [("race/request/settings/max_tokens", 23)], "make 24 tokens, and at most 23 were asked for"),
     ("greedy", [("race/request/settings/max_tokens", 25)], "finish is 'length' at token 24 of 25"),
-    ("stops", [("race/request/settings/stop_ids", [])], "bonus is true after a rejection|finish does not fit"),
+    ("stops", [("race/request/settings/stop_ids", [])], "stop_ids are not those that the race stopped at"),
     ("greedy", [("race/request/settings/stop_ids", [race_record("greedy").lanes[0].output[5]])], "finish is missing"),
+    (
+        "stops",
+        [("stop_ids", lambda ids: [*ids, race_record("stops").lanes[0].output[2]])],
+        "are not those that the race",
+    ),
     ("greedy", [("race/request/settings/seed", -1)], "seed must be 0 or more"),
     ("sampled", [("race/request/strict", True)], "strict is for greedy decoding only"),
     ("strict", [("race/request/strict", ...)], "again is of a strict lane"),
@@ -208,6 +213,13 @@ def test_an_inspection_says_that_it_agrees_only_if_its_numbers_do():
 
 def vars_of(candidate):
     return {"token_id": candidate.token_id, "text": candidate.text, "probability": candidate.probability}
+
+
+def test_a_race_that_no_lane_came_to_the_end_of_is_called_stopped():
+    """Whether the file says so or not."""
+    trace = loads(edited("stopped", ("race/stopped", ...)))
+    assert announcement(trace.race).startswith("Race stopped.") and "Race finished" not in board_of(trace)
+    assert "was stopped before its end" in compared(trace, trace)
 
 
 def test_an_error_s_words_are_the_file_s_and_are_given_as_such():
