@@ -438,7 +438,9 @@ function describe(lane, round) {
   const sent = round.proposed === round.drafted ? 'all sent' : round.proposed + ' sent';
   const parts = [round.drafted + ' drafted, ' + sent + ', ' + round.accepted + ' accepted' + (accepted ? ': ' + visible(accepted) : '')];
   if (rejected) parts.push(visible(rejected.text) + ' rejected' + (chosen ? ', the target’s correction is ' + chosen : ''));
-  else if (chosen) parts.push(round.proposed ? 'nothing rejected, the target’s bonus is ' + chosen : 'the target’s own token is ' + chosen);
+  else if (chosen && !round.proposed) parts.push('the target’s own token is ' + chosen);
+  else if (chosen && !round.bonus) parts.push('the draft after them was a close call: plain decoding’s own numbers decided it again, for ' + chosen);
+  else if (chosen) parts.push('nothing rejected, the target’s bonus is ' + chosen);
   return lane.name + ', round ' + (round.index + 1) + ', ' + at + '. ' + parts.join('; ') + '. ' + took + '.';
 }
 

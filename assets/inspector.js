@@ -22,9 +22,9 @@ const fine = (x) => !known(x) ? 'not known' : x >= 0.001 || x === 0 ? String(Num
 const code = (text) => [...text].map((c) => 'U+' + c.codePointAt(0).toString(16).toUpperCase().padStart(4, '0')).join(' ');
 const visible = (text) => text.replace(/\n/g, '↵').replace(/\t/g, '⇥').replace(/[\p{Cf}\p{Cc}\u200b]/gu, code).replace(/^ +| +$/g, (s) => '·'.repeat(s.length)) || '∅';
 const quoted = (text) => '“' + visible(text) + '”';
-const KIND = { accepted: 'a', rejected: 'r', discarded: 'd', unsent: 'u', correction: 'c', bonus: 'b', own: 'p' };
+const KIND = { accepted: 'a', rejected: 'r', discarded: 'd', unsent: 'u', correction: 'c', bonus: 'b', own: 'p', again: 'p' };
 const FATE = { accepted: 'accepted', rejected: 'rejected', discarded: 'discarded', unsent: 'not sent',
-  correction: 'correction', bonus: 'bonus', own: 'the target’s own' };
+  correction: 'correction', bonus: 'bonus', own: 'the target’s own', again: 'decided again' };
 
 // ---- what is asked for ----------------------------------------------------------------------------------
 
@@ -229,9 +229,12 @@ function story(slot, k) {
   if (slot.outcome === 'discarded') {
     return said + (block().slots.some((s) => s.outcome === 'rejected') ? 'A draft before it was rejected, so it is discarded, whatever it is.' : 'The answer ended before it.');
   }
+  if (slot.outcome === 'again') return said + 'The verification refused it, but so closely that strict mode asked plain decoding’s own numbers: they chose this very token, and it stands in the answer.';
   if (round.greedy) {
-    const best = slot.target[0];
-    return said + (slot.outcome === 'accepted' ? 'It is the target’s most probable token: accepted.'
+    const best = slot.target[0], itself = best?.token_id === slot.token_id;
+    if (slot.outcome === 'accepted') return said + (!best || itself ? 'It is the target’s most probable token: accepted.'
+      : 'In the race it was the target’s most probable token: accepted. Computed again, that is ' + quoted(best.text) + ', by rounding.');
+    return said + (itself ? 'Computed again it is the target’s most probable token; by the numbers that decided in the race it was not: rejected.'
       : 'The target’s most probable token is ' + (best ? quoted(best.text) : 'another one') + ': rejected.');
   }
   const rule = known(slot.accept) ? 'It is accepted with probability min(1, p/q) = ' + fine(slot.accept) : 'It was compared with p/q';
@@ -242,6 +245,7 @@ function story(slot, k) {
 function ownStory(own) {
   const token = quoted(own.text), unwritten = written() ? '' : ' It is not part of the answer, which ended inside the block.';
   if (own.kind === 'bonus') return 'Nothing was rejected, so the same pass of the target also gives the next token: ' + token + ', the bonus.' + unwritten;
+  if (own.kind === 'again') return 'A close call: strict mode asked plain decoding’s own numbers, and they chose the token that was drafted here: ' + token + '.' + unwritten;
   if (own.kind === 'own') return 'Nothing was sent to verification: the target’s own token is ' + token + '.' + unwritten;
   const mass = known(own.rejected) ? ' A draft here is rejected with probability ' + fine(own.rejected) + (round.greedy ? ' at temperature 1.' : '.') : '';
   return (round.greedy ? 'In place of the rejected draft the target’s most probable token is taken: ' + token + '. (Sampling would draw from the residual: what p has more than q.)'

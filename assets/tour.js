@@ -25,7 +25,7 @@ function found() {
   const drafted = (round) => !round.first && round.proposed > 0;
   const lane = lanes.find((l) => !l.plain && l.rounds.some(drafted));
   if (!plain || !lane) return null;
-  const both = (round) => drafted(round) && round.accepted > 0 && round.accepted < round.proposed && ownOf(round);
+  const both = (round) => drafted(round) && round.accepted > 0 && round.tokens.some((t) => t.kind === 'r') && ownOf(round);
   const round = lane.rounds.filter(both).sort((a, b) => b.accepted - a.accepted)[0] || lane.rounds.find(drafted);
   return { plain, lane, round };
 }
@@ -62,6 +62,7 @@ const STEPS = [
       const kept = round.accepted ? 'The first ' + count(round.accepted, 'draft') + ' passed: accepted. ' : 'The first draft did not pass. ';
       const then = refused
         ? visible(refused.text) + ' did not: rejected, and all behind it is discarded. ' + (token ? 'In its place stands the target’s own token, the correction ' + token + '. ' : '')
+        : token && !round.bonus ? 'The next one was a close call, so strict mode asked plain decoding’s own numbers, which chose ' + token + '. '
         : token ? 'Nothing was rejected, so the same pass gives one more token, the bonus ' + token + '. ' : '';
       return kept + then + 'So this round gave ' + count(round.to - round.from, 'token') + ', each one the target’s choice: the text is the same as without a drafter.';
     },

@@ -5,11 +5,12 @@ loading takes if that is more. Weights count in the precision that they will run
 whatever the context.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from ..machine import Device as Machine
+from ..machine import mlx_device as this_machine
+from ..machine import physical_memory
 from ..models.config import parse_config
 from ..models.errors import ModelError
 from .facts import DTYPE_BYTES, Facts, stored, tensor_bytes
@@ -22,13 +23,7 @@ SKIPPED = ("vision", "audio", "multi_modal")  # parts of a checkpoint that the t
 ROOMY = 0.9  # of the device's memory; above it there is little left for anything else
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What the device gives a program. kind: "Metal", "CUDA" or "CPU"; `memory` in bytes, 0 if it is not known."""
-
-    kind: str
-    name: str
-    memory: int
+__all__ = ["Estimate", "Machine", "estimate", "gigabytes", "physical_memory", "this_machine", "too_big"]
 
 
 @dataclass(frozen=True)
@@ -210,28 +205,6 @@ def too_big(target: Facts, drafters: Sequence[Facts], machine: Machine, precisio
         f"The weights of {target.name} and its drafters take {gigabytes(need)}, more than the "
         f"{gigabytes(machine.memory)} that {machine.name} has for them."
     )
-
-
-def this_machine() -> Machine:
-    """The device that MLX uses here. Only the thread that owns MLX may ask."""
-    import mlx.core as mx
-
-    info = mx.device_info()
-    name = str(info.get("device_name") or info.get("architecture") or "this machine")
-    if mx.default_device() == mx.Device(mx.cpu):
-        return Machine("CPU", name, physical_memory())
-    if "max_recommended_working_set_size" in info:
-        return Machine("Metal", name, int(info["max_recommended_working_set_size"]))
-    return Machine("CUDA", name, int(info.get("total_memory") or info.get("memory_size") or 0))
-
-
-def physical_memory(cgroup: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
-    """Bytes of memory of this machine, or of the container that it runs in."""
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        return min(total, int(cgroup.read_text()))
-    except (OSError, ValueError):  # no container, or one without a limit ("max")
-        return total
 
 
 def gigabytes(n: int) -> str:

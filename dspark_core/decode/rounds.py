@@ -34,6 +34,8 @@ class Settings:
             raise DecodeError(f"max_tokens must be at least 1, not {self.max_tokens}.")
         if not 0.0 <= self.temperature <= 100.0:
             raise DecodeError(f"temperature must be between 0 and 100, not {self.temperature}.")
+        if self.seed < 0:
+            raise DecodeError(f"seed must be 0 or more, not {self.seed}.")
         if self.top_k < 0:
             raise DecodeError(f"top_k must be 0 (off) or more, not {self.top_k}.")
         if not 0.0 < self.top_p <= 1.0:

@@ -53,6 +53,6 @@ def race_api(worker: Worker) -> None:
                 yield {"state": "racing", "seconds": round(passed, 1)}
         if seen is None or seen.verdict is None:
             raise gr.Error(worker.error or "The race was not run to its end.")
-        yield json.loads(dumps(traced(seen, worker.engine)))
+        yield json.loads(dumps(traced(seen)))
 
     gr.api(race, api_name="race", concurrency_limit=MAX_WAITING)

@@ -22,13 +22,16 @@ at the end the whole race is sent once, for a board that missed some (a tab in t
     Z how words                   the race is over; words are announced to screen readers
 
 A token is one character that says what became of it, then its text:
-    a accepted, r rejected, d discarded after a rejection, c correction, b bonus, p the target's own, e stop token
+    a accepted, r rejected, d discarded after a rejection, c correction, b bonus, p the target's own, e stop token.
+    Where strict mode asked plain decoding's own numbers and they chose the draft that the verification refused, that
+    token stands once, as the target's own, with the drafts behind it after it.
 """
 
 import codecs
 from collections.abc import Callable, Iterable
 
 from ..decode.rounds import Prefill, Round, Start
+from ..race.inspection import AGAIN, BONUS, CORRECTION, OWN, fates_of
 from ..race.metrics import metrics, plain_metrics, strictness, times_plain
 from ..race.record import Failed, LaneRecord, LaneSpec, RaceRecord, RaceRequest, Verdict
 
@@ -41,6 +44,7 @@ HOW = {  # what a lane does, for a visitor who has not seen one race
     "DFlash": "Drafts a block at once, like filling in blanks; no token sees what its neighbours became. "
     "A single step of the target checks the whole block.",
 }
+SIGNS = {OWN: "p", AGAIN: "p", BONUS: "b", CORRECTION: "c"}
 _NO_SEPARATORS = str.maketrans("", "", RECORD + FIELD)
 _utf8 = codecs.getincrementaldecoder("utf-8")
 
@@ -61,13 +65,13 @@ class LaneText:
             return "e" + self._bytes(token_id).decode(errors="replace")
         return kind + self._decoder.decode(self._bytes(token_id))
 
-    def rejected(self, token_ids: tuple[int, ...]) -> list[str]:
-        """Drafts that go no further, as they would have read after the text so far."""
+    def rejected(self, token_ids: tuple[int, ...], first: str = "r") -> list[str]:
+        """Drafts that go no further, as they would have read after the text so far; `first` is what the first is."""
         decoder = _utf8(errors="replace")
         decoder.setstate(self._decoder.getstate())
         last = len(token_ids) - 1
         texts = [decoder.decode(self._bytes(t), final=i == last) for i, t in enumerate(token_ids)]
-        return [("r" if i == 0 else "d") + text for i, text in enumerate(texts)]
+        return [(first if i == 0 else "d") + text for i, text in enumerate(texts)]
 
     def tail(self) -> str:
         return self._decoder.decode(b"", final=True)
@@ -143,13 +147,14 @@ class BoardText:
 
     def _round(self, lane: int, r: Round) -> str:
         text = self._lanes[lane]
-        drafts = r.draft_ids[: r.proposed]
-        kept = min(r.accepted, len(r.committed))
+        kept, kind = min(r.accepted, len(r.committed)), fates_of(r)[1]
         tokens = [text.committed(t, "a") for t in r.committed[:kept]]
-        if not r.bonus:
-            tokens += text.rejected(drafts[r.accepted :])
-        own = "p" if not r.draft_ids else "b" if r.bonus else "c"
-        tokens += [text.committed(t, own) for t in r.committed[kept:]]
+        behind = r.draft_ids[r.accepted : r.proposed]
+        if kind == CORRECTION:
+            tokens += text.rejected(behind)
+        tokens += [text.committed(t, SIGNS[kind]) for t in r.committed[kept:]]
+        if kind == AGAIN and not r.finish:
+            tokens += text.rejected(behind[1:], first="d")
         counts = len(r.draft_ids), r.proposed, r.accepted, int(r.bonus)
         return record("D", lane, r.index, f"{r.time_s:.4f}", *counts, r.finish or "", *tokens)
 
@@ -194,7 +199,7 @@ def announcement(race: RaceRecord) -> str:
             times = times_plain(m, plain) if lane.spec.speculative else None
             told.append(f"{lane.spec.name}: {m.tok_s:.1f} tokens per second{_times(times)}.")
     verdict = [race.verdict.words] if race.verdict else []
-    return " ".join(["Race stopped." if race.stopped else "Race finished.", *told, *verdict])
+    return " ".join(["Race stopped." if race.interrupted else "Race finished.", *told, *verdict])
 
 
 def _times(times: float | None) -> str:

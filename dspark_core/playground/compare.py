@@ -2,8 +2,10 @@
 
 import itertools
 import json
+from collections.abc import Mapping
 from itertools import zip_longest
 
+from ..machine import DEVICE, device_of
 from ..race.metrics import metrics, plain_metrics, times_plain
 from ..race.record import RaceRecord
 from ..race.trace import Trace
@@ -60,17 +62,31 @@ def notes(left: Trace, right: Trace) -> list[str]:
     told = []
     if a.request.messages != b.request.messages:
         told.append("The prompts differ: figures that depend on the text cannot be compared.")
-    if left.machine != right.machine:
-        told.append("They ran on different machines, or on the same one in another state: compare × plain, not tok/s.")
+    told += _machine_notes(left.machine, right.machine)
     if left.versions != right.versions:
         told.append("The software differed.")
     ours, theirs = a.request.settings, b.request.settings
     if (ours.temperature, ours.top_k, ours.top_p) != (theirs.temperature, theirs.top_k, theirs.top_p):
         told.append("Sampling differs.")
     for name, race in (("left", a), ("right", b)):
-        if race.stopped:
+        if race.interrupted:
             told.append(f"The race on the {name} was stopped before its end.")
     return told
+
+
+def _machine_notes(left: Mapping[str, str], right: Mapping[str, str]) -> list[str]:
+    """What the two descriptions of a machine differ in. A race that was saved before devices were written down may
+    have run on any: no difference is claimed then."""
+    one, other = device_of(left), device_of(right)
+    if one and other and one != other:
+        return [f"They ran on different devices ({one}; {other}): compare × plain with care, and not tok/s."]
+    rest = [{name: text for name, text in facts.items() if name != DEVICE} for facts in (left, right)]
+    if rest[0] != rest[1]:
+        return ["They ran on different machines, or on the same one in another state: compare × plain, not tok/s."]
+    if bool(one) != bool(other):
+        where = "right" if one else "left"
+        return [f"The race on the {where} does not say which device it ran on (CPU or GPU): it may be another one."]
+    return []
 
 
 def answers(left: Trace, right: Trace) -> list[dict]:
@@ -93,7 +109,8 @@ def _facts(left: Trace, right: Trace) -> list[list]:
         "target": lambda t: t.race.target,
         "precision": lambda t: t.race.precision,
         "drafters": lambda t: "\n".join(f"{method}: {how}" for method, how in t.drafters.items()),
-        "machine": lambda t: ", ".join(t.machine.values()),
+        "device": lambda t: device_of(t.machine) or "unknown",
+        "machine": lambda t: ", ".join(text for name, text in t.machine.items() if name != DEVICE),
         "versions": lambda t: ", ".join(f"{name} {version}" for name, version in t.versions.items()),
         "system turn": lambda t: t.race.request.system or "the template’s own",
         "context": lambda t: "\n\n".join(itertools.chain(*t.race.request.earlier)),

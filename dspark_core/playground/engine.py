@@ -13,7 +13,7 @@ from ..catalog.local import name_of
 from ..catalog.memory import Machine, this_machine, too_big
 from ..catalog.verify import Stopped, verify
 from ..models.errors import ModelError
-from ..presets import Preset
+from ..presets import Place, Preset
 from .worker import Job
 
 
@@ -61,9 +61,10 @@ class PresetEngine:
         self.machine: Machine = this_machine()
         self._clear()
         if not isinstance(preset.target, Path):
-            self.problem = f"{preset.target.repo} is to be downloaded first: see the Models tab."
+            self.problem = _here_or_why(preset.target)
             return
-        choice = Choice(preset.title, preset.target, preset.first_drafters, precision)
+        drafters = {method: _here_or_why(place) for method, place in preset.first_drafters.items()}
+        choice = Choice(preset.title, preset.target, drafters, precision)
         try:
             self._load(choice, lambda step: progress(step.words), lambda: False, strict=False)
         except ModelError as error:
@@ -152,10 +153,7 @@ class PresetEngine:
         self.name, self.precision, self.stop_ids = target.name, target.precision, target.stop_ids
         if target.text is not None:
             self.token_bytes = target.text.token_bytes  # of the text alone: a page may keep it after a switch
-        self.drafters = {
-            method: d if isinstance(d, str) else f"{d.name}, block {d.block_size}, {d.precision}"
-            for method, d in drafters.items()
-        }
+        self.drafters = self._models.descriptions
 
     def _open(self, choice: Choice, tell: Tell, cancelled: Cancelled, strict: bool):
         """Target and drafters with everything checked but their weights unread; what is loaded is not touched."""
@@ -216,6 +214,11 @@ class PresetEngine:
         if record.target != self.models.target.name:
             raise ModelError(f"This race ran on {record.target}, which is not loaded: load it to look into its rounds.")
         return inspect(self.models, record, lane, index, cancelled, progress)
+
+
+def _here_or_why(place: Place) -> Path | str:
+    """A directory as it is; for a hub name why it cannot be loaded as the page starts, in a sentence."""
+    return place if isinstance(place, Path) else f"{place.repo} is to be downloaded first: see the Models tab."
 
 
 def load_job(choice: Choice, session: str) -> Job:

@@ -42,7 +42,7 @@ def follow(worker: Worker, job: Job) -> Iterator[tuple[str, RaceRecord | None]]:
                 lane, event = item
                 if isinstance(event, RaceRecord):
                     seen = replace(event, lanes=[LaneRecord(lane.spec) for lane in event.lanes])
-                    board.begin(worker.engine.token_bytes, worker.engine.stop_ids, len(seen.lanes))
+                    board.begin(seen.source.token_bytes, seen.source.stop_ids, len(seen.lanes))
                 elif isinstance(event, Verdict):
                     seen.verdict = event
                     board.verdict(event)

@@ -37,7 +37,7 @@ def inspector_panel(worker: Worker, last: gr.State, trace: gr.State) -> None:
 
     def look(held, kept, event: gr.EventData, visitor: gr.Request):
         n, lane, index = (whole(getattr(event, name, None)) for name in ("n", "lane", "index"))
-        texts = texts_of(worker, held, kept)
+        texts = texts_of(held, kept)
         for step in steps(worker, held, lane, index, session_of(visitor), texts):
             yield json.dumps({"n": n} | step, ensure_ascii=False)
 
@@ -66,11 +66,11 @@ def whole(value) -> int:
     return value if type(value) is int else -1
 
 
-def texts_of(worker: Worker, race: RaceRecord | None, trace: Trace | None) -> Callable[[int], bytes]:
-    """The text of a race's tokens: its trace has them, whatever is loaded; until it is kept, the engine."""
+def texts_of(race: RaceRecord | None, trace: Trace | None) -> Callable[[int], bytes]:
+    """The text of a race's tokens: its trace has them, whatever is loaded; until it is kept, the race's source."""
     if trace is not None and trace.race is race:
         return lambda token_id: trace.tokens.get(token_id, b"")
-    return worker.engine.token_bytes if worker.engine else lambda token_id: b""
+    return race.source.token_bytes if race is not None and race.source else lambda token_id: b""
 
 
 def steps(

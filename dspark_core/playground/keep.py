@@ -3,22 +3,23 @@
 import itertools
 import json
 import re
+from dataclasses import replace
 from datetime import datetime
 
-from ..race.machine import machine, versions
 from ..race.record import Failed, LaneRecord, RaceRecord
 from ..race.trace import Trace, trace_of
 from .board import BoardText, announcement
 from .follow import RUNS
-from .worker import Engine
 
 MAX_KEPT = 8  # races of one page; the oldest goes first
 
 
-def traced(race: RaceRecord, engine: Engine) -> Trace:
-    """The trace of a race that has just ended on this engine."""
-    facts = machine() | ({"device": engine.device} if getattr(engine, "device", "") else {})
-    return trace_of(race, engine.token_bytes, engine.stop_ids, engine.drafters, facts, versions())
+def traced(race: RaceRecord) -> Trace:
+    """The trace of a race that has just ended, on whatever is loaded by now."""
+    ran = race.source
+    trace = trace_of(race, ran.token_bytes, ran.stop_ids, ran.drafters, ran.machine, ran.versions)
+    race.source = replace(ran, token_bytes=trace.tokens.__getitem__)  # a kept race holds no tokenizer
+    return trace
 
 
 def board_of(trace: Trace) -> str:
@@ -32,12 +33,13 @@ def board_of(trace: Trace) -> str:
             before = lane.start.prefill_s
             timed += [(before, i, lane.start), *((before + r.time_s, i, r) for r in lane.rounds)]
         if lane.error is not None:
-            timed.append((float("inf"), i, Failed(lane.error)))
+            words = f"This lane failed; the saved race gives as the reason: “{lane.error}”"
+            timed.append((float("inf"), i, Failed(words)))
     board.add_all((i, event) for _, i, event in sorted(timed, key=lambda t: t[0]))
     board.strict(race)
     if race.verdict:
         board.verdict(race.verdict)
-    board.over("stopped" if race.stopped else "done", announcement(race))
+    board.over("stopped" if race.interrupted else "done", announcement(race))
     board.status(f"A kept race: {title(trace)}.")
     return board.whole
 

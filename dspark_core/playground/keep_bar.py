@@ -10,7 +10,6 @@ from .keep import add, answer, board_of, file_name, listing, saving, saying, tit
 from .links import link_of
 from .parts import ASSETS
 from .saved_page import saved_page
-from .worker import Worker
 
 
 @dataclass(frozen=True)
@@ -25,9 +24,7 @@ class Kept:
     races: gr.State
 
 
-def keep_bar(
-    worker: Worker, asked: list, board: gr.HTML, last: gr.State, trace: gr.State, raced: gr.events.Dependency
-) -> Kept:
+def keep_bar(asked: list, board: gr.HTML, last: gr.State, trace: gr.State, raced: gr.events.Dependency) -> Kept:
     """The bar. `raced` is over when a race is; what was seen of it stands in `last` then, and in `trace` once it is
     kept. `asked` are the settings that a link carries."""
     bar = gr.HTML(
@@ -42,9 +39,9 @@ def keep_bar(
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
 
     def after_race(seen: RaceRecord | None, races: list[Trace]):
-        if seen is None or worker.engine is None or any(t.race is seen for t in races):
+        if seen is None or any(t.race is seen for t in races):
             return [gr.skip()] * 3
-        trace = traced(seen, worker.engine)
+        trace = traced(seen)
         races = add(races, trace)
         return trace, races, listing(races, trace)
 

@@ -84,6 +84,6 @@ def race_tab(worker: Worker, ask: Controls) -> Raced:
     )
     ask.stop.click(halt, queue=False, show_progress="hidden", api_visibility="private")
     with bar:
-        kept = keep_bar(worker, ask.asked, board, last, trace, event)
+        kept = keep_bar(ask.asked, board, last, trace, event)
     wire(worker, ask.talk, kept.trace, last)
     return Raced(last, kept, event, below)

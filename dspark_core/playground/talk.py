@@ -119,7 +119,7 @@ def wire(worker: Worker, row: TalkRow, trace: gr.State, last: gr.State) -> None:
             if worker.busy(visitor.session_hash):
                 raise ValueError("A race is running: its exchange can be kept when it has ended.")
             fresh = seen is not None and (on_board is None or on_board.race is not seen)
-            after = kept(traced(seen, worker.engine) if fresh else on_board)
+            after = kept(traced(seen) if fresh else on_board)
         except ValueError as error:
             return gr.skip(), told(before, str(error)), gr.skip()
         return after, told(after), gr.update(visible=True)

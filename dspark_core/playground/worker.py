@@ -17,12 +17,12 @@ from ..race.record import Failed, RaceRecord, RaceRequest
 
 
 class Engine(Protocol):
-    """Loaded models, as the page needs them. Only the owner thread may call `race` and `inspect`."""
+    """Loaded models, as the page needs them. Only the owner thread may call `race` and `inspect`; the record that a
+    race begins with has a `source`."""
 
     name: str
     precision: str
     drafters: dict[str, str]  # method -> how it runs, or why it does not
-    stop_ids: frozenset[int]
 
     def race(self, request: RaceRequest, cancelled: Callable[[], bool]) -> Iterator[tuple[int, Any]]: ...
 

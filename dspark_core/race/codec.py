@@ -16,6 +16,7 @@ MAX_INT = 2**53
 MAX_FLOAT = 1e300
 _LIMITS = {int: MAX_INT, float: MAX_FLOAT}
 MAX_TEXT = 100_000  # characters of one string
+SAVED = "saved"  # in a field's metadata: False for what is of this run only and stands in no document
 
 
 class Misfit(ValueError):
@@ -54,9 +55,11 @@ def encode(value):
 
 @cache
 def _fields(kind: type) -> list[tuple[str, bool, object]]:
-    """(name, required, default) of every field."""
+    """(name, required, default) of every field that a document holds."""
     rows = []
     for f in dataclasses.fields(kind):
+        if not f.metadata.get(SAVED, True):
+            continue
         made = f.default_factory is not dataclasses.MISSING
         required = f.default is dataclasses.MISSING and not made
         rows.append((f.name, required, f.default_factory() if made else f.default))

@@ -19,9 +19,6 @@ from ..models.cache import trim
 from ..models.drafter import Drafter
 from .inspection import (
     ACCEPTED,
-    BONUS,
-    CORRECTION,
-    OWN,
     REJECTED,
     TOP,
     Block,
@@ -29,8 +26,8 @@ from .inspection import (
     Inspection,
     OwnToken,
     Slot,
-    kind_of,
-    outcomes,
+    fates,
+    fates_of,
     piece,
 )
 from .race import Models
@@ -148,6 +145,7 @@ class Inspector:
         text = [*prompt, *lane.output]
         if text[round_.position : round_.position + 1] != [round_.anchor_id]:
             raise DecodeError("The recorded round does not fit the recorded answer.")
+        self._require_ids([*text, *round_.draft_ids])
         drafter = self._drafter(lane, round_)
         numbers = None if settings.greedy else _numbers(lane, index, uniforms or Uniforms(settings.seed))
         tail = [round_.anchor_id, *round_.draft_ids[: round_.proposed]]
@@ -177,6 +175,15 @@ class Inspector:
             reused,
             time.perf_counter() - began,
         )
+
+    def _require_ids(self, ids: Sequence[int]) -> None:
+        """Ids of a race may come from a file; MLX reads past a table's end without a word. Raises DecodeError."""
+        size = self._models.target.vocab_size
+        if (foreign := next((i for i in ids if not 0 <= i < size), None)) is not None:
+            raise DecodeError(
+                f"This race has the token id {foreign}, and the vocabulary of the loaded "
+                f"{self._models.target.name} ends at {size - 1}: it cannot be recomputed here."
+            )
 
     def _drafter(self, lane: LaneRecord, round_: Round) -> Drafter | None:
         if not round_.draft_ids:
@@ -269,8 +276,7 @@ class Inspector:
         redrawn = _drafted(draft_logits, settings, numbers)
         accepted, next_id, _ = self._fate(recorded, verified, settings, numbers)
         agrees = (redrawn.tolist(), accepted, next_id) == (list(round_.draft_ids), round_.accepted, round_.next_id)
-        fates = outcomes(sent, round_.accepted, round_.bonus, ids.shape[0])
-        block = self._block(recorded, fates, round_.next_id, kind_of(round_), numbers, confidence)
+        block = self._block(recorded, fates_of(round_), round_.next_id, numbers, confidence)
 
         without = None
         if drafter and drafter.config.markov_rank:
@@ -295,9 +301,8 @@ class Inspector:
             verified = mx.concatenate([verified[: same + 1], self._read([], own[same:])])
             block = judged(ids, base, verified, shown)
             accepted, next_id, bonus = self._fate(block, verified, settings, numbers)
-        fates = outcomes(sent, accepted, bonus, len(ids.tolist()))
-        kind = OWN if not sent else BONUS if bonus else CORRECTION
-        return self._block(block, fates, next_id, kind, numbers, None)
+        fate = fates(ids.tolist(), sent, accepted, bonus, next_id)
+        return self._block(block, fate, next_id, numbers, None)
 
     def _fate(
         self, block: Judged, verified: mx.array, settings: Settings, numbers: Numbers | None
@@ -317,13 +322,12 @@ class Inspector:
     def _block(
         self,
         block: Judged,
-        fates: list[str],
+        fate: tuple[list[str], str],
         next_id: int,
-        kind: str,
         numbers: Numbers | None,
         confidence: list[float] | None,
     ) -> Block:
-        known, ids = block.accept.shape[0], block.ids.tolist()
+        known, ids, (outcomes, kind) = block.accept.shape[0], block.ids.tolist(), fate
         q_x, p_x, accept = block.q_x.tolist(), block.p_x.tolist(), block.accept.tolist()
         drawn = as_float(numbers.accept).tolist() if numbers else None
         q, p = np.array(block.q), np.array(block.p)
@@ -331,7 +335,7 @@ class Inspector:
             Slot(
                 token,
                 self._text(token),
-                fates[k],
+                outcomes[k],
                 q_x[k],
                 p_x[k] if k < known else None,
                 accept[k] if k < known else None,
@@ -342,8 +346,8 @@ class Inspector:
             )
             for k, token in enumerate(ids)
         )
-        accepted = fates.count(ACCEPTED)
-        rejected = REJECTED in fates
+        accepted = outcomes.count(ACCEPTED)
+        rejected = REJECTED in outcomes
         source = np.array(block.residual[accepted]) if rejected else p[accepted]
         mass = block.mass[accepted].item() if rejected else None
         own = OwnToken(next_id, self._text(next_id), kind, self._top(source), mass)

@@ -4,13 +4,14 @@ Plain records without MLX: `inspect.py` fills them from loaded models, `recorded
 down, and a trace can hold them as they are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from ..decode.rounds import Round
 
 ACCEPTED, REJECTED, DISCARDED, UNSENT = "accepted", "rejected", "discarded", "unsent"
 CORRECTION, BONUS, OWN = "correction", "bonus", "own"
+AGAIN = "again"  # of a draft and of the token that stands there: refused by the verification, chosen by plain decoding
 TOP = 5  # candidates shown of a distribution
 
 
@@ -27,7 +28,9 @@ class Candidate:
 class Slot:
     """One drafted token. What is not known is None, or an empty tuple.
 
-    outcome:    "accepted", "rejected", "discarded" (sent, but behind a rejection or a stop token) or "unsent"
+    outcome:    "accepted", "rejected", "discarded" (sent, but behind a rejection or a stop token), "unsent", or
+                "again": the verification refused it by so little that strict mode asked plain decoding's own numbers,
+                and they chose this token
     q, p:       the drafter's and the target's probability of the token, p given the drafts before it
     accept:     min(1, p/q)
     drawn:      the random number that was compared with `accept` (temperature > 0)
@@ -52,7 +55,8 @@ class Slot:
 class OwnToken:
     """The target's own token after the accepted drafts.
 
-    kind:       "correction" after a rejection, "bonus" after a fully accepted block, "own" if nothing was sent
+    kind:       "correction" after a rejection, "bonus" after a fully accepted block, "own" if nothing was sent,
+                "again" if it is the draft that the verification refused (see Slot)
     candidates: the most probable tokens of what it was taken from: the residual max(p - q, 0), normalised, after
                 a rejection; else the target's p
     rejected:   the residual's mass before normalising, which is the probability of a rejection in that slot
@@ -119,28 +123,26 @@ def piece(data: bytes) -> str:
         return "⟨" + data.hex(" ").upper() + "⟩"
 
 
-def outcomes(proposed: int, accepted: int, bonus: bool, drafted: int) -> list[str]:
-    """What became of each drafted token. After a stop token inside the block nothing is rejected."""
-    return [
-        ACCEPTED
-        if k < accepted
-        else UNSENT
-        if k >= proposed
-        else REJECTED
-        if k == accepted and not bonus
-        else DISCARDED
-        for k in range(drafted)
-    ]
+def fates(draft_ids: Sequence[int], proposed: int, accepted: int, bonus: bool, next_id: int) -> tuple[list[str], str]:
+    """What became of each drafted token, and the kind of the target's own token after them: the one place that
+    decides, for board and inspector. After a stop token inside the block nothing is rejected (`bonus`)."""
+    if not proposed:
+        return [UNSENT] * len(draft_ids), OWN
+    kind = BONUS if bonus else AGAIN if next_id in draft_ids[accepted : accepted + 1] else CORRECTION
+    first = {BONUS: DISCARDED, AGAIN: AGAIN, CORRECTION: REJECTED}[kind]
+    behind = [first] + [DISCARDED] * (proposed - accepted - 1) if accepted < proposed else []
+    return [ACCEPTED] * accepted + behind + [UNSENT] * (len(draft_ids) - proposed), kind
 
 
-def kind_of(round_: Round) -> str:
-    return OWN if not round_.proposed else BONUS if round_.bonus else CORRECTION
+def fates_of(round_: Round) -> tuple[list[str], str]:
+    """Those of a round as it ran."""
+    return fates(round_.draft_ids, round_.proposed, round_.accepted, round_.bonus, round_.next_id)
 
 
 def recorded(round_: Round, temperature: float, token_bytes: Callable[[int], bytes]) -> Inspection:
     """What the round itself tells, with no model at hand."""
     told = round_.detail
-    fates = outcomes(round_.proposed, round_.accepted, round_.bonus, len(round_.draft_ids))
+    outcomes, kind = fates_of(round_)
 
     def of(values, k):
         return values[k] if values is not None and k < len(values) else None
@@ -155,9 +157,9 @@ def recorded(round_: Round, temperature: float, token_bytes: Callable[[int], byt
             accept=of(told and told.accept, k),
             confidence=of(round_.confidence, k),
         )
-        for k, (token, fate) in enumerate(zip(round_.draft_ids, fates, strict=True))
+        for k, (token, fate) in enumerate(zip(round_.draft_ids, outcomes, strict=True))
     )
-    own = OwnToken(round_.next_id, piece(token_bytes(round_.next_id)), kind_of(round_))
+    own = OwnToken(round_.next_id, piece(token_bytes(round_.next_id)), kind)
     greedy = temperature < 1e-5
     return Inspection(
         round_.index,

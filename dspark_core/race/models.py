@@ -4,8 +4,10 @@ from dataclasses import dataclass, field
 
 from ..decode.cost import CostCurve
 from ..decode.noise import Noise
+from ..machine import machine, versions
 from ..models.drafter import Drafter
 from ..models.target import Target
+from .record import RaceSource
 
 
 @dataclass
@@ -23,3 +25,17 @@ class Models:
     def loaded(self) -> dict[str, Drafter]:
         """The drafters that can run."""
         return {method: d for method, d in self.drafters.items() if isinstance(d, Drafter)}
+
+    @property
+    def descriptions(self) -> dict[str, str]:
+        """Method -> name, block and precision of its drafter, or why it does not run."""
+        return {
+            method: d if isinstance(d, str) else f"{d.name}, block {d.block_size}, {d.precision}"
+            for method, d in self.drafters.items()
+        }
+
+    def source(self) -> RaceSource:
+        """What a race that begins now runs on. For the thread that owns MLX."""
+        text = self.target.text
+        token_bytes = text.token_bytes if text else lambda token_id: b""
+        return RaceSource(token_bytes, self.target.stop_ids, self.descriptions, machine(), versions())

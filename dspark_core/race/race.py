@@ -125,6 +125,7 @@ def race(
     record = RaceRecord(
         target.name, target.precision, request, len(prompt), [LaneRecord(spec) for spec in request.lanes]
     )
+    record.source = models.source()
     if noise := known_noise(models):
         record.noise = noise.largest
     yield -1, record

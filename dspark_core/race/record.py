@@ -3,9 +3,11 @@
 Nothing here imports MLX, so the page's threads may use it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..decode.rounds import Round, Settings, Start
+from .codec import SAVED
 from .inspection import Inspection
 
 PLAIN = "plain"
@@ -159,10 +161,29 @@ class LaneRecord:
             self.error = event.message
 
 
+@dataclass(frozen=True, slots=True)
+class RaceSource:
+    """What a race runs on, taken down as it begins: once it is over, the engine may hold other models, or none.
+
+    token_bytes: the text of a token id, of the tokenizer alone
+    stop_ids:    the target's
+    drafters:    method -> name, block and precision, or why it does not run
+    machine, versions: as in dspark_core/machine.py
+    """
+
+    token_bytes: Callable[[int], bytes]
+    stop_ids: frozenset[int]
+    drafters: dict[str, str]
+    machine: dict[str, str]
+    versions: dict[str, str]
+
+
 @dataclass(slots=True)
 class RaceRecord:
     """`noise`: how far this target's logits move with the width on this device, in logits; None if that is not known.
-    A strict race always knows it, and at 0 nothing was decided again, for nothing can differ."""
+    A strict race always knows it, and at 0 nothing was decided again, for nothing can differ.
+
+    `source` is for the trace and is part of no document."""
 
     target: str
     precision: str
@@ -172,3 +193,14 @@ class RaceRecord:
     stopped: bool = False
     verdict: Verdict | None = None
     noise: float | None = None
+    source: RaceSource | None = field(default=None, compare=False, repr=False, metadata={SAVED: False})
+
+    @property
+    def interrupted(self) -> bool:
+        """Did it end before its lanes did? A race with a verdict never does."""
+        return self.stopped or (self.verdict is None and any(not (x.finish or x.error) for x in self.lanes))
+
+    @property
+    def stop_ids(self) -> frozenset[int] | None:
+        """Those that end its answers; None where they are the target's own."""
+        return self.request.settings.stop_ids

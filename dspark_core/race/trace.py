@@ -3,28 +3,30 @@
     {"format": "dspark-playground race", "version": 1,
      "made": "2026-05-01T12:00:00+00:00",       when the race ended, UTC
      "versions": {"mlx": "0.32.4", ...},        of what ran it
-     "machine": {"processor": "...", ...},      where it ran
+     "machine": {"device": "CPU", "processor": "...", ...},  where it ran (dspark_core/machine.py); no device in
+                                                files of before there was one
      "drafters": {"DSpark": "...", ...},        method -> name, block and precision, or why it did not run
      "race": {"target", "precision", "request": {"prompt", "system": "...", "earlier": [["user's turn",
               "assistant's turn"], ...], "lanes", "settings", ...}, "prompt_tokens",
               "lanes": [{"spec", "start", "rounds": [...], "error"}], "stopped", "verdict"},
-     "stop_ids": [2, ...],                      those of the target that occur in `tokens`
+     "stop_ids": [2, ...],                      those that end an answer and occur in `tokens`
      "tokens": {"17": "Hello", "18": [240, 159]}}   the text of every token id that occurs, or its bytes
 
 `race` is a RaceRecord field by field (see record.py, decode/rounds.py): names, units and meanings are documented
 there. A field that has its default value is left out. Only whole documents of this version are read: anything
-missing, unknown, of another type or at odds with itself is refused with one sentence. A change to a field's
-meaning raises VERSION.
+missing, unknown, of another type or at odds with itself is refused with one sentence; a verdict's words and whatever
+else the rounds decide are worked out again (checks.py). A change to a field's meaning raises VERSION.
 """
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from ..decode.rounds import Again, Round, Start
+from ..machine import device_of
+from .checks import MAX_NAME, MAX_WORDS, LaneChecks, checked_verdict, require
 from .codec import Misfit, decoder, encode, shown
-from .record import MAX_EARLIER, MAX_EXCHANGES, MAX_SYSTEM, PLAIN, LaneRecord, RaceRecord
+from .record import MAX_EARLIER, MAX_EXCHANGES, MAX_SYSTEM, LaneRecord, RaceRecord, RaceRequest
 
 FORMAT, VERSION = "dspark-playground race", 1
 MAX_BYTES = 20_000_000  # of a document; 4 lanes of 4,096 sampled tokens with all their numbers fit
@@ -33,9 +35,6 @@ MAX_LANES = 4
 MAX_TOKENS = 500_000  # tokens on the board, drafts included
 MAX_TOKEN_BYTES = 1024
 MAX_BOARD_BYTES = 16_000_000
-MAX_NAME, MAX_WORDS = 200, 4000
-FINISHES = (None, "stop", "length", "context")
-VERDICTS = ("identical", "tie", "divergence", "sampled", "none")
 
 
 class TraceError(ValueError):
@@ -63,12 +62,12 @@ def trace_of(
     machine: Mapping[str, str],
     versions: Mapping[str, str],
 ) -> Trace:
-    """The trace of a race that has ended now."""
+    """The trace of a race that has ended now; `stop_ids` are the target's."""
     ids = {i for lane in race.lanes for i in _ids(lane)}
     return Trace(
         race=race,
         tokens={i: token_bytes(i) for i in sorted(ids)},
-        stop_ids=frozenset(stop_ids) & ids,
+        stop_ids=frozenset(stop_ids if race.stop_ids is None else race.stop_ids) & ids,
         drafters=dict(drafters),
         machine=dict(machine),
         versions=dict(versions),
@@ -113,11 +112,9 @@ def loads(document: str | bytes) -> Trace:
     if type(version) is not int or version != VERSION:
         raise TraceError(f"This race names no format version that is known here: {shown(version)}.")
     try:
-        trace = _trace(data)
-        check(trace)
+        return checked(_trace(data))
     except Misfit as misfit:
         raise TraceError(f"This race cannot be read: {misfit.place or 'it'} {misfit.words}.") from None
-    return trace
 
 
 def _parse(document: str | bytes):
@@ -223,114 +220,59 @@ def _bytes(text) -> bytes | None:
 # ---- is it a race? --------------------------------------------------------------------------------------
 
 
-def check(trace: Trace) -> None:
-    """Raises Misfit where the parts of a trace do not fit each other or are more than a page can show."""
+def checked(trace: Trace) -> Trace:
+    """The trace, with what its rounds decide put in the place of what the file says of them (see checks.py). Raises
+    Misfit where its parts do not fit each other or are more than a page can show."""
     race = trace.race
-    _require(1 <= len(race.lanes) <= MAX_LANES, f"must have 1 to {MAX_LANES} lanes", "race", "lanes")
+    require(1 <= len(race.lanes) <= MAX_LANES, f"must have 1 to {MAX_LANES} lanes", "race", "lanes")
     specs = tuple(lane.spec for lane in race.lanes)
-    _require(race.request.lanes == specs, "does not name the lanes that ran", "race", "request", "lanes")
-    _require(race.prompt_tokens >= 0, "is negative", "race", "prompt_tokens")
+    require(race.request.lanes == specs, "does not name the lanes that ran", "race", "request", "lanes")
+    require(race.prompt_tokens >= 0, "is negative", "race", "prompt_tokens")
     for name, text in {"target": race.target, "precision": race.precision}.items():
-        _require(len(text) <= MAX_NAME, "is too long", "race", name)
-    system, earlier = race.request.system, race.request.earlier
-    too_long = f"has more than {MAX_SYSTEM:,} characters"
-    _require(len(system) <= MAX_SYSTEM, too_long, "race", "request", "system")
-    too_many = f"has more than {MAX_EXCHANGES} exchanges or {MAX_EARLIER:,} characters"
-    fits = len(earlier) <= MAX_EXCHANGES and sum(map(len, sum(earlier, ()))) <= MAX_EARLIER
-    _require(fits, too_many, "race", "request", "earlier")
+        require(len(text) <= MAX_NAME, "is too long", "race", name)
+    require(race.noise is None or race.noise >= 0, "is negative", "race", "noise")
+    _check_request(race.request)
+    stops = trace.stop_ids if race.stop_ids is None else race.stop_ids
+    require(trace.stop_ids <= stops, "are not those that the race stopped at", "stop_ids")
+    exact = None if race.noise is None else race.noise == 0
+    if exact is None and device_of(trace.machine) == "CPU":
+        exact = True
+    held_against, lanes = LaneChecks(race, stops, trace.tokens, exact), []
     for i, lane in enumerate(race.lanes):
         try:
-            _check_lane(lane, trace.tokens)
+            lanes.append(held_against.lane(lane))
         except Misfit as misfit:
             raise misfit.inside(i).inside("lanes").inside("race") from None
-    shown_ids = [i for lane in race.lanes for i in _ids(lane)]
-    _require(len(shown_ids) <= MAX_TOKENS, f"has {len(shown_ids):,} tokens; at most {MAX_TOKENS:,} are taken", "race")
+    _check_size(trace)
+    _check_context(race)
+    request = replace(race.request, lanes=tuple(lane.spec for lane in lanes))
+    race = replace(race, request=request, lanes=lanes)
+    return replace(trace, race=replace(race, verdict=checked_verdict(race)))
+
+
+def _check_request(request: RaceRequest) -> None:
+    system, earlier = request.system, request.earlier
+    too_long = f"has more than {MAX_SYSTEM:,} characters"
+    require(len(system) <= MAX_SYSTEM, too_long, "race", "request", "system")
+    too_many = f"has more than {MAX_EXCHANGES} exchanges or {MAX_EARLIER:,} characters"
+    fits = len(earlier) <= MAX_EXCHANGES and sum(map(len, sum(earlier, ()))) <= MAX_EARLIER
+    require(fits, too_many, "race", "request", "earlier")
+    strict = request.strict and not request.settings.greedy
+    require(not strict, "is for greedy decoding only, and this race was sampled", "race", "request", "strict")
+
+
+def _check_size(trace: Trace) -> None:
+    shown_ids = [i for lane in trace.race.lanes for i in _ids(lane)]
+    require(len(shown_ids) <= MAX_TOKENS, f"has {len(shown_ids):,} tokens; at most {MAX_TOKENS:,} are taken", "race")
     size = sum(len(trace.tokens[i]) for i in shown_ids)
-    _require(size <= MAX_BOARD_BYTES, "has more text than a page can show", "race")
-    _check_verdict(race)
-    _require(race.noise is None or race.noise >= 0, "is negative", "race", "noise")
+    require(size <= MAX_BOARD_BYTES, "has more text than a page can show", "race")
 
 
-def _require(holds: bool, words: str, *steps: str | int) -> None:
-    if not holds:
-        raise Misfit(words, steps)
-
-
-def _check_lane(lane: LaneRecord, tokens: Mapping[int, bytes]) -> None:
-    _require(0 < len(lane.spec.method) <= MAX_NAME, "is empty or too long", "spec", "method")
-    _require(len(lane.spec.label) <= MAX_NAME, "is too long", "spec", "label")
-    _require(lane.error is None or len(lane.error) <= MAX_WORDS, "is too long", "error")
-    start, rounds = lane.start, lane.rounds
-    if start is None:
-        _require(not rounds, "come without a start", "rounds")
-        return
-    _require(start.finish in FINISHES, "is no known reason", "start", "finish")
-    _require(0 <= start.prefill_s <= 1e7, "is no time", "start", "prefill_s")
-    _require(start.position >= 0, "is negative", "start", "position")
-    _require(start.token_id in tokens, "has no text in tokens", "start", "token_id")
-    _require(start.finish is None or not rounds, "come after the lane had ended", "rounds")
-    before: Start | Round = start
-    position, anchor, time_s = start.position, start.token_id, 0.0
-    for k, r in enumerate(rounds):
-        try:
-            _check_round(r, k, position, anchor, time_s, lane.spec.method == PLAIN, tokens)
-            _require(k == 0 or before.finish is None, "comes after the lane had ended")
-        except Misfit as misfit:
-            raise misfit.inside(k).inside("rounds") from None
-        before, position, anchor, time_s = r, r.position + r.accepted + 1, r.next_id, r.time_s
-
-
-def _check_round(
-    r: Round, index: int, position: int, anchor: int, time_s: float, plain: bool, tokens: Mapping[int, bytes]
-) -> None:
-    _require(r.index == index, f"is not {index}, its place in the list", "index")
-    _require(r.position == position, f"is not {position}, where the round before ended", "position")
-    _require(r.anchor_id == anchor, "is not the token that the round before ended with", "anchor_id")
-    _require(not plain or not r.draft_ids, "are drafts in a plain lane", "draft_ids")
-    _require(0 <= r.proposed <= len(r.draft_ids), "is not between 0 and the number of drafts", "proposed")
-    _require(0 <= r.accepted <= r.proposed, "is not between 0 and the number proposed", "accepted")
-    _require(not r.bonus or r.accepted == r.proposed or r.finish is not None, "is true after a rejection", "bonus")
-    gained = (*r.draft_ids[: r.accepted], r.next_id)
-    whole = r.committed == gained or (r.finish is not None and r.committed == gained[: len(r.committed)])
-    _require(whole and bool(r.committed), "are not the accepted drafts and the next token", "committed")
-    _require(time_s <= r.time_s <= 1e7, "is before the round before", "time_s")
-    _require(r.finish in FINISHES, "is no known reason", "finish")
-    _require(tokens.keys() >= {r.next_id, *r.draft_ids}, "has a token without a text in tokens")
-    if r.confidence is not None:
-        _require(len(r.confidence) == len(r.draft_ids), "is not one number a draft", "confidence")
-        _require(_shares(r.confidence), "is not between 0 and 1", "confidence")
-    if r.detail is not None:
-        for name in ("q", "p", "accept"):
-            numbers = getattr(r.detail, name)
-            _require(len(numbers) == r.proposed, "is not one number a proposed draft", "detail", name)
-            _require(_shares(numbers), "is not between 0 and 1", "detail", name)
-    if r.again is not None:
-        try:
-            _check_again(r.again, r)
-        except Misfit as misfit:
-            raise misfit.inside("again") from None
-    if r.spent is not None:
-        _require(min(r.spent.draft, r.spent.verify, r.spent.rest) > -1, "is no time", "spent")
-
-
-def _check_again(again: Again, r: Round) -> None:
-    _require(1 <= again.positions <= r.accepted + 1, "is not between 1 and the tokens of the round", "positions")
-    _require(again.positions <= again.steps <= MAX_TOKENS, "is less than the positions", "steps")
-    _require(0 <= again.seconds <= 1e7, "is no time", "seconds")
-
-
-def _shares(numbers: tuple[float, ...]) -> bool:
-    return not numbers or (min(numbers) >= 0 and max(numbers) <= 1.001)  # float32 sums may pass 1 by a little
-
-
-def _check_verdict(race: RaceRecord) -> None:
-    if race.verdict is None:
-        return
-    _require(race.verdict.kind in VERDICTS, "is no known verdict", "race", "verdict", "kind")
-    _require(len(race.verdict.words) <= MAX_WORDS, "is too long", "race", "verdict", "words")
-    for k, d in enumerate(race.verdict.differences):
-        holds = 0 <= d.lane < len(race.lanes) and d.index >= 0
-        _require(holds, "names no token of this race", "race", "verdict", "differences", k)
+def _check_context(race: RaceRecord) -> None:
+    """All lanes have the same prompt on the same target, so its context ends at the same token for all."""
+    full = {len(lane.output) for lane in race.lanes if lane.finish == "context"}
+    longest = max((len(lane.output) for lane in race.lanes), default=0)
+    require(not full or full == {longest}, "have lanes that end with the context at different tokens", "race", "lanes")
 
 
 def _ids(lane: LaneRecord):

@@ -13,57 +13,34 @@ import mlx.core as mx
 
 from ..models.target import Target
 from .record import Difference, RaceRecord, Verdict
+from .verdict_words import compared, first_difference, kind_of, parted, verdict_words
+
+__all__ = ["first_difference", "judge"]
 
 CHUNK = 256
 MOST_ROUNDING = 1 / 8  # of the best logit: what moves logits further is no rounding but a fault of the wide forward
 MANTISSA_BITS = {mx.bfloat16: 7, mx.float16: 10, mx.float32: 23}
 
 
-def first_difference(a: Sequence[int], b: Sequence[int]) -> int | None:
-    """Index of the first token in which two outputs differ (a missing token differs); None if they agree."""
-    common = min(len(a), len(b))
-    at = next((i for i in range(common) if a[i] != b[i]), common)
-    return at if at < max(len(a), len(b)) else None
-
-
 def judge(target: Target, prompt: list[int], record: RaceRecord) -> Verdict:
     """The verdict of a race that ran to its end. The reference is the first plain lane, else the first."""
-    lanes = [(i, lane) for i, lane in enumerate(record.lanes) if lane.error is None]
-    failed = len(record.lanes) - len(lanes)
-    note = f" {failed} lane{'s' * (failed > 1)} failed and took no part." if failed else ""
-    if len(lanes) < 2:
-        return Verdict("none", "Nothing to compare: fewer than two lanes finished." + note)
-    if not record.request.settings.greedy:
-        return Verdict(
-            "sampled",
-            f"Sampled at temperature {record.request.settings.temperature:g}: each lane draws its own "
-            "tokens, so the outputs may differ; the distribution they are drawn from is the same." + note,
+    lanes, settings = record.lanes, record.request.settings
+    differences = ()
+    if settings.greedy and len(compared(lanes)[0]) > 1:
+        known = record.noise or 0.0
+        width = 1 + max((r.proposed for i in compared(lanes)[0] for r in lanes[i].rounds), default=0)
+        reference = compared(lanes)[1].output
+        differences = tuple(
+            _examine(target, [*prompt, *reference[:at]], i, at, _chosen(reference, lanes[i].output, at), width, known)
+            for i, at in parted(lanes).items()
         )
-    reference = next((lane for _, lane in lanes if not lane.spec.speculative), lanes[0][1])
-    known = record.noise or 0.0
-    width = 1 + max((r.proposed for _, lane in lanes for r in lane.rounds), default=0)
-    differences = []
-    for i, lane in lanes:
-        at = first_difference(reference.output, lane.output)
-        if at is not None:
-            chosen = [out[at] for out in (reference.output, lane.output) if at < len(out)]
-            differences.append(_examine(target, [*prompt, *reference.output[:at]], i, at, chosen, width, known))
-    if not differences:
-        n = len(reference.output)
-        words = f"Identical output: {len(lanes)} lanes, {n} token{'s' * (n > 1)} each, compared one by one."
-        return Verdict("identical", words + note)
-    kind = "tie" if all(d.tie for d in differences) else "divergence"
-    told = " ".join(_words(d, record.lanes[d.lane].spec.name) for d in differences)
-    return Verdict(kind, told + note, tuple(differences))
+    kind = kind_of(lanes, settings, differences)
+    return Verdict(kind, verdict_words(kind, differences, lanes, settings), differences)
 
 
-def _words(d: Difference, name: str) -> str:
-    where = f"{name} first differs at token {d.index + 1}: the target's two best logits are {d.gap:.3g} apart"
-    rounding = max(d.noise, d.ulp)
-    if d.tie:
-        return f"{where} there, within rounding ({rounding:.3g}): a numerical tie."
-    needed = f"the choice needed {d.needed:.3g}, rounding explains {rounding:.3g}"
-    return f"{where} there, {needed}: a real divergence."
+def _chosen(a: Sequence[int], b: Sequence[int], at: int) -> list[int]:
+    """What two outputs have at `at`: one token where the other has ended."""
+    return [output[at] for output in (a, b) if at < len(output)]
 
 
 def _examine(

@@ -29,6 +29,7 @@ from pathlib import Path
 
 from ..decode.cost import CostCurve
 from ..decode.rounds import Settings
+from ..machine import machine, versions
 from ..models.checkpoint import load_drafter
 from ..models.errors import ModelError
 from ..models.precision import PRECISIONS
@@ -36,7 +37,6 @@ from ..models.target import load_target
 from ..presets import load_presets
 from ..race.advice import judged, middle
 from ..race.costs import measured
-from ..race.machine import machine, versions
 from ..race.models import Models
 from ..race.record import HARDWARE
 from . import engines, log

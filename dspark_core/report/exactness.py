@@ -24,13 +24,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..decode.rounds import Settings
+from ..machine import device_of, machine
 from ..models.checkpoint import load_drafter
 from ..models.errors import ModelError
 from ..models.precision import PRECISIONS
 from ..models.target import load_target
 from ..presets import load_presets
 from ..race.agreement import gaps_along
-from ..race.machine import machine
 from ..race.metrics import metrics, plain_metrics, strictness, times_plain
 from ..race.models import Models
 from ..race.noise import measured_noise
@@ -60,7 +60,7 @@ def exactness(models: Models, prompts: Sequence[Prompt], lanes: Sequence[Lane], 
     """The rows of this module's docstring. The first of `lanes` is plain."""
     noise = measured_noise(models)
     yield {
-        "device": machine().get("device", ""),
+        "device": device_of(machine()),
         "target": models.target.name,
         "precision": models.target.precision,
         "noise": noise.largest,

@@ -268,7 +268,7 @@ def test_a_round_that_was_looked_at_is_kept_with_the_race(after_race, recorded, 
     for seen in hostile["race"]["lanes"][1]["inspections"]:
         for slot in [*seen["block"]["slots"], *seen["without"]["slots"]]:
             for place in (slot, *slot["drafter"], *slot.get("target", [])):
-                place["text"] = text
+                place["text"] = hostile["tokens"][str(place["token_id"])] = text
     open_file(other, json.dumps(hostile))
     said(other, "Opened")
     other.page.wait_for_function("document.querySelector('.inspector').hidden")

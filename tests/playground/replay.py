@@ -6,13 +6,16 @@ pieces are drafted and accepted, which is all that a recorded round needs.
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dspark_core.decode.rounds import DecodeError, Prefill, Round, Start
+from dspark_core.machine import machine, versions
 from dspark_core.race.lane import Clock
-from dspark_core.race.record import Failed, LaneRecord, RaceRecord, Verdict
+from dspark_core.race.record import Difference, Failed, LaneRecord, RaceRecord, RaceRequest, RaceSource, Verdict
+from dspark_core.race.verdict_words import kind_of, parted, verdict_words
 
 STOP = 0
+PROMPT = 512  # tokens that a recording's prompt has
 
 
 class Pieces:
@@ -35,7 +38,7 @@ class Pieces:
 def recorded_rounds(ids, block=0, accepts=(), wrong=None, round_s=0.1, finish="length"):
     """Start and rounds that commit `ids`. With block 0 it is a plain lane; else round k accepts accepts[k] drafts
     (cycled) of a block, and the drafts after them are `wrong`."""
-    events, at, k = [Start(ids[0], 8, 0.05)], 1, 0
+    events, at, k = [Start(ids[0], PROMPT, 0.05)], 1, 0
     while at < len(ids):
         kept = min(accepts[k % len(accepts)] if block else 0, len(ids) - at - 1, block)
         committed = tuple(ids[at : at + kept + 1])
@@ -45,7 +48,7 @@ def recorded_rounds(ids, block=0, accepts=(), wrong=None, round_s=0.1, finish="l
         events.append(
             Round(
                 index=k,
-                position=8 + at - kept - 2,
+                position=PROMPT + at - kept - 2,
                 anchor_id=ids[at - kept - 2],
                 draft_ids=drafts,
                 proposed=block,
@@ -93,11 +96,13 @@ class ReplayEngine:
             self.running.clear()
 
     def _race(self, request, cancelled):
-        record = RaceRecord(self.name, self.precision, request, 512, [LaneRecord(s) for s in request.lanes])
+        lanes = [LaneRecord(s) for s in request.lanes]
+        record = RaceRecord(self.name, self.precision, _fitting(request, self.rounds), PROMPT, lanes)
+        record.source = RaceSource(self.token_bytes, self.stop_ids, self.drafters, machine(), versions())
         yield -1, record
         for step in range(3):
             for i in range(len(record.lanes)):
-                yield i, Prefill(256 * step, 512)
+                yield i, Prefill(256 * step, PROMPT)
             for _ in range(10):
                 time.sleep(self.hold / 20)
                 if cancelled():
@@ -118,9 +123,19 @@ class ReplayEngine:
                 return
             record.lanes[i].add(event)
             yield i, event
-        outputs = [lane.output for lane in record.lanes if lane.error is None]
-        same = all(o == outputs[0] for o in outputs)
-        yield -1, Verdict("identical" if same else "divergence", "Identical output." if same else "Not identical.")
+        settings = request.settings
+        parts = parted(record.lanes) if settings.greedy else {}
+        differences = tuple(Difference(i, at, 0.5, 1.5, 0.0, 0.1, False) for i, at in parts.items())
+        kind = kind_of(record.lanes, settings, differences)
+        yield -1, Verdict(kind, verdict_words(kind, differences, record.lanes, settings), differences)
+
+
+def _fitting(request: RaceRequest, rounds: list[list]) -> RaceRequest:
+    """The request that a recording which ended at its limit was made under."""
+    ended = [events for events in rounds if getattr(events[-1], "finish", None) == "length"]
+    count = max((1 + sum(len(r.committed) for r in events[1:]) for events in ended), default=0)
+    most = count or request.settings.max_tokens
+    return replace(request, settings=replace(request.settings, max_tokens=most))
 
 
 def three_lanes(tokens, wrong=" WRONG", round_s=0.1, finish="length") -> tuple[Pieces, list]:

@@ -1,8 +1,13 @@
 """The record string: what a race becomes on its way to the page."""
 
+from dspark_core.decode.plain import plain
 from dspark_core.decode.rounds import Prefill, Round, Settings, Start
+from dspark_core.decode.schedule import FullBlock
+from dspark_core.decode.speculative import speculative
 from dspark_core.playground.board import FIELD, RECORD, WINDOW, BoardText, LaneText, announcement, record
+from dspark_core.race.inspection import fates_of, recorded
 from dspark_core.race.record import Failed, LaneRecord, LaneSpec, RaceRecord, RaceRequest, Verdict
+from tests.decode.noisy import NoisyTarget
 
 BYTES = {
     0: b"<end>",
@@ -66,6 +71,47 @@ def test_a_plain_round_is_the_targets_own_token():
     text = board()
     text.add(0, round_of((), 0, 0, (1,), bonus=True))
     assert records(text)[-1][-1] == "pHello"
+
+
+def test_drafts_that_were_not_sent_leave_the_targets_own_token():
+    """Board and inspector agree: where nothing was sent the token is the target's own, no bonus."""
+    text, unsent = board(), round_of((1, 4), 0, 0, (4,), bonus=True)
+    text.add(1, unsent)
+    assert records(text)[-1][4:] == ["2", "0", "0", "1", "", "p\n"]
+    seen = recorded(unsent, 0.0, lambda token_id: b"x")
+    assert [slot.outcome for slot in seen.block.slots] == ["unsent", "unsent"] and seen.block.own.kind == "own"
+
+
+def test_a_draft_that_strict_mode_chose_after_all_is_not_struck_through():
+    """The verification refused token 4, plain decoding's own numbers chose it: it stands once, as the target's own."""
+    text, decided = board(), round_of((1, 4, 1), 3, 1, (1, 4), bonus=False)
+    text.add(1, decided)
+    assert records(text)[-1][4:] == ["3", "3", "1", "0", "", "aHello", "p\n", "dHello"]
+    seen = recorded(decided, 0.0, lambda token_id: b"x")
+    assert [slot.outcome for slot in seen.block.slots] == ["accepted", "again", "discarded"]
+    assert seen.block.own.kind == "again"
+
+
+def test_no_draft_is_struck_through_beside_itself_in_strict_mode(golden_a):
+    """Widths differ here, so close calls are decided again; some for the very draft that the verification refused."""
+    target = NoisyTarget(golden_a.target, 5, on_logits=1.0, on_cache=0.1)
+    how = Settings(60, stop_ids=frozenset())
+    events = speculative(target, golden_a.drafter, golden_a.trace["prompt_ids"], how, FullBlock(), strict=2.0)
+    text, kinds, answer = BoardText(7, RaceRequest("hi", (LaneSpec("DSpark"),), how)), [], []
+    text.begin(lambda token_id: b"<%d>" % token_id, frozenset(), 1)
+    for event in events:
+        if not isinstance(event, Start | Round):
+            continue
+        text.add(0, event)
+        tokens = [t for t in records(text)[-1 - (event.finish is not None)] if t[1:2] == "<"]
+        answer += [t[1:] for t in tokens if t[0] in "acbp"]
+        if isinstance(event, Round):
+            kinds.append(fates_of(event)[1])
+            struck = [t[1:] for t in tokens if t[0] == "r"]
+            assert not set(struck) & {f"<{event.next_id}>"} and (kinds[-1] == "correction") == bool(struck)
+    reference = [e for e in plain(golden_a.target, golden_a.trace["prompt_ids"], how) if isinstance(e, Start | Round)]
+    wanted = [reference[0].token_id, *(t for r in reference[1:] for t in r.committed)]
+    assert answer == [f"<{t}>" for t in wanted] and kinds.count("again") > 1
 
 
 def test_a_stop_token_is_a_mark_and_ends_the_text():

@@ -9,6 +9,7 @@ from dspark_core.playground.compare import compared, pairs
 from dspark_core.playground.keep import MAX_KEPT, add, file_name, names
 from dspark_core.race.metrics import metrics
 from dspark_core.race.record import LaneSpec
+from dspark_core.race.trace import dumps, loads
 from tests.race.long_trace import SPECS, long_trace
 
 
@@ -56,6 +57,32 @@ def test_what_makes_figures_incomparable_is_said():
     for words in ("prompts differ", "different machines", "Sampling differs", "race on the right was stopped"):
         assert words in said
     assert {answer["rest"] for answer in told["answers"]} == {None}
+
+
+@pytest.mark.parametrize(
+    ("devices", "told", "cells"),
+    [
+        (("CPU", "CPU"), [], ["CPU", "CPU", "same"]),
+        (
+            ("CPU", "CUDA, NVIDIA H100"),
+            ["different devices (CPU; CUDA, NVIDIA H100)"],
+            ["CPU", "CUDA, NVIDIA H100", ""],
+        ),
+        (("CUDA, an H100", "CUDA, an H200"), ["different devices"], None),
+        ((None, "CPU"), ["race on the left does not say which device"], ["unknown", "CPU", ""]),
+        (("CPU", None), ["race on the right does not say which device"], ["CPU", "unknown", ""]),
+        ((None, None), [], ["unknown", "unknown", "same"]),
+    ],
+)
+def test_races_of_two_devices_are_told_apart(devices, told, cells):
+    """A race saved before devices were written down has an unknown one, and no difference is claimed."""
+    pair = [long_trace(9), long_trace(9)]
+    for trace, device in zip(pair, devices, strict=True):
+        trace.machine |= {"device": device} if device else {}
+    notes, groups = table(*[loads(dumps(trace)) for trace in pair])
+    assert len(notes["notes"]) == len(told)
+    assert all(words in note for words, note in zip(told, notes["notes"], strict=True))
+    assert cells is None or groups["The race"]["device"][:3] == cells
 
 
 def test_lanes_are_paired_by_name_then_by_method():

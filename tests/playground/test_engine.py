@@ -16,6 +16,7 @@ from mlx.utils import tree_flatten
 
 from dspark_core.catalog import verify
 from dspark_core.catalog.memory import Machine
+from dspark_core.catalog.names import HubName
 from dspark_core.decode.rounds import Settings
 from dspark_core.models.errors import ModelError
 from dspark_core.playground.engine import Choice, Loaded, Loading, PresetEngine, load_job, unload_job
@@ -254,3 +255,18 @@ def test_switching_twenty_times_leaks_nothing(engine, tmp_path):
     growth = pairs[-1] / pairs[0] - 1
     assert abs(growth) <= 0.05, [m // 1_000_000 for m in memory]
     assert active[0] > 20_000_000, "a leak of one model would be seen"
+
+
+def test_a_start_preset_whose_drafter_is_on_the_hub_races_without_it():
+    """The target is here: it is loaded, and the lane of the drafter that is not says what to do."""
+    drafters = PresetDrafter("DSpark", GOLDEN / "A" / "drafter"), PresetDrafter("DFlash", HubName("org/dflash"))
+    engine = PresetEngine(Preset("a", "A", GOLDEN / "A" / "target", drafters), "auto", lambda step: None)
+    assert not engine.problem and engine.name
+    assert engine.drafters["DFlash"] == "org/dflash is to be downloaded first: see the Models tab."
+    engine.models.target.encode_chat = lambda messages: list(range(1, 12))
+    lanes = LaneSpec(PLAIN), LaneSpec("DSpark"), LaneSpec("DFlash")
+    events = list(engine.race(RaceRequest("hi", lanes, Settings(8, stop_ids=frozenset())), lambda: False))
+    plain, dspark, dflash = events[0][1].lanes
+    assert plain.output == dspark.output and "DFlash is not running: org/dflash is to be down" in dflash.error
+    only = PresetEngine(Preset("a", "A", GOLDEN / "A" / "target", drafters[1:]), "auto", lambda step: None)
+    assert not only.problem and list(only.drafters) == ["DFlash"]

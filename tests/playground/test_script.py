@@ -8,7 +8,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from dspark_core.race.trace import loads
-from tests.playground.replay import ReplayEngine, three_lanes
+from tests.playground.replay import Pieces, ReplayEngine, recorded_rounds, three_lanes
 from tests.playground.serving import served
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -25,8 +25,17 @@ def page():
         yield page
 
 
+def of_the_example():
+    """A recording of what the example asks for: 64 tokens, 3 and 5 drafts a round."""
+    pieces = Pieces()
+    ids, (wrong,) = pieces.ids([f" w{k}" for k in range(64)]), pieces.ids([" WRONG"])
+    drafted = [recorded_rounds(ids, block, (1, 5, 0), wrong, 0.2) for block in (3, 5)]
+    return ReplayEngine(pieces, [recorded_rounds(ids), *drafted])
+
+
 def test_the_example_in_the_readme_runs(page, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(page.worker, "engine", of_the_example())
     (code,) = re.findall(r"<!-- script -->\s*```python\n(.*?)```", README.read_text("utf-8"), re.S)
     assert "http://127.0.0.1:7860" in code
     exec(code.replace("http://127.0.0.1:7860", page.url), {})

@@ -5,6 +5,7 @@ import random
 from dspark_core.decode.rounds import Detail, Round, Settings, Start
 from dspark_core.race.record import LaneRecord, LaneSpec, RaceRecord, RaceRequest, Verdict
 from dspark_core.race.trace import Trace, dumps, trace_of
+from dspark_core.race.verdict_words import verdict_words
 
 WORDS = 500
 SPECS = (LaneSpec("plain"), LaneSpec("DSpark", cap=7, label="full block"), LaneSpec("DFlash", cap=15, label="block 16"))
@@ -28,7 +29,8 @@ def long_trace(tokens: int, sampled: bool = False, seed: float = 0, seconds: flo
             values = {name: getattr(r, name) for name in r.__slots__}
             lane.rounds[k] = Round(**values | {"time_s": round(seconds * r.time_s / slowest, 4)})
     request = RaceRequest("Tell me a story.", specs, Settings(tokens, 0.7 if sampled else 0.0))
-    verdict = Verdict("sampled" if sampled else "identical", "Identical output." if not sampled else "Sampled.")
+    kind = "sampled" if sampled else "identical"
+    verdict = Verdict(kind, verdict_words(kind, (), lanes, request.settings))
     race = RaceRecord("a recording", "bf16", request, 40, lanes, verdict=verdict)
     facts = {"processor": "dice"}
     return trace_of(race, token_bytes, frozenset({1}), {"DSpark": "recorded"}, facts, {"python": "3.11"})
@@ -44,8 +46,11 @@ def _rounds(spec, output, sampled, dice):
         accepted = min(dice.randrange(slots + 1) // (1 + dice.randrange(3)), len(output) - at - 1) if slots else 0
         committed = tuple(output[at : at + accepted + 1])
         wrong = tuple(dice.randrange(2, WORDS) for _ in range(slots - accepted))
+        if wrong and wrong[0] == committed[-1]:  # a rejected draft is no correction
+            wrong = (2 + (wrong[0] - 1) % (WORDS - 2), *wrong[1:])
         now += 0.05 + 0.01 * slots + 0.02 * dice.random()
-        shares = [tuple(dice.random() for _ in range(slots)) for _ in range(4)]
+        confidence, q = (tuple(0.01 + 0.99 * dice.random() for _ in range(slots)) for _ in range(2))
+        p = tuple(x * (0.1 + 0.9 * dice.random()) for x in q)
         yield Round(
             index,
             40 + at - 1,
@@ -58,7 +63,7 @@ def _rounds(spec, output, sampled, dice):
             committed,
             now,
             "length" if at + accepted + 1 >= len(output) else None,
-            shares[0] if slots and spec.method == "DSpark" and sampled else None,
-            Detail(*shares[1:]) if slots and sampled else None,
+            confidence if slots and spec.method == "DSpark" and sampled else None,
+            Detail(q, p, tuple(b / a for a, b in zip(q, p, strict=True))) if slots and sampled else None,
         )
         at, index = at + accepted + 1, index + 1

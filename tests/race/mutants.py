@@ -12,9 +12,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from dspark_core.playground.board import BoardText
+from dspark_core.playground.compare import compared
+from dspark_core.playground.keep import board_of
 from dspark_core.race.metrics import metrics, positions, speed_over_time
-from dspark_core.race.trace import MAX_BYTES, Trace, TraceError, loads
+from dspark_core.race.trace import MAX_BYTES, Trace, TraceError, dumps, loads
 from tests.race.long_trace import long_document
 
 FILES, SEED, ROOM = 2000, 20, 500_000_000
@@ -85,14 +86,12 @@ def huge(document: str, dice: random.Random) -> bytes:
 
 
 def shown(trace: Trace) -> None:
-    """What the page does with a trace that was loaded must work too."""
-    board = BoardText(1, trace.race.request)
-    board.begin(trace.tokens.__getitem__, trace.stop_ids, len(trace.race.lanes))
-    for i, lane in enumerate(trace.race.lanes):
-        for event in ([lane.start] if lane.start else []) + lane.rounds:
-            board.add(i, event)
+    """What the page does with a trace that was loaded must work too, and what was worked out anew stays as it is."""
+    board_of(trace).encode()
+    compared(trace, trace).encode()
+    for lane in trace.race.lanes:
         metrics(lane), positions(lane.rounds), speed_over_time(lane.rounds)
-    board.whole.encode()
+    assert loads(dumps(trace)) == trace
 
 
 def main():

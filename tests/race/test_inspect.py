@@ -1,6 +1,7 @@
 """The inspector's numbers against the golden tensors, and its records against the races they come from."""
 
 import json
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -211,6 +212,29 @@ def test_what_does_not_fit_is_refused(golden_a):
     other = LaneRecord(LaneSpec("DFlash"), lane.start, lane.rounds)
     with pytest.raises(DecodeError, match="not loaded"):
         look.inspect(golden_a.trace["prompt_ids"], other, 2, settings)
+
+
+@pytest.mark.parametrize("foreign", [100_000_000, 300, 256, -1])
+@pytest.mark.parametrize("field", ["draft_ids", "anchor", "next_id", "start", "prompt"])
+def test_ids_outside_the_vocabulary_never_reach_the_model(golden_a, field, foreign):
+    """A race file may hold any: id 100,000,000 was a segmentation fault, id 300 of 256 read past the table."""
+    settings, prompt = Settings(30, stop_ids=NEVER), list(golden_a.trace["prompt_ids"])
+    lane, index = ran(golden_a, settings, FullBlock()), 1
+    first, second, *rest = lane.rounds
+    if field == "draft_ids":
+        second = replace(second, draft_ids=(*second.draft_ids[:-1], foreign))
+    elif field == "anchor":
+        first = replace(first, next_id=foreign, committed=(*first.committed[:-1], foreign))
+        second = replace(second, anchor_id=foreign)
+    elif field == "next_id":
+        second = replace(second, next_id=foreign, committed=(*second.committed[:-1], foreign))
+    elif field == "start":
+        lane.start, first, index = replace(lane.start, token_id=foreign), replace(first, anchor_id=foreign), 0
+    else:
+        prompt[3] = foreign
+    lane.rounds = [first, second, *rest]
+    with pytest.raises(DecodeError, match=f"has the token id {foreign}, and the vocabulary of the loaded .* at 255"):
+        inspector(golden_a).inspect(prompt, lane, index, settings)
 
 
 def test_recorded_rounds_show_what_they_hold_without_a_model(golden_a):

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dspark_core.decode.rounds import Again, Detail, Round, Settings, Spent, Start
-from dspark_core.race import trace as module
 from dspark_core.race.record import Difference, LaneRecord, LaneSpec, RaceRecord, RaceRequest, Verdict
 from dspark_core.race.trace import Trace, TraceError, dumps, loads, trace_of
+from dspark_core.race.verdict_words import kind_of, parted, verdict_words
 
 text = st.text(max_size=12)
 share = st.floats(0, 1)
@@ -21,66 +21,97 @@ token_ids = st.integers(0, 40)
 
 
 @st.composite
-def lanes(draw, spec, finished):
-    if draw(st.integers(0, 9)) == 0:
-        return LaneRecord(spec, error=draw(text))
-    start = Start(draw(token_ids), draw(st.integers(0, 50)), draw(st.floats(0, 9)))
-    count = draw(st.integers(0, 5))
-    rounds, position, anchor, now = [], start.position, start.token_id, 0.0
-    for k in range(count):
+def rounds_after(draw, start, spec, how, strict, profile, stops):
+    """Rounds as a decode makes them: cut at a stop token and at max_tokens, with the numbers that explain them."""
+    rounds, position, anchor, now, produced = [], start.position, start.token_id, 0.0, 1
+    for k in range(draw(st.integers(0, 5)) if start.finish is None else 0):
         drafts = tuple(draw(st.lists(token_ids, max_size=5))) if spec.speculative else ()
-        proposed = draw(st.integers(0, len(drafts)))
-        accepted = draw(st.integers(0, proposed))
-        gained = (*drafts[:accepted], draw(token_ids))
-        finish = draw(st.sampled_from(["stop", "length", "context"])) if finished and k == count - 1 else None
-        kept = draw(st.integers(1, len(gained))) if finish else len(gained)
-        now += draw(st.floats(0, 2))
-        shares = [tuple(draw(st.lists(share, min_size=n, max_size=n))) for n in (len(drafts), *[proposed] * 3)]
+        proposed = len(drafts) if spec.schedule == "full" else draw(st.integers(0, len(drafts)))
+        end = next((i + 1 for i, t in enumerate(drafts[:proposed]) if t in stops), proposed)
+        accepted = draw(st.integers(0, end))
+        decided = strict and spec.speculative and draw(st.booleans())
+        following = draw(token_ids)
+        while accepted < end and following == drafts[accepted] and not decided:
+            following = (following + 1) % 41
+        gained = (*drafts[:accepted], following)
+        stop = next((i + 1 for i, t in enumerate(gained) if t in stops), 99)
+        room = how.max_tokens - produced
+        committed, finish = gained, None
+        if stop <= room:
+            committed, finish = gained[:stop], "stop" if stop < 99 else None
+        elif len(gained) >= room:
+            committed, finish = gained[:room], "length"
+        seconds = draw(st.floats(0.01, 2))
+        now += seconds
+        q = tuple(draw(st.lists(st.floats(0.1, 1), min_size=proposed, max_size=proposed)))
+        p = tuple(x if i < accepted else x / 2 for i, x in enumerate(q))
+        detail = Detail(q, p, tuple(b / a for a, b in zip(q, p, strict=True))) if spec.speculative else None
+        confidence = tuple(draw(st.lists(share, min_size=len(drafts), max_size=len(drafts))))
         rounds.append(
             Round(
-                *(k, position, anchor, drafts, proposed, accepted, gained[-1], accepted == proposed, gained[:kept]),
-                *(now, finish),
-                shares[0] if draw(st.booleans()) else None,
-                Detail(*shares[1:]) if draw(st.booleans()) else None,
-                Spent(*draw(st.tuples(share, share, share))) if draw(st.booleans()) else None,
-                again=Again(1, draw(st.booleans()), draw(st.integers(1, 9)), draw(share)) if accepted else None,
+                *(k, position, anchor, drafts, proposed, accepted, following, accepted == end, committed, now, finish),
+                confidence if spec.speculative and draw(st.booleans()) else None,
+                None if how.greedy else detail,
+                Spent(seconds / 2, seconds / 4, 0.0) if profile and draw(st.booleans()) else None,
+                again=Again(1, True, 1, draw(st.floats(0, 0.01))) if decided else None,
             )
         )
-        position, anchor = position + accepted + 1, gained[-1]
-    return LaneRecord(spec, start, rounds, draw(st.none() | text))
+        position, anchor, produced = position + accepted + 1, following, produced + len(committed)
+        if finish:
+            break
+    return rounds
+
+
+@st.composite
+def lanes(draw, spec, request, prompt_tokens, stops):
+    if draw(st.integers(0, 9)) == 0:
+        return LaneRecord(spec, error=draw(text))
+    how, token = request.settings, draw(token_ids)
+    finish = "stop" if token in stops else "length" if how.max_tokens == 1 else None
+    start = Start(token, prompt_tokens, draw(st.floats(0, 9)), finish)
+    rounds = draw(rounds_after(start, spec, how, request.strict, request.profile, stops))
+    lane = LaneRecord(spec, start, rounds)
+    lane.error = draw(st.none() | text) if lane.finish is None else None
+    return lane
+
+
+SPECS = [
+    LaneSpec("plain"),
+    LaneSpec("DSpark"),
+    LaneSpec("DSpark", "full", 5, label="full block"),
+    LaneSpec("DFlash", "hardware", label="hardware-aware"),
+]
 
 
 @st.composite
 def traces(draw):
-    specs = draw(
-        st.lists(
-            st.builds(LaneSpec, st.sampled_from(["plain", "DSpark", "DFlash"]), label=text, threshold=share),
-            min_size=1,
-            max_size=4,
-        )
+    specs = draw(st.lists(st.sampled_from(SPECS), min_size=1, max_size=4))
+    overriding = draw(st.none() | st.frozensets(token_ids, max_size=9))
+    how = draw(st.builds(Settings, st.integers(1, 12), st.floats(0, 2), stop_ids=st.just(overriding)))
+    strict = how.greedy and draw(st.booleans())
+    request = RaceRequest(
+        *(draw(text), tuple(specs), how, draw(st.booleans()), draw(st.booleans())),
+        system=draw(text),
+        earlier=tuple(draw(st.lists(st.tuples(text, text), max_size=2))),
+        strict=strict,
     )
-    how = draw(
-        st.builds(Settings, st.integers(1, 4096), st.floats(0, 2), stop_ids=st.none() | st.frozensets(token_ids))
-    )
-    verdict = Verdict(draw(st.sampled_from(module.VERDICTS)), draw(text), (Difference(0, 3, 0.5, 1.0, 0.1, 0.2, True),))
+    prompt_tokens, own_stops = draw(st.integers(0, 500)), frozenset({2, 3})
+    stops = own_stops if overriding is None else overriding
     race = RaceRecord(
-        draw(text),
-        "bf16",
-        RaceRequest(
-            *(draw(text), tuple(specs), how, draw(st.booleans()), draw(st.booleans())),
-            system=draw(text),
-            earlier=tuple(draw(st.lists(st.tuples(text, text), max_size=2))),
-            strict=draw(st.booleans()),
-        ),
-        draw(st.integers(0, 500)),
-        [draw(lanes(spec, draw(st.booleans()))) for spec in specs],
-        draw(st.booleans()),
-        draw(st.none() | st.just(verdict)),
-        draw(st.none() | share),
+        *(draw(text), "bf16", request, prompt_tokens),
+        [draw(lanes(spec, request, prompt_tokens, stops)) for spec in specs],
+        noise=1.0 if strict else draw(st.sampled_from([None, 1.0])),
     )
+    if all(lane.finish or lane.error is not None for lane in race.lanes) and draw(st.booleans()):
+        parts = parted(race.lanes) if how.greedy else {}
+        found = tuple(Difference(i, at, 0.5, 1.5, 0.1, 0.2, False) for i, at in parts.items())
+        kind = kind_of(race.lanes, how, found)
+        race.verdict = Verdict(kind, verdict_words(kind, found, race.lanes, how), found)
+    else:
+        race.stopped = draw(st.booleans())
     pieces = draw(st.lists(st.binary(max_size=6) | text.map(str.encode), min_size=41, max_size=41))
     notes = draw(st.dictionaries(text, text, max_size=3))
-    return trace_of(race, pieces.__getitem__, frozenset({2, 3}), notes, notes, notes)
+    return trace_of(race, pieces.__getitem__, own_stops, notes, notes, notes)
 
 
 @settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -91,31 +122,34 @@ def test_what_is_written_is_read_again(trace):
     assert dumps(loads(document)) == document
 
 
-def small() -> Trace:
-    """Two lanes with a rejection, a full acceptance and recorded numbers."""
+def small(sampled: bool = False, strict: bool = False) -> Trace:
+    """Two lanes with a rejection, an unsent draft and the numbers that explain them."""
+    detail = [Detail((0.5, 0.5), (0.5, 0.0), (1.0, 0.0)), Detail((0.5,), (0.25,), (0.5,))]
+    again = Again(2, False, 2, 0.1) if strict else None
+    one, two = detail if sampled else (None, None)
     rounds = [
-        Round(
-            0, 9, 1, (2, 3), 2, 1, 4, False, (2, 4), 0.5, None, (0.9, 0.2), Detail((0.5, 0.5), (0.5, 0.0), (1.0, 0.0))
-        ),
-        Round(1, 11, 4, (5, 6), 1, 1, 7, True, (5, 7), 1.0, "length"),
+        Round(0, 9, 1, (2, 3), 2, 1, 4, False, (2, 4), 0.5, None, (0.9, 0.2), one, again=again),
+        Round(1, 11, 4, (5, 6), 1, 1, 7, True, (5, 7), 1.0, "length", (0.5, 0.05), two),
     ]
-    plain = [Round(k, 9 + k, a, (), 0, 0, b, True, (b,), 0.3 * (k + 1)) for k, (a, b) in enumerate([(1, 2), (2, 4)])]
-    specs = LaneSpec("plain"), LaneSpec("DSpark", "cap", 2, label="cap 2")
+    output = (1, 2, 4, 5, 7)
+    plain = [Round(k, 9 + k, output[k], (), 0, 0, t, True, (t,), 0.3 * (k + 1)) for k, t in enumerate(output[1:])]
+    plain[-1] = replace(plain[-1], finish="length")
+    specs = LaneSpec("plain"), LaneSpec("DSpark", "confidence", threshold=0.1, label="confidence ≥ 0.10")
+    how = Settings(5, 1.0 if sampled else 0.0)
+    lanes = [LaneRecord(spec, Start(1, 9, 0.1), r) for spec, r in zip(specs, (plain, rounds), strict=True)]
+    kind = "sampled" if sampled else "identical"
     race = RaceRecord(
-        "a target",
-        "bf16",
-        RaceRequest("hi", specs, Settings(5)),
-        9,
-        [LaneRecord(specs[0], Start(1, 9, 0.1), plain), LaneRecord(specs[1], Start(1, 9, 0.1), rounds)],
-        verdict=Verdict("identical", "Same."),
+        *("a target", "bf16", RaceRequest("hi", specs, how, strict=strict), 9, lanes),
+        verdict=Verdict(kind, verdict_words(kind, (), lanes, how)),
+        noise=0.5 if strict else None,
     )
-    trace = trace_of(race, lambda i: b"\xf0\x9f" if i == 3 else f"<{i}>".encode(), frozenset({7}), {}, {}, {})
+    trace = trace_of(race, lambda i: b"\xf0\x9f" if i == 3 else f"<{i}>".encode(), frozenset({8}), {}, {}, {})
     return replace(trace, made="2026-05-01T12:00:00+00:00")
 
 
 def changed(path: str, value) -> str:
     """The small trace with the value at `path` replaced; `del` takes it out."""
-    document = json.loads(dumps(small()))
+    document = json.loads(dumps(small(sampled="/detail" in path, strict="/again" in path)))
     *way, last = path.split("/")
     place = document
     for step in way:
@@ -171,7 +205,8 @@ REFUSALS = [
     (f"{LANE}/rounds/0/detail/p", [0.5, 2], "rounds[0].detail.p is not between 0 and 1"),
     (f"{LANE}/rounds/0/detail/q", [0.5], "rounds[0].detail.q is not one number a proposed draft"),
     (f"{LANE}/rounds/0/finish", "bored", "rounds[0].finish is no known reason"),
-    (f"{LANE}/rounds/0/finish", "stop", "rounds[1] comes after the lane had ended"),
+    (f"{LANE}/rounds/0/finish", "stop", "rounds[0].finish does not fit the last token"),
+    (f"{LANE}/rounds/0/finish", "context", "rounds[1] comes after the lane had ended"),
     (f"{LANE}/rounds/1/time_s", 0.4, "rounds[1].time_s is before the round before"),
     (f"{LANE}/rounds/1/anchor_id", 2, "rounds[1].anchor_id is not the token that the round before ended with"),
     (f"{LANE}/rounds/1/position", 12, "rounds[1].position is not 11"),
@@ -239,8 +274,9 @@ def test_a_byte_order_mark_is_no_obstacle():
 
 def test_what_a_page_cannot_show_is_refused():
     wide = replace(small(), tokens={i: b"x" * 1024 for i in range(8)})
-    lane = wide.race.lanes[0]
-    lane.rounds = [Round(k, 9 + k, 1, (), 0, 0, 1, True, (1,), 0.0) for k in range(20_000)]
+    wide.race.lanes[0].rounds = [Round(k, 9 + k, 1, (), 0, 0, 1, True, (1,), 0.0) for k in range(20_000)]
+    wide.race.lanes[1].rounds, wide.race.verdict = [], None
+    wide.race.request = replace(wide.race.request, settings=Settings(30_000))
     with pytest.raises(TraceError, match="more text than a page can show"):
         loads(dumps(wide))
 

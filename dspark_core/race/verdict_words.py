@@ -1,0 +1,68 @@
+"""What a verdict says, in the page's own words: from outputs and measured numbers alone, so a saved race cannot put
+words into its mouth. No MLX: `verdict.py` measures, this tells, and opening a file tells again.
+"""
+
+from collections.abc import Sequence
+
+from ..decode.rounds import Settings
+from .record import Difference, LaneRecord
+
+
+def first_difference(a: Sequence[int], b: Sequence[int]) -> int | None:
+    """Index of the first token in which two outputs differ (a missing token differs); None if they agree."""
+    common = min(len(a), len(b))
+    at = next((i for i in range(common) if a[i] != b[i]), common)
+    return at if at < max(len(a), len(b)) else None
+
+
+def compared(lanes: Sequence[LaneRecord]) -> tuple[list[int], LaneRecord | None]:
+    """Indices of the lanes that a verdict compares, those that did not fail, and the one it compares them with: the
+    first plain one, else the first."""
+    took_part = [i for i, lane in enumerate(lanes) if lane.error is None]
+    plain = [i for i in took_part if not lanes[i].spec.speculative]
+    return took_part, lanes[(plain or took_part)[0]] if took_part else None
+
+
+def parted(lanes: Sequence[LaneRecord]) -> dict[int, int]:
+    """Lane -> where it first leaves the reference, of the lanes that do."""
+    took_part, reference = compared(lanes)
+    found = {i: first_difference(reference.output, lanes[i].output) for i in took_part}
+    return {i: at for i, at in found.items() if at is not None}
+
+
+def kind_of(lanes: Sequence[LaneRecord], settings: Settings, differences: Sequence[Difference]) -> str:
+    """The kind of a verdict on lanes that ran to their end, given what was measured where they part."""
+    if len(compared(lanes)[0]) < 2:
+        return "none"
+    if not settings.greedy:
+        return "sampled"
+    if not differences:
+        return "identical"
+    return "tie" if all(d.tie for d in differences) else "divergence"
+
+
+def verdict_words(kind: str, differences: Sequence[Difference], lanes: Sequence[LaneRecord], settings: Settings) -> str:
+    """A verdict in sentences."""
+    took_part, reference = compared(lanes)
+    failed = len(lanes) - len(took_part)
+    note = f" {failed} lane{'s' * (failed > 1)} failed and took no part." if failed else ""
+    if kind == "none":
+        return "Nothing to compare: fewer than two lanes finished." + note
+    if kind == "sampled":
+        return (
+            f"Sampled at temperature {settings.temperature:g}: each lane draws its own tokens, so the outputs may "
+            "differ; the distribution they are drawn from is the same." + note
+        )
+    if kind == "identical":
+        n = len(reference.output)
+        return f"Identical output: {len(took_part)} lanes, {n} token{'s' * (n > 1)} each, compared one by one." + note
+    return " ".join(_difference_words(d, lanes[d.lane].spec.name) for d in differences) + note
+
+
+def _difference_words(d: Difference, name: str) -> str:
+    where = f"{name} first differs at token {d.index + 1}: the target's two best logits are {d.gap:.3g} apart"
+    rounding = max(d.noise, d.ulp)
+    if d.tie:
+        return f"{where} there, within rounding ({rounding:.3g}): a numerical tie."
+    needed = f"the choice needed {d.needed:.3g}, rounding explains {rounding:.3g}"
+    return f"{where} there, {needed}: a real divergence."
