@@ -8,13 +8,8 @@ from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from ..decode.plain import plain
-<<<<<<< HEAD
 from ..decode.request import Prefilled, check, prefill_once
-from ..decode.rounds import DecodeError, Round, Settings, Start
-=======
-from ..decode.request import Prefilled, prefill_once
 from ..decode.rounds import DecodeError, Round, Settings, Start, tau
->>>>>>> curve
 from ..decode.schedule import FullBlock, Schedule
 from ..decode.speculative import speculative
 from ..models.target import Target
