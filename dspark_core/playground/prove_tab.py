@@ -257,10 +257,21 @@ def agreement_verdict(found: list[Agreement], of: int) -> tuple[str, str]:
     ]
     tied = sum(a.tied for a in found)
     if tied:
-        words.append(f"{tied} positions were exact ties, and every lane took the lower id there.")
+        words.append(tied_words(found, tied))
     elif kind == "identical":
         words.append(f"The closest call: two best logits {closest:.3g} apart.")
     return kind, " ".join(words)
+
+
+def tied_words(found: list[Agreement], tied: int) -> str:
+    """What each lane did where the two best logits are equal."""
+    told = []
+    for i, lane in enumerate(found[0].lanes):
+        reached, lower = (sum(a.lower[i][part] for a in found if i < len(a.lower)) for part in (0, 1))
+        there = "all" if reached == tied else f"the {reached} it reached with the same text"
+        told.append(f"{lane} took the lower id at {there if lower == reached else f'{lower} of {reached}'}")
+    at = "One position was an exact tie" if tied == 1 else f"{tied} positions were exact ties"
+    return f"{at}: {', '.join(told)}."
 
 
 def agreement_table(found: list[Agreement], titles: dict[str, str]) -> str:
@@ -268,7 +279,7 @@ def agreement_table(found: list[Agreement], titles: dict[str, str]) -> str:
     for a in found:
         name, end = titles.get(a.prompt, a.prompt[:60]), [float(f"{a.closest:.3g}"), a.tied]
         for d in a.differences:
-            numbers = [float(f"{x:.3g}") for x in (d.gap, d.needed, max(d.noise, d.ulp))]
+            numbers = [float(f"{x:.3g}") for x in (d.gap, d.needed, d.rounding)]
             kind = "tie" if d.tie else "real divergence"
             rows.append([name, kind, a.tokens, a.lanes[d.lane], d.index + 1, *numbers, *end])
         if not a.differences:

@@ -90,6 +90,8 @@ class Agreement:
     differences: where a lane first differs from plain
     closest:     the smallest gap between the target's two best logits along the plain answer
     tied:        positions of it where the two best are equal
+    lower:       of these, by lane: how many it reached with the plain answer before it, and at how many of them it took
+                 the lowest of the equal ids
     """
 
     prompt: str
@@ -100,3 +102,4 @@ class Agreement:
     differences: tuple[Difference, ...]
     closest: float
     tied: int
+    lower: tuple[tuple[int, int], ...] = ()
