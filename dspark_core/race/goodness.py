@@ -74,6 +74,15 @@ def compare(probability: np.ndarray, drawn: np.ndarray, other: tuple[float, int]
     )
 
 
+def compare_count(n: int, count: int, expected: float, variance: float) -> Comparison:
+    """Compare how many of n independent events happened with the number expected, by the normal approximation."""
+    chi2, deviation = (count - expected) ** 2 / variance, math.sqrt(variance) / n
+    noise = math.sqrt(2 / math.pi) * deviation
+    return Comparison(
+        n, chi2, 1, chi2_tail(chi2, 1), abs(count - expected) / n, noise, 3.29 * deviation, impossible=0, cells=2
+    )
+
+
 def compare_places(places: np.ndarray, impossible: int = 0) -> Comparison | None:
     """Compare places [n] in [0, 1) with a uniform distribution, in at most MOST_BINS equal cells; `impossible` draws
     had none. None without draws."""

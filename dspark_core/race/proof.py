@@ -30,7 +30,7 @@ from ..models.drafter import Drafter
 from ..models.target import Target
 from .evidence import NO_BIAS, RIGHT, Check, DrawEvidence, DrawRequest, Pair, Step
 from .exact import exact_distribution, places
-from .goodness import MIN_EXPECTED, compare, compare_places
+from .goodness import MIN_EXPECTED, compare, compare_count, compare_places
 from .noise import exact_device
 from .samplers import ACCEPT
 
@@ -38,8 +38,9 @@ DRAFTS = 2  # drafted in a round at most
 ROUND = 2 * DRAFTS + 1  # random numbers of a round: drafts, acceptances, correction
 NUMBERS = 2 * ROUND
 MOST_PREFIXES = 400
-BONUS_SHARE = 0.002  # of the draws, and at least MIN_FOLLOWED: rarer pairs are not asked for what follows them
+BONUS_SHARE = 0.004  # of the draws, and at least MIN_FOLLOWED: rarer pairs are not asked for what follows them
 MIN_FOLLOWED = 2
+START_EVERY = 4  # draws; the answer's first token is one of few, and needs no more
 SHOWN = 24
 AT_ONCE = 1 << 22  # probabilities in one batch of draws
 FOLLOW_SHARE, DRAW_SHARE = 0.35, 0.7  # of the time: prefixes until here, draws until there, then repeats
@@ -288,6 +289,46 @@ def counted(pairs: np.ndarray, first: list[int], vocabulary: int) -> tuple[np.nd
     return counts, int((~inside).sum())
 
 
+class Acceptances:
+    """How often the first draft, and after it the second, is accepted, against 1 - TV(p, q): the sum of min(p, q).
+
+    The second one's chance does not depend on how the first was accepted, so slots that share a random number show.
+    """
+
+    def __init__(self):
+        self._slots = [[0, 0, 0.0, 0.0] for _ in range(DRAFTS)]  # by slot: drafts, accepted, expected, variance
+        self._chances: dict[int | None, float] = {}
+
+    def add(self, said: Said, drafts: int, tokens: np.ndarray, accepted: np.ndarray) -> None:
+        """Tokens [N, 3] and accepted counts [N] of `draw_pairs` with so many drafts a round."""
+        self._count(0, len(accepted), int((accepted > 0).sum()), self._chance(None, said.exact, said.q))
+        if drafts < DRAFTS:
+            return
+        at = np.flatnonzero((accepted > 0) & np.isin(tokens[:, 0], list(said.after)))
+        for x in np.unique(tokens[at, 0]).tolist():
+            some, after = at[tokens[at, 0] == x], said.after[x]
+            self._count(1, len(some), int((accepted[some] > 1).sum()), self._chance(x, after.exact, after.q))
+
+    def _chance(self, x: int | None, p: np.ndarray, q: mx.array) -> float:
+        if x not in self._chances:
+            q = np.array(q[0], dtype=np.float64)
+            self._chances[x] = float(np.minimum(p, q / q.sum()).sum())
+        return self._chances[x]
+
+    def _count(self, slot: int, n: int, accepted: int, chance: float) -> None:
+        chance = min(1.0, chance)
+        more = (n, accepted, n * chance, n * chance * (1 - chance))
+        self._slots[slot] = [a + b for a, b in zip(self._slots[slot], more, strict=True)]
+
+    def checks(self) -> list[Check]:
+        """One comparison for each slot with enough draws for a normal approximation."""
+        return [
+            Check(f"acceptances of draft {k + 1}", compare_count(n, accepted, expected, variance))
+            for k, (n, accepted, expected, variance) in enumerate(self._slots)
+            if variance >= MIN_EXPECTED
+        ]
+
+
 class Bonuses:
     """Where the bonus tokens of rounds of `drafts` fall in the target's distributions; see `exact.places`."""
 
@@ -403,6 +444,7 @@ class Draws:
         self.counts, self._others = np.zeros(self.exact.shape, dtype=np.int64), 0
         self._starts = np.zeros(len(said.exact_start), dtype=np.int64)
         self.bonuses = {drafts: Bonuses(drafts, request.settings.seed) for drafts in (1, DRAFTS)}
+        self._acceptances = Acceptances()
         self.done = self.kept = 0
         self._kinds: dict[tuple[int, int], list[tuple[int, np.ndarray, list[int]]]] = {}
 
@@ -410,7 +452,8 @@ class Draws:
         """A tenth of the draws, half of them with one draft a round."""
         n = min(max(64, self._request.n // 10), self._request.n - self.done)
         numbers = self._uniforms.take(n * (NUMBERS + 1)).reshape(n, NUMBERS + 1)
-        starts = np.array(mx.vmap(draw, in_axes=(None, 0))(self._said.start, numbers[:, NUMBERS:]))[:, 0]
+        some = numbers[::START_EVERY, NUMBERS:]
+        starts = np.array(mx.vmap(draw, in_axes=(None, 0))(self._said.start, some))[:, 0]
         self._starts += np.bincount(starts, minlength=len(self._starts))
         for drafts, at in ((1, slice(0, n // 2)), (DRAFTS, slice(n // 2, n))):
             part = numbers[at]
@@ -422,18 +465,18 @@ class Draws:
             self._others += out
             self.kept += int((accepted > 0).sum())
             self.bonuses[drafts].add(self._said, tokens, accepted)
-            self._choose(drafts, part, starts[at], tokens, accepted)
+            self._acceptances.add(self._said, drafts, tokens, accepted)
+            self._choose(drafts, part, tokens, accepted)
         self.done += n
 
-    def _choose(
-        self, drafts: int, numbers: mx.array, starts: np.ndarray, tokens: np.ndarray, accepted: np.ndarray
-    ) -> None:
+    def _choose(self, drafts: int, numbers: mx.array, tokens: np.ndarray, accepted: np.ndarray) -> None:
         """Some whole draws of every kind (drafts sent, accepted), for the loop to repeat."""
         for k in range(drafts + 1):
             kind = self._kinds.setdefault((drafts, k), [])
             for i in np.flatnonzero((accepted == k) & (tokens[:, 1] >= 0))[: REPEATS - len(kind)].tolist():
                 after = [t for t in tokens[i].tolist() if t >= 0]
-                kind.append((drafts, np.array(numbers[i]), [int(starts[i]), *after]))
+                start = draw(self._said.start, numbers[i, NUMBERS:]).item()
+                kind.append((drafts, np.array(numbers[i]), [start, *after]))
 
     def some(self) -> list[tuple[int, np.ndarray, list[int]]]:
         """REPEATS draws (drafts sent, random numbers, tokens with the answer's first), the kinds by turns, those with a
@@ -446,7 +489,8 @@ class Draws:
         """The comparison of the pairs, then all others."""
         pairs = Check("pairs of tokens", compare(self.exact, self.counts, (self._rare, self._others)))
         start = Check("the answer's first token", compare(self._said.exact_start[None], self._starts[None]))
-        return [pairs, start, *(check for b in self.bonuses.values() for check in b.checks())]
+        bonuses = [check for b in self.bonuses.values() for check in b.checks()]
+        return [pairs, start, *self._acceptances.checks(), *bonuses]
 
 
 def _likeliest(exact: np.ndarray, counts: np.ndarray, first: list[int]) -> tuple[Pair, ...]:
