@@ -349,6 +349,8 @@ class Bonuses:
             drawn = tokens[at[some], self._drafts]
             possible = exact[drawn] > 0
             self._impossible += int((~possible).sum())
+            if np.count_nonzero(exact) == 1:  # one way only: nothing but the spread would be compared
+                continue
             by_id, by_rank = places(exact, drawn[possible], self._spread.random(possible.sum()))
             self._by_id.append(by_id)
             self._by_rank.append(by_rank)
