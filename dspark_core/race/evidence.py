@@ -62,7 +62,7 @@ class Check:
 def together(checks: Sequence[Check]) -> float:
     """How often exact draws would give a comparison as bad as the worst, among so many (Bonferroni)."""
     tests = [c.comparison.p_value for c in checks if c.comparison.freedom or c.comparison.impossible]
-    return min(1.0, len(tests) * min(tests, default=1.0))
+    return min(1.0, max(1, len(tests)) * min(tests, default=1.0))
 
 
 @dataclass(frozen=True, slots=True)
