@@ -114,6 +114,11 @@ class Target:
         features = mx.concatenate([tapped[i] for i in taps], axis=-1)[0] if taps else None
         return self._body.norm(h)[0], features
 
+    def own_hidden(self, ids: mx.array, cache: list) -> mx.array:
+        """Final hidden states [T, d] of ids [T] by mlx-lm's own forward, masks and caches (`make_prompt_cache`): it
+        shares the layers with `forward` and nothing else, so it can say whether `forward` is right."""
+        return self._body(ids[None], cache=cache)[0]
+
     def embed(self, ids: mx.array) -> mx.array:
         """Input embeddings [..., d] of ids, scaled where the model scales them (Gemma)."""
         h = self._body.embed_tokens(ids)

@@ -12,6 +12,7 @@ from ..decode.rounds import Settings
 from ..presets import Prompt
 from ..race.evidence import (
     ALWAYS,
+    BONUS,
     FROM_P,
     NO_BIAS,
     RIGHT,
@@ -43,6 +44,7 @@ TITLES = {
     ALWAYS: "wrong: accept every draft",
     FROM_P: "wrong: after a rejection draw from p, not from the residual",
     NO_BIAS: "wrong: accept with q from before the Markov bias",
+    BONUS: "wrong: after full acceptance draw the bonus from the row before",
 }
 WHY = {
     ALWAYS: "Every draft is kept, so the text is the drafter’s and not the target’s.",
@@ -50,12 +52,15 @@ WHY = {
     "such tokens a second chance, so they come too often; the residual max(p − q, 0) leaves them out.",
     NO_BIAS: "The drafts were drawn from one distribution and judged by another: p/q balances only if q is what the "
     "draft was really drawn from.",
+    BONUS: "Where every draft was accepted, the target adds a token of its own, from what it says after the last "
+    "draft. Taken from the row before, it is what the target would have put in the place of that draft.",
 }
 SAMPLING = """
 <h3>Sampling: does it draw what the target would draw?</h3>
 <p>Speculative decoding promises the target’s own distribution, not just similar text. Here the same two tokens of an
-answer are drawn thousands of times, by drafting, accepting and correcting, and counted. Beside the counts stands what
-the target alone would do, computed exactly. Then pick a wrong sampler and watch the counts drift off: that is what the
+answer are drawn thousands of times, by drafting, accepting and correcting, in rounds of one draft and of two, and
+counted; so are the bonus tokens after full acceptance and the answer’s first token. Beside the counts stands what the
+target alone would do, computed exactly. Then pick a wrong sampler and watch the counts drift off: that is what the
 residual is for.</p>
 """
 GREEDY = """
@@ -137,12 +142,22 @@ def chance(p: float) -> str:
 
 
 def draw_verdict(e: DrawEvidence) -> tuple[str, str]:
-    """("identical" or "divergence", words) of a sampling proof."""
+    """("identical", "tie", "divergence" or "" for nothing to compare, words) of a sampling proof."""
     c, right = e.comparison, e.request.sampler == RIGHT
+    if e.loop_differs:
+        return "divergence", (
+            f"Flagged. The race’s own loop drew other tokens in {e.repeated - e.same} of {e.repeated} draws that it "
+            "repeated with the same random numbers: that is a fault."
+        )
+    if not e.freedom and not e.flagged:
+        return "", (
+            f"Nothing to compare: exact draws come out in one way only, or {c.n:,} are too few to tell (0 degrees of "
+            "freedom). Choose a higher temperature or top-k, or draw more."
+        )
     away = f"The counts of {c.n:,} draws are {100 * c.distance:.2g} % away from the target’s distribution"
-    if not c.flagged:
+    if not e.flagged:
         luck = f"{away}; exact draws would be {100 * c.noise:.2g} % away, by luck alone."
-        seen = f"So uneven a result, or more, comes {chance(c.p_value)}."
+        seen = f"So uneven a result, or more, comes {chance(e.p_value)}. {compared(e)}"
         if right:
             return "identical", f"Exact, as far as these draws can tell. {luck} {seen}"
         if e.request.sampler == NO_BIAS and e.request.method in BLOCK_LENGTHS:
@@ -151,33 +166,49 @@ def draw_verdict(e: DrawEvidence) -> tuple[str, str]:
                 f"Nothing to catch: {e.request.method} has no Markov bias; this is the real sampler. {luck}",
             )
         return "tie", f"Not caught this time: the error is smaller than the luck of the draw. {luck} Draw more."
-    if c.impossible:
-        seen = f"{c.impossible:,} of them can never come from the target at all."
+    worst = e.worst
+    if impossible := worst.comparison.impossible:
+        seen = f"{impossible:,} of them can never come from the target at all."
     else:
-        seen = f"With exact draws that would come {chance(c.p_value)}."
-    luck = f"{away}, where exact draws stay within {100 * c.noise_high:.2g} %. {seen}"
+        seen = f"With exact draws that would come {chance(e.p_value)}."
+    if worst.comparison is c:
+        luck = f"{away}, where exact draws stay within {100 * c.noise_high:.2g} %. {seen}"
+    else:
+        w = worst.comparison
+        luck = (
+            f"Of {worst.name}, {w.n:,} were drawn; they are {100 * w.distance:.2g} % away from the target’s "
+            f"distribution, where exact draws stay within {100 * w.noise_high:.2g} %. {seen}"
+        )
     if right:
         return "divergence", (
-            f"Flagged. {luck} Exact draws are flagged once in {1 / ALPHA:,.0f} proofs: try another seed, and "
-            "if it is flagged again, it is a fault."
+            f"Flagged. {luck} {compared(e)} Exact draws are flagged once in {1 / ALPHA:,.0f} proofs: try another seed, "
+            "and if it is flagged again, it is a fault."
         )
-    return "divergence", f"Caught. {luck} {WHY[e.request.sampler]}"
+    return "divergence", f"Caught. {luck} {compared(e)} {WHY[e.request.sampler]}"
+
+
+def compared(e: DrawEvidence) -> str:
+    """What was compared, with its degrees of freedom, and what could not be."""
+    some = [f"{c.name} ({c.comparison.freedom})" for c in e.checks if c.comparison.freedom or c.comparison.impossible]
+    none = [] if e.bonuses else ["No bonus token was drawn."]
+    return " ".join([f"Compared, with degrees of freedom: {', '.join(some)}.", *none])
 
 
 def draw_details(e: DrawEvidence, text: Callable[[int], str]) -> str:
     """The small print of a sampling proof."""
     c = e.comparison
     parts = [
-        f"{e.request.method}, temperature {e.request.settings.temperature:g}; the answer’s first token “"
-        f"{text(e.anchor)}” is held fixed and the two after it are drawn.",
-        f"{100 * e.kept:.0f} % of the first drafts were accepted.",
-        f"Chi-squared {c.chi2:,.0f} with {c.freedom} degrees of freedom over {c.cells} cells (rare pairs pooled; "
-        f"{e.prefixes} first tokens followed, {100 * e.followed:.0f} % of the probability).",
+        f"{e.request.method}, temperature {e.request.settings.temperature:g}; the answer’s first token is drawn, then "
+        f"held fixed at “{text(e.anchor)}”, and what follows it is drawn, half in rounds of one draft and half of two.",
+        f"{100 * e.kept:.0f} % of the first drafts were accepted; {e.bonuses:,} bonus tokens were compared.",
+        f"Pairs: chi-squared {c.chi2:,.0f} with {c.freedom} degrees of freedom over {c.cells} cells (rare pairs "
+        f"pooled; {e.prefixes} first tokens followed, {100 * e.followed:.0f} % of the probability).",
     ]
     if e.repeated:
+        exact = "" if e.steady else " (on this device numbers depend on how many rows are computed together)"
         parts.append(
             f"{e.same} of {e.repeated} draws that the race’s own loop repeated with the same random numbers gave the "
-            "same tokens."
+            f"same tokens{exact}."
         )
     return " ".join([*parts, f"Took {e.seconds:.0f} s."])
 
@@ -257,10 +288,21 @@ def agreement_verdict(found: list[Agreement], of: int) -> tuple[str, str]:
     ]
     tied = sum(a.tied for a in found)
     if tied:
-        words.append(f"{tied} positions were exact ties, and every lane took the lower id there.")
+        words.append(tied_words(found, tied))
     elif kind == "identical":
         words.append(f"The closest call: two best logits {closest:.3g} apart.")
     return kind, " ".join(words)
+
+
+def tied_words(found: list[Agreement], tied: int) -> str:
+    """What each lane did where the two best logits are equal."""
+    told = []
+    for i, lane in enumerate(found[0].lanes):
+        reached, lower = (sum(a.lower[i][part] for a in found if i < len(a.lower)) for part in (0, 1))
+        there = "all" if reached == tied else f"the {reached} it reached with the same text"
+        told.append(f"{lane} took the lower id at {there if lower == reached else f'{lower} of {reached}'}")
+    at = "One position was an exact tie" if tied == 1 else f"{tied} positions were exact ties"
+    return f"{at}: {', '.join(told)}."
 
 
 def agreement_table(found: list[Agreement], titles: dict[str, str]) -> str:
@@ -268,7 +310,7 @@ def agreement_table(found: list[Agreement], titles: dict[str, str]) -> str:
     for a in found:
         name, end = titles.get(a.prompt, a.prompt[:60]), [float(f"{a.closest:.3g}"), a.tied]
         for d in a.differences:
-            numbers = [float(f"{x:.3g}") for x in (d.gap, d.needed, max(d.noise, d.ulp))]
+            numbers = [float(f"{x:.3g}") for x in (d.gap, d.needed, d.rounding)]
             kind = "tie" if d.tie else "real divergence"
             rows.append([name, kind, a.tokens, a.lanes[d.lane], d.index + 1, *numbers, *end])
         if not a.differences:

@@ -9,7 +9,7 @@ from ..models.target import Target
 from .evidence import Agreement, AgreementRequest, Step
 from .race import Models, race
 from .record import PLAIN, LaneSpec, RaceRecord, RaceRequest
-from .verdict import CHUNK
+from .verdict import CHUNK, first_difference
 
 
 def agreement(
@@ -37,7 +37,8 @@ def agreement(
         output = record.lanes[0].output
         if not output:
             continue
-        gaps = gaps_along(models.target, models.target.encode_chat(asked.messages), output)
+        gaps, best = choices_along(models.target, models.target.encode_chat(asked.messages), output)
+        tied = [k for k, gap in enumerate(gaps.tolist()) if gap == 0]
         verdict = record.verdict
         yield (
             -1,
@@ -49,20 +50,36 @@ def agreement(
                 verdict.words,
                 verdict.differences,
                 gaps.min().item(),
-                (gaps == 0).sum().item(),
+                len(tied),
+                tuple(_lower(lane.output, output, tied, best.tolist()) for lane in record.lanes),
             ),
         )
 
 
+def _lower(output: list[int], plain: list[int], tied: list[int], best: list[int]) -> tuple[int, int]:
+    """How many of the tied positions a lane reached with plain's text before it, and where it took the lowest id."""
+    parted = first_difference(plain, output)
+    reached = [k for k in tied if k < len(output) and (parted is None or k <= parted)]
+    return len(reached), sum(output[k] == best[k] for k in reached)
+
+
 def gaps_along(target: Target, prompt: list[int], output: list[int]) -> mx.array:
-    """[n] best logit minus second best at every position of the output, in chunks."""
+    """[n] best logit minus second best at every position of the output."""
+    return choices_along(target, prompt, output)[0]
+
+
+def choices_along(target: Target, prompt: list[int], output: list[int]) -> tuple[mx.array, mx.array]:
+    """[n] best logit minus second best at every position of the output, and [n] the lowest id with the best, in
+    chunks."""
     cache, ids = target.new_cache(), mx.array([*prompt, *output[:-1]], dtype=mx.int32)
-    gaps = []
+    gaps, best = [], []
     for start in range(0, ids.size, CHUNK):
         hidden, _ = target.forward(ids[start : start + CHUNK], cache)
         first = max(0, len(prompt) - 1 - start)
         if first < hidden.shape[0]:
-            top = mx.topk(target.head(hidden[first:]).astype(mx.float32), 2, axis=-1)
+            logits = target.head(hidden[first:]).astype(mx.float32)
+            top = mx.topk(logits, 2, axis=-1)
             gaps.append(mx.abs(top[:, 1] - top[:, 0]))
-        mx.eval(gaps, [c.state for c in cache])
-    return mx.concatenate(gaps)
+            best.append(mx.argmax(logits, axis=-1))
+        mx.eval(gaps, best, [c.state for c in cache])
+    return mx.concatenate(gaps), mx.concatenate(best)

@@ -305,9 +305,4 @@ def _checked_difference(d: Difference, index: int, race: RaceRecord) -> Differen
     require(not both or d.needed >= d.gap - 1e-6, "is less than the gap of the two best", *place, "needed")
     believed = d.noise if race.noise is None or d.noise is None else min(d.noise, race.noise)
     d = replace(d, noise=believed)
-    return replace(d, tie=both and rounding_decides(d))
-
-
-def rounding_decides(d: Difference) -> bool:
-    """Could rounding alone have chosen between the two tokens? Where the width changes no logit, nothing could."""
-    return d.noise != 0 and d.needed <= (d.noise + 2 * d.ulp if d.noise else 0.0)
+    return replace(d, tie=both and d.rounding_decides)

@@ -3,14 +3,15 @@
 A proof is a generator of (-1, event) pairs, like a race: `Step`s while it works, then its evidence.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..decode.rounds import Settings
-from .goodness import Comparison
+from .goodness import ALPHA, Comparison
 from .record import Difference
 
-RIGHT, ALWAYS, FROM_P, NO_BIAS = "right", "always", "from-p", "no-bias"
-SAMPLERS = (RIGHT, ALWAYS, FROM_P, NO_BIAS)
+RIGHT, ALWAYS, FROM_P, NO_BIAS, BONUS = "right", "always", "from-p", "no-bias", "bonus"
+SAMPLERS = (RIGHT, ALWAYS, FROM_P, NO_BIAS, BONUS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +24,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class DrawRequest:
-    """Draw the first two tokens of rounds `n` times, at most for `seconds`, and compare with the exact distribution.
+    """Draw the first tokens of an answer `n` times, at most for `seconds`, half of them in rounds of one draft and half
+    in rounds of two, and compare with the exact distribution.
 
     `sampler` is RIGHT or the name of a wrong one: ALWAYS keeps every draft, FROM_P draws the correction from p
-    instead of the residual, NO_BIAS accepts with the q from before the Markov bias.
+    instead of the residual, NO_BIAS accepts with the q from before the Markov bias, BONUS draws the bonus from the row
+    before.
     """
 
     prompt: str
@@ -49,14 +52,32 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
+class Check:
+    """One of a proof's comparisons: `name` says of what, in the page's words."""
+
+    name: str
+    comparison: Comparison
+
+
+def together(checks: Sequence[Check]) -> float:
+    """How often exact draws would give a comparison as bad as the worst, among so many (Bonferroni)."""
+    tests = [c.comparison.p_value for c in checks if c.comparison.freedom or c.comparison.impossible]
+    return min(1.0, max(1, len(tests)) * min(tests, default=1.0))
+
+
+@dataclass(frozen=True, slots=True)
 class DrawEvidence:
     """The draws of one proof.
 
     anchor:    the token held fixed before the two that are drawn
     prefixes:  first tokens that were followed; `followed` is the target's probability that the first is one of them
     pairs:     the most likely pairs, most likely first
+    comparison: of all pairs
+    checks:    every comparison, that of the pairs first: the proof is flagged if one of them is
     kept:      share of first drafts that were accepted
+    bonuses:   bonus tokens that were compared
     repeated:  draws done again by the decode loop itself, with the same numbers; `same` of them gave the same tokens
+    steady:    the device's numbers do not depend on the width, so all of them must
     seconds:   wall clock of the whole proof
     """
 
@@ -66,10 +87,37 @@ class DrawEvidence:
     followed: float
     pairs: tuple[Pair, ...]
     comparison: Comparison
+    checks: tuple[Check, ...]
     kept: float
+    bonuses: int
     repeated: int
     same: int
+    steady: bool
     seconds: float
+
+    @property
+    def freedom(self) -> int:
+        """Degrees of freedom of all comparisons; 0 if exact draws can come out in one way only."""
+        return sum(c.comparison.freedom for c in self.checks)
+
+    @property
+    def worst(self) -> Check:
+        """The comparison that exact draws would fit least often."""
+        return min(self.checks, key=lambda c: c.comparison.p_value)
+
+    @property
+    def p_value(self) -> float:
+        return together(self.checks)
+
+    @property
+    def loop_differs(self) -> bool:
+        """True if the decode loop drew other tokens from the same numbers where it must draw the same."""
+        return self.steady and self.same < self.repeated
+
+    @property
+    def flagged(self) -> bool:
+        """True if exact draws would look like this less than once in 1 / ALPHA proofs, or the loop draws otherwise."""
+        return self.p_value < ALPHA or self.loop_differs
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +138,8 @@ class Agreement:
     differences: where a lane first differs from plain
     closest:     the smallest gap between the target's two best logits along the plain answer
     tied:        positions of it where the two best are equal
+    lower:       of these, by lane: how many it reached with the plain answer before it, and at how many of them it took
+                 the lowest of the equal ids
     """
 
     prompt: str
@@ -100,3 +150,4 @@ class Agreement:
     differences: tuple[Difference, ...]
     closest: float
     tied: int
+    lower: tuple[tuple[int, int], ...] = ()

@@ -5,13 +5,14 @@ distribution describes the statistic well far into its tail.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 MIN_EXPECTED = 10.0
 ALPHA = 0.001  # a right sampler is flagged once in 1,000 proofs
 NOISE_DRAWS = 400
+MOST_BINS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,30 @@ def compare(probability: np.ndarray, drawn: np.ndarray, other: tuple[float, int]
         impossible=impossible,
         cells=len(p),
     )
+
+
+def compare_count(n: int, count: int, expected: float, variance: float) -> Comparison:
+    """Compare how many of n independent events happened with the number expected, by the normal approximation."""
+    chi2, deviation = (count - expected) ** 2 / variance, math.sqrt(variance) / n
+    noise = math.sqrt(2 / math.pi) * deviation
+    return Comparison(
+        n, chi2, 1, chi2_tail(chi2, 1), abs(count - expected) / n, noise, 3.29 * deviation, impossible=0, cells=2
+    )
+
+
+def compare_places(places: np.ndarray, impossible: int = 0) -> Comparison | None:
+    """Compare places [n] in [0, 1) with a uniform distribution, in at most MOST_BINS equal cells; `impossible` draws
+    had none. None without draws."""
+    if len(places) + impossible == 0:
+        return None
+    bins = int(np.clip(len(places) / (2 * MIN_EXPECTED), 1, MOST_BINS))
+    counts = np.bincount(np.minimum((places * bins).astype(int), bins - 1), minlength=bins)
+    if not len(places):  # nothing but impossible draws
+        return Comparison(impossible, 0.0, 0, 0.0, 1.0, 0.0, 0.0, impossible, 1)
+    found = compare(np.full((1, bins), 1 / bins), counts[None])
+    if not impossible:
+        return found
+    return replace(found, n=found.n + impossible, p_value=0.0, impossible=impossible)
 
 
 def _pooled(probability, drawn, other, n) -> tuple[np.ndarray, np.ndarray]:

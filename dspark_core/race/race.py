@@ -27,7 +27,7 @@ from ..models.errors import ModelError
 from .costs import known, measured
 from .lane import SLICE_S, Clock, Event, Lane
 from .models import Models
-from .noise import known_noise, measured_noise
+from .noise import known_noise, measured_noise, rounding_noise
 from .record import (
     CAP,
     CONFIDENCE,
@@ -160,7 +160,7 @@ def race(
     finally:
         events.close()
     if not record.stopped:
-        record.verdict = judge(target, prompt, record)
+        record.verdict = judge(target, prompt, record, lambda: rounding_noise(models))
         yield -1, record.verdict
 
 

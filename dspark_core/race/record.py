@@ -100,20 +100,34 @@ class Difference:
     index:    of the first differing token in the output (0 is the token that the prompt itself gives)
     gap:      the target's best logit minus its second best there, at width 1 on a clean cache
     needed:   its best logit minus the smaller of the two chosen tokens' logits; what rounding had to bridge
-    noise:    how far the same logits move when computed at this race's widest verification, or how far this target's
-              logits were seen to move with the width, if that is more (RaceRecord.noise); at most an eighth of the
-              best one: more is no rounding
+    noise:    how far logits move with the width on this device, as mlx-lm's own forward shows it (decode/noise.py);
+              None if that is not known
     ulp:      one unit in the last place of the logits' dtype at the best logit
-    tie:      needed <= max(noise, ulp): rounding alone decides between the two tokens
+    tie:      rounding alone decides between the two tokens: see `rounding_decides`
     """
 
     lane: int
     index: int
     gap: float
     needed: float
-    noise: float
+    noise: float | None
     ulp: float
     tie: bool
+
+    @property
+    def rounding(self) -> float:
+        """What rounding can bridge between two logits here."""
+        return self.noise + 2 * self.ulp if self.noise else 0.0
+
+    @property
+    def rounding_decides(self) -> bool:
+        """True if the two chosen tokens are as good as each other, up to rounding.
+
+        Where the width is known to change no logit (noise 0) every lane sees the same numbers and takes the lowest of
+        equal ids, so nothing excuses a difference, not even two equal logits: some lane saw others. Where nothing is
+        known, only equal logits are a tie. Otherwise it is the noise and a unit in the last place for each logit.
+        """
+        return self.noise != 0 and self.needed <= self.rounding
 
 
 @dataclass(frozen=True, slots=True)

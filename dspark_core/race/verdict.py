@@ -1,16 +1,20 @@
 """Are the lanes' outputs the same, and if not, is it a numerical tie?
 
 Kernels round differently with the number of rows they are given, so two near-equal logits may swap places
-between verify widths. Where greedy lanes part, the target is asked again at width 1 on a clean cache: if
-the two tokens lie no further apart than rounding moves logits here, it is a tie; anything else is a real
-divergence.
+between verify widths. Where greedy lanes part, mlx-lm's own forward says how far apart the two tokens lie, and what the
+device is known to do with the width says whether rounding can bridge that: then it is a tie, else a real divergence.
+Nothing that the lanes computed, and no forward that they used, is part of that yardstick: a verification that is broken
+would excuse itself.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import replace
 
 import mlx.core as mx
+from mlx_lm.models.cache import make_prompt_cache
 
+from ..decode.noise import Noise
 from ..models.target import Target
 from .record import Difference, RaceRecord, Verdict
 from .verdict_words import compared, first_difference, kind_of, parted, verdict_words
@@ -18,52 +22,47 @@ from .verdict_words import compared, first_difference, kind_of, parted, verdict_
 __all__ = ["first_difference", "judge"]
 
 CHUNK = 256
-MOST_ROUNDING = 1 / 8  # of the best logit: what moves logits further is no rounding but a fault of the wide forward
 MANTISSA_BITS = {mx.bfloat16: 7, mx.float16: 10, mx.float32: 23}
 
 
-def judge(target: Target, prompt: list[int], record: RaceRecord) -> Verdict:
-    """The verdict of a race that ran to its end. The reference is the first plain lane, else the first."""
+def judge(
+    target: Target, prompt: list[int], record: RaceRecord, measured: Callable[[], Noise] | None = None
+) -> Verdict:
+    """The verdict of a race that ran to its end. The reference is the first plain lane, else the first.
+
+    `measured` gives the device's noise and is asked only where greedy lanes differ; without it the noise is what the
+    record says.
+    """
     lanes, settings = record.lanes, record.request.settings
-    differences = ()
-    if settings.greedy and len(compared(lanes)[0]) > 1:
-        known = record.noise or 0.0
-        width = 1 + max((r.proposed for i in compared(lanes)[0] for r in lanes[i].rounds), default=0)
-        reference = compared(lanes)[1].output
-        differences = tuple(
-            _examine(target, [*prompt, *reference[:at]], i, at, _chosen(reference, lanes[i].output, at), width, known)
-            for i, at in parted(lanes).items()
-        )
+    differences, fault = [], ""
+    took_part, reference = compared(lanes)
+    if settings.greedy and len(took_part) > 1 and (places := parted(lanes)):
+        noise = measured() if measured else None
+        rounding, fault = (noise.rounding, noise.fault) if noise else (record.noise, "")
+        for i, at in places.items():
+            chosen = [output[at] for output in (reference.output, lanes[i].output) if at < len(output)]
+            differences.append(_examine(target, [*prompt, *reference.output[:at]], i, at, chosen, rounding))
     kind = kind_of(lanes, settings, differences)
-    return Verdict(kind, verdict_words(kind, differences, lanes, settings), differences)
-
-
-def _chosen(a: Sequence[int], b: Sequence[int], at: int) -> list[int]:
-    """What two outputs have at `at`: one token where the other has ended."""
-    return [output[at] for output in (a, b) if at < len(output)]
+    words = verdict_words(kind, differences, lanes, settings)
+    return Verdict(kind, f"{words} {fault}".rstrip(), tuple(differences))
 
 
 def _examine(
-    target, prefix: list[int], lane: int, index: int, chosen: list[int], width: int, known: float
+    target: Target, prefix: list[int], lane: int, index: int, chosen: list[int], noise: float | None
 ) -> Difference:
-    logits = _next_logits(target, prefix, 1)
-    widths = {width, max(2, width // 2)}
-    noise = max(known, *(abs(_next_logits(target, prefix, w) - logits).max().item() for w in widths))
-    order = mx.sort(logits)[-2:].tolist()
-    best = order[1]
-    noise = min(noise, MOST_ROUNDING * abs(best))
+    logits = _next_logits(target, prefix)
+    second, best = mx.sort(logits)[-2:].tolist()
     needed = best - min(logits[t].item() for t in chosen)
     ulp = 2.0 ** (math.floor(math.log2(max(abs(best), 1e-30))) - MANTISSA_BITS[target.dtype])
+    found = Difference(lane, index, best - second, needed, noise, ulp, False)
     both = len(chosen) == 2  # an output that only ends earlier is no matter of rounding
-    return Difference(lane, index, best - order[0], needed, noise, ulp, both and needed <= max(noise, ulp))
+    return replace(found, tie=both and found.rounding_decides)
 
 
-def _next_logits(target: Target, prefix: list[int], width: int) -> mx.array:
-    """Float32 logits [V] of the token after `prefix`, with its last `width` tokens run as one forward."""
-    cache, ids = target.new_cache(), mx.array(prefix, dtype=mx.int32)
-    width = min(width, len(prefix))
+def _next_logits(target: Target, prefix: list[int], width: int = 1) -> mx.array:
+    """Float32 logits [V] of the token after `prefix` by mlx-lm's own forward, its last `width` tokens together."""
+    cache, ids = make_prompt_cache(target.model), mx.array(prefix, dtype=mx.int32)
     for start in range(0, len(prefix) - width, CHUNK):
-        hidden, _ = target.forward(ids[start : min(start + CHUNK, len(prefix) - width)], cache)
+        hidden = target.own_hidden(ids[start : min(start + CHUNK, len(prefix) - width)], cache)
         mx.eval(hidden, [c.state for c in cache])
-    hidden, _ = target.forward(ids[-width:], cache)
-    return target.head(hidden)[-1].astype(mx.float32)
+    return target.head(target.own_hidden(ids[-width:], cache)[-1:])[0].astype(mx.float32)

@@ -61,8 +61,12 @@ def verdict_words(kind: str, differences: Sequence[Difference], lanes: Sequence[
 
 def _difference_words(d: Difference, name: str) -> str:
     where = f"{name} first differs at token {d.index + 1}: the target's two best logits are {d.gap:.3g} apart"
-    rounding = max(d.noise, d.ulp)
     if d.tie:
-        return f"{where} there, within rounding ({rounding:.3g}): a numerical tie."
-    needed = f"the choice needed {d.needed:.3g}, rounding explains {rounding:.3g}"
-    return f"{where} there, {needed}: a real divergence."
+        return f"{where} there, within rounding ({d.rounding:.3g}): a numerical tie."
+    if d.noise == 0:
+        explained = "rounding explains nothing on this device"
+    elif d.noise is None:
+        explained = "how far the width moves logits on this device is not known"
+    else:
+        explained = f"rounding explains {d.rounding:.3g}"
+    return f"{where} there, the choice needed {d.needed:.3g}, {explained}: a real divergence."

@@ -101,7 +101,7 @@ def _compared(models: Models, record: RaceRecord, lanes: Sequence[Lane]) -> Iter
             "first_difference": d and d.index,
             "gap": d and d.gap,
             "needed": d and d.needed,
-            "rounding": d and max(d.noise, d.ulp),
+            "rounding": d and d.rounding,
             "again": s.positions,
             "changed": s.changed,
             "share": round(s.share, 4),
