@@ -24,7 +24,7 @@ from ..race.evidence import (
     Step,
 )
 from ..race.goodness import ALPHA
-from ..race.record import Failed
+from ..race.record import Failed, exact
 from .charts import COLOURS, blank_figure
 from .charts_tab import SAVE_PNG, SAVES, TABLE, TABLE_TOOLS
 from .notices import decided, progress, progressed, verdict_box
@@ -168,7 +168,7 @@ def draw_details(e: DrawEvidence, text: Callable[[int], str]) -> str:
     """The small print of a sampling proof."""
     c = e.comparison
     parts = [
-        f"{e.request.method}, temperature {e.request.settings.temperature:g}; the answer’s first token “"
+        f"{e.request.method}, temperature {exact(e.request.settings.temperature)}; the answer’s first token “"
         f"{text(e.anchor)}” is held fixed and the two after it are drawn.",
         f"{100 * e.kept:.0f} % of the first drafts were accepted.",
         f"Chi-squared {c.chi2:,.0f} with {c.freedom} degrees of freedom over {c.cells} cells (rare pairs pooled; "

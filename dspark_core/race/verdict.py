@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 
 from ..models.target import Target
-from .record import Difference, RaceRecord, Verdict
+from .record import Difference, RaceRecord, Verdict, exact
 
 CHUNK = 256
 MOST_ROUNDING = 1 / 8  # of the best logit: what moves logits further is no rounding but a fault of the wide forward
@@ -36,7 +36,7 @@ def judge(target: Target, prompt: list[int], record: RaceRecord) -> Verdict:
     if not record.request.settings.greedy:
         return Verdict(
             "sampled",
-            f"Sampled at temperature {record.request.settings.temperature:g}: each lane draws its own "
+            f"Sampled at temperature {exact(record.request.settings.temperature)}: each lane draws its own "
             "tokens, so the outputs may differ; the distribution they are drawn from is the same." + note,
         )
     reference = next((lane for _, lane in lanes if not lane.spec.speculative), lanes[0][1])
