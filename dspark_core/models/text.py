@@ -4,7 +4,6 @@ from pathlib import Path
 
 from jinja2 import TemplateError
 from mlx_lm.utils import load_tokenizer
-from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from .control import ControlTokens
 from .errors import ModelError
@@ -13,6 +12,9 @@ from .typed import StandIns, stand_ins
 
 # Ends of turn that a tokenizer's own list is known to leave out (Gemma-4).
 MORE_STOP_TOKENS = ("<turn|>", "<|tool_response>")
+
+# What a template's expressions raise beside jinja2's errors, where they expect other messages.
+NOT_RENDERED = (AttributeError, LookupError, TypeError, ValueError)
 
 
 class Text:
@@ -52,46 +54,45 @@ class Text:
         if not self.has_chat_template:
             return self._opening() + self.encode("\n\n".join(m["content"] for m in messages))
         whole, written = self._render(messages), stand_ins([m["content"] for m in messages])
-        text, typed = written.text(self._render_typed(messages, written))
+        rendered = self._render(_with(messages, written.contents))
+        text, typed = written.text(rendered)
+        if text != whole:  # the template acts upon what a content says
+            rendered = self._render_typed(messages, written) or rendered
+            text, typed = written.text(rendered)
+        self._require_all(messages, written.left_out(rendered))
+        prompt = self._control.encode(text, typed)
         if text == whole:
-            return self._control.encode(text, typed)
-        # The template makes something else of its contents than their pieces. Then they are stand-ins to it and it
-        # cannot act upon what they say; where it matters to no control token, its own rendering is the prompt.
-        text, typed = written.text(self._render(_with(messages, [str.__str__(c) for c in written.contents])))
-        safe, own = self._control.encode(text, typed), self._control.encode(whole, [False] * len(whole))
-        controls = ([i for i in ids if i in self._control.ids] for ids in (safe, own))
-        return own if next(controls) == next(controls) else safe
+            return prompt
+        # It makes something else of its contents than pieces of them. Its rendering of stand-ins, which it cannot act
+        # upon, has no control tokens but its own; where the contents' own rendering has the same, that is the prompt.
+        own = self._control.encode(whole, [False] * len(whole))
+        controls = ([i for i in ids if i in self._control.ids] for ids in (prompt, own))
+        return own if next(controls) == next(controls) else prompt
 
     def _render(self, messages: list[dict[str, str]]) -> str:
         try:
             return self.tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
             )
-        except TemplateError as e:  # it raises where it knows no system turn, for one
+        except (TemplateError, *NOT_RENDERED) as e:  # it raises where it knows no system turn, for one
             raise ModelError(f"The model's chat template cannot render this conversation ({e}).") from None
 
     def _render_typed(self, messages: list[dict[str, str]], written: StandIns) -> str:
-        """The rendering of the messages in stand-ins, which `apply_chat_template` would make plain strings of.
-        Raises ModelError if the template leaves a message out."""
-        typed = _with(messages, written.contents)
-        template = self.tokenizer.chat_template
-        if isinstance(template, str):
-            how = {"add_generation_prompt": True, "enable_thinking": False, "tools": None, "documents": None}
-            try:
-                rendered = _compile_jinja_template(template).render(
-                    messages=typed, **self.tokenizer.special_tokens_map, **how
-                )
-            except TemplateError:  # it knows a content by what it says
-                rendered = ""
-        else:
-            rendered = self._render(typed)
-        if left_out := written.left_out(rendered):
-            # Or of its content only: Qwen3 drops what was thought in earlier turns. A plain word would be there.
+        """The rendering in stand-ins that act as what they stand for; empty where the template asks more of them."""
+        variables = self.tokenizer.special_tokens_map | {"enable_thinking": False}
+        try:
+            return written.render(self.tokenizer.get_chat_template(), messages, **variables)
+        except (TemplateError, *NOT_RENDERED):
+            return ""
+
+    def _require_all(self, messages: list[dict[str, str]], left_out: list[int]) -> None:
+        """Raises ModelError if the template leaves out one of these messages, and not only what it says: Qwen3 drops
+        what was thought in earlier turns."""
+        if left_out:
             words = stand_ins(["x"] * len(messages))
-            gone = set(left_out) & set(words.left_out(self._render(_with(messages, list(map(str, words.contents))))))
+            gone = set(left_out) & set(words.left_out(self._render(_with(messages, words.contents))))
             if gone:
                 raise ModelError(f"The model's chat template leaves out the {messages[min(gone)]['role']} turn.")
-        return rendered
 
     def _opening(self) -> list[int]:
         """The special tokens that begin a text, such as <bos>."""
