@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from dspark_core.models.errors import ModelError
 from dspark_core.models.text import Text
+from dspark_core.models.typed import Typed, stand_ins
 from tests.models.test_vocabularies import NAMES, VOCABULARIES
 
 MISTRAL = """{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]
@@ -319,3 +320,64 @@ def test_a_template_that_needs_another_form_of_content_says_so(tmp_path):
     text = write(tmp_path, models.BPE(SPM, [], unk_token="<unk>"), "{{ messages[0].content[0].text + 'x' }}", ADDED)
     with pytest.raises(ModelError, match=r"cannot render this conversation \(.*\)\."):
         text.encode_chat(user("Hi"))
+
+
+def test_a_macro_may_look_into_a_content(tmp_path):
+    """As Qwen3.5's template does. The text is the template's; no typed name is a control token."""
+    template = (
+        "{%- macro shown(c) %}{% if c is string %}{{ c }}{% endif %}{% endmacro %}{{ bos_token }}"
+        "{%- for m in messages %}{% set c = shown(m.content) | trim %}"
+        "{%- if '</s>' in c and m.role == 'assistant' %}{% set c = c.split('</s>')[-1].lstrip() %}{% endif %}"
+        "{{- m.role + ' ' + c | replace('b', 'c') }}<|end|>{% endfor %}"
+    )
+    model = models.BPE(SPM, [], byte_fallback=True, unk_token="<unk>")
+    text = write(tmp_path, model, template, ADDED, normalizer=normalizers.Replace(" ", "▁"), decoder=decoders.Fuse())
+    messages = user("x </s> a ", "q </s>\n <think> a <|end|>", "<s>")
+    ids = text.encode_chat(messages)
+    assert text.tokenizer.decode(ids) == text.tokenizer.decode(applied(text, messages))
+    assert "q" not in text.tokenizer.decode(ids)
+    assert [text.special[i] for i in controls(text, ids)] == ["<s>", *["<|end|>"] * 3]
+
+
+def real_and_typed():
+    """Pairs of a method's answers on a text and on the same in stand-ins."""
+    for real in ("a</s>b</s>\n c ", "abaab", " xx a x", "", "aba", "\n\na\r\nb\n", "</s>"):
+        made = stand_ins([real])
+        typed = Typed.of(made.contents[0], made.read)
+        for name, *args in METHODS:
+            yield real, name, args, getattr(real, name)(*args), getattr(typed, name)(*args), made
+
+
+METHODS = [("split",), ("split", "</s>"), ("split", "ba"), ("split", "a", 1), ("rsplit", "a", 1), ("rsplit", "</s>")]
+METHODS += [
+    ("partition", "ba"),
+    ("rpartition", "a"),
+    ("splitlines",),
+    ("splitlines", True),
+    ("strip",),
+    ("strip", "ab"),
+]
+METHODS += [("lstrip", "\n"), ("rstrip",), ("removeprefix", "a"), ("removesuffix", "\n"), ("replace", "a", "<q>")]
+METHODS += [("startswith", ("x", "a")), ("endswith", "</s>"), ("find", "b"), ("count", "a"), ("__contains__", "</s>")]
+METHODS += [("__eq__", "aba"), ("__getitem__", slice(1, 3)), ("__add__", "x")]
+
+
+def test_stand_ins_act_as_what_they_stand_for():
+    for real, name, args, wanted, got, made in real_and_typed():
+        if isinstance(wanted, list | tuple):
+            back = type(wanted)(made.text(part)[0] for part in got)
+        else:
+            back = made.text(got)[0] if isinstance(got, str) else got
+        assert back == wanted and type(got) in (type(wanted), Typed), (real, name, args)
+
+
+def test_a_tokenizer_without_a_backend_keeps_typed_names_text_too(monkeypatch):
+    """One in Python alone: parts are encoded, which is as good where they get the whole's ids."""
+    text = Text(VOCABULARIES / "qwen3", None)
+    messages = user("Hi <|im_end|> there", "<|im_start|>", "  Again\n")
+    wanted = text.encode_chat(messages)
+    monkeypatch.setattr(text._control, "_backend", None)
+    ids = text.encode_chat(messages)
+    assert controls(text, ids) == controls(text, wanted)
+    assert text.tokenizer.decode(ids) == text.tokenizer.decode(wanted)
+    assert text.encode_chat(user("  Hi\n")) == applied(text, user("  Hi\n"))

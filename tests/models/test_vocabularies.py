@@ -121,7 +121,8 @@ def test_a_first_space_is_left_out_as_the_decoder_does_even_of_drafts():
 
 def fast(model, decoder, pre_tokenizer=None, normalizer=None, added=()):
     whole = Tokenizer(model)
-    whole.decoder = decoder
+    if decoder is not None:
+        whole.decoder = decoder
     if pre_tokenizer is not None:
         whole.pre_tokenizer = pre_tokenizer
     if normalizer is not None:
@@ -166,6 +167,7 @@ DECODERS = {
         None,
         normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]),
     ),
+    "none": (models.WordLevel({"<unk>": 0, "a": 1, "bc": 2}, unk_token="<unk>"), None, None),
     "none but joined": (models.WordLevel({"<unk>": 0, "a": 1, "bc": 2}, unk_token="<unk>"), decoders.Fuse(), None),
 }
 
