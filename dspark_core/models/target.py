@@ -19,6 +19,7 @@ from .precision import check_precision, convert
 from .reading import read_weights
 from .safetensors import read_config, read_headers
 from .text import Text
+from .token_bytes import TokenBytes
 from .wide import wide_product
 
 Cache = list[KVCache | WindowCache]
@@ -137,9 +138,10 @@ class Target:
         """Token ids of a conversation; see Text.encode_chat. Raises ModelError without a tokenizer."""
         return self._need_text().encode_chat(messages)
 
-    def token_bytes(self, token_id: int) -> bytes:
-        """The UTF-8 bytes that one token adds; see Text.token_bytes."""
-        return self._need_text().token_bytes(token_id)
+    @property
+    def token_bytes(self) -> TokenBytes:
+        """Token id -> the UTF-8 bytes that it adds. Raises ModelError without a tokenizer."""
+        return self._need_text().token_bytes
 
     def is_special(self, token_id: int) -> bool:
         return self.text is not None and self.text.is_special(token_id)

@@ -54,24 +54,37 @@ def record(*fields) -> str:
 
 
 class LaneText:
-    """Turns one lane's tokens into text. A character split over tokens appears where its last byte does."""
+    """Turns one lane's tokens into text. A character split over tokens appears where its last byte does.
+
+    `token_bytes` may have a method `at_start`, the bytes of a token that begins a text.
+    """
 
     def __init__(self, token_bytes: Callable[[int], bytes], stop_ids: frozenset[int]):
-        self._bytes, self._stop_ids = token_bytes, stop_ids
+        self._after, self._stop_ids = token_bytes, stop_ids
+        self._at_start = getattr(token_bytes, "at_start", token_bytes)
+        self._begun = False
         self._decoder = _utf8(errors="replace")
 
     def committed(self, token_id: int, kind: str) -> str:
+        data, self._begun = self._bytes(token_id, self._begun)
         if token_id in self._stop_ids:
-            return "e" + self._bytes(token_id).decode(errors="replace")
-        return kind + self._decoder.decode(self._bytes(token_id))
+            return "e" + data.decode(errors="replace")
+        return kind + self._decoder.decode(data)
 
     def rejected(self, token_ids: tuple[int, ...], first: str = "r") -> list[str]:
         """Drafts that go no further, as they would have read after the text so far; `first` is what the first is."""
-        decoder = _utf8(errors="replace")
+        decoder, begun, texts = _utf8(errors="replace"), self._begun, []
         decoder.setstate(self._decoder.getstate())
         last = len(token_ids) - 1
-        texts = [decoder.decode(self._bytes(t), final=i == last) for i, t in enumerate(token_ids)]
-        return [(first if i == 0 else "d") + text for i, text in enumerate(texts)]
+        for i, token_id in enumerate(token_ids):
+            data, begun = self._bytes(token_id, begun)
+            texts.append(("d" if i else first) + decoder.decode(data, final=i == last))
+        return texts
+
+    def _bytes(self, token_id: int, begun: bool) -> tuple[bytes, bool]:
+        """A token's bytes after a text that has `begun` or not, and whether it has begun with them."""
+        data = self._after(token_id)
+        return (data, True) if begun else (self._at_start(token_id), bool(data))
 
     def tail(self) -> str:
         return self._decoder.decode(b"", final=True)

@@ -18,7 +18,7 @@ def traced(race: RaceRecord) -> Trace:
     """The trace of a race that has just ended, on whatever is loaded by now."""
     ran = race.source
     trace = trace_of(race, ran.token_bytes, ran.stop_ids, ran.drafters, ran.machine, ran.versions)
-    race.source = replace(ran, token_bytes=trace.tokens.__getitem__)  # a kept race holds no tokenizer
+    race.source = replace(ran, token_bytes=trace.token_text)  # a kept race holds no tokenizer
     return trace
 
 
@@ -26,7 +26,7 @@ def board_of(trace: Trace) -> str:
     """The board's value for a race that is over. No model is asked."""
     race = trace.race
     board = BoardText(next(RUNS), race.request)
-    board.begin(trace.tokens.__getitem__, trace.stop_ids, len(race.lanes))
+    board.begin(trace.token_text, trace.stop_ids, len(race.lanes))
     timed = []
     for i, lane in enumerate(race.lanes):
         if lane.start:
@@ -75,8 +75,8 @@ def reference(race: RaceRecord) -> LaneRecord:
 
 def answer_text(trace: Trace, errors: str = "replace") -> str:
     """That lane's answer without its stop token; `errors` is how broken characters are decoded."""
-    data = b"".join(trace.tokens[i] for i in reference(trace.race).output if i not in trace.stop_ids)
-    return data.decode(errors=errors)
+    text, ids = trace.token_text, [i for i in reference(trace.race).output if i not in trace.stop_ids]
+    return b"".join([*map(text.at_start, ids[:1]), *map(text, ids[1:])]).decode(errors=errors)
 
 
 def add(kept: list[Trace], trace: Trace) -> list[Trace]:

@@ -14,15 +14,16 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
-from ..race.record import CAP, FULL, HARDWARE, PLAIN
+from ..race.record import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, PLAIN, exact
 from .controls import BLOCK_SCHEDULES, OFF, SCHEDULES
-from .requests import ALL_LANES, BLOCK_LENGTHS, CAPS, LANE_CONTROLS, MAX_LANES, MAX_PROMPT, clamp
+from .requests import ALL_LANES, BLOCK_LENGTHS, CAPS, LANE_CONTROLS, MAX_LANES, MAX_PROMPT, clamp, settings_of
 
 METHODS = (PLAIN, *CAPS, *BLOCK_LENGTHS)
 # In what `request_of` takes: prompt, max_tokens, temperature, top_k, top_p, seed, order, system, lanes, strict
 SYSTEM, FIRST_LANE = 7, 8
 STRICT = FIRST_LANE + ALL_LANES
 NUMBERS = {"tokens": 1, "temperature": 2, "top_k": 3, "top_p": 4, "seed": 5}  # a link's names, places in `asked`
+_SETTINGS = {"tokens": "max_tokens"}  # a link's name -> the setting's, where it is another
 _NAMED = {name.lower(): name for name in METHODS}
 
 
@@ -74,10 +75,17 @@ def lane_text(method, length, schedule, cap, threshold) -> str:
         return ""
     if method == PLAIN:
         return PLAIN
-    told = {HARDWARE: HARDWARE, FULL: FULL, CAP: f"{CAP}={int(cap)}"}
+    name = method.lower()
+    if schedule == HARDWARE:
+        return f"{name}:{HARDWARE}"
     if method in BLOCK_LENGTHS:
-        told[FULL] = f"block={int(length)}"
-    return f"{method.lower()}:{told.get(schedule, f'{schedule}={threshold:g}')}"
+        longest = BLOCK_LENGTHS[method]
+        return f"{name}:block={int(clamp(length, 2, longest, longest))}"
+    if schedule == CAP:
+        return f"{name}:{CAP}={int(clamp(cap, 1, CAPS[method], CAPS[method]))}"
+    if schedule in (CONFIDENCE, CUMULATIVE):
+        return f"{name}:{schedule}={exact(clamp(threshold, 0, 1, 0.5))}"
+    return f"{name}:{FULL}"
 
 
 def link_of(*asked) -> str:
@@ -85,7 +93,8 @@ def link_of(*asked) -> str:
     columns = asked[FIRST_LANE:STRICT]
     lanes = [lane_text(*columns[i : i + LANE_CONTROLS]) for i in range(0, len(columns), LANE_CONTROLS)]
     told = {"prompt": asked[0], "lanes": ",".join(lane for lane in lanes if lane)}
-    told |= {name: f"{asked[place]:g}" for name, place in NUMBERS.items()}
+    settings = settings_of(*asked[1:6])
+    told |= {name: exact(getattr(settings, _SETTINGS.get(name, name))) for name in NUMBERS}
     told["system"] = asked[SYSTEM] or ""  # also when empty: the other browser may have one of its own
     if asked[STRICT:] == (True,):
         told["strict"] = "1"

@@ -25,7 +25,7 @@ from ..race.evidence import (
     Step,
 )
 from ..race.goodness import ALPHA
-from ..race.record import Failed
+from ..race.record import Failed, exact
 from .charts import COLOURS, blank_figure
 from .charts_tab import SAVE_PNG, SAVES, TABLE, TABLE_TOOLS
 from .notices import decided, progress, progressed, verdict_box
@@ -198,17 +198,18 @@ def draw_details(e: DrawEvidence, text: Callable[[int], str]) -> str:
     """The small print of a sampling proof."""
     c = e.comparison
     parts = [
-        f"{e.request.method}, temperature {e.request.settings.temperature:g}; the answer’s first token is drawn, then "
-        f"held fixed at “{text(e.anchor)}”, and what follows it is drawn, half in rounds of one draft and half of two.",
+        f"{e.request.method}, temperature {exact(e.request.settings.temperature)}; the answer’s first token is drawn, "
+        f"then held fixed at “{text(e.anchor)}”, and what follows it is drawn, half in rounds of one draft and half of "
+        "two.",
         f"{100 * e.kept:.0f} % of the first drafts were accepted; {e.bonuses:,} bonus tokens were compared.",
         f"Pairs: chi-squared {c.chi2:,.0f} with {c.freedom} degrees of freedom over {c.cells} cells (rare pairs "
         f"pooled; {e.prefixes} first tokens followed, {100 * e.followed:.0f} % of the probability).",
     ]
     if e.repeated:
-        exact = "" if e.steady else " (on this device numbers depend on how many rows are computed together)"
+        apart = "" if e.steady else " (on this device numbers depend on how many rows are computed together)"
         parts.append(
             f"{e.same} of {e.repeated} draws that the race’s own loop repeated with the same random numbers gave the "
-            f"same tokens{exact}."
+            f"same tokens{apart}."
         )
     return " ".join([*parts, f"Took {e.seconds:.0f} s."])
 

@@ -3,7 +3,7 @@
 import math
 
 from ..decode.rounds import Settings
-from ..race.record import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, MAX_SYSTEM, PLAIN, LaneSpec, RaceRequest
+from ..race.record import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, MAX_SYSTEM, PLAIN, LaneSpec, RaceRequest, exact
 
 MAX_PROMPT = 100_000  # characters
 MAX_TOKENS = 4096
@@ -51,11 +51,16 @@ def lane_of(method, length, schedule, cap, threshold) -> LaneSpec | None:
         if schedule == CAP:
             return LaneSpec(method, CAP, cap=cap, label=f"cap {cap}")
         if schedule == CONFIDENCE:
-            return LaneSpec(method, CONFIDENCE, threshold=threshold, label=f"confidence ≥ {threshold:.2f}")
+            return LaneSpec(method, CONFIDENCE, threshold=threshold, label=f"confidence ≥ {_hundredths(threshold)}")
         if schedule == CUMULATIVE:
-            return LaneSpec(method, CUMULATIVE, threshold=threshold, label=f"product ≥ {threshold:.2f}")
+            return LaneSpec(method, CUMULATIVE, threshold=threshold, label=f"product ≥ {_hundredths(threshold)}")
         return LaneSpec(method, FULL, cap=CAPS[method], label="full block")
     return None
+
+
+def _hundredths(number: float) -> str:
+    """A number with two decimals, or with all that it has."""
+    return f"{number:.2f}" if number == round(number, 2) else exact(number)
 
 
 def lanes_of(controls) -> tuple[LaneSpec, ...]:
@@ -75,9 +80,9 @@ def in_words(max_tokens, temperature, top_k, top_p, seed, order, system, *contro
     settings = settings_of(max_tokens, temperature, top_k, top_p, seed)
     words = ["greedy"]
     if not settings.greedy:
-        words = [f"temperature {settings.temperature:g}"]
+        words = [f"temperature {exact(settings.temperature)}"]
         words += [f"top-k {settings.top_k}"] if settings.top_k else []
-        words += [f"top-p {settings.top_p:g}"] if settings.top_p < 1 else []
+        words += [f"top-p {exact(settings.top_p)}"] if settings.top_p < 1 else []
         words += [f"seed {settings.seed}"]
     words += ["strict"] if strict_of(controls, settings) else []
     words += [IN_TURN] if order == IN_TURN else []

@@ -10,6 +10,7 @@ import hashlib
 import html
 import json
 
+from ..race.record import exact
 from ..race.trace import Trace
 from .keep import board_of, title
 from .parts import ASSETS, board_script
@@ -76,7 +77,8 @@ def _facts(trace: Trace) -> str:
     request = trace.race.request
     how = request.settings
     told = [
-        f"{trace.race.prompt_tokens} prompt tokens, at most {how.max_tokens} new ones, temperature {how.temperature:g}",
+        f"{trace.race.prompt_tokens} prompt tokens, at most {how.max_tokens} new ones, "
+        f"temperature {exact(how.temperature)}",
         *(f"{method}: {text}" for method, text in trace.drafters.items()),
         *(f"{name} {text}" for name, text in trace.machine.items()),
         *(f"{name} {text}" for name, text in trace.versions.items()),

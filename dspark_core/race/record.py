@@ -18,6 +18,11 @@ MAX_EXCHANGES = 16  # of a conversation so far
 MAX_EARLIER = 100_000  # characters of them all
 
 
+def exact(number: float) -> str:
+    """A number that was asked for, in the digits that it takes to read it back: 0.7, 1234567, 1e-07."""
+    return repr(float(number)).removesuffix(".0")
+
+
 @dataclass(frozen=True, slots=True)
 class LaneSpec:
     """One lane's own settings.

@@ -10,7 +10,8 @@
               "assistant's turn"], ...], "lanes", "settings", ...}, "prompt_tokens",
               "lanes": [{"spec", "start", "rounds": [...], "error"}], "stopped", "verdict"},
      "stop_ids": [2, ...],                      those that end an answer and occur in `tokens`
-     "tokens": {"17": "Hello", "18": [240, 159]}}   the text of every token id that occurs, or its bytes
+     "tokens": {"17": "Hello", "18": [240, 159]},   the text of every token id that occurs, or its bytes
+     "at_start": {"17": "Hello"}}               optional: of those that begin an answer otherwise than "tokens" has it
 
 `race` is a RaceRecord field by field (see record.py, decode/rounds.py): names, units and meanings are documented
 there. A field that has its default value is left out. Only whole documents of this version are read: anything
@@ -41,9 +42,27 @@ class TraceError(ValueError):
     """A document that is no race this version can read; the message is one sentence for the visitor."""
 
 
+@dataclass(frozen=True, slots=True)
+class TokenText:
+    """The bytes of the tokens of one race: called with an id, as `token_bytes` of a loaded model is."""
+
+    tokens: Mapping[int, bytes]
+    starts: Mapping[int, bytes]
+
+    def __call__(self, token_id: int) -> bytes:
+        return self.tokens[token_id]
+
+    def at_start(self, token_id: int) -> bytes:
+        """Its bytes as the first token of an answer."""
+        return self.starts.get(token_id, self.tokens[token_id])
+
+
 @dataclass(slots=True)
 class Trace:
-    """A race with what is needed to show it again: the text of its tokens and where it ran."""
+    """A race with what is needed to show it again: the text of its tokens and where it ran.
+
+    at_start: the bytes of tokens that begin an answer, where they are others than in `tokens`
+    """
 
     race: RaceRecord
     tokens: dict[int, bytes]
@@ -52,6 +71,11 @@ class Trace:
     machine: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     made: str = ""
+    at_start: dict[int, bytes] = field(default_factory=dict)
+
+    @property
+    def token_text(self) -> TokenText:
+        return TokenText(self.tokens, self.at_start)
 
 
 def trace_of(
@@ -64,9 +88,13 @@ def trace_of(
 ) -> Trace:
     """The trace of a race that has ended now; `stop_ids` are the target's."""
     ids = {i for lane in race.lanes for i in _ids(lane)}
+    tokens = {i: token_bytes(i) for i in sorted(ids)}
+    first = getattr(token_bytes, "at_start", token_bytes)
+    starts = {i: first(i) for i in sorted({lane.start.token_id for lane in race.lanes if lane.start})}
     return Trace(
         race=race,
-        tokens={i: token_bytes(i) for i in sorted(ids)},
+        tokens=tokens,
+        at_start={i: data for i, data in starts.items() if data != tokens[i]},
         stop_ids=frozenset(stop_ids if race.stop_ids is None else race.stop_ids) & ids,
         drafters=dict(drafters),
         machine=dict(machine),
@@ -88,6 +116,8 @@ def dumps(trace: Trace) -> str:
         "stop_ids": sorted(trace.stop_ids),
         "tokens": {str(i): _text(data) for i, data in trace.tokens.items()},
     }
+    if trace.at_start:
+        document["at_start"] = {str(i): _text(data) for i, data in trace.at_start.items()}
     try:
         text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         size = len(text.encode())
@@ -153,7 +183,7 @@ def _trace(data: dict) -> Trace:
         if key not in data:
             raise Misfit("is missing").inside(key)
     for key in data:
-        if key not in _TOP:
+        if key not in _TOP | {"at_start"}:
             raise Misfit("is not a field that is known here").inside(key[:40] if key.isprintable() else "a field")
     return Trace(
         race=_at(data, "race", decoder(RaceRecord)),
@@ -163,6 +193,7 @@ def _trace(data: dict) -> Trace:
         machine=_at(data, "machine", _notes),
         versions=_at(data, "versions", _notes),
         made=_at(data, "made", _name),
+        at_start=_at(data, "at_start", _tokens) if "at_start" in data else {},
     )
 
 
@@ -244,6 +275,7 @@ def checked(trace: Trace) -> Trace:
         except Misfit as misfit:
             raise misfit.inside(i).inside("lanes").inside("race") from None
     _check_size(trace)
+    _check_at_start(trace)
     _check_context(race)
     request = replace(race.request, lanes=tuple(lane.spec for lane in lanes))
     race = replace(race, request=request, lanes=lanes)
@@ -259,6 +291,13 @@ def _check_request(request: RaceRequest) -> None:
     require(fits, too_many, "race", "request", "earlier")
     strict = request.strict and not request.settings.greedy
     require(not strict, "is for greedy decoding only, and this race was sampled", "race", "request", "strict")
+
+
+def _check_at_start(trace: Trace) -> None:
+    begins = {lane.start.token_id for lane in trace.race.lanes if lane.start}
+    require(trace.at_start.keys() <= begins, "has a token that begins no answer", "at_start")
+    for i, data in trace.at_start.items():
+        require(trace.tokens[i].endswith(data), "is not the end of the same token in tokens", "at_start", i)
 
 
 def _check_size(trace: Trace) -> None:

@@ -5,7 +5,7 @@ words into its mouth. No MLX: `verdict.py` measures, this tells, and opening a f
 from collections.abc import Sequence
 
 from ..decode.rounds import Settings
-from .record import Difference, LaneRecord
+from .record import Difference, LaneRecord, exact
 
 
 def first_difference(a: Sequence[int], b: Sequence[int]) -> int | None:
@@ -50,7 +50,7 @@ def verdict_words(kind: str, differences: Sequence[Difference], lanes: Sequence[
         return "Nothing to compare: fewer than two lanes finished." + note
     if kind == "sampled":
         return (
-            f"Sampled at temperature {settings.temperature:g}: each lane draws its own tokens, so the outputs may "
+            f"Sampled at temperature {exact(settings.temperature)}: each lane draws its own tokens, so the outputs may "
             "differ; the distribution they are drawn from is the same." + note
         )
     if kind == "identical":

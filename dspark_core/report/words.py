@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..decode.cost import CostCurve
+from ..race.record import exact
 from .figures import ALL, LOSS, SLOWER, Figures, Interval, LaneFigures
 from .log import Header
 from .plan import MLX_LM, PLAIN
@@ -101,7 +102,7 @@ def facts(header: Header) -> list[tuple[str, str]]:
     return [
         ("target", f"{header.target}, {header.precision}"),
         *(("drafter", f"{method}: {text}") for method, text in header.drafters.items()),
-        ("tokens", f"at most {header.tokens}, temperature {header.temperature:g}"),
+        ("tokens", f"at most {header.tokens}, temperature {exact(header.temperature)}"),
         ("machine", ", ".join(f"{k} {v}" for k, v in header.machine.items())),
         ("versions", ", ".join(f"{k} {v}" for k, v in header.versions.items())),
         *(("other engine", f"{name} {version}") for name, version in header.peers.items()),

@@ -19,7 +19,7 @@ from dspark_core.playground.links import (
     lanes_controls,
     link_of,
 )
-from dspark_core.playground.requests import LANE_CONTROLS, TOGETHER, lane_of, request_of
+from dspark_core.playground.requests import LANE_CONTROLS, TOGETHER, in_words, lane_of, request_of
 from dspark_core.race.record import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, LaneSpec
 
 
@@ -70,6 +70,57 @@ def test_a_link_brings_back_what_it_was_made_of():
     two = lanes_controls("plain,dflash")
     assert two[2 * LANE_CONTROLS] == two[3 * LANE_CONTROLS] == OFF
     assert "lanes=plain,dflash:hardware&" in link_of(*asked[:FIRST_LANE], *two)
+
+
+numbers = st.floats(0, 1) | st.floats(0, 1).map(lambda x: round(x, 7)) | st.sampled_from([0, 1, 0.1, 1e-7, 0.1234567])
+some_lanes = st.tuples(
+    st.sampled_from(["DSpark", "DFlash", "plain"]),
+    st.integers(2, 16),
+    st.sampled_from([HARDWARE, FULL, CAP, CONFIDENCE, CUMULATIVE]),
+    st.integers(1, 7),
+    numbers,
+)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    st.text(min_size=1).filter(str.strip),
+    st.integers(1, 4096),
+    numbers.map(lambda x: 2 * x),
+    st.integers(0, 1000),
+    numbers.map(lambda x: max(x, 0.01)),
+    st.integers(0, 2**31 - 1) | st.sampled_from([1234567, 2**31 - 1, 16777217]),
+    st.lists(some_lanes, min_size=2, max_size=4),
+)
+def test_every_number_comes_back_as_it_was(prompt, tokens, temperature, top_k, top_p, seed, lanes):
+    asked = [prompt, tokens, temperature, top_k, top_p, seed, TOGETHER, ""]
+    asked += [value for lane in lanes for value in lane]
+    filled = from_link(dict(parse_qsl(link_of(*asked)[1:], keep_blank_values=True)))
+    again = [filled.get(k, value) for k, value in enumerate(asked)]
+    assert request_of(*again).settings == request_of(*asked).settings
+    assert [lane.threshold for lane in request_of(*again).lanes] == [
+        lane.threshold for lane in request_of(*asked).lanes
+    ]
+    assert request_of(*again).lanes == request_of(*asked).lanes
+    assert fitting(gr.Number(0, precision=0, minimum=0), filled[5]) == seed
+
+
+def test_numbers_are_written_with_the_digits_they_have():
+    asked = ["Hi", 96, 0.1234567, 0, 0.95, 1234567, TOGETHER, "", *lanes_controls("plain,dspark:confidence=0.1234567")]
+    link = link_of(*asked)
+    for words in ("seed=1234567", "temperature=0.1234567", "top_p=0.95", "tokens=96", "dspark:confidence=0.1234567"):
+        assert words in link
+    words = in_words(*asked[1:])
+    for part in ("temperature 0.1234567", "top-p 0.95", "seed 1234567", "confidence ≥ 0.1234567"):
+        assert part in words
+
+
+def test_a_number_that_was_cleared_is_the_one_that_would_race():
+    asked = ["Hi", None, None, None, None, None, TOGETHER, "", *lanes_controls("plain,dspark:cap=3")]
+    asked[FIRST_LANE + LANE_CONTROLS + 3] = None
+    filled = from_link(dict(parse_qsl(link_of(*asked)[1:], keep_blank_values=True)))
+    again = [filled.get(k, value) for k, value in enumerate(asked)]
+    assert request_of(*again) == request_of(*asked)
 
 
 NAMES = ["prompt", "system", "lanes", "tokens", "temperature", "seed", "preset", "x"]

@@ -297,3 +297,26 @@ def test_two_thousand_mutated_files_are_loaded_or_refused_in_a_sentence():
     assert figures["files"] == 2000 and figures["loaded"] + figures["refused"] == 2000
     assert figures["loaded"] > 100 and figures["sentences"] > 50  # the mutations are not all the same
     assert figures["slowest_s"] < 2
+
+
+def test_a_token_that_begins_an_answer_without_its_space_comes_back_so():
+    """As Llama-2's decoder has it; everywhere else the token has its space."""
+    trace = small()
+    first = trace.race.lanes[0].start.token_id
+
+    class Bytes(dict):
+        __call__ = dict.__getitem__
+
+        def at_start(self, token_id):
+            return self[token_id].removeprefix(b" ")
+
+    told = Bytes({i: b" word" for i in trace.tokens})
+    again = loads(dumps(trace_of(trace.race, told, trace.stop_ids, {}, {}, {})))
+    assert again.token_text(first) == b" word" and again.token_text.at_start(first) == b"word"
+    plain = json.loads(
+        dumps(trace_of(trace.race, dict.fromkeys(trace.tokens, b" a").__getitem__, frozenset(), {}, {}, {}))
+    )
+    assert "at_start" not in plain
+    edited = json.loads(dumps(again)) | {"at_start": {str(first): "another"}}
+    with pytest.raises(TraceError, match="at_start"):
+        loads(json.dumps(edited))

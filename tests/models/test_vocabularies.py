@@ -1,0 +1,183 @@
+"""Published vocabularies, cut small (see vocabularies/NOTICE): what the page streams is what they decode to."""
+
+import random
+from pathlib import Path
+
+import pytest
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import PreTrainedTokenizerFast
+
+from dspark_core.models.text import Text
+from dspark_core.models.token_bytes import TokenBytes
+from dspark_core.playground.board import LaneText
+from dspark_core.race.trace import TokenText
+
+VOCABULARIES = Path(__file__).parent / "vocabularies"
+NAMES = sorted(path.name for path in VOCABULARIES.iterdir() if path.is_dir())
+
+WORDS = [
+    "the",
+    "sky",
+    "Ġ",
+    "Déjà",
+    "naïve",
+    "Zażółć",
+    "ñ",
+    "ß",
+    "café",
+    "你好",
+    "世界。",
+    "日本語",
+    "안녕",
+    "Привет",
+    "Κόσμε",
+]
+WORDS += ["مرحبا", "नमस्ते", "สวัสดี", "def f(x):", "return", "x_1", "!=", "{}", "//", "3.14", "<table>", "</td>", "0x0A"]
+WORDS += [
+    "😀",
+    "👩‍🔬",
+    "🇩🇪",
+    "👍🏽",
+    "❤️",
+    "e\u0301",
+    "a\u0323\u0308",
+    "\u200b",
+    "\ufeff",
+    "▁",
+    "\ufffd",
+    "\U00020000",
+    "ﬁ",
+    "Ａ",
+]
+WORDS += ["<0x0A>", "<0xE4>", "##ing", "</w>", "\x00", "\x7f", "\u202e", ".", ",", "'s", "n't"]
+GAPS = ["", "", " ", " ", " ", "  ", "    ", "\n", "\n\n", "\n\n\n", "\t", "\r\n", "\u00a0", "\u3000"]
+
+
+def random_text(rng: random.Random) -> str:
+    words = [
+        rng.choice(WORDS) if rng.random() < 0.9 else chr(rng.randrange(0x20, 0xD7FF)) for _ in range(rng.randrange(12))
+    ]
+    return rng.choice(GAPS) + "".join(word + rng.choice(GAPS) for word in words)
+
+
+def streamed(token_bytes, ids) -> str:
+    """What the page shows of an answer of these tokens."""
+    text = LaneText(token_bytes, frozenset())
+    return "".join([text.committed(i, "p")[1:] for i in ids]) + text.tail()
+
+
+def decoded(tokenizer, ids) -> str:
+    return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_streams_what_the_vocabulary_decodes_to(name):
+    text, rng = Text(VOCABULARIES / name, None), random.Random(name)
+    for _ in range(2000):
+        words = random_text(rng)
+        ids = text.tokenizer.encode(words, add_special_tokens=rng.random() < 0.5)
+        assert streamed(text.token_bytes, ids) == decoded(text.tokenizer, ids), (words, ids)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_token_alone_and_any_order_of_tokens(name):
+    text, rng = Text(VOCABULARIES / name, None), random.Random(name)
+    size = len(text.tokenizer)
+    whole = [i for i in range(size) if b"\xff" not in text.token_bytes(i) and _whole(text.token_bytes(i))]
+    assert len(whole) > size / 2
+    for _ in range(500):
+        ids = rng.sample(whole, 8)
+        assert streamed(text.token_bytes, ids) == decoded(text.tokenizer, ids), ids
+    assert text.token_bytes(size + 1000) == b"" == text.token_bytes.at_start(size + 1000)  # padding of the weights
+
+
+def _whole(data: bytes) -> bool:
+    return data.decode(errors="replace").encode() == data
+
+
+@pytest.mark.parametrize("name", ["gemma3", "gemma4", "llama2"])
+def test_a_letter_that_byte_level_vocabularies_use_is_a_letter_here(name):
+    text = Text(VOCABULARIES / name, None)
+    letter = text.tokenizer.convert_tokens_to_ids("\u0120")
+    assert letter not in (None, text.tokenizer.unk_token_id) and text.token_bytes(letter) == "\u0120".encode()
+    words = "Two  spaces,\n\na line\nand café"
+    assert streamed(text.token_bytes, text.encode(words)) == words
+
+
+def test_a_first_space_is_left_out_as_the_decoder_does_even_of_drafts():
+    text = Text(VOCABULARIES / "llama2", None)
+    ids = text.encode("the sky")
+    assert text.token_bytes(ids[0])[:1] == b" " and text.token_bytes.at_start(ids[0])[:1] != b" "
+    lane = LaneText(text.token_bytes, frozenset())
+    assert "".join(t[1:] for t in lane.rejected(tuple(ids))) == "the sky"  # nothing is committed yet
+    assert lane.committed(ids[0], "p")[1:2] != " " and lane.committed(ids[0], "a")[1:2] == " "
+    saved = TokenText({i: text.token_bytes(i) for i in ids}, {ids[0]: text.token_bytes.at_start(ids[0])})
+    assert streamed(saved, ids) == "the sky"
+
+
+# ---- decoders that no vocabulary above has ------------------------------------------------------------------
+
+
+def fast(model, decoder, pre_tokenizer=None, normalizer=None, added=()):
+    whole = Tokenizer(model)
+    if decoder is not None:
+        whole.decoder = decoder
+    if pre_tokenizer is not None:
+        whole.pre_tokenizer = pre_tokenizer
+    if normalizer is not None:
+        whole.normalizer = normalizer
+    whole.add_tokens(list(added))
+    return PreTrainedTokenizerFast(tokenizer_object=whole, unk_token="<unk>")
+
+
+SPM = {"<unk>": 0} | {f"<0x{b:02X}>": b + 1 for b in range(256)} | {c: i for i, c in enumerate("▁abcdeĠé", start=257)}
+LETTERS = {c: i for i, c in enumerate(sorted(ByteLevel.alphabet()))} | {"<unk>": 256}
+ADDED = [
+    AddedToken("<|two words|>", normalized=False),
+    AddedToken("<思考>", special=True),
+    AddedToken("é!", normalized=False),
+    AddedToken("\n\n", normalized=False),
+    AddedToken("▁▁", normalized=False),
+]
+BPE = {"merges": [], "byte_fallback": True, "unk_token": "<unk>"}
+DECODERS = {
+    "byte level": (models.BPE(LETTERS, []), decoders.ByteLevel(), ByteLevel(add_prefix_space=False)),
+    "byte level in a sequence": (
+        models.BPE(LETTERS, []),
+        decoders.Sequence([decoders.ByteLevel(), decoders.Fuse()]),
+        ByteLevel(add_prefix_space=False),
+    ),
+    "metaspace": (models.BPE(SPM, **BPE), decoders.Metaspace(), pre_tokenizers.Metaspace()),
+    "metaspace without a first": (
+        models.BPE(SPM, **BPE),
+        decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="never")]),
+        pre_tokenizers.Metaspace(prepend_scheme="never"),
+    ),
+    "wordpiece": (
+        models.WordPiece({"<unk>": 0, "a": 1, "bc": 2, "##d": 3, "##e": 4, "!": 5}, unk_token="<unk>"),
+        decoders.WordPiece(cleanup=False),
+        pre_tokenizers.BertPreTokenizer(),
+    ),
+    "strip": (
+        models.BPE(SPM, **BPE),
+        decoders.Sequence(
+            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        ),
+        None,
+        normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]),
+    ),
+    "none": (models.WordLevel({"<unk>": 0, "a": 1, "bc": 2}, unk_token="<unk>"), None, None),
+    "none but joined": (models.WordLevel({"<unk>": 0, "a": 1, "bc": 2}, unk_token="<unk>"), decoders.Fuse(), None),
+}
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_decoders_of_every_kind(name):
+    tokenizer, rng = fast(*DECODERS[name], added=ADDED), random.Random(name)
+    token_bytes = TokenBytes(tokenizer)
+    parts = [*"abcde", " ", "  ", "a bc", "bcd", "é", "Ġ", "你", "\n\n", "!", *(t.content for t in ADDED)]
+    for _ in range(500):
+        words = "".join(rng.choices(parts, k=rng.randrange(10)))
+        ids = tokenizer.encode(words, add_special_tokens=False)
+        assert streamed(token_bytes, ids) == decoded(tokenizer, ids), (words, ids)
