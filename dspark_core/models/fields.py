@@ -26,7 +26,7 @@ HARMLESS = frozenset(
         *("decoder_start_token_id", "use_cache", "initializer_range", "attention_dropout", "hidden_dropout"),
         *("max_position_embeddings", "max_window_layers", "return_dict", "output_hidden_states"),
         *("output_attentions", "torchscript", "chunk_size_feed_forward", "is_encoder_decoder", "is_decoder"),
-        *("id2label", "label2id", "problem_type", "tokenizer_class", "attn_implementation"),
+        *("id2label", "label2id", "problem_type", "tokenizer_class", "trust_remote_code", "attn_implementation"),
         *("target_model_type", "target_text_model_type", "vocab_size_per_layer_input"),
         *("moe_intermediate_size", "num_experts", "top_k_experts", "num_anchors", "loss_decay_gamma"),
         *("confidence_head_alpha"),
