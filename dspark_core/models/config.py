@@ -12,6 +12,7 @@ from typing import Protocol
 from .backbone_config import MAX_LAYERS, MAX_ROLLBACK, BackboneConfig, read_backbone
 from .errors import ModelError
 from .fields import FOREIGN, NESTED, Fields, is_whole, shown
+from .info import DrafterInfo
 from .safetensors import TensorInfo
 
 TARGET_TYPES = {
@@ -103,6 +104,12 @@ class DrafterConfig:
     markov_type: str | None = None
     confidence: bool = False
     confidence_with_markov: bool = False
+
+    def info(self, title: str) -> DrafterInfo:
+        """What others than the decode loop need to know of it."""
+        return DrafterInfo(
+            self.method, title, self.block_size, self.first_slot, self.confidence, has_bias=self.markov_rank > 0
+        )
 
 
 def parse_config(directory: Path, raw: dict, tensors: dict[str, TensorInfo]) -> DrafterConfig:

@@ -37,7 +37,7 @@ def advice(worker: Worker, ask: Controls, raced: Raced) -> None:
     def advise(visitor: gr.Request, seen):
         if seen is None or not worker.ready:
             return "[]"
-        return json.dumps(suggestions(curve_of(worker, visitor.session_hash), seen))
+        return json.dumps(suggestions(curve_of(worker, visitor.session_hash), seen, ask.offers()))
 
     quietly = {"show_progress": "hidden", "api_visibility": "private"}
     ask.start.click(lambda: "[]", None, place, queue=False, **quietly)

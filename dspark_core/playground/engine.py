@@ -13,6 +13,7 @@ from ..catalog.local import name_of
 from ..catalog.memory import Machine, this_machine, too_big
 from ..catalog.verify import Stopped, verify
 from ..models.errors import ModelError
+from ..models.info import DrafterInfo
 from ..presets import Preset
 from .worker import Job
 
@@ -129,6 +130,7 @@ class PresetEngine:
         self.stop_ids: frozenset[int] = frozenset()
         self.token_bytes: Callable[[int], bytes] = lambda token_id: b""
         self.drafters: dict[str, str] = {}
+        self.drafter_info: dict[str, DrafterInfo] = {}
 
     def _load(self, choice: Choice, tell: Tell, cancelled: Cancelled, strict: bool = False) -> None:
         """Open all, then unload, then read. `strict`: a drafter that does not fit refuses the whole choice."""
@@ -156,6 +158,7 @@ class PresetEngine:
             method: d if isinstance(d, str) else f"{d.name}, block {d.block_size}, {d.precision}"
             for method, d in drafters.items()
         }
+        self.drafter_info = {method: d.info for method, d in drafters.items() if not isinstance(d, str)}
 
     def _open(self, choice: Choice, tell: Tell, cancelled: Cancelled, strict: bool):
         """Target and drafters with everything checked but their weights unread; what is loaded is not touched."""
