@@ -39,6 +39,14 @@ class DrafterInfo:
         """Drafts that an effective block length sends."""
         return length - self.first_slot
 
+    def excess(self, asked: float, as_block: bool) -> str:
+        """A clause that says so if a block length, or else a cap, is more than there is; empty if it is not."""
+        if as_block and asked > self.block:
+            return f"block {asked:g} was asked for; {self.title} has a block of {self.block}"
+        if not as_block and asked > self.max_drafts:
+            return f"a cap of {asked:g} was asked for; {self.title} drafts {self.max_drafts} at most"
+        return ""
+
     def length(self, drafts: int) -> int:
         """The effective block length that sends so many drafts."""
         return drafts + self.first_slot

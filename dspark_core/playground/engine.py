@@ -158,7 +158,7 @@ class PresetEngine:
             method: d if isinstance(d, str) else f"{d.name}, block {d.block_size}, {d.precision}"
             for method, d in drafters.items()
         }
-        self.drafter_info = {method: d.info for method, d in drafters.items() if not isinstance(d, str)}
+        self.drafter_info = self._models.info
 
     def _open(self, choice: Choice, tell: Tell, cancelled: Cancelled, strict: bool):
         """Target and drafters with everything checked but their weights unread; what is loaded is not touched."""

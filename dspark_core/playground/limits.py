@@ -5,6 +5,7 @@ it can be judged: more than the drafter has becomes all it has, and the page say
 """
 
 import math
+from abc import ABCMeta
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -18,23 +19,15 @@ METHOD, LENGTH, SCHEDULE, CUT = 0, 1, 2, 3  # places among a lane's controls
 ASKING = {LENGTH: FULL, CUT: CAP}  # a slider's place -> the schedule that it belongs to
 
 
-class LengthSlider(gr.Slider):
-    """A slider whose ends may move while a request with an older value is under way. gradio's own refuses such a value;
-    here whoever reads one puts it within its limits (requests.lane_of)."""
-
-    is_template = True  # to the browser it is a gr.Slider
-
-    def preprocess(self, payload: float) -> float:
-        return payload
+def _unchecked(kind: type) -> type:
+    """A kind of control whose limits or choices may change while a request with an older value is under way. gradio's
+    own refuses such a value; here whoever reads one puts it within its limits (requests.lane_of)."""
+    # Not by a class statement: gradio's metaclass writes a .pyi file beside the module of every component's class.
+    more = {"is_template": True, "preprocess": lambda self, payload: payload, "__module__": __name__}
+    return ABCMeta.__new__(type(kind), kind.__name__, (kind,), more)
 
 
-class ScheduleChoice(gr.Dropdown):
-    """A choice whose choices may change in the same way."""
-
-    is_template = True
-
-    def preprocess(self, payload):
-        return payload
+LengthSlider, ScheduleChoice = _unchecked(gr.Slider), _unchecked(gr.Dropdown)
 
 
 @dataclass(frozen=True)

@@ -70,11 +70,8 @@ def lane_of(method, length, schedule, cap, threshold, offers: Offers = USUAL) ->
 
 def too_much(lane: int, asked: float, info: DrafterInfo) -> str:
     """One sentence: lane number `lane` (from 0) was asked for more than its drafter has. Empty if it was not."""
-    if info.by_block and asked > info.block:
-        return f"Lane {lane + 1}: block {asked:g} was asked for; {info.title} has a block of {info.block}."
-    if not info.by_block and asked > info.max_drafts:
-        return f"Lane {lane + 1}: a cap of {asked:g} was asked for; {info.title} drafts {info.max_drafts} at most."
-    return ""
+    words = info.excess(asked, info.by_block)
+    return f"Lane {lane + 1}: {words}." if words else ""
 
 
 def lanes_of(controls, offers: Offers = USUAL) -> tuple[LaneSpec, ...]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from ..decode.cost import CostCurve
 from ..decode.noise import Noise
 from ..models.drafter import Drafter
+from ..models.info import DrafterInfo
 from ..models.target import Target
 
 
@@ -23,3 +24,8 @@ class Models:
     def loaded(self) -> dict[str, Drafter]:
         """The drafters that can run."""
         return {method: d for method, d in self.drafters.items() if isinstance(d, Drafter)}
+
+    @property
+    def info(self) -> dict[str, DrafterInfo]:
+        """What is known of them, without MLX."""
+        return {method: d.info for method, d in self.loaded.items()}
