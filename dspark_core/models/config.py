@@ -164,9 +164,9 @@ def _parse(where: Path, raw: dict, tensors: dict[str, TensorInfo]) -> DrafterCon
         confidence=confidence,
         confidence_with_markov=with_markov,
     )
-    if fields.flag("tie_word_embeddings") and (config.own_embedding or config.own_head):
+    if fields.flag("tie_word_embeddings") and config.own_embedding != config.own_head:
         raise ModelError(
-            f"{where}: tie_word_embeddings is true, but the drafter has an embedding or a head of its own."
+            f"{where}: tie_word_embeddings is true, but only one of embedding and head is the drafter's own."
         )
     fields.read |= {"quantization", "quantization_config"}  # by checkpoint.py, where tensors are quantized
     if zlab:
