@@ -49,7 +49,7 @@ def race_api(worker: Worker) -> None:
             )
         except ValueError as error:
             raise gr.Error(str(error)) from None
-        cut = fit(Limits(), offers, controls)[1]
+        cut = fit(Limits(offers), offers, controls)[1]
         more = {"cut": " ".join(cut)} if cut else {}
         seen, began, told = None, time.monotonic(), -1.0
         for _, news in follow(worker, Job(request, f"script {next(CALLS)}")):
