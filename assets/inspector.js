@@ -120,7 +120,7 @@ function knownWords() {
   const how = greedy
     ? 'Greedy keeps a draft if it is the target’s most probable token; the probabilities are shown at temperature 1.'
     : 'At temperature ' + temperature + ', with the race’s own random numbers.';
-  const same = agrees ? 'the same drafts, the same fate' : 'rounding fell differently this time, the drafts and fate shown are the race’s';
+  const same = agrees ? 'the same drafts, the same fate' : 'it came out differently this time, the drafts and fate shown are the race’s';
   const again = reused ? ' (' + reused + ' still at hand)' : '';
   return 'Recomputed from the ' + prefix + ' tokens before this round' + again + ' in ' + seconds.toFixed(2) + ' s: ' + same + '. ' + how;
 }

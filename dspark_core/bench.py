@@ -6,9 +6,11 @@ Fields: engine, prompt (its number), tokens, tok_s (decode only: without prefill
 tokens_per_round, ids. Defaults are the embedded model and the demo prompts. `--profile` adds the shares of a round's
 time (draft, verify, rest) and ends the pipelining.
 
-`--schedule` says how many of a block's drafts are sent: full (all), cap (at most `--cap`), confidence (those before the
+`--schedule` says how many of a block's drafts are sent: full (all), cap (at most `--cap`), block (those of an effective
+block of `--block` slots, as the drafter's first slot has it), confidence (those before the
 first whose confidence is below `--threshold`) or hardware (what this machine's cost curve makes worthwhile; measured
-first, in half a minute, where it is not known yet). `--cap` or `--threshold` alone name their schedule.
+first, in half a minute, where it is not known yet). `--block`, `--cap` or `--threshold` alone name their schedule; more
+than the drafter has is all it has, and said so.
 
 The lane mlx-lm is mlx-lm's own plain decoding (`generate_step`, greedy) of the same loaded weights, timed as plain is.
 With `--repeat N` every lane decodes every prompt N times, in alternation and after a turn that is not measured: tok_s
@@ -46,13 +48,13 @@ from .race.costs import known, measured
 from .race.fairness import compare
 from .race.models import Models
 from .race.race import schedule_of
-from .race.record import CAP, CONFIDENCE, FULL, HARDWARE, PLAIN, LaneSpec, RaceRequest
+from .race.record import BLOCK, CAP, CONFIDENCE, FULL, HARDWARE, PLAIN, LaneSpec, RaceRequest
 from .report.alternate import alternate
 from .report.command import main as report
 from .report.engines import mlx_lm
 from .report.exactness import main as exact
 from .report.peers import Peer
-from .report.plan import METHODS, MLX_LM, Lane
+from .report.plan import METHODS, MLX_LM, Lane, excess
 
 
 def main() -> None:
@@ -77,6 +79,8 @@ def run(a: argparse.Namespace) -> None:
     target = load_target(a.target, a.precision)
     drafters = {k: load_drafter(getattr(a, k), target, a.draft_precision) for k in METHODS if k in lanes}
     models = Models(target, {METHODS[k]: d for k, d in drafters.items()})
+    for words in excess(list(specs.items()), models.info):
+        print(words, file=sys.stderr)
     if drafters and a.schedule == HARDWARE and known(models) is None:
         for _ in measured(models):
             pass
@@ -194,10 +198,11 @@ def _spec(lane: str, a: argparse.Namespace) -> LaneSpec:
         return LaneSpec(PLAIN)
     if lane not in METHODS:
         raise ValueError(f"There is no lane {lane!r}: use plain, mlx-lm, dspark or dflash.")
-    for schedule, value, option in ((CAP, a.cap, "--cap"), (CONFIDENCE, a.threshold, "--threshold")):
+    options = ((BLOCK, a.block, "--block"), (CAP, a.cap, "--cap"), (CONFIDENCE, a.threshold, "--threshold"))
+    for schedule, value, option in options:
         if (a.schedule == schedule) != (value is not None):
             raise ValueError(f"--schedule {schedule} and {option} go together.")
-    return LaneSpec(METHODS[lane], a.schedule, a.cap or 0, a.threshold or 0.0, label=a.schedule)
+    return LaneSpec(METHODS[lane], a.schedule, a.block or a.cap or 0, a.threshold or 0.0, label=a.schedule)
 
 
 def _lane(name: str, spec: LaneSpec) -> Lane:
@@ -219,8 +224,9 @@ def _arguments() -> argparse.Namespace:
     p.add_argument("--limit", type=int, help="only the first N prompts")
     p.add_argument("--tokens", type=int, default=64)
     p.add_argument("--lanes", default="plain,dspark,dflash", help="of plain, mlx-lm, dspark, dflash")
-    p.add_argument("--schedule", choices=(FULL, CAP, CONFIDENCE, HARDWARE), help="default: full")
+    p.add_argument("--schedule", choices=(FULL, BLOCK, CAP, CONFIDENCE, HARDWARE), help="default: full")
     p.add_argument("--cap", type=int, help="send at most N drafts a round")
+    p.add_argument("--block", type=int, help="send the drafts of an effective block of N slots")
     p.add_argument("--threshold", type=float, help="send drafts up to the first with a lower confidence (dspark)")
     p.add_argument("--temperature", type=float, default=0.0)
     p.add_argument("--seed", type=int, default=0)
@@ -232,7 +238,8 @@ def _arguments() -> argparse.Namespace:
     p.add_argument("--pair", help="ours:theirs,... with --against")
     p.add_argument("--repeat", type=int, help="alternations a prompt; default 1, with --against 3")
     a = p.parse_args()
-    named = CONFIDENCE if a.threshold is not None else CAP if a.cap is not None else FULL
+    given = ((BLOCK, a.block), (CAP, a.cap), (CONFIDENCE, a.threshold))
+    named = next((schedule for schedule, value in given if value is not None), FULL)
     a.schedule = a.schedule or named
     return a
 

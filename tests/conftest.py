@@ -2,7 +2,8 @@
 
 import json
 import os
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -56,6 +57,19 @@ def golden(request) -> Golden:
 @pytest.fixture(scope="session")
 def golden_a() -> Golden:
     return load_golden(GOLDEN / "A")
+
+
+TEMPERATURES = (0.5, 0.7, 1.3, 2.0, 0.9, 3.0, 1.6)
+
+
+@pytest.fixture(scope="session")
+def golden_calibrated(golden_a, tmp_path_factory) -> Golden:
+    """Golden set A with a calibration.json beside its drafter, whose temperatures are far from 1."""
+    directory = tmp_path_factory.mktemp("calibrated") / "drafter"
+    shutil.copytree(golden_a.path / "drafter", directory)
+    (directory / "calibration.json").write_text(json.dumps({"temperatures": TEMPERATURES}))
+    drafter = load_drafter(directory, golden_a.target)
+    return replace(golden_a, name="A, calibrated", path=directory.parent, drafter=drafter)
 
 
 @pytest.fixture(scope="session")

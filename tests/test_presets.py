@@ -35,6 +35,16 @@ def test_the_published_targets_each_with_their_drafters():
     assert all({d.method for d in p.drafters} == set(METHODS) for p in presets.values())
 
 
+def test_another_engine_s_figures_say_that_they_need_its_kernels():
+    """Its gains come from verify kernels that MLX does not have: no note may promise them for this page."""
+    notes = [(p.name, note) for p in load_presets() for note in (p.note, *(t.note for t in p.targets))]
+    quoted = [(name, note) for name, note in notes if "mlx-dspark" in note]
+    assert len(quoted) == 12
+    assert all("own" in note and "kernels" in note for _, note in quoted), quoted
+    figures = [name for name, note in notes if "×" in note and ("mlx-dspark" not in note or "kernels" not in note)]
+    assert not figures
+
+
 def test_demo_prompts():
     counts = collections.Counter(p.kind for p in load_prompts())
     assert set(counts) == {"chat", "code", "math"} and min(counts.values()) >= 4

@@ -17,10 +17,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from dspark_core import bench
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.target import load_target
+from dspark_core.race.models import Models
+from dspark_core.race.race import schedule_of
 from dspark_core.report import native
 from dspark_core.report.command import main as report
 from dspark_core.report.figures import bootstrap
-from dspark_core.report.plan import Prompt, alternations, parse_lanes
+from dspark_core.report.plan import Prompt, alternations, excess, parse_lanes
 
 from .conftest import GOLDEN, load_golden
 
@@ -232,6 +234,28 @@ def test_every_lane_comes_first_equally_often_and_the_best_cap_once_it_is_known(
     assert [name for turn, name in order if turn == 0][-1] == "dspark:best"
     firsts = [next(name for t, name in order if t == turn) for turn in (1, 2, 3)]
     assert sorted(firsts) == sorted(lane.name for lane in lanes)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "sent"), [("C", 6, 6), ("C", 7, 7), ("D", 6, 5), ("D", 16, 15), ("D", 99, 15)]
+)
+def test_a_block_lane_sends_what_its_drafter_s_slots_predict(name, asked, sent):
+    """Set C's anchor slot predicts, set D's does not."""
+    golden = load_golden(GOLDEN / name)
+    models = Models(golden.target, {"DFlash": golden.drafter})
+    *_, lane = parse_lanes(f"plain,dflash:block={asked}")
+    schedule = schedule_of(lane.spec, models, golden.drafter)
+    assert schedule.drafts(golden.drafter.max_drafts, 30) == sent
+    words = excess([(lane.name, lane.spec)], models.info)
+    assert words == (["dflash:block=99: block 99 was asked for; drafter has a block of 16."] if asked == 99 else [])
+
+
+def test_a_cap_beyond_the_drafter_is_said():
+    *_, cap, full = parse_lanes("plain,dspark:cap=9,dspark:full")
+    known = {"DSpark": load_golden(GOLDEN / "A").drafter.info}
+    assert excess([(lane.name, lane.spec) for lane in (cap, full)], known) == [
+        "dspark:cap=9: a cap of 9 was asked for; drafter drafts 7 at most."
+    ]
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from ..models.config import parse_config, target_shape
 from ..models.errors import ModelError
+from ..models.fields import FOREIGN
 from ..models.safetensors import TensorInfo, read_config, read_headers
 
 MAX_JSON_BYTES = 50_000_000
 INDEX = "model.safetensors.index.json"
 DTYPE_WORDS = {"BF16": "bf16", "F16": "f16", "F32": "f32"}
 DTYPE_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
-DRAFTER_FIELDS = ("block_size", "target_layer_ids", "dflash_config")  # no target's config has any of them
+DRAFTER_FIELDS = ("block_size", "target_layer_ids", "dflash_config", *FOREIGN)  # no target's config has any of them
 TARGET, DRAFTER, OTHER = "target", "drafter", "other"
 
 

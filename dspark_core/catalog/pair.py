@@ -38,7 +38,7 @@ def check(target: Facts, drafter: Facts) -> DrafterConfig:
             wanted = sort.words if not sort.family else f"{facts.where} is a {sort.kind}, not a {kind}."
             raise ModelError(wanted)
     config = parse_config(drafter.where, drafter.config, drafter.tensors)
-    check_fit(drafter.where, config, drafter.config, target_shape(target.where, target.config))
+    check_fit(drafter.where, config, target_shape(target.where, target.config))
     return config
 
 

@@ -58,7 +58,7 @@ class FullBlock(Schedule):
 
 @dataclass(frozen=True)
 class FixedCap(Schedule):
-    """Send the first `cap` drafts. An effective block length L is a cap of L - 1."""
+    """Send the first `cap` drafts. An effective block length L is a cap of L - the drafter's first slot."""
 
     cap: int
 

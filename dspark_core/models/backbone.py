@@ -11,8 +11,8 @@ from mlx_lm.models.base import create_causal_mask
 from mlx_lm.models.cache import KVCache
 from mlx_lm.models.rope_utils import initialize_rope
 
+from .backbone_config import SLIDING, BackboneConfig
 from .cache import WindowCache, trim
-from .config import BackboneConfig
 
 Cache = list[KVCache | WindowCache]
 
@@ -20,9 +20,10 @@ Cache = list[KVCache | WindowCache]
 class Attention(nn.Module):
     """Queries of the block over context and block keys."""
 
-    def __init__(self, c: BackboneConfig, layer_type: str):
+    def __init__(self, c: BackboneConfig, layer: int):
         super().__init__()
-        self.window = c.window if layer_type == "sliding_attention" else None
+        self.window = c.window if c.layer_types[layer] == SLIDING else None
+        self._causal = c.causal[layer]
         self._heads, self._kv_heads, self._eps = c.num_heads, c.num_kv_heads, c.rms_norm_eps
         self._v_norm = c.gemma
         self._scale = 1.0 if c.gemma else c.head_dim**-0.5
@@ -49,15 +50,21 @@ class Attention(nn.Module):
         return cache.update_and_fetch(k, v.swapaxes(1, 2))
 
     def __call__(self, x: mx.array, cache) -> mx.array:
-        """Attention of the block rows x [1, B, d], which join the cache. Full layers are bidirectional
-        inside the block; sliding layers are causal there, with the window."""
+        """Attention of the block rows x [1, B, d], which join the cache."""
         B = x.shape[1]
         q = self.q_norm(self._split(self.q_proj(x), self._heads)).swapaxes(1, 2)
         q = self._rope(q, offset=cache.offset)
         k, v = self.append(x, cache)
-        mask = None if self.window is None else create_causal_mask(B, k.shape[2] - B, window_size=self.window)
-        out = mx.fast.scaled_dot_product_attention(q, k, v, scale=self._scale, mask=mask)
+        out = mx.fast.scaled_dot_product_attention(q, k, v, scale=self._scale, mask=self._mask(B, k.shape[2] - B))
         return self.o_proj(out.swapaxes(1, 2).reshape(1, B, -1))
+
+    def _mask(self, B: int, before: int) -> mx.array | None:
+        """Which of `before` context rows and B block rows each of B slots sees, [B, before + B]; None: all. A window
+        counts back from the slot itself; without causality it does not reach into the block."""
+        if self.window is None and not self._causal:
+            return None
+        mask = create_causal_mask(B, before, window_size=self.window)
+        return mask if self._causal else mask | (mx.arange(before + B) >= before)
 
 
 class MLP(nn.Module):
@@ -75,9 +82,9 @@ class MLP(nn.Module):
 class QwenLayer(nn.Module):
     """Pre-norm layer, two norms."""
 
-    def __init__(self, c: BackboneConfig, layer_type: str):
+    def __init__(self, c: BackboneConfig, index: int):
         super().__init__()
-        self.self_attn = Attention(c, layer_type)
+        self.self_attn = Attention(c, index)
         self.mlp = MLP(c)
         self.input_layernorm = nn.RMSNorm(c.hidden_size, eps=c.rms_norm_eps)
         self.post_attention_layernorm = nn.RMSNorm(c.hidden_size, eps=c.rms_norm_eps)
@@ -90,9 +97,9 @@ class QwenLayer(nn.Module):
 class GemmaLayer(nn.Module):
     """Gemma-4 layer: norms before and after each sublayer, then a learned scalar."""
 
-    def __init__(self, c: BackboneConfig, layer_type: str):
+    def __init__(self, c: BackboneConfig, index: int):
         super().__init__()
-        self.self_attn = Attention(c, layer_type)
+        self.self_attn = Attention(c, index)
         self.mlp = MLP(c)
         self.input_layernorm = nn.RMSNorm(c.hidden_size, eps=c.rms_norm_eps)
         self.post_attention_layernorm = nn.RMSNorm(c.hidden_size, eps=c.rms_norm_eps)
@@ -114,7 +121,7 @@ class Backbone(nn.Module):
         layer = GemmaLayer if c.gemma else QwenLayer
         self.fc = nn.Linear(c.num_taps * c.hidden_size, c.hidden_size, bias=False)
         self.hidden_norm = nn.RMSNorm(c.hidden_size, eps=c.rms_norm_eps)
-        self.layers = [layer(c, t) for t in c.layer_types]
+        self.layers = [layer(c, i) for i in range(len(c.layer_types))]
         self.norm = nn.RMSNorm(c.hidden_size, eps=c.rms_norm_eps)
 
     def new_cache(self) -> Cache:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import ModelError
+from .fields import is_number
 
 FILE = "calibration.json"
 
@@ -44,7 +45,10 @@ def _numbers(raw: dict, name: str, drafts: int, low: float, high: float) -> tupl
     values = raw.get(name)
     if values is None:
         return ()
-    numbers = tuple(float(v) for v in values)
-    if len(numbers) != drafts or not all(low <= v <= high for v in numbers):
+    if (
+        not isinstance(values, list)
+        or len(values) != drafts
+        or not all(is_number(v) and low <= v <= high for v in values)
+    ):
         raise ValueError(f"{name} must be {drafts} numbers between {low:g} and {high:g}")
-    return numbers
+    return tuple(map(float, values))

@@ -14,11 +14,13 @@ from .calibration import read_calibration
 from .config import check_fit, parse_config
 from .drafter import DFlash, Drafter, DSpark, Weights
 from .errors import ModelError
+from .fields import is_whole, shown
 from .precision import check_precision, convert
 from .reading import read_weights
 from .safetensors import TensorInfo, read_config, read_headers
 from .target import Progress, Target
 
+BITS, GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
 FLOATS = ("F32", "F16", "BF16")
 
 
@@ -45,8 +47,8 @@ def open_drafter(directory: str | Path, target: Target, precision: str = "auto")
     raw = read_config(directory)
     tensors = read_headers(directory)
     config = parse_config(directory, raw, tensors)
-    check_fit(directory, config, raw, target)
-    calibration = read_calibration(directory, config.block_size - config.first_slot)
+    check_fit(directory, config, target)
+    calibration = read_calibration(directory, config.info(directory.name).max_drafts)
     weights = Weights(config)
     _declare_quantized(directory, weights, raw, tensors)
     check_tensors(directory, weights, tensors)
@@ -62,10 +64,19 @@ def _declare_quantized(directory: Path, weights: Weights, raw: dict, tensors: di
     quantized = {n.removesuffix(".scales") for n in tensors if n.endswith(".scales")}
     if not quantized:
         return
-    q = raw.get("quantization")
-    if not isinstance(q, dict) or q.get("bits") not in (2, 3, 4, 5, 6, 8) or q.get("group_size") not in (32, 64, 128):
-        raise ModelError(f"{directory / 'config.json'}: quantized tensors need quantization with bits and group_size.")
+    where, q = directory / "config.json", raw.get("quantization")
+    if not isinstance(q, dict) or not _one_of(q.get("bits"), BITS) or not _one_of(q.get("group_size"), GROUPS):
+        raise ModelError(f"{where}: quantized tensors need quantization with bits and group_size.")
+    if raw.get("quantization_config") not in (None, q):
+        raise ModelError(f"{where}: quantization and quantization_config contradict each other.")
+    for name, value in q.items():
+        if name not in ("bits", "group_size") and (name, value) != ("mode", "affine"):
+            raise ModelError(f"{where}: quantization with {name[:80]} {shown(value)} is not supported for a drafter.")
     nn.quantize(weights, q["group_size"], q["bits"], class_predicate=lambda path, _: path in quantized)
+
+
+def _one_of(value, choices: tuple[int, ...]) -> bool:
+    return is_whole(value) and value in choices
 
 
 def check_tensors(directory: Path, weights: Weights, tensors: dict[str, TensorInfo]) -> None:

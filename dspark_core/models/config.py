@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from .backbone_config import MAX_LAYERS, MAX_ROLLBACK, BackboneConfig, read_backbone
 from .errors import ModelError
+from .fields import FOREIGN, NESTED, Fields, is_whole, shown
+from .info import DrafterInfo
 from .safetensors import TensorInfo
 
 TARGET_TYPES = {
@@ -22,8 +25,9 @@ TARGET_TYPES = {
 MARKOV_TYPES = ("vanilla", "gated", "rnn")
 DEEPSPEC = {"Qwen3DSparkModel": False, "Gemma4DSparkModel": True}  # -> Gemma-4 layers?
 ZLAB = "DFlashDraftModel"
-MAX_LAYERS = 100
-LAYER_TYPES = ("full_attention", "sliding_attention")
+MAX_TARGET_LAYERS, MAX_RANK, MAX_VOCABULARY = 1000, 1 << 14, 1 << 23
+MIN_SOFTCAP, MAX_SOFTCAP = 1e-3, 1e6
+GEMMA_ACT = "gelu_pytorch_tanh"
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def target_shape(directory: Path, config: dict) -> TargetShape:
 
     def whole(name):
         value = text.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not is_whole(value) or value < 1:
             raise ModelError(f"{directory / 'config.json'}: {name} must be a whole number above 0, not {value!r}.")
         return value
 
@@ -82,26 +86,6 @@ def check_family(directory: Path, config: dict) -> None:
 
 
 @dataclass(frozen=True)
-class BackboneConfig:
-    """Shapes of a backbone. `gemma` chooses Gemma-4 layers; `window` is None without sliding layers."""
-
-    hidden_size: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    intermediate_size: int
-    num_taps: int
-    rms_norm_eps: float
-    rope_theta: float
-    rope_scaling: dict | None
-    layer_types: tuple[str, ...]
-    window: int | None = None
-    attention_bias: bool = False
-    gemma: bool = False
-    k_eq_v: bool = False
-
-
-@dataclass(frozen=True)
 class DrafterConfig:
     """A drafter's checkpoint, in the field's terms; see spec of each format in checkpoint.py."""
 
@@ -111,6 +95,7 @@ class DrafterConfig:
     vocab_size: int
     mask_token_id: int
     taps: tuple[int, ...]
+    target_layers: int | None  # of the target it was made for; None if that is not said
     first_slot: int  # 0: the anchor's slot predicts; 1: its output is discarded
     own_embedding: bool
     own_head: bool
@@ -120,9 +105,16 @@ class DrafterConfig:
     confidence: bool = False
     confidence_with_markov: bool = False
 
+    def info(self, title: str) -> DrafterInfo:
+        """What others than the decode loop need to know of it."""
+        return DrafterInfo(
+            self.method, title, self.block_size, self.first_slot, self.confidence, has_bias=self.markov_rank > 0
+        )
+
 
 def parse_config(directory: Path, raw: dict, tensors: dict[str, TensorInfo]) -> DrafterConfig:
-    """The checkpoint's configuration, from config.json and the shapes its tensors declare. Raises ModelError."""
+    """The checkpoint's configuration, from config.json and the shapes its tensors declare. Raises ModelError for a
+    format that is not supported, and for every field that is of a wrong type, out of range or not understood."""
     where = directory / "config.json"
     try:
         return _parse(where, raw, tensors)
@@ -131,71 +123,97 @@ def parse_config(directory: Path, raw: dict, tensors: dict[str, TensorInfo]) -> 
 
 
 def _parse(where: Path, raw: dict, tensors: dict[str, TensorInfo]) -> DrafterConfig:
-    read = _Reader(where, raw)
-    architecture = (raw.get("architectures") or [None])[0]
-    if architecture in ("DFlash2DraftModel",):
-        raise ModelError(f"{where}: DFlash 2 drafters ({architecture}) are not supported.")
-    if architecture not in DEEPSPEC and architecture != ZLAB:
-        known = ", ".join([*DEEPSPEC, ZLAB])
-        raise ModelError(f"{where} has architecture {architecture!r}; drafters of {known} are supported.")
+    architecture = _architecture(where, raw)
     zlab, gemma = architecture == ZLAB, DEEPSPEC.get(architecture, False)
-    rank = read("markov_rank", int, 0)
+    fields = Fields(where, raw, _nested(where, raw) if zlab else {})
+    rank = fields.whole("markov_rank", 0, MAX_RANK, 0)
     if zlab and rank:
         raise ModelError(f"{where}: a DFlash drafter with a Markov head (markov_rank {rank}) is not supported.")
-    markov_type = read("markov_head_type", str, "vanilla") if rank else None
-    if rank and markov_type not in MARKOV_TYPES:
-        raise ModelError(f"{where} has markov_head_type {markov_type!r}; {', '.join(MARKOV_TYPES)} are supported.")
-    if gemma and (raw.get("hidden_size_per_layer_input") or raw.get("enable_moe_block")):
-        raise ModelError(f"{where}: Gemma-4 drafters with per-layer embeddings or experts are not supported.")
-    confidence = bool(raw.get("enable_confidence_head", False))
-    with_markov = confidence and bool(raw.get("confidence_head_with_markov", False))
+    confidence = fields.flag("enable_confidence_head")
+    if zlab and confidence:
+        raise ModelError(f"{where}: a z-lab DFlash drafter with a confidence head is not supported.")
+    with_markov = fields.flag("confidence_head_with_markov") and confidence
     if with_markov and not rank:
         raise ModelError(f"{where} asks for a confidence head with Markov features but has markov_rank 0.")
-    layers = read("num_hidden_layers", int)
-    if not 1 <= layers <= MAX_LAYERS:
-        raise ModelError(f"{where}: num_hidden_layers is {layers}; a drafter has 1 to {MAX_LAYERS}.")
-    num_taps_default = _default_taps(read("num_target_layers", int), layers) if zlab else None
-    taps = tuple(read("target_layer_ids", list, num_taps_default))
-    return DrafterConfig(
+    markov_type = fields.text("markov_head_type", MARKOV_TYPES, MARKOV_TYPES[0])
+    layers = fields.whole("num_hidden_layers", 1, MAX_LAYERS)
+    named = zlab or fields.get("num_target_layers") is not None
+    target_layers = fields.whole("num_target_layers", 1, MAX_TARGET_LAYERS) if named else None
+    taps = fields.wholes("target_layer_ids", _default_taps(target_layers, layers) if zlab else None)
+    if zlab and -1 in taps:
+        raise ModelError(
+            f"{where}: target_layer_ids {shown(list(taps))} count from 0 in z-lab's format; there is no -1."
+        )
+    first_slot = 1 if zlab else 0
+    block = fields.whole("block_size", 2, MAX_ROLLBACK - 1 + first_slot)
+    vocab_size = fields.whole("vocab_size", 1, MAX_VOCABULARY)
+    config = DrafterConfig(
         method="DSpark" if rank else "DFlash",
-        backbone=_backbone(read, raw, tensors, gemma, layers, len(taps)),
-        block_size=read("block_size", int),
-        vocab_size=read("vocab_size", int),
-        mask_token_id=read("mask_token_id", int),
+        backbone=read_backbone(fields, tensors, gemma, zlab, layers, len(taps)),
+        block_size=block,
+        vocab_size=vocab_size,
+        mask_token_id=fields.whole("mask_token_id", 0, MAX_VOCABULARY),
         taps=taps,
-        first_slot=1 if zlab else 0,
+        target_layers=target_layers,
+        first_slot=first_slot,
         own_embedding="embed_tokens.weight" in tensors,
         own_head="lm_head.weight" in tensors,
-        softcap=raw.get("dflash_config", {}).get("final_logit_softcapping", raw.get("final_logit_softcapping"))
-        if gemma or zlab
-        else None,
+        softcap=_softcap(fields, zlab) if gemma or zlab else None,
         markov_rank=rank,
-        markov_type=markov_type,
+        markov_type=markov_type if rank else None,
         confidence=confidence,
         confidence_with_markov=with_markov,
     )
+    if fields.flag("tie_word_embeddings") and config.own_embedding != config.own_head:
+        raise ModelError(
+            f"{where}: tie_word_embeddings is true, but only one of embedding and head is the drafter's own."
+        )
+    fields.read |= {"quantization", "quantization_config"}  # by checkpoint.py, where tensors are quantized
+    if zlab:
+        fields.read.add(NESTED)
+    fields.refuse_others(
+        {
+            "hidden_act": (GEMMA_ACT,) if gemma else ("silu",),
+            "hidden_activation": (GEMMA_ACT,) if gemma else ("silu",),
+            "draft_vocab_size": (vocab_size,),
+            "target_hidden_size": (config.backbone.hidden_size,),
+            "projector_type": ("dflash",) if zlab else ("dspark",) if rank else ("dspark", "dflash"),
+            "sample_from_anchor": (not zlab,),
+            "sliding_window_non_causal": (False,),
+            "is_causal": () if zlab else (False,),
+        }
+    )
+    return config
 
 
-class _Reader:
-    """Fields of a config: z-lab's later files keep some under `dflash_config`, which goes first."""
+def _architecture(where: Path, raw: dict) -> str:
+    """The one architecture that the checkpoint is of, if it is supported."""
+    for name, what in FOREIGN.items():
+        if raw.get(name) is not None or (isinstance(raw.get(NESTED), dict) and raw[NESTED].get(name) is not None):
+            raise ModelError(f"{where} has {name}: {what} are not supported.")
+    named = raw.get("architectures")
+    architecture = named[0] if isinstance(named, list) and len(named) == 1 else named
+    if architecture == "DFlash2DraftModel":
+        raise ModelError(f"{where}: DFlash 2 drafters ({architecture}) are not supported.")
+    if not isinstance(architecture, str) or (architecture not in DEEPSPEC and architecture != ZLAB):
+        known = ", ".join([*DEEPSPEC, ZLAB])
+        raise ModelError(f"{where} has architecture {shown(architecture)}; drafters of {known} are supported.")
+    return architecture
 
-    def __init__(self, where: Path, raw: dict):
-        self.where, self.raw = where, raw
-        nested = raw.get("dflash_config") or {}
-        if not isinstance(nested, dict):
-            raise ModelError(f"{where}: dflash_config must be an object.")
-        self.nested = nested
 
-    def __call__(self, name: str, kind: type, default=None):
-        value = self.nested.get(name, self.raw.get(name))
-        value = default if value is None else value
-        if value is None:
-            raise ModelError(f"{self.where} has no {name}, which a drafter needs.")
-        if not isinstance(value, kind) or isinstance(value, bool) or (kind is int and value < 0):
-            raise ModelError(f"{self.where}: {name} must be of type {kind.__name__}, not {value!r}.")
-        if kind is list and not all(isinstance(v, int) for v in value):
-            raise ModelError(f"{self.where}: {name} must be a list of integers, not {value!r}.")
-        return value
+def _nested(where: Path, raw: dict) -> dict:
+    nested = raw.get(NESTED)
+    if nested is not None and not isinstance(nested, dict):
+        raise ModelError(f"{where}: {NESTED} must be an object.")
+    return nested or {}
+
+
+def _softcap(fields: Fields, zlab: bool) -> float | None:
+    """z-lab's files switch it off with a number that is not above 0, too."""
+    if fields.get("final_logit_softcapping") is None:
+        return None
+    cap = fields.number("final_logit_softcapping", -MAX_SOFTCAP if zlab else MIN_SOFTCAP, MAX_SOFTCAP)
+    return cap if cap > 0 else None
 
 
 def _default_taps(n: int, k: int) -> list[int]:
@@ -203,65 +221,7 @@ def _default_taps(n: int, k: int) -> list[int]:
     return [n // 2] if k == 1 else [round(1 + i * (n - 4) / (k - 1)) for i in range(k)]
 
 
-def _backbone(read: _Reader, raw: dict, tensors: dict, gemma: bool, layers: int, taps: int) -> BackboneConfig:
-    def dim(name, axis):
-        info = tensors.get(f"layers.0.{name}.weight")
-        if info is None or len(info.shape) <= axis:
-            return None
-        packed = axis == 1 and info.dtype == "U32"
-        return None if packed else info.shape[axis]
-
-    def agreed(*values):
-        known = {v for v in values if v is not None}
-        return known.pop() if len(known) == 1 else None
-
-    k_eq_v = gemma and bool(raw.get("attention_k_eq_v", False))
-    head_dim = agreed(dim("self_attn.q_norm", 0), dim("self_attn.k_norm", 0))
-    head_dim = head_dim or read("global_head_dim" if gemma else "head_dim", int)
-    kv = "num_global_key_value_heads" if k_eq_v and raw.get("num_global_key_value_heads") else "num_key_value_heads"
-    q_rows = (
-        agreed(dim("self_attn.q_proj", 0), dim("self_attn.o_proj", 1)) or read("num_attention_heads", int) * head_dim
-    )
-    kv_rows = agreed(dim("self_attn.k_proj", 0), dim("self_attn.v_proj", 0)) or read(kv, int) * head_dim
-    inner = agreed(dim("mlp.gate_proj", 0), dim("mlp.up_proj", 0), dim("mlp.down_proj", 1))
-    types = tuple(raw.get("layer_types") or ["full_attention"] * layers)
-    if len(types) != layers or any(t not in LAYER_TYPES for t in types):
-        raise ModelError(
-            f"{read.where}: layer_types must name {layers} layers of {' or '.join(LAYER_TYPES)}, not {types}."
-        )
-    sliding = "sliding_attention" in types
-    theta, scaling = _rope(read, raw, gemma)
-    return BackboneConfig(
-        hidden_size=read("hidden_size", int),
-        num_heads=max(1, q_rows // head_dim),
-        num_kv_heads=max(1, kv_rows // head_dim),
-        head_dim=head_dim,
-        intermediate_size=inner or read("intermediate_size", int),
-        num_taps=taps,
-        rms_norm_eps=read("rms_norm_eps", float, 1e-6),
-        rope_theta=theta,
-        rope_scaling=scaling,
-        layer_types=types,
-        window=read("sliding_window", int) if sliding else None,
-        attention_bias=bool(raw.get("attention_bias", False)),
-        gemma=gemma,
-        k_eq_v=k_eq_v,
-    )
-
-
-def _rope(read: _Reader, raw: dict, gemma: bool) -> tuple[float, dict | None]:
-    """Base and scaling: flat `rope_theta` (transformers 4) or under `rope_parameters` (5; by layer type for Gemma)."""
-    parameters = raw.get("rope_parameters") or {}
-    if gemma:
-        parameters = parameters.get("full_attention") or {}
-    scaling = parameters or raw.get("rope_scaling")
-    theta = parameters.get("rope_theta") or raw.get("rope_theta")
-    if not isinstance(theta, int | float):
-        raise ModelError(f"{read.where} has no rope_theta, flat or under rope_parameters.")
-    return float(theta), scaling or None
-
-
-def check_fit(directory: Path, c: DrafterConfig, raw: dict, target: ShapeOf) -> None:
+def check_fit(directory: Path, c: DrafterConfig, target: ShapeOf) -> None:
     """Raises ModelError if the drafter was not made for this target."""
     where = directory / "config.json"
 
@@ -276,15 +236,15 @@ def check_fit(directory: Path, c: DrafterConfig, raw: dict, target: ShapeOf) -> 
         c.vocab_size == V,
         f"the drafter's vocab_size is {c.vocab_size}, that of the target {target.name} is {V}",
     )
-    layers = raw.get("num_target_layers", n)
-    need(layers == n, f"the drafter was made for a target of {layers} layers, {target.name} has {n}")
+    layers = c.target_layers or n
+    need(layers == n, f"num_target_layers: the drafter was made for a target of {layers} layers, {target.name} has {n}")
     need(
         c.taps and list(c.taps) == sorted(set(c.taps)),
-        f"target_layer_ids {list(c.taps)} must be strictly increasing",
+        f"target_layer_ids {shown(list(c.taps))} must be strictly increasing",
     )
     need(
         all(-1 <= t < n - 1 for t in c.taps),
-        f"target_layer_ids {list(c.taps)} must lie between -1 and {n - 2}: the last layer of {n} cannot be tapped",
+        f"target_layer_ids {shown(list(c.taps))} must lie between -1 and {n - 2}: the last layer of {n} cannot be "
+        "tapped",
     )
-    need(c.block_size >= 2, f"block_size is {c.block_size}, it must be at least 2")
     need(c.mask_token_id < V, f"mask_token_id {c.mask_token_id} is not in the vocabulary of {V}")

@@ -14,6 +14,7 @@ from .backbone import Backbone
 from .calibration import Calibration
 from .config import DrafterConfig
 from .heads import MARKOV_HEADS, ConfidenceHead
+from .info import DrafterInfo
 from .target import Target
 from .wide import wide_product
 
@@ -88,9 +89,13 @@ class Drafter:
         self.method = config.method
         self.taps = config.taps
         self.block_size = config.block_size
-        self.max_drafts = config.block_size - config.first_slot
+        self.max_drafts = self.info.max_drafts
         self.has_confidence = config.confidence
         self._masks = mx.full((config.block_size - 1,), config.mask_token_id, dtype=mx.int32)
+
+    @property
+    def info(self) -> DrafterInfo:
+        return self.config.info(self.name)
 
     def begin(self) -> "DraftContext":
         """An empty context for one decode."""

@@ -37,7 +37,7 @@ def advice(worker: Worker, ask: Controls, raced: Raced) -> None:
     def advise(visitor: gr.Request, seen, trace):
         if seen is None or not worker.ready:
             return "[]"
-        return json.dumps(advice_on(curve_of(worker, visitor.session_hash), seen, trace))
+        return json.dumps(advice_on(curve_of(worker, visitor.session_hash), seen, trace, ask.offers()))
 
     quietly = {"show_progress": "hidden", "api_visibility": "private"}
     ask.start.click(lambda: "[]", None, place, queue=False, **quietly)

@@ -39,7 +39,7 @@ def charts_tab(worker: Worker, ask: Controls, raced: Raced) -> None:
     def measure(visitor: gr.Request, talk: Talk, *values):
         """Race again, briefly and with a synchronisation after every part of a round."""
         try:
-            request = request_of(*values)
+            request = request_of(*values, offers=ask.offers())
         except ValueError as error:
             yield str(error), *[gr.skip()] * 2
             return

@@ -3,14 +3,16 @@
 import html
 import itertools
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import gradio as gr
 
 from ..presets import KINDS, Prompt
 from ..race.record import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, MAX_SYSTEM, PLAIN
+from .limits import CUT, LENGTH, LengthSlider, Limits, ScheduleChoice, bounds, schedules
 from .parts import plain_text, static
-from .requests import ALL_LANES, BLOCK_LENGTHS, CAPS, IN_TURN, MAX_LANES, MAX_PROMPT, TOGETHER, in_words
+from .requests import ALL_LANES, IN_TURN, MAX_LANES, MAX_PROMPT, TOGETHER, USUAL, Offers, in_words
 from .talk import TalkRow, talk_row
 
 OFF = "off"
@@ -21,21 +23,21 @@ button.addEventListener('click', () => {
   button.setAttribute('aria-expanded', button.getAttribute('aria-expanded') === 'false');
 });
 """
-SCHEDULES = [
-    ("hardware-aware", HARDWARE),
-    ("full block", FULL),
-    ("fixed cap", CAP),
-    ("confidence threshold", CONFIDENCE),
-    ("cumulative confidence", CUMULATIVE),
-]
-BLOCK_SCHEDULES = [("hardware-aware", HARDWARE), ("block length", FULL)]  # of a drafter without a confidence head
 
 
 @dataclass(frozen=True)
 class Controls:
-    """`asked` are the inputs that `requests.request_of` takes, in its order; `lanes` those that describe lanes; `talk`
-    is the conversation so far. Follow the settings by `changed.then(...)`, not by their own change events: of two
-    listeners to one event that both keep the last of several calls, each sets off the other, for ever (gradio 6.31).
+    """What the tabs may use of it.
+
+    asked:   the inputs that `requests.request_of` takes, in its order
+    lanes:   those of them that describe lanes
+    changed: over when a setting changed: `changed.then(...)`. Do not follow the settings' own change events: of two
+             listeners to one event that both keep the last of several calls, each sets off the other, for ever
+             (gradio 6.31)
+    talk:    the conversation so far
+    offers:  what the loaded drafters offer at the time
+    limits:  what the sliders are fitted to, and `cut` the place that says what of a link or a kept setting was too
+             much (limits.py)
     """
 
     prompt: gr.Textbox
@@ -44,19 +46,22 @@ class Controls:
     asked: list[gr.components.Component]
     changed: gr.events.Dependency
     talk: TalkRow
+    offers: Callable[[], Offers]
+    limits: gr.State
+    cut: gr.HTML
 
     @property
     def lanes(self) -> list[gr.components.Component]:
         return self.asked[-ALL_LANES - 1 : -1]  # the last is strict mode
 
 
-def controls(prompts: list[Prompt]) -> Controls:
-    """Everything above the tabs but the head."""
+def controls(prompts: list[Prompt], offers: Callable[[], Offers] = lambda: USUAL) -> Controls:
+    """Everything above the tabs but the head. `offers()` is what the loaded drafters offer at the time."""
     prompt, start, stop = _ask_row()
     talk = talk_row()
     _chips(prompt, prompts)
-    settings, changed = _settings()
-    return Controls(prompt, start, stop, [prompt, *settings], changed, talk)
+    settings, changed, cut = _settings(offers)
+    return Controls(prompt, start, stop, [prompt, *settings], changed, talk, offers, gr.State(Limits()), cut)
 
 
 def _ask_row() -> tuple[gr.Textbox, gr.Button, gr.Button]:
@@ -90,15 +95,17 @@ def _chips(prompt: gr.Textbox, prompts: list[Prompt]) -> None:
                     static(f"<p>{html.escape(words)}</p>", elem_classes="lead", visible=bool(p.lead))
 
 
-def _settings() -> tuple[list[gr.components.Component], gr.events.Dependency]:
-    """Sampling, order and lanes, in the order `requests.request_of` takes them, and the event that they changed."""
+def _settings(offers: Callable[[], Offers]) -> tuple[list[gr.components.Component], gr.events.Dependency, gr.HTML]:
+    """Sampling, order and lanes, in the order `requests.request_of` takes them, the event that they changed, and the
+    place for what was too much."""
     with gr.Column(elem_id="settings"):
         with gr.Row(elem_id="settings-head"):
             _fold("Lanes and settings", "settings-body")
             summary = plain_text("", "settings-summary")
+        cut = plain_text("", "settings-cut")
         with gr.Column(elem_id="settings-body"):
             with gr.Row(elem_id="lanes"):
-                columns = [_lane_controls(i) for i in range(MAX_LANES)]
+                columns = [_lane_controls(i, offers) for i in range(MAX_LANES)]
             with gr.Row(elem_id="sampling"):
                 max_tokens = gr.Slider(8, 512, 96, step=1, label="Max tokens", elem_id="max-tokens")
                 temperature = gr.Slider(
@@ -127,7 +134,7 @@ def _settings() -> tuple[list[gr.components.Component], gr.events.Dependency]:
     summary.value = in_words(*(control.value for control in asked))
     changed = gr.on(
         [control.change for control in asked],
-        in_words,
+        lambda *values: in_words(*values, offers=offers()),
         asked,
         summary,
         queue=False,
@@ -135,7 +142,7 @@ def _settings() -> tuple[list[gr.components.Component], gr.events.Dependency]:
         show_progress="hidden",
         api_visibility="private",
     )
-    return asked, changed
+    return asked, changed, cut
 
 
 def _fold(title: str, body: str) -> None:
@@ -150,7 +157,7 @@ def _returning(text: str) -> str:
     return f"() => {json.dumps(text)}"
 
 
-def _lane_controls(i: int) -> list[gr.components.Component]:
+def _lane_controls(i: int, offers: Callable[[], Offers]) -> list[gr.components.Component]:
     """Controls of one lane, in the order `lane_of` takes them."""
 
     def shown(wanted: bool) -> bool | str:
@@ -158,29 +165,31 @@ def _lane_controls(i: int) -> list[gr.components.Component]:
 
     first = [PLAIN, "DSpark", "DFlash", OFF][i]
     with gr.Column(min_width=220, elem_classes="lane-controls"):
-        methods = [PLAIN, *CAPS, *BLOCK_LENGTHS, *([OFF] if i > 1 else [])]
+        methods = [PLAIN, *USUAL, *([OFF] if i > 1 else [])]
         method = gr.Dropdown(methods, value=first, label=f"Lane {i + 1}")
-        length = gr.Slider(
-            2,
-            BLOCK_LENGTHS["DFlash"],
-            BLOCK_LENGTHS["DFlash"],
+        shortest, block = bounds(USUAL, LENGTH)
+        length = LengthSlider(
+            shortest,
+            block,
+            block,
             step=1,
             label="Block length",
-            info="short for chat, 16 for code and math",
+            info="short for chat, the whole block for code and math",
             visible=HIDDEN,
         )
-        schedule = gr.Dropdown(
-            BLOCK_SCHEDULES if first in BLOCK_LENGTHS else SCHEDULES,
+        schedule = ScheduleChoice(
+            schedules(USUAL.get(first, USUAL["DSpark"])),
             value=HARDWARE,
             label="Sent to verification",
-            visible=shown(first in CAPS or first in BLOCK_LENGTHS),
+            visible=shown(first in USUAL),
         )
-        cap = gr.Slider(1, CAPS["DSpark"], 3, step=1, label="Cap, drafts per round", visible=HIDDEN)
+        cap = LengthSlider(*bounds(USUAL, CUT), 3, step=1, label="Cap, drafts per round", visible=HIDDEN)
         threshold = gr.Slider(0, 1, 0.5, step=0.05, label="Confidence at least", visible=HIDDEN)
 
     def reveal(method, schedule):
-        counts, blocks = method in CAPS, method in BLOCK_LENGTHS
-        choices = BLOCK_SCHEDULES if blocks else SCHEDULES
+        info = offers().get(method)
+        blocks, counts = bool(info and info.by_block), bool(info and not info.by_block)
+        choices = schedules(info or USUAL["DSpark"])
         chosen = {"choices": choices}
         if schedule not in (value for _, value in choices):
             chosen["value"] = schedule = HARDWARE
@@ -189,7 +198,7 @@ def _lane_controls(i: int) -> list[gr.components.Component]:
             gr.update(visible=shown(blocks and schedule == FULL)),
             gr.update(visible=shown(counts or blocks), **chosen),
             gr.update(visible=shown(counts and schedule == CAP)),
-            gr.update(visible=shown(counts and schedule in (CONFIDENCE, CUMULATIVE))),
+            gr.update(visible=shown(bool(info) and schedule in (CONFIDENCE, CUMULATIVE))),
         )
 
     for control in (method, schedule):

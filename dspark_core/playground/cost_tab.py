@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 
 from ..decode.cost import CostCurve
 from ..models.errors import ModelError
+from ..models.info import DrafterInfo
 from ..race.advice import BUS, SAME, TAXI, Prospect, Suggestion, machine, predictions, prospects, steps, suggest
 from ..race.metrics import metrics
 from ..race.record import Failed, RaceRecord
@@ -18,7 +19,7 @@ from .charts_tab import CHART_TOOLS, TABLE_TOOLS
 from .notices import decided, progress, progressed, verdict_box
 from .parts import ASSETS, static
 from .race_tab import ENGINE_USE, Raced
-from .requests import BLOCK_LENGTHS
+from .requests import USUAL, Offers, offers_of
 from .watch import watch
 from .worker import Job, Worker
 
@@ -132,31 +133,32 @@ def error_words(curve: CostCurve, race: RaceRecord) -> str:
     return f"Predicted against measured speed: {100 * statistics.median(errors):.0f} % off (median; {each})."
 
 
-def setting(method: str, cap: int) -> str:
-    return f"block length {cap + 1}" if method in BLOCK_LENGTHS else f"a cap of {cap}"
+def setting(info: DrafterInfo | None, cap: int) -> str:
+    return f"block length {info.length(cap)}" if info and info.by_block else f"a cap of {cap}"
 
 
-def suggestion_words(s: Suggestion) -> str:
+def suggestion_words(s: Suggestion, offers: Offers = USUAL) -> str:
     """One sentence."""
+    info = offers.get(s.method)
     if s.cap == 0:
-        near = f"the nearest, {setting(s.method, s.best)}, is predicted at {s.times:.2f} × plain"
+        near = f"the nearest, {setting(info, s.best)}, is predicted at {s.times:.2f} × plain"
         if s.gain > SAME:
             return (
                 f"{s.lane}: no fixed length beats plain decoding on this text ({near}); plain would gain {s.gain:.0%}."
             )
         return f"{s.lane}: no fixed length beats plain decoding on this text ({near}), and it lost next to nothing."
-    best = f"{setting(s.method, s.cap)}, about {s.tok_s:.1f} tok/s"
+    best = f"{setting(info, s.cap)}, about {s.tok_s:.1f} tok/s"
     if s.gain > SAME:
         return f"{s.lane}: fastest on this text would have been {best}, a predicted gain of {s.gain:.0%}."
     return f"{s.lane}: no fixed length would have been faster on this text (the best, {best}, gains {s.gain:+.0%})."
 
 
-def suggestions(curve: CostCurve | None, race: RaceRecord | None) -> list[str]:
+def suggestions(curve: CostCurve | None, race: RaceRecord | None, offers: Offers = USUAL) -> list[str]:
     """What would have been best on the text of a race, a sentence a lane; none for a race too short to tell."""
     if curve is None or race is None or race.request.profile:
         return []
     long = {lane.spec.name for lane in race.lanes if len(lane.rounds) >= FEWEST_ROUNDS}
-    return [suggestion_words(s) for s in suggest(curve, race) if s.lane in long]
+    return [suggestion_words(s, offers) for s in suggest(curve, race) if s.lane in long]
 
 
 # ---- figures and tables ----------------------------------------------------------------------------------
@@ -272,10 +274,12 @@ def _finished(name: str, figure: go.Figure, rows: list[list]) -> tuple[go.Figure
     return figure, _table(name, rows)
 
 
-def advice_on(curve: CostCurve | None, race: RaceRecord | None, trace: Trace | None) -> list[str]:
+def advice_on(
+    curve: CostCurve | None, race: RaceRecord | None, trace: Trace | None, offers: Offers = USUAL
+) -> list[str]:
     """What stands under the board: the suggestions for a race, or in one sentence why there can be none."""
     fits, why = judged(curve, race, trace)
-    return [why] if why else suggestions(curve, fits)
+    return [why] if why else suggestions(curve, fits, offers)
 
 
 def judged(curve: CostCurve | None, race: RaceRecord | None, trace: Trace | None) -> tuple[RaceRecord | None, str]:
@@ -287,11 +291,11 @@ def judged(curve: CostCurve | None, race: RaceRecord | None, trace: Trace | None
     return (None, why) if why else (race, "")
 
 
-def drawn(curve: CostCurve | None, race: RaceRecord | None, why_not: str = "") -> list:
+def drawn(curve: CostCurve | None, race: RaceRecord | None, why_not: str = "", offers: Offers = USUAL) -> list:
     """Values of everything in the tab that shows something, in the order of `cost_tab`; `why_not` says why there is
     no race."""
     about = decided("", machine_words(curve), measured_words(curve)) if curve else decided("", "", NOT_YET)
-    words = " ".join([error_words(curve, race), *suggestions(curve, race)]) if curve and race else why_not
+    words = " ".join([error_words(curve, race), *suggestions(curve, race, offers)]) if curve and race else why_not
     told = decided("", words)
     figures = [*curve_figure(curve), *further_figure(curve), *prospects_figure(curve, race)]
     return [about, *figures, told, lanes_table(curve, race)]
@@ -323,7 +327,7 @@ def cost_tab(worker: Worker, raced: Raced) -> None:
 
     def draw(visitor: gr.Request, seen, trace):
         curve = curve_of(worker, visitor.session_hash) if worker.ready else None
-        return drawn(curve, *judged(curve, seen, trace))
+        return drawn(curve, *judged(curve, seen, trace), offers_of(worker.engine))
 
     def run(visitor: gr.Request, seen, trace):
         stay = [gr.skip()] * len(places)
@@ -332,7 +336,7 @@ def cost_tab(worker: Worker, raced: Raced) -> None:
         for event in watch(worker, Job(None, visitor.session_hash, measure)):
             if isinstance(event, CostCurve):
                 words = ""
-                yield progressed(1, "Measured."), *drawn(event, *judged(event, seen, trace))
+                yield progressed(1, "Measured."), *drawn(event, *judged(event, seen, trace), offers_of(worker.engine))
             elif isinstance(event, Failed):
                 words = event.message
             else:

@@ -13,6 +13,7 @@ from ..catalog.local import name_of
 from ..catalog.memory import Machine, this_machine, too_big
 from ..catalog.verify import Stopped, verify
 from ..models.errors import ModelError
+from ..models.info import DrafterInfo
 from ..presets import Place, Preset
 from .worker import Job
 
@@ -130,6 +131,7 @@ class PresetEngine:
         self.stop_ids: frozenset[int] = frozenset()
         self.token_bytes: Callable[[int], bytes] = lambda token_id: b""
         self.drafters: dict[str, str] = {}
+        self.drafter_info: dict[str, DrafterInfo] = {}
 
     def _load(self, choice: Choice, tell: Tell, cancelled: Cancelled, strict: bool = False) -> None:
         """Open all, then unload, then read. `strict`: a drafter that does not fit refuses the whole choice."""
@@ -154,6 +156,7 @@ class PresetEngine:
         if target.text is not None:
             self.token_bytes = target.text.token_bytes  # of the text alone: a page may keep it after a switch
         self.drafters = self._models.descriptions
+        self.drafter_info = self._models.info
 
     def _open(self, choice: Choice, tell: Tell, cancelled: Cancelled, strict: bool):
         """Target and drafters with everything checked but their weights unread; what is loaded is not touched."""

@@ -6,10 +6,12 @@ import gradio as gr
 
 from ..race.record import RaceRecord
 from ..race.trace import MAX_BYTES, Trace, TraceError, dumps, loads
+from .controls import Controls
 from .keep import add, answer, board_of, file_name, listing, saving, saying, title, traced
 from .links import link_of
 from .parts import ASSETS
 from .saved_page import saved_page
+from .worker import Worker
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,11 @@ class Kept:
     races: gr.State
 
 
-def keep_bar(asked: list, board: gr.HTML, last: gr.State, trace: gr.State, raced: gr.events.Dependency) -> Kept:
+def keep_bar(
+    worker: Worker, ask: Controls, board: gr.HTML, last: gr.State, trace: gr.State, raced: gr.events.Dependency
+) -> Kept:
     """The bar. `raced` is over when a race is; what was seen of it stands in `last` then, and in `trace` once it is
-    kept. `asked` are the settings that a link carries."""
+    kept. `ask.asked` are the settings that a link carries."""
     bar = gr.HTML(
         "",
         html_template=(ASSETS / "keep.html").read_text("utf-8"),
@@ -73,7 +77,7 @@ def keep_bar(asked: list, board: gr.HTML, last: gr.State, trace: gr.State, raced
     raced.then(after_race, [last, kept.races], [kept.trace, kept.races, bar], **quiet)
     bar.upload(open_, kept.races, [board, last, kept.trace, kept.races, bar], **quiet)
     bar.submit(show, kept.races, [board, last, kept.trace], **quiet)
-    bar.select(lambda *values: answer(link=link_of(*values)), asked, bar, **quiet)
+    bar.select(lambda *values: answer(link=link_of(*values, offers=ask.offers())), ask.asked, bar, **quiet)
     bar.download(save, kept.trace, bar, **quiet)
     return kept
 

@@ -6,8 +6,10 @@ A lane is a method, then how many drafts are sent: `hardware` (also without a wo
 `confidence=0.5`, `cumulative=0.5`, or for DFlash `block=6`, the slots of its block. `system=` is the conversation's
 system turn, empty for the chat template's own; `strict=1` turns strict mode on. What a link, a script or a browser's
 storage says is taken only where it is a value that the page's own control could have; a link never starts anything.
+How long a block or a cap may be is the loaded drafter's to say: asking for more is asking for all of it (limits.py).
 """
 
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from urllib.parse import urlencode
@@ -15,10 +17,13 @@ from urllib.parse import urlencode
 import gradio as gr
 
 from ..race.record import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, PLAIN, exact
-from .controls import BLOCK_SCHEDULES, OFF, SCHEDULES
-from .requests import ALL_LANES, BLOCK_LENGTHS, CAPS, LANE_CONTROLS, MAX_LANES, MAX_PROMPT, clamp, settings_of
+from .controls import OFF
+from .limits import schedules
+from .requests import ALL_LANES, LANE_CONTROLS, MAX_LANES, MAX_PROMPT, USUAL, Offers, clamp, settings_of
 
-METHODS = (PLAIN, *CAPS, *BLOCK_LENGTHS)
+METHODS = (PLAIN, *USUAL)
+WHOLE = math.inf  # in place of a length: all that the drafter has
+LONGEST = 1000
 # In what `request_of` takes: prompt, max_tokens, temperature, top_k, top_p, seed, order, system, lanes, strict
 SYSTEM, FIRST_LANE = 7, 8
 STRICT = FIRST_LANE + ALL_LANES
@@ -27,32 +32,28 @@ _SETTINGS = {"tokens": "max_tokens"}  # a link's name -> the setting's, where it
 _NAMED = {name.lower(): name for name in METHODS}
 
 
-def schedules(method: str) -> list[tuple[str, str]]:
-    """What can be chosen for a method, as (words, value)."""
-    return BLOCK_SCHEDULES if method in BLOCK_LENGTHS else SCHEDULES
-
-
 class LaneError(ValueError):
     """A lane that does not exist; the message is one sentence."""
 
 
-def lane_controls(text: str) -> list:
-    """The five control values of one lane (see requests.lane_of). Raises LaneError."""
+def lane_controls(text: str, offers: Offers = USUAL) -> list:
+    """The five control values of one lane (see requests.lane_of), as asked for; WHOLE for a length that is not named.
+    Raises LaneError."""
     name, *parts = text.strip().lower().split(":")
     method = _NAMED.get(name)
     if method is None:
         raise LaneError(f"There is no lane {name[:40]!r}; there are {', '.join(m.lower() for m in METHODS)}.")
-    length, schedule = BLOCK_LENGTHS.get(method, max(BLOCK_LENGTHS.values())), HARDWARE
-    known = {value for _, value in schedules(method)} if method != PLAIN else set()
-    cap, threshold = CAPS.get(method, max(CAPS.values())), 0.5
+    info = offers.get(method)
+    known = {value for _, value in schedules(info)} if info else set()
+    length, schedule, cap, threshold = WHOLE, HARDWARE, WHOLE, 0.5
     for part in parts:
         key, _, value = part.partition("=")
-        if key == "block" and method in BLOCK_LENGTHS:
-            length, schedule = int(clamp(value, 2, BLOCK_LENGTHS[method], length)), FULL
+        if key == "block" and info and info.by_block:
+            length, schedule = clamp(value, 1, LONGEST, WHOLE), FULL
         elif key in known:
             schedule = key
             if key == CAP:
-                cap = int(clamp(value, 1, cap, cap))
+                cap = clamp(value, 1, LONGEST, WHOLE)
             else:
                 threshold = clamp(value, 0, 1, threshold)
         else:
@@ -60,38 +61,36 @@ def lane_controls(text: str) -> list:
     return [method, length, schedule, cap, threshold]
 
 
-def lanes_controls(text: str) -> list:
+def lanes_controls(text: str, offers: Offers = USUAL) -> list:
     """The control values of all lanes, those that are not named off. Raises LaneError."""
-    lanes = [lane_controls(lane) for lane in text[:1000].split(",") if lane.strip()]
+    lanes = [lane_controls(lane, offers) for lane in text[:1000].split(",") if lane.strip()]
     if not 2 <= len(lanes) <= MAX_LANES:
         raise LaneError(f"A race has 2 to {MAX_LANES} lanes, not {len(lanes)}.")
-    off = [OFF, max(BLOCK_LENGTHS.values()), HARDWARE, max(CAPS.values()), 0.5]
+    off = [OFF, WHOLE, HARDWARE, WHOLE, 0.5]
     return [value for lane in lanes + [off] * (MAX_LANES - len(lanes)) for value in lane]
 
 
-def lane_text(method, length, schedule, cap, threshold) -> str:
+def lane_text(method, length, schedule, cap, threshold, offers: Offers = USUAL) -> str:
     """The lane that these control values describe, as `lane_controls` reads it; empty if it is off."""
     if method not in METHODS:
         return ""
     if method == PLAIN:
         return PLAIN
-    name = method.lower()
+    name, info = method.lower(), offers[method]
     if schedule == HARDWARE:
         return f"{name}:{HARDWARE}"
-    if method in BLOCK_LENGTHS:
-        longest = BLOCK_LENGTHS[method]
-        return f"{name}:block={int(clamp(length, 2, longest, longest))}"
-    if schedule == CAP:
-        return f"{name}:{CAP}={int(clamp(cap, 1, CAPS[method], CAPS[method]))}"
-    if schedule in (CONFIDENCE, CUMULATIVE):
+    if schedule in (CONFIDENCE, CUMULATIVE) and info.has_confidence:
         return f"{name}:{schedule}={exact(clamp(threshold, 0, 1, 0.5))}"
-    return f"{name}:{FULL}"
+    length, cap = (clamp(value, 1, LONGEST, WHOLE) if value != WHOLE else WHOLE for value in (length, cap))
+    if info.by_block:
+        return f"{name}:{FULL}" if length == WHOLE else f"{name}:block={int(length)}"
+    return f"{name}:{CAP}={int(cap)}" if schedule == CAP and cap != WHOLE else f"{name}:{FULL}"
 
 
-def link_of(*asked) -> str:
+def link_of(*asked, offers: Offers = USUAL) -> str:
     """A query string that fills the page with these control values."""
     columns = asked[FIRST_LANE:STRICT]
-    lanes = [lane_text(*columns[i : i + LANE_CONTROLS]) for i in range(0, len(columns), LANE_CONTROLS)]
+    lanes = [lane_text(*columns[i : i + LANE_CONTROLS], offers) for i in range(0, len(columns), LANE_CONTROLS)]
     told = {"prompt": asked[0], "lanes": ",".join(lane for lane in lanes if lane)}
     settings = settings_of(*asked[1:6])
     told |= {name: exact(getattr(settings, _SETTINGS.get(name, name))) for name in NUMBERS}
@@ -101,7 +100,7 @@ def link_of(*asked) -> str:
     return "?" + urlencode(told, safe=":,=")
 
 
-def from_link(query: Mapping[str, str]) -> dict[int, object]:
+def from_link(query: Mapping[str, str], offers: Offers = USUAL) -> dict[int, object]:
     """What a link fills: values by their place in `asked`. What it says wrongly is left as it is."""
     filled: dict[int, object] = {}
     if prompt := query.get("prompt"):
@@ -115,7 +114,7 @@ def from_link(query: Mapping[str, str]) -> dict[int, object]:
         filled[STRICT] = query["strict"] == "1"
     if "lanes" in query:
         with suppress(LaneError):
-            filled |= dict(enumerate(lanes_controls(query["lanes"]), start=FIRST_LANE))
+            filled |= dict(enumerate(lanes_controls(query["lanes"], offers), start=FIRST_LANE))
     return filled
 
 

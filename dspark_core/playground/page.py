@@ -11,11 +11,13 @@ from .controls import controls
 from .cost_tab import cost_tab
 from .follow import models_status
 from .launch import drop_options
+from .limits import follow_limits
 from .models_tab import models_tab
 from .parts import plain_text, static
 from .prove_tab import prove_tab
 from .race_tab import race_tab
 from .remember import remember
+from .requests import offers_of
 from .shelf import Shelf
 from .tour import tour
 from .worker import Worker
@@ -26,7 +28,7 @@ def build(worker: Worker, prompts: list[Prompt], shelf: Shelf | None = None) -> 
     drop_options()
     with gr.Blocks(title="DSpark Playground", analytics_enabled=False, fill_width=True) as page:
         models = _head()
-        ask = controls(prompts)
+        ask = controls(prompts, lambda: offers_of(worker.engine))
         with gr.Tabs(elem_id="tabs"):
             raced = race_tab(worker, ask)
             charts_tab(worker, ask, raced)
@@ -37,13 +39,15 @@ def build(worker: Worker, prompts: list[Prompt], shelf: Shelf | None = None) -> 
         with raced.below:
             advice(worker, ask, raced)
 
-        remember(page, ask.asked)
+        filled = remember(page, ask)
+        follow_limits(ask.offers, ask.lanes, ask.cut, ask.limits, models)
         race_api(worker)
 
         def status():
             yield from models_status(worker)
 
-        page.load(status, None, models, concurrency_limit=None, show_progress="hidden", api_visibility="private")
+        # After the settings are filled in, so that they are fitted to what is loaded, not the other way round.
+        filled.then(status, None, models, concurrency_limit=None, show_progress="hidden", api_visibility="private")
     return page
 
 

@@ -31,14 +31,14 @@ from .charts_tab import SAVE_PNG, SAVES, TABLE, TABLE_TOOLS
 from .notices import decided, progress, progressed, verdict_box
 from .parts import ASSETS, static
 from .race_tab import ENGINE_USE
-from .requests import BLOCK_LENGTHS, CAPS, clamp
+from .requests import USUAL, Offers, clamp, offers_of
 from .watch import watch
 from .worker import Job, Worker
 
 MAX_DRAWS, MAX_PROMPT = 50_000, 2_000
 SECONDS = 60.0
 PAIRS = 16  # in the chart
-METHODS = [*CAPS, *BLOCK_LENGTHS]
+METHODS = [*USUAL]
 TITLES = {
     RIGHT: "the real one",
     ALWAYS: "wrong: accept every draft",
@@ -141,7 +141,7 @@ def chance(p: float) -> str:
     return "less than once in a million such proofs"
 
 
-def draw_verdict(e: DrawEvidence) -> tuple[str, str]:
+def draw_verdict(e: DrawEvidence, offers: Offers = USUAL) -> tuple[str, str]:
     """("identical", "tie", "divergence" or "" for nothing to compare, words) of a sampling proof."""
     c, right = e.comparison, e.request.sampler == RIGHT
     if e.loop_differs:
@@ -160,7 +160,7 @@ def draw_verdict(e: DrawEvidence) -> tuple[str, str]:
         seen = f"So uneven a result, or more, comes {chance(e.p_value)}. {compared(e)}"
         if right:
             return "identical", f"Exact, as far as these draws can tell. {luck} {seen}"
-        if e.request.sampler == NO_BIAS and e.request.method in BLOCK_LENGTHS:
+        if e.request.sampler == NO_BIAS and not offers[e.request.method].has_bias:
             return (
                 "tie",
                 f"Nothing to catch: {e.request.method} has no Markov bias; this is the real sampler. {luck}",
@@ -380,7 +380,7 @@ def prove_tab(worker: Worker, prompts: list[Prompt]) -> None:
                 yield progressed(1, event.message), *stay
             else:
                 ended = True
-                kind, words = draw_verdict(event)
+                kind, words = draw_verdict(event, offers_of(worker.engine))
                 figure = draw_figure(event.pairs, event.comparison.n, text)
                 more = draw_details(event, text)
                 yield progressed(1, ""), decided(kind, words, more), figure, draw_table(event, text)

@@ -36,11 +36,10 @@ class Raced:
     below: gr.Column
 
 
-def preview(*lanes) -> str:
-    return idle(lanes_of(lanes))
-
-
 def race_tab(worker: Worker, ask: Controls) -> Raced:
+    def preview(*lanes) -> str:
+        return idle(lanes_of(lanes, ask.offers()))
+
     with gr.Tab("Race", id="race"):
         board = gr.HTML(
             preview(*(control.value for control in ask.lanes)),
@@ -57,7 +56,7 @@ def race_tab(worker: Worker, ask: Controls) -> Raced:
 
     def to_board(visitor: gr.Request, talk: Talk, *values):
         try:
-            request = replace(request_of(*values), earlier=talk.earlier)
+            request = replace(request_of(*values, offers=ask.offers()), earlier=talk.earlier)
         except ValueError as error:
             yield refused(next(RUNS), str(error)), gr.skip()
             return
@@ -84,6 +83,6 @@ def race_tab(worker: Worker, ask: Controls) -> Raced:
     )
     ask.stop.click(halt, queue=False, show_progress="hidden", api_visibility="private")
     with bar:
-        kept = keep_bar(ask.asked, board, last, trace, event)
+        kept = keep_bar(worker, ask, board, last, trace, event)
     wire(worker, ask.talk, kept.trace, last)
     return Raced(last, kept, event, below)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..models.errors import ModelError
+from ..models.info import DrafterInfo
 from ..race.inspection import Inspection
 from ..race.record import Failed, RaceRecord, RaceRequest
 
@@ -23,6 +24,7 @@ class Engine(Protocol):
     name: str
     precision: str
     drafters: dict[str, str]  # method -> how it runs, or why it does not
+    drafter_info: dict[str, DrafterInfo]  # of those that run
 
     def race(self, request: RaceRequest, cancelled: Callable[[], bool]) -> Iterator[tuple[int, Any]]: ...
 

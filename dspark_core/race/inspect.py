@@ -272,10 +272,11 @@ class Inspector:
         recorded = judged(ids, draft_logits, verified, shown)
         confidence = None
         if proposal is not None and proposal.confidence is not None:
-            confidence = mx.sigmoid(proposal.confidence.astype(mx.float32)).tolist()
+            confidence = drafter.calibrated(proposal.confidence).tolist()
         redrawn = _drafted(draft_logits, settings, numbers)
         accepted, next_id, _ = self._fate(recorded, verified, settings, numbers)
         agrees = (redrawn.tolist(), accepted, next_id) == (list(round_.draft_ids), round_.accepted, round_.next_id)
+        agrees = agrees and self._same_confidence(drafter, confidence, round_.confidence)
         block = self._block(recorded, fates_of(round_), round_.next_id, numbers, confidence)
 
         without = None
@@ -283,6 +284,18 @@ class Inspector:
             without = self._unbiased(proposal.base, round_, verified, settings, numbers)
         trim(self._cache, 1 + sent)
         return block, without, agrees
+
+    def _same_confidence(
+        self, drafter: Drafter | None, again: list[float] | None, recorded: tuple[float, ...] | None
+    ) -> bool:
+        """Are these the recorded probabilities, but for rounding? A race that asked for none wrote none down."""
+        if recorded is None:
+            return True
+        if again is None or len(again) != len(recorded):
+            return drafter is None and not recorded
+        rounding = max(1e-3, 4 * mx.finfo(self._models.target.dtype).eps)  # of the logit, which is then divided
+        temperatures = drafter.calibration.temperatures or (1.0,) * len(again)
+        return all(abs(a - b) <= rounding / min(t, 1.0) for a, b, t in zip(again, recorded, temperatures, strict=False))
 
     def _unbiased(
         self, base: mx.array, round_: Round, verified: mx.array, settings: Settings, numbers: Numbers | None

@@ -34,7 +34,8 @@ class Slot:
     q, p:       the drafter's and the target's probability of the token, p given the drafts before it
     accept:     min(1, p/q)
     drawn:      the random number that was compared with `accept` (temperature > 0)
-    confidence: the confidence head's probability that the token is accepted if those before it are
+    confidence: the confidence head's probability that the token is accepted if those before it are, calibrated as the
+                schedule has it
     drafter:    the most probable tokens of the distribution it was drafted from
     target:     the target's, at the same place
     """
@@ -90,7 +91,8 @@ class Inspection:
                  looked at by the target up to its first rejection; None if the drafter has no such bias
     written:     tokens the round added to the output: less than accepted + 1 where the answer ended inside it
     recomputed:  from loaded models; else it is what the race wrote down
-    agrees:      the recomputed round gives the recorded drafts, count and next token again
+    agrees:      the recomputed round gives the recorded drafts, count and next token again, and where the race wrote
+                 confidences down, those
     prefix:      tokens before the anchor, of which `reused` were still known from the inspection before
     seconds:     that recomputing took
     """

@@ -6,6 +6,7 @@ from ..decode.cost import CostCurve
 from ..decode.noise import Noise
 from ..machine import machine, versions
 from ..models.drafter import Drafter
+from ..models.info import DrafterInfo
 from ..models.target import Target
 from .record import RaceSource
 
@@ -33,6 +34,11 @@ class Models:
             method: d if isinstance(d, str) else f"{d.name}, block {d.block_size}, {d.precision}"
             for method, d in self.drafters.items()
         }
+
+    @property
+    def info(self) -> dict[str, DrafterInfo]:
+        """What is known of them, without MLX."""
+        return {method: d.info for method, d in self.loaded.items()}
 
     def source(self) -> RaceSource:
         """What a race that begins now runs on. For the thread that owns MLX."""

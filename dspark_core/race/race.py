@@ -29,6 +29,7 @@ from .lane import SLICE_S, Clock, Event, Lane
 from .models import Models
 from .noise import known_noise, measured_noise, rounding_noise
 from .record import (
+    BLOCK,
     CAP,
     CONFIDENCE,
     CUMULATIVE,
@@ -76,6 +77,8 @@ def schedule_of(spec: LaneSpec, models: Models, drafter: Drafter) -> Schedule:
         return ConfidenceThreshold(spec.threshold)
     if spec.schedule == CUMULATIVE:
         return CumulativeThreshold(spec.threshold)
+    if spec.schedule == BLOCK:
+        return FixedCap(drafter.info.drafts(min(spec.cap, drafter.info.block)))
     return FixedCap(spec.cap) if spec.schedule == CAP else FullBlock()
 
 

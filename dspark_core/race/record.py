@@ -12,6 +12,7 @@ from .inspection import Inspection
 
 PLAIN = "plain"
 FULL, CAP, CONFIDENCE, CUMULATIVE, HARDWARE = "full", "cap", "confidence", "cumulative", "hardware"
+BLOCK = "block"  # of the bench alone, whose lanes are named before a drafter is there: see LaneSpec
 SCHEDULES = (FULL, CAP, CONFIDENCE, CUMULATIVE, HARDWARE)
 MAX_SYSTEM = 10_000  # characters of a system turn
 MAX_EXCHANGES = 16  # of a conversation so far
@@ -30,7 +31,8 @@ class LaneSpec:
     method:    "plain", or the method of a drafter, such as "DSpark"
     schedule:  "full" sends every draft to verification, "cap" at most `cap` of them, "confidence" those
                before the first slot whose confidence is below `threshold`, "cumulative" those before the first
-               where the product of the confidences is, "hardware" what this machine's costs make worthwhile
+               where the product of the confidences is, "hardware" what this machine's costs make worthwhile; "block"
+               what an effective block length of `cap` slots sends, whatever the drafter's first slot is
     label:     the schedule in the page's words; empty for a plain lane
     """
 

@@ -5,7 +5,7 @@
         [--extra-lanes dspark:best,peer:mlx-dspark,peer:mlx-dspark=auto --extra-limit 2]
 
 Lanes are plain, mlx-lm (its own plain decoding, on the same loaded weights), dspark and dflash with a schedule after
-a colon (full, cap=N, confidence=X, cumulative=X, hardware, or best: the best fixed cap in hindsight, prompt by
+a colon (full, block=N, cap=N, confidence=X, cumulative=X, hardware, or best: the best fixed cap in hindsight, prompt by
 prompt), or with each of --schedule. peer:mlx-dspark is that engine, where it is installed, in a process of its own on
 the same weights, as its library is called by default (cap 2); with =auto at its automatic cap, with =full at the full
 block. peer:NAME is lane NAME of the command given with --against (peers.py has the protocol). Lanes of --extra-lanes
@@ -42,7 +42,7 @@ from ..race.record import HARDWARE
 from . import engines, log
 from .figures import Figures, best_cap, figures
 from .peers import Peer, Peers, installed, mlx_dspark
-from .plan import AGAINST, METHODS, MLX_DSPARK, Lane, Prompt, alternations, parse_lanes, read_sets, with_cap
+from .plan import AGAINST, METHODS, MLX_DSPARK, Lane, Prompt, alternations, excess, parse_lanes, read_sets, with_cap
 from .words import markdown
 
 
@@ -73,6 +73,8 @@ def _measure(a: argparse.Namespace, lanes: Sequence[Lane], prompts: Sequence[Pro
     """Everything that the log does not hold yet; returns the log."""
     settings = Settings(a.tokens, a.temperature, seed=a.seed)
     models = _load(a, lanes)
+    for words in excess([(lane.name, lane.spec) for lane in lanes if lane.spec], models.info):
+        say(words)
     header = _header(a, models)
     if kept is None:
         say("measuring the cost curve")

@@ -36,7 +36,7 @@ from ..race.models import Models
 from ..race.noise import measured_noise
 from ..race.race import race
 from ..race.record import FULL, RaceRecord, RaceRequest
-from .plan import METHODS, Lane, Prompt, parse_lanes, read_sets
+from .plan import METHODS, Lane, Prompt, excess, parse_lanes, read_sets
 
 NORMAL, STRICT = "normal", "strict"
 
@@ -50,7 +50,10 @@ def main(arguments: Sequence[str]) -> None:
         wanted = {lane.spec.method for lane in lanes}
         paths = {method: getattr(a, name) for name, method in METHODS.items() if method in wanted}
         drafters = {method: load_drafter(path, target, a.draft_precision) for method, path in paths.items()}
-        for row in exactness(Models(target, drafters), prompts, lanes, a.tokens):
+        models = Models(target, drafters)
+        for words in excess([(lane.name, lane.spec) for lane in lanes], models.info):
+            print(words, file=sys.stderr)
+        for row in exactness(models, prompts, lanes, a.tokens):
             print(json.dumps(row), flush=True)
     except (ModelError, ValueError) as e:
         sys.exit(f"error: {e}")

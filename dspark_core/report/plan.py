@@ -1,18 +1,19 @@
 """What to measure, and in which order."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..models.info import DrafterInfo
 from ..presets import load_prompts
-from ..race.record import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, PLAIN, LaneSpec
+from ..race.record import BLOCK, CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, PLAIN, LaneSpec
 
 MLX_LM, PEER, BEST = "mlx-lm", "peer", "best"
 MLX_DSPARK, AGAINST = "mlx-dspark", "against"
 VARIANTS = ("default", "auto", "full")  # of mlx-dspark
 METHODS = {"dspark": "DSpark", "dflash": "DFlash"}
-VALUED = {CAP: int, CONFIDENCE: float, CUMULATIVE: float}
+VALUED = {BLOCK: int, CAP: int, CONFIDENCE: float, CUMULATIVE: float}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +93,19 @@ def _tells(lane: Lane, other: Lane) -> bool:
 
 
 def parse_schedule(method: str, schedule: str) -> LaneSpec:
-    """full, cap=N, confidence=X, cumulative=X or hardware. Raises ValueError."""
+    """full, block=N, cap=N, confidence=X, cumulative=X or hardware. Raises ValueError."""
     kind, given, value = schedule.partition("=")
     if kind in VALUED and given:
         try:
             number = VALUED[kind](value)
         except ValueError:
             raise ValueError(f"{value!r} in {schedule!r} is not a number.") from None
-        return LaneSpec(method, kind, **{"cap" if kind == CAP else "threshold": number}, label=schedule)
+        return LaneSpec(method, kind, **{"cap" if kind in (BLOCK, CAP) else "threshold": number}, label=schedule)
     if kind in (FULL, HARDWARE) and not given:
         return LaneSpec(method, kind, label=schedule)
-    raise ValueError(f"There is no schedule {schedule!r}: use full, cap=N, confidence=X, cumulative=X or hardware.")
+    raise ValueError(
+        f"There is no schedule {schedule!r}: use full, block=N, cap=N, confidence=X, cumulative=X or hardware."
+    )
 
 
 def _drafted(engine: str, schedule: str) -> Lane:
@@ -110,6 +113,16 @@ def _drafted(engine: str, schedule: str) -> Lane:
     if schedule == BEST:
         return Lane(name, "speculative", LaneSpec(method, CAP, label=schedule), best=True)
     return Lane(name, "speculative", parse_schedule(method, schedule))
+
+
+def excess(lanes: Sequence[tuple[str, LaneSpec]], drafters: Mapping[str, DrafterInfo]) -> list[str]:
+    """A sentence for every lane (name, spec) that asks for more drafts than its drafter has; it gets all of them."""
+    out = []
+    for name, spec in lanes:
+        info = drafters.get(spec.method)
+        words = info.excess(spec.cap, spec.schedule == BLOCK) if info and spec.schedule in (BLOCK, CAP) else ""
+        out += [f"{name}: {words}."] if words else []
+    return out
 
 
 def with_cap(lane: Lane, cap: int) -> Lane:

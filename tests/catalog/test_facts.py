@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,14 @@ def test_a_hub_name_that_is_a_path(repo):
 def test_targets_and_drafters_are_told_apart(name):
     assert facts.sort_of(golden("target", name)).kind == facts.TARGET
     assert facts.sort_of(golden("drafter", name)).kind == facts.DRAFTER
+
+
+@pytest.mark.parametrize("field", ["jetspec_config", "speculators_config"])
+def test_a_drafter_of_another_format_is_no_target(field):
+    known = golden("drafter", "D")
+    config = {k: v for k, v in known.config.items() if k not in ("block_size", "dflash_config")} | {field: {"x": 1}}
+    sort = facts.sort_of(replace(known, config=config))
+    assert sort.kind == facts.OTHER and f"has {field}: " in sort.words
 
 
 def test_the_embedded_models():

@@ -5,10 +5,16 @@ import json
 import pytest
 
 from dspark_core.catalog import memory
+from dspark_core.decode.rounds import Settings
+from dspark_core.models.checkpoint import load_drafter
 from dspark_core.playground.engine import Choice, PresetEngine
+from dspark_core.playground.keep import traced
+from dspark_core.race.record import CONFIDENCE, PLAIN, LaneSpec, RaceRequest
+from dspark_core.race.trace import dumps, loads
 
 from ..conftest import GOLDEN, Golden
 from ..decode import test_traces as traces
+from .tiny import TinyEngine
 
 METHODS = {"A": "DSpark", "C": "DFlash", "D": "DFlash", "E": "DSpark"}
 
@@ -34,3 +40,20 @@ def test_plain_output_and_every_greedy_round(loaded):
 def test_stop_tokens_and_recorded_uniforms(loaded):
     traces.test_stop_tokens(loaded)
     traces.test_recorded_uniforms(loaded)
+
+
+def test_a_calibrated_confidence_is_the_same_in_race_trace_and_inspector(golden_calibrated):
+    """The page, a saved race and the inspector show the probability that the schedule compared."""
+    engine = TinyEngine()
+    engine.models.drafters["DSpark"] = load_drafter(golden_calibrated.path / "drafter", engine.models.target)
+    lanes = LaneSpec(PLAIN), LaneSpec("DSpark", CONFIDENCE, threshold=0.6, label="confidence ≥ 0.60")
+    events = list(engine.race(RaceRequest("x", lanes, Settings(24, stop_ids=frozenset())), lambda: False))
+    record = events[0][1]
+    saved = loads(dumps(traced(record, engine))).race.lanes[1]
+    for r, round_ in enumerate(record.lanes[1].rounds):
+        seen = engine.inspect(record, 1, r, lambda: False, lambda done, total: None)
+        shown = [s.confidence for s in seen.block.slots]
+        assert seen.agrees and shown == pytest.approx(round_.confidence, abs=1e-4)
+        assert shown == pytest.approx(saved.rounds[r].confidence, abs=1e-4)
+        below = [k for k, c in enumerate(shown) if c < 0.6]
+        assert round_.proposed == (below[0] if below else 7)

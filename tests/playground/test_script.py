@@ -7,6 +7,7 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
+from dspark_core.models.info import DrafterInfo
 from dspark_core.race.trace import loads
 from tests.playground.replay import Pieces, ReplayEngine, recorded_rounds, three_lanes
 from tests.playground.serving import served
@@ -69,3 +70,12 @@ def test_a_script_sees_progress_and_can_cancel(page):
 def test_what_is_wrong_is_said(page, asked, words):
     with pytest.raises(AppError, match=words):
         Client(page.url, verbose=False).predict(*asked, api_name="/race")
+
+
+def test_a_script_that_asks_for_more_gets_all_there_is_and_is_told(page):
+    page.worker.engine = engine()
+    page.worker.engine.drafter_info = {"DFlash": DrafterInfo("DFlash", "b7", 7, 0, False, False)}
+    job = Client(page.url, verbose=False).submit("hi", "plain,dflash:block=16", api_name="/race")
+    assert job.result()["race"]["lanes"][1]["spec"]["label"] == "block 7"
+    assert job.outputs()[0]["cut"] == "Lane 2: block 16 was asked for; b7 has a block of 7."
+    page.worker.engine = engine()

@@ -43,4 +43,5 @@ class TinyEngine(PresetEngine):
         self.name, self.precision = "tiny", target.precision
         target.name = "tiny"
         self.stop_ids, self.token_bytes = target.stop_ids, target.token_bytes
+        self.drafter_info = {m: d.info for m, d in self._models.drafters.items()}
         self.drafters = {m: f"golden set {d}" for m, d in drafters.items()}

@@ -9,13 +9,13 @@ import pytest
 
 from dspark_core.decode.plain import plain
 from dspark_core.decode.rounds import DecodeError, Round, Settings, Start
-from dspark_core.decode.schedule import ConfidenceThreshold, FixedCap, FullBlock
+from dspark_core.decode.schedule import ConfidenceThreshold, CumulativeThreshold, FixedCap, FullBlock
 from dspark_core.decode.speculative import speculative
 from dspark_core.race.inspect import Inspector, judged, reading
 from dspark_core.race.inspection import recorded
 from dspark_core.race.race import Models
 from dspark_core.race.record import PLAIN, LaneRecord, LaneSpec
-from tests.conftest import GOLDEN, load_golden
+from tests.conftest import GOLDEN, TEMPERATURES, load_golden
 from tests.decode.helpers import NEVER, Recorded, worst
 
 TOLERANCE = 1e-4
@@ -145,6 +145,34 @@ def test_seeds_and_schedules_on_dspark(golden_a, schedule, temperature):
         assert [s.outcome for s in seen.block.slots].count("unsent") == len(seen.block.slots) - lane.rounds[r].proposed
         assert (seen.without is None) == (schedule is None)
     assert look.inspect(golden_a.trace["prompt_ids"], lane, order[-1], settings).reused == seen.prefix
+
+
+@pytest.mark.parametrize("schedule", [ConfidenceThreshold(0.5), CumulativeThreshold(0.3)])
+def test_the_confidence_is_the_calibrated_one_that_the_schedule_saw(golden_calibrated, schedule):
+    e, settings = golden_calibrated.expected, Settings(40, stop_ids=NEVER)
+    lane, look, apart = ran(golden_calibrated, settings, schedule), inspector(golden_calibrated), 0.0
+    for r, round_ in enumerate(lane.rounds):
+        seen = look.inspect(golden_calibrated.trace["prompt_ids"], lane, r, settings)
+        shown = [s.confidence for s in seen.block.slots]
+        assert seen.agrees and close(shown, round_.confidence)
+        raw = inspector(load_golden(GOLDEN / "A")).inspect(golden_calibrated.trace["prompt_ids"], lane, r, settings)
+        apart = max(apart, *(abs(a - s.confidence) for a, s in zip(shown, raw.block.slots, strict=True)))
+        assert not raw.agrees, "another calibration is not what this race ran with"
+    assert apart > 0.05
+    z = e["rounds.confidence_logits"][0]
+    first = look.inspect(golden_calibrated.trace["prompt_ids"], lane, 0, settings).block.slots
+    assert close([s.confidence for s in first], 1 / (1 + np.exp(-np.array(z) / np.array(TEMPERATURES))))
+    assert worst(golden_calibrated.drafter.calibrated(z), mx.sigmoid(z / mx.array(TEMPERATURES))) < 1e-6
+
+
+@pytest.mark.parametrize("change", [lambda c: (*c[:-1], c[-1] + 0.05), lambda c: c[:-1], lambda c: (0.5,) * len(c)])
+def test_a_recorded_confidence_that_was_edited_does_not_agree(golden_calibrated, change):
+    settings = Settings(20, stop_ids=NEVER)
+    lane = ran(golden_calibrated, settings, ConfidenceThreshold(0.5))
+    lane.rounds[1] = replace(lane.rounds[1], confidence=change(lane.rounds[1].confidence))
+    look = inspector(golden_calibrated)
+    agrees = [look.inspect(golden_calibrated.trace["prompt_ids"], lane, r, settings).agrees for r in (0, 1, 2)]
+    assert agrees == [True, False, True]
 
 
 def _numbers(seen):

@@ -1,0 +1,140 @@
+"""What a drafter's config.json and the shapes of its tensors say of its backbone: sizes, layers, masks, rope."""
+
+from dataclasses import dataclass
+
+from .errors import ModelError
+from .fields import Fields
+from .rope import rope
+
+SLIDING = "sliding_attention"
+LAYER_TYPES = ("full_attention", SLIDING)
+# A verification is never wider: a sliding-window layer can drop this many of its newest positions (cache.py). It
+# bounds a block, too, whose own keys are dropped from the drafter's context after every draft.
+MAX_ROLLBACK = 64
+# No drafter comes near these; they keep a damaged file from asking for more memory than there is.
+MAX_LAYERS, MAX_HEADS, MAX_HEAD_DIM, MAX_WIDTH, MAX_WINDOW = 100, 1024, 4096, 1 << 20, 1 << 30
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Shapes of a backbone. `gemma` chooses Gemma-4 layers; `window` is None without sliding layers; `causal` says of
+    each layer whether a slot of the block sees only the slots up to itself."""
+
+    hidden_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    num_taps: int
+    rms_norm_eps: float
+    rope_theta: float
+    rope_scaling: dict | None
+    layer_types: tuple[str, ...]
+    causal: tuple[bool, ...]
+    window: int | None = None
+    attention_bias: bool = False
+    gemma: bool = False
+    k_eq_v: bool = False
+
+
+def read_backbone(fields: Fields, tensors: dict, gemma: bool, zlab: bool, layers: int, taps: int) -> BackboneConfig:
+    """Of a drafter with Gemma-4 layers or not, in z-lab's format or DeepSpec's, with so many layers and taps."""
+
+    def dim(*places):
+        """The size that these tensors (name, axis) of layer 0 agree on, if they do."""
+        known = set()
+        for name, axis in places:
+            info = tensors.get(f"layers.0.{name}.weight")
+            if info is not None and len(info.shape) > axis and (axis == 0 or info.dtype != "U32"):  # not packed
+                known.add(info.shape[axis])
+        return known.pop() if len(known) == 1 else None
+
+    def sized(name, high, stored, unit=1):
+        """The field, or else what the tensors say, where they are known; both must say the same."""
+        value = fields.whole(name, 1, high, stored // unit if stored else None)
+        if stored not in (None, value * unit):
+            raise ModelError(
+                f"{fields.where}: {name} is {value}, but the tensors of layer 0 are made for {stored / unit:g}."
+            )
+        return value
+
+    stored = {int(n.split(".")[1]) for n in tensors if n.startswith("layers.") and n.split(".")[1].isdecimal()}
+    if stored and len(stored) < layers:
+        raise ModelError(f"{fields.where}: num_hidden_layers is {layers}, but there are tensors of {len(stored)} only.")
+    k_eq_v = gemma and fields.flag("attention_k_eq_v")
+    kv = "num_global_key_value_heads" if k_eq_v and fields.get("num_global_key_value_heads") else "num_key_value_heads"
+    head_dim = sized(
+        "global_head_dim" if gemma else "head_dim", MAX_HEAD_DIM, dim(("self_attn.q_norm", 0), ("self_attn.k_norm", 0))
+    )
+    heads = sized("num_attention_heads", MAX_HEADS, dim(("self_attn.q_proj", 0), ("self_attn.o_proj", 1)), head_dim)
+    kv_heads = sized(kv, MAX_HEADS, dim(("self_attn.k_proj", 0), ("self_attn.v_proj", 0)), head_dim)
+    if head_dim % 2 or heads % kv_heads:
+        raise ModelError(
+            f"{fields.where}: {heads} heads of {head_dim} cannot share {kv_heads} key/value heads; heads must be a "
+            "multiple of these, and a head's size even."
+        )
+    if gemma:  # of the target's other layers, from which the config was copied
+        fields.read |= {"head_dim", "num_key_value_heads", "num_global_key_value_heads"}
+    inner = dim(("mlp.gate_proj", 0), ("mlp.up_proj", 0), ("mlp.down_proj", 1))
+    types = _layer_types(fields, layers, zlab)
+    theta, scaling = rope(fields, gemma)
+    return BackboneConfig(
+        hidden_size=fields.whole("hidden_size", 1, MAX_WIDTH),
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=head_dim,
+        intermediate_size=sized("intermediate_size", MAX_WIDTH, inner),
+        num_taps=taps,
+        rms_norm_eps=fields.number("rms_norm_eps", 1e-12, 0.1, 1e-6),
+        rope_theta=theta,
+        rope_scaling=scaling,
+        layer_types=types,
+        window=_window(fields, types),
+        causal=_causal(fields, types, fields.whole("block_size", 2, MAX_ROLLBACK)) if zlab else (False,) * layers,
+        attention_bias=fields.flag("attention_bias"),
+        gemma=gemma,
+        k_eq_v=k_eq_v,
+    )
+
+
+def _layer_types(fields: Fields, layers: int, zlab: bool) -> tuple[str, ...]:
+    types, switched = fields.get("layer_types"), fields.flag("use_sliding_window")
+    if types is None and switched:
+        raise ModelError(
+            f"{fields.where}: use_sliding_window is true without layer_types, so it is not known which layers slide."
+        )
+    types = ["full_attention"] * layers if types is None else types
+    if not isinstance(types, list) or len(types) != layers or any(t not in LAYER_TYPES for t in types):
+        raise fields.error("layer_types", types, f"a list of {layers} names, each {' or '.join(LAYER_TYPES)}")
+    if SLIDING in types and not zlab:
+        raise ModelError(f"{fields.where}: layer_types has {SLIDING}, which DeepSpec's drafters do not have.")
+    if SLIDING in types and fields.get("use_sliding_window") is False:
+        raise ModelError(
+            f"{fields.where}: layer_types has {SLIDING}, but use_sliding_window is false; readers of this format do "
+            "not agree what that means."
+        )
+    return tuple(types)
+
+
+def _window(fields: Fields, types: tuple[str, ...]) -> int | None:
+    """Of the sliding layers; without any, a copy of the target's config may say what it will."""
+    if SLIDING in types:
+        return fields.whole("sliding_window", 1, MAX_WINDOW)
+    fields.read.add("sliding_window")
+    return None
+
+
+def _causal(fields: Fields, types: tuple[str, ...], block: int) -> tuple[bool, ...]:
+    """Which layers let a slot see only the slots before it, and itself. z-lab: every layer or none where is_causal
+    says so, else the sliding ones."""
+    given = {name: fields.get(name) for name in ("is_causal", "causal", "dflash_query_causal")}
+    given = {name: fields.flag(name) for name, value in given.items() if value is not None}
+    if len(set(given.values())) > 1:
+        raise ModelError(f"{fields.where}: {' and '.join(given)} contradict each other.")
+    causal = next(iter(given.values()), None)
+    if causal is False and SLIDING in types and fields.whole("sliding_window", 1, MAX_WINDOW) < block:
+        raise ModelError(
+            f"{fields.where}: {' and '.join(given)} is false and sliding_window is below block_size {block}; readers "
+            "of this format do not agree what that means."
+        )
+    return tuple(t == SLIDING if causal is None else causal for t in types)

@@ -1,0 +1,166 @@
+"""Fields of a drafter's config.json, read with their types and ranges, and what must not stand beside them.
+
+A field that changes what a drafter computes is read or refused by name, never passed over: most such mistakes raise
+no error anywhere, they only lower acceptance.
+"""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .errors import ModelError
+
+NESTED = "dflash_config"  # of z-lab's files; its fields go before those of the same name at the top
+# The fields that z-lab's reader looks for under dflash_config first.
+NESTED_FIRST = frozenset(
+    {
+        *("block_size", "mask_token_id", "target_layer_ids", "num_target_layers", "final_logit_softcapping"),
+        *("is_causal", "causal", "dflash_query_causal", "markov_rank", "enable_confidence_head"),
+    }
+)
+# Bookkeeping, training, and what a copy of the target's config brings along: nothing that is computed depends on them.
+HARMLESS = frozenset(
+    {
+        *("architectures", "model_type", "auto_map", "dtype", "torch_dtype", "transformers_version"),
+        *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "unk_token_id"),
+        *("decoder_start_token_id", "use_cache", "initializer_range", "attention_dropout", "hidden_dropout"),
+        *("max_position_embeddings", "max_window_layers", "return_dict", "output_hidden_states"),
+        *("output_attentions", "torchscript", "chunk_size_feed_forward", "is_encoder_decoder", "is_decoder"),
+        *("id2label", "label2id", "problem_type", "tokenizer_class", "trust_remote_code", "attn_implementation"),
+        *("target_model_type", "target_text_model_type", "vocab_size_per_layer_input"),
+        *("moe_intermediate_size", "num_experts", "top_k_experts", "num_anchors", "loss_decay_gamma"),
+        *("confidence_head_alpha"),
+    }
+)
+# What these may say is what the backbone does anyway.
+NEUTRAL = {
+    "input_embedding_scale": (1,),
+    "output_multiplier": (1,),
+    "partial_rotary_factor": (1,),
+    "pretraining_tp": (1,),
+    "use_swa": (False,),
+    "mlp_bias": (False,),
+    "rope_traditional": (False,),
+    "attention_mode": ("gqa",),
+    "dspark_backbone_conv_enabled": (False,),
+    "shift_label": (False,),
+    "pure_draft_prefix_len": (0,),
+    "hidden_size_per_layer_input": (0,),
+    "enable_moe_block": (False,),
+    "num_kv_shared_layers": (0,),
+    "use_double_wide_mlp": (False,),
+    "use_bidirectional_attention": (False, "vision"),
+}
+# Other formats and methods, by fields that theirs alone have.
+FOREIGN = {
+    "jetspec_config": "JetSpec drafters",
+    "speculators_model_type": "drafters packaged by speculators",
+    "speculators_config": "drafters packaged by speculators",
+    "transformer_layer_config": "drafters packaged by speculators",
+    "conv_kernel_size": "DFlash 2 drafters",
+    "conv_group_size": "DFlash 2 drafters",
+    "selector_rank": "DFlash 2 drafters",
+    "selector_top_k": "DFlash 2 drafters",
+}
+
+
+def is_number(value) -> bool:
+    """A finite int or float; a bool is none."""
+    return is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def is_whole(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def same(a, b) -> bool:
+    """Equal, where true is not 1."""
+    return isinstance(a, bool) == isinstance(b, bool) and a == b
+
+
+@dataclass
+class Fields:
+    """A config's fields; null counts as absent. Every reader raises ModelError, in one sentence that names the field.
+
+    nested: the fields of dflash_config, which go first
+    read:   names that were asked for; `refuse_others` refuses what else there is
+    """
+
+    where: Path
+    raw: dict
+    nested: dict = field(default_factory=dict)
+    read: set[str] = field(default_factory=set)
+
+    def get(self, name: str):
+        self.read.add(name)
+        value = self.nested.get(name) if name in NESTED_FIRST else None
+        return self.raw.get(name) if value is None else value
+
+    def whole(self, name: str, low: int, high: int, default: int | None = None) -> int:
+        return self._in_range(name, is_whole, "a whole number", low, high, default)
+
+    def number(self, name: str, low: float, high: float, default: float | None = None) -> float:
+        return float(self._in_range(name, is_number, "a number", low, high, default))
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        value = self.get(name)
+        if value is not None and not isinstance(value, bool):
+            raise self.error(name, value, "true or false")
+        return default if value is None else value
+
+    def text(self, name: str, choices: tuple[str, ...], default: str | None = None) -> str:
+        value = self._present(name, default)
+        if value not in choices:
+            raise self.error(name, value, " or ".join(choices))
+        return value
+
+    def wholes(self, name: str, default: list[int] | None = None) -> tuple[int, ...]:
+        value = self._present(name, default)
+        if not isinstance(value, list) or not all(map(is_whole, value)):
+            raise self.error(name, value, "a list of whole numbers")
+        return tuple(value)
+
+    def refuse_others(self, neutral: dict[str, tuple]) -> None:
+        """Raises ModelError at the first field that is neither read, nor harmless, nor at one of the values that
+        `neutral` (or NEUTRAL) names for it. One under dflash_config may also repeat what stands at the top."""
+        neutral = NEUTRAL | neutral
+        for prefix, fields in (("", self.raw), (f"{NESTED}.", self.nested)):
+            for name, value in fields.items():
+                known = name in HARMLESS or name.startswith("_") or (not prefix and name in self.read)
+                if value is None or known or (prefix and self._repeats(name, value)):
+                    continue
+                allowed = neutral.get(name, ())
+                if not any(same(value, v) for v in allowed):
+                    only = f" other than {' or '.join(map(shown, allowed))}" if allowed else ""
+                    raise ModelError(
+                        f"{self.where}: {prefix}{name[:80]} {shown(value)} may change what the drafter computes; no "
+                        f"value{only} is supported."
+                    )
+
+    def _repeats(self, name: str, value) -> bool:
+        return name in self.read & NESTED_FIRST or same(self.raw.get(name), value)
+
+    def _present(self, name: str, default):
+        value = self.get(name)
+        value = default if value is None else value
+        if value is None:
+            raise ModelError(f"{self.where} has no {name}, which a drafter needs.")
+        return value
+
+    def _in_range(self, name, kind, words, low, high, default):
+        value = self._present(name, default)
+        if not kind(value) or not low <= value <= high:
+            raise self.error(name, value, f"{words} from {low:g} to {high:g}")
+        return value
+
+    def error(self, name: str, value, wanted: str) -> ModelError:
+        return ModelError(f"{self.where}: {name} is {shown(value)}; it must be {wanted}.")
+
+
+def shown(value) -> str:
+    """A value as a sentence may show it."""
+    try:
+        words = repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        words = "a number too long to write"
+    return words if len(words) <= 60 else words[:60] + "..."

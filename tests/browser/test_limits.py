@@ -1,0 +1,97 @@
+"""Sliders, labels and links go as far as the loaded drafters do."""
+
+import threading
+
+from dspark_core.models.info import DrafterInfo
+from tests.playground.serving import served
+
+from .tab import replay
+
+B7 = DrafterInfo("DFlash", "dflash-b7", 7, 0, has_confidence=False, has_bias=False)
+B32 = DrafterInfo("DFlash", "dflash-b32", 32, 1, has_confidence=False, has_bias=False)
+SHORT = DrafterInfo("DSpark", "dspark-b5", 5, 0, has_confidence=False, has_bias=True)
+
+
+def engine(name, **info):
+    found = replay()
+    found.name, found.drafter_info = name, info
+    return found
+
+
+def summary(tab, words):
+    tab.page.wait_for_function("w => document.querySelector('#settings-summary')?.innerText.includes(w)", arg=words)
+    return tab.page.inner_text("#settings-summary p")
+
+
+def cut(tab, words):
+    tab.page.wait_for_function("w => document.querySelector('#settings-cut')?.textContent.includes(w)", arg=words)
+    return tab.page.inner_text("#settings-cut p")
+
+
+def slider(tab, lane, label):
+    """(minimum, maximum, value) of a lane's slider."""
+    box = tab.page.locator(".lane-controls").nth(lane).get_by_label(label, exact=False).locator("visible=true").first
+    return int(box.get_attribute("min")), int(box.get_attribute("max")), int(box.input_value())
+
+
+def test_a_link_that_asks_for_more_gets_all_there_is_and_is_told(recorded, open_tab):
+    recorded.worker.engine = engine("first", DFlash=B7, DSpark=SHORT)
+    tab = open_tab(recorded.url + "/?lanes=plain,dflash:block=16,dspark:cap=7,dflash:full&prompt=Hi")
+    said = cut(tab, "Lane 2: block 16 was asked for; dflash-b7 has a block of 7.")
+    assert "Lane 3: a cap of 7 was asked for; dspark-b5 drafts 5 at most." in said and "Lane 4" not in said
+    summary(tab, "plain, DFlash · block 7, DSpark · cap 5, DFlash · block 7")
+    tab.page.get_by_role("button", name="Lanes and settings").click()
+    assert slider(tab, 1, "Block length") == (1, 7, 7) and slider(tab, 2, "Cap") == (1, 5, 5)
+    tab.page.click("#race")
+    tab.until("done")
+    heads = [h.replace("\n", " ") for h in tab.page.locator(".pane h3").all_inner_texts()]
+    assert heads == ["plain", "DFlash block 7", "DSpark cap 5", "DFlash block 7"]
+    assert not tab.complaints
+
+
+def test_sliders_follow_when_another_model_is_loaded(recorded, open_tab):
+    recorded.worker.engine = engine("first", DFlash=B7)
+    tab = open_tab(recorded.url + "/?lanes=plain,dflash:full,dflash:block=3,dspark:confidence=0.5&prompt=Hi")
+    summary(tab, "plain, DFlash · block 7, DFlash · block 3, DSpark · confidence ≥ 0.50")
+    recorded.worker.engine = engine("second", DFlash=B32, DSpark=SHORT)
+    tab.page.click("#race")  # another page loaded it: this one is told when its race is over
+    tab.until("done")
+    told = summary(tab, "DFlash · block 32, DFlash · block 3, DSpark · hardware-aware")
+    tab.page.get_by_role("button", name="Lanes and settings").click()
+    assert slider(tab, 1, "Block length") == (2, 32, 32) and slider(tab, 2, "Block length") == (2, 32, 3)
+    asked = []
+    tab.page.wait_for_timeout(800)
+    tab.page.on("request", lambda request: asked.append(request.url))
+    tab.page.wait_for_timeout(800)
+    assert not asked and summary(tab, "block 32") == told
+    recorded.worker.engine = engine("third", DFlash=B7)
+    tab.page.click("#race")
+    tab.until("done")
+    summary(tab, "DFlash · block 7, DFlash · block 3")
+    assert not tab.complaints
+
+
+def test_a_setting_that_was_kept_is_cut_too(recorded, open_tab):
+    recorded.worker.engine = engine("first", DFlash=B32)
+    tab = open_tab(recorded.url + "/?lanes=plain,dflash:block=30")
+    summary(tab, "DFlash · block 30")
+    tab.settings(max_tokens=44)  # an edit keeps all settings
+    tab.page.wait_for_function("localStorage.getItem('dspark-settings')")
+    recorded.worker.engine = engine("second", DFlash=B7)
+    tab.load(recorded.url)
+    cut(tab, "Lane 2: block 30 was asked for; dflash-b7 has a block of 7.")
+    summary(tab, "plain, DFlash · block 7; up to 44 tokens")
+    recorded.worker.engine = replay()
+
+
+def test_a_link_is_judged_when_the_models_are_there(open_tab):
+    """A page may open while they load; until then nobody knows how long a block is."""
+    gate = threading.Event()
+    with served(lambda progress: (gate.wait(30), engine("first", DFlash=B7))[1]) as page:
+        tab = open_tab(page.url + "/?lanes=plain,dflash:block=12,dflash:full")
+        summary(tab, "DFlash · block 12, DFlash · block 16")
+        assert not tab.page.inner_text("#settings-cut p")
+        gate.set()
+        cut(tab, "Lane 2: block 12 was asked for; dflash-b7 has a block of 7.")
+        summary(tab, "DFlash · block 7, DFlash · block 7")
+        assert not tab.complaints
