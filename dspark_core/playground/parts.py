@@ -4,7 +4,7 @@ from pathlib import Path
 
 import gradio as gr
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
+from ..paths import assets
 
 TEXT_SCRIPT = """
 const show = () => { element.querySelector('p').textContent = props.value || ''; };
@@ -13,9 +13,19 @@ show();
 """
 
 
-def board_script() -> str:
-    """The board with its replay, as one function body."""
-    return "\n".join((ASSETS / name).read_text("utf-8") for name in ("board.js", "replay.js"))
+def page_file(name: str) -> str:
+    """The text of a file of the page's front end."""
+    return (assets() / "page" / name).read_text("utf-8")
+
+
+def script(*names: str) -> str:
+    """The page's scripts of these names, as one function body."""
+    return "\n".join(page_file(f"{name}.js") for name in names)
+
+
+def stylesheets() -> list[Path]:
+    """Every style sheet of the page."""
+    return sorted((assets() / "page").glob("*.css"))
 
 
 def plain_text(value: str, elem_id: str) -> gr.HTML:

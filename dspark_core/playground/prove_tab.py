@@ -28,7 +28,7 @@ from ..race.record import Failed
 from .charts import COLOURS, blank_figure
 from .charts_tab import SAVE_PNG, SAVES, TABLE, TABLE_TOOLS
 from .notices import decided, progress, progressed, verdict_box
-from .parts import ASSETS, static
+from .parts import script, static
 from .race_tab import ENGINE_USE
 from .requests import BLOCK_LENGTHS, CAPS, clamp
 from .watch import watch
@@ -374,7 +374,7 @@ def _table(value: str, elem_id: str, template: str = TABLE_TOOLS) -> gr.HTML:
     return gr.HTML(
         value,
         html_template=template,
-        js_on_load=(ASSETS / "chart.js").read_text("utf-8"),
+        js_on_load=script("chart"),
         apply_default_css=False,
         elem_id=elem_id,
     )
