@@ -1,41 +1,54 @@
-// ---- replay --------------------------------------------------------------------------------------------
-// Part of the board's script (it follows board.js). A race that is over stands on the board as a whole; the
-// replay shows of every lane what it had committed at one moment of own time, the same moment for all lanes,
-// prefill included. Nothing is built anew: what came later is hidden.
+// @ts-check
+// The board's replay. A race that is over stands on the board as a whole; the replay shows of every lane what it had
+// committed at one moment of own time, the same moment for all lanes, prefill included. Nothing is built anew: what
+// came later is hidden.
+import { board, drawAllTimes, drawDirty, lanes, panes, show, verdict } from './board.js';
+import { make, recall, remember } from './dom.js';
+import { shownRounds } from './figures.js';
+import { countUpTo } from './rounds.js';
+
+/** @import {Lane} from './figures.js' */
+/**
+ * What the replay knows of a lane.
+ * @typedef {object} Track
+ * @property {number[]} times  of its rounds, the prompt's own token first
+ * @property {HTMLElement[]} blocks  of its text
+ * @property {HTMLElement?} cut  the block that is shown in part
+ * @property {string?} words  those of its note at the end
+ * @property {string | undefined} state  at the end
+ */
 
 const TICK_MS = matchMedia('(prefers-reduced-motion: reduce)').matches ? 500 : 50;
 const SPEEDS = [0.1, 0.25, 0.5, 1, 2, 4];
 
-const bar = make('div', 'replay');
-const button = (name, label, sign) => {
-  const node = make('button', name, sign);
-  node.type = 'button';
-  node.setAttribute('aria-label', label);
-  node.title = label;
-  return node;
-};
+const bar = make('div', 'replay', undefined, { role: 'group', 'aria-label': 'Replay' });
+/**
+ * @param {string} name
+ * @param {string} label
+ * @param {string} sign
+ */
+const button = (name, label, sign) => make('button', name, sign, { type: 'button', 'aria-label': label, title: label });
 const play = button('replay-play', 'Play', '▶'), previous = button('replay-previous', 'Previous round', '◂|');
 const next = button('replay-next', 'Next round', '|▸'), slider = make('input', 'replay-at');
-const clock = make('output', 'replay-clock'), pace = make('select', 'replay-speed'), paceLabel = make('label', '', 'Speed ');
+const clock = make('output', 'replay-clock');
+const pace = make('select', 'replay-speed'), paceLabel = make('label', '', 'Speed ');
 slider.type = 'range';
-slider.min = 0;
+slider.min = '0';
 slider.step = 'any';
 slider.setAttribute('aria-label', 'Moment of the race');
-for (const speed of SPEEDS) {
-  const option = make('option', '', speed + ' ×');
-  option.value = speed;
-  pace.append(option);
-}
-pace.value = SPEEDS.some((speed) => String(speed) === recall('replay-speed')) ? recall('replay-speed') : '1';
+for (const speed of SPEEDS) pace.append(make('option', '', speed + ' ×', { value: String(speed) }));
+pace.value = SPEEDS.map(String).find((speed) => speed === recall('replay-speed')) ?? '1';
 paceLabel.append(pace);
-bar.setAttribute('role', 'group');
-bar.setAttribute('aria-label', 'Replay');
 bar.append(play, previous, next, slider, clock, paceLabel);
 bar.hidden = true;
 panes.before(bar);
 
-// times: every lane's moments (its prompt's token, then its rounds); all: every moment once, in order
-const replay = { now: 0, length: 0, all: [], timer: 0, ticked: 0 };
+// all: every moment at which a lane committed something, once and in order
+const replay = { now: 0, length: 0, all: /** @type {number[]} */ ([]), timer: 0, ticked: 0 };
+/** @type {Map<Lane, Track>} */
+const tracks = new Map();
+/** @param {Lane} lane */
+const trackOf = (lane) => /** @type {Track} */ (tracks.get(lane));
 
 board.addEventListener('race-start', () => {
   pause();
@@ -45,65 +58,68 @@ board.addEventListener('race-start', () => {
 
 board.addEventListener('race-over', () => {
   const all = new Set();
+  tracks.clear();
   for (const lane of lanes) {
-    lane.times = lane.rounds.map((round) => lane.firstToken + (round.time || 0));
-    lane.blocks = [...lane.text.querySelectorAll('.block')];
-    lane.cut = null;
-    lane.said = [lane.note.textContent, lane.pane.dataset.state];
-    for (const time of lane.times) all.add(time);
+    const times = lane.rounds.map((round) => lane.firstToken + round.time);
+    /** @type {HTMLElement[]} */
+    const blocks = [...lane.text.querySelectorAll('.block')].map((block) => /** @type {HTMLElement} */ (block));
+    tracks.set(lane, { times, blocks, cut: null, words: lane.note.textContent, state: lane.pane.dataset.state });
+    for (const time of times) all.add(time);
   }
   replay.all = [...all].sort((a, b) => a - b);
   if (!replay.all.length) return;
-  replay.now = replay.length = replay.all.at(-1);
-  slider.max = replay.length;
+  replay.now = replay.length = replay.all[replay.all.length - 1];
+  slider.max = String(replay.length);
   bar.hidden = false;
   tell();
 });
 
-// How many numbers of the ascending list are at most x.
-function countUpTo(list, x) {
-  let low = 0, high = list.length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (list[middle] <= x) low = middle + 1; else high = middle;
-  }
-  return low;
-}
-
-// Show the race as it stood `moment` seconds after its start.
+/**
+ * Show the race as it stood `moment` seconds after its start.
+ * @param {number} moment
+ */
 function seek(moment) {
   replay.now = Math.max(0, Math.min(replay.length, moment));
   const end = replay.now >= replay.length;
   for (const lane of lanes) {
-    const count = countUpTo(lane.times, replay.now);
-    if (count !== shownRounds(lane)) cut(lane, count);
-    if (end) {
-      lane.shown = null;
-      [lane.note.textContent, lane.pane.dataset.state] = lane.said;
-    } else {
-      const all = lane.rounds.length;
-      lane.note.textContent = count === 0 ? (all ? 'reading the prompt' : lane.said[0])
-        : count === all ? lane.said[0] : 'round ' + (count - 1) + ' of ' + (all - 1);
-      lane.pane.dataset.state = count === all ? lane.said[1] : 'running';
-    }
+    const track = trackOf(lane), count = countUpTo(track.times, replay.now), all = lane.rounds.length;
+    if (count !== shownRounds(lane)) cut(lane, track, count);
+    if (end) lane.shown = null;
+    const over = end || count === all;
+    lane.note.textContent = over || !all ? track.words
+      : count === 0 ? 'reading the prompt' : 'round ' + (count - 1) + ' of ' + (all - 1);
+    lane.pane.dataset.state = over ? track.state : 'running';
   }
-  for (const lane of lanes) if (lane.dirty) draw(lane);
-  for (const lane of lanes) times(lane, lanes.find((l) => l.plain));
+  drawDirty();
+  drawAllTimes();
   verdict.style.visibility = end ? '' : 'hidden';
   tell();
 }
 
-// Hide everything of a lane after its first `count` rounds: whole blocks, and rounds of the block in between.
-function cut(lane, count) {
-  const hide = (node, hidden) => { if (node.hidden !== hidden) node.hidden = hidden; };
+/**
+ * Hide everything of a lane after its first `count` rounds: whole blocks, and rounds of the block in between.
+ * @param {Lane} lane
+ * @param {Track} track
+ * @param {number} count
+ */
+function cut(lane, track, count) {
+  /**
+   * @param {Element} node
+   * @param {boolean} hidden
+   */
+  const hide = (node, hidden) => {
+    if (node.hasAttribute('hidden') !== hidden) node.toggleAttribute('hidden', hidden);
+  };
+  /** @param {Element?} node */
+  const roundOf = (node) => Number(/** @type {HTMLElement} */ (node).dataset.round);
   let between = null;
-  for (const block of lane.blocks) {
-    hide(block, Number(block.firstElementChild.dataset.round) >= count);
+  for (const block of track.blocks) {
+    hide(block, roundOf(block.firstElementChild) >= count);
     if (!block.hidden) between = block;
   }
-  if (lane.cut && lane.cut !== between) for (const node of lane.cut.children) hide(node, false);
-  if (between) for (const node of between.children) hide(node, Number(node.dataset.round) >= count);
-  lane.cut = between;
+  if (track.cut && track.cut !== between) for (const node of track.cut.children) hide(node, false);
+  if (between) for (const node of between.children) hide(node, roundOf(node) >= count);
+  track.cut = between;
   if (lane.tail) lane.tail.hidden = count < lane.rounds.length;
   const before = shownRounds(lane), last = lane.rounds[count - 1];
   lane.shown = count;
@@ -120,12 +136,12 @@ function cut(lane, count) {
 }
 
 function tell() {
-  slider.value = replay.now;
+  slider.value = String(replay.now);
   const words = replay.now.toFixed(2) + ' of ' + replay.length.toFixed(2) + ' s';
   clock.textContent = words;
   slider.setAttribute('aria-valuetext', words);
-  previous.setAttribute('aria-disabled', replay.now <= 0);  // not `disabled`, which would lose the focus
-  next.setAttribute('aria-disabled', replay.now >= replay.length);
+  previous.setAttribute('aria-disabled', String(replay.now <= 0));  // not `disabled`, which would lose the focus
+  next.setAttribute('aria-disabled', String(replay.now >= replay.length));
 }
 
 function tick() {
@@ -138,9 +154,18 @@ function tick() {
 function pause() {
   clearInterval(replay.timer);
   replay.timer = 0;
-  play.textContent = '▶';
-  play.setAttribute('aria-label', 'Play');
-  play.title = 'Play';
+  setPlay('Play', '▶');
+}
+
+/**
+ * What the play button would do.
+ * @param {string} label
+ * @param {string} sign
+ */
+function setPlay(label, sign) {
+  play.textContent = sign;
+  play.setAttribute('aria-label', label);
+  play.title = label;
 }
 
 play.addEventListener('click', () => {
@@ -151,17 +176,18 @@ play.addEventListener('click', () => {
   }
   replay.ticked = performance.now();
   replay.timer = setInterval(tick, TICK_MS);
-  play.textContent = '❚❚';
-  play.setAttribute('aria-label', 'Pause');
-  play.title = 'Pause';
+  setPlay('Pause', '❚❚');
 });
 
-// One moment on or back. What a lane committed there is lit, and the details line tells of it.
+/**
+ * One moment on or back. What a lane committed there is lit, and the details line tells of it.
+ * @param {number} by
+ */
 function step(by) {
   pause();
   const at = countUpTo(replay.all, replay.now) + by;
   seek(at < 1 ? 0 : replay.all[at - 1]);
-  const lane = lanes.find((l) => l.times[shownRounds(l) - 1] === replay.now);
+  const lane = lanes.find((l) => trackOf(l).times[shownRounds(l) - 1] === replay.now);
   show(lane ? { lane, round: lane.rounds[shownRounds(lane) - 1] } : null);
 }
 

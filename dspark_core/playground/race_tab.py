@@ -45,7 +45,7 @@ def race_tab(worker: Worker, ask: Controls) -> Raced:
         board = gr.HTML(
             preview(*(control.value for control in ask.lanes)),
             html_template=page_file("board.html"),
-            js_on_load=script("board", "replay"),
+            js_on_load=script("replay"),
             apply_default_css=False,
             elem_id="board",
         )

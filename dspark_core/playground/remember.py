@@ -25,7 +25,7 @@ def remember(page: gr.Blocks, asked: list[gr.components.Component]) -> None:
         None,
         settings,
         kept,
-        js=f"(...values) => [Object.fromEntries({json.dumps(names[1:])}.map((name, k) => [name, values[k]]))]",
+        js=_as_object(names[1:]),
         **quiet,
     )
 
@@ -42,3 +42,8 @@ def remember(page: gr.Blocks, asked: list[gr.components.Component]) -> None:
         return updates
 
     page.load(fill, kept, asked, **quiet)
+
+
+def _as_object(names: list[str]) -> str:
+    """A JavaScript function that returns its arguments as one object, under these names."""
+    return f"(...values) => [Object.fromEntries({json.dumps(names)}.map((name, k) => [name, values[k]]))]"

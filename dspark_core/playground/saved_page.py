@@ -22,21 +22,9 @@ h1 { font-size: 24px; margin: 0 0 2px; }
 .facts { color: var(--soft); font-size: 13px; margin: 18px 0 0; overflow-wrap: anywhere; }
 """
 
-# The board's script asks for what gradio gives it: its element, its value, and to be told of changes.
-SCRIPT = """
-(() => {
-const data = JSON.parse(document.getElementById('race').textContent);
-for (const [name, text] of Object.entries(data.words)) document.querySelector(name).textContent = text;
-document.title = data.words.h1;
-if (matchMedia('(prefers-color-scheme: dark)').matches) document.body.classList.add('dark');
-const element = document.getElementById('board'), props = { value: data.records }, watch = () => {}, trigger = () => {};
-%s
-})();
-"""
-
 
 def saved_page(trace: Trace) -> str:
-    code = SCRIPT % script("board", "replay")
+    code = "(() => {\n" + script("offline", "replay") + "})();\n"
     style = STYLE + page_file("board.css") + page_file("saved.css")
     race = trace.race
     words = {
