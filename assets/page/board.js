@@ -325,7 +325,7 @@ function start(id) {
   $('.board-announce').textContent = '';
   $('.board-status').textContent = '';
   details.textContent = HINT;
-  setState('running');
+  setState(id.startsWith('idle') ? 'idle' : 'running');
   board.dispatchEvent(new CustomEvent('race-start'));
 }
 
