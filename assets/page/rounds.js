@@ -78,10 +78,13 @@ export function countUpTo(list, x) {
 export const sentTokens = (round) => round.tokens.filter((token) => 'ard'.includes(token.kind));
 
 /**
- * The token that the target itself ends a round with, if it does.
+ * The token that the target itself ends a round with, if it does: not where a draft that was accepted ended the answer.
  * @param {Round} round
  */
-export const ownToken = (round) => round.tokens.filter((token) => 'cbpe'.includes(token.kind)).at(-1);
+export function ownToken(round) {
+  if (round.to - round.from <= round.accepted) return undefined;
+  return round.tokens.filter((token) => 'cbpe'.includes(token.kind)).at(-1);
+}
 
 // ---- rounds in words -----------------------------------------------------------------------------------
 
@@ -110,8 +113,9 @@ function fate(round, chosen) {
   const accepted = round.tokens.filter((token) => token.kind === 'a').map((token) => token.text).join('');
   const rejected = round.tokens.find((token) => token.kind === 'r');
   const sent = round.proposed === round.drafted ? 'all sent' : round.proposed + ' sent';
-  const words = round.drafted + ' drafted, ' + sent + ', ' + round.accepted + ' accepted'
-    + (accepted ? ': ' + quoted(accepted) : '');
+  const ended = !chosen && round.tokens.some((token) => token.kind === 'e');
+  const which = [accepted && quoted(accepted), ended && 'the end of its answer'].filter(Boolean).join(' and ');
+  const words = round.drafted + ' drafted, ' + sent + ', ' + round.accepted + ' accepted' + (which && ': ' + which);
   if (rejected) {
     return words + '; ' + quoted(rejected.text) + ' rejected' + (chosen && ', the target’s correction is ' + chosen);
   }
