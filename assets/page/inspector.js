@@ -18,7 +18,7 @@ let round = null;
 /** @type {HTMLElement?} */
 let opener = null;
 let asked = 0, withBias = true, chosen = 0;
-let follow = false;  // the page scrolls along until the round stands there
+let scrolls = false;  // the page scrolls along until the round stands there
 
 /** @type {Record<string, string>} */
 const KIND = {
@@ -63,7 +63,7 @@ function open({ lane, at, quiet }, from) {
   }
   trigger('select', { n: asked, lane, index: held.index });
   if (moves) panel.focus({ preventScroll: true });
-  follow = moves;
+  scrolls = moves;
 }
 
 function close() {
@@ -127,8 +127,8 @@ function take() {
   drawBias(round);
   drawSlots(round);
   if (answer.state !== 'busy') panel.dispatchEvent(new CustomEvent('round-shown', { bubbles: true }));
-  if (!follow) return;
-  if (answer.state !== 'busy') follow = false;
+  if (!scrolls) return;
+  if (answer.state !== 'busy') scrolls = false;
   const { top, height } = panel.getBoundingClientRect();  // all of it if it fits, else from its top on
   if (top < 0 || top + height > innerHeight) panel.scrollIntoView({ block: height > innerHeight ? 'start' : 'end' });
 }
