@@ -22,8 +22,9 @@ from pathlib import Path
 
 from .catalog.names import HubName
 from .models.errors import ModelError
+from .paths import assets
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = assets().parent
 PRESETS = ROOT / "presets"
 EMBEDDED = "smollm2-135m"  # the preset that needs no download: what the page starts with
 KINDS = ("chat", "code", "math")

@@ -6,22 +6,9 @@ import gradio as gr
 
 from .controls import Controls
 from .cost_tab import advice_on, curve_of
+from .parts import script
 from .race_tab import Raced
 from .worker import Worker
-
-SCRIPT = """
-const show = () => {
-  const list = element.querySelector('ul');
-  list.replaceChildren(...JSON.parse(props.value || '[]').map((words) => {
-    const item = document.createElement('li');
-    item.textContent = words;
-    return item;
-  }));
-  list.hidden = !list.children.length;
-};
-watch('value', show);
-show();
-"""
 
 
 def advice(worker: Worker, ask: Controls, raced: Raced) -> None:
@@ -29,7 +16,7 @@ def advice(worker: Worker, ask: Controls, raced: Raced) -> None:
     place = gr.HTML(
         "[]",
         html_template='<ul class="advice" hidden></ul>',
-        js_on_load=SCRIPT,
+        js_on_load=script("suggestions"),
         apply_default_css=False,
         elem_id="advice",
     )

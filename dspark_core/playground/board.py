@@ -1,4 +1,4 @@
-"""A race as the append-only string that assets/board.js reads.
+"""A race as the append-only string that assets/page/board.js reads.
 
 Records end in RECORD, fields are parted by FIELD; the first field is the record's kind. A string that only
 grows is sent by gradio as its new tail, and the board parses only that. The browser handles the whole string

@@ -8,14 +8,14 @@ from ..race.record import RaceRecord
 from .charts import TITLES, Chart, charts, spent_chart
 from .controls import Controls
 from .follow import follow
-from .parts import ASSETS, plain_text, static
+from .parts import plain_text, script, static
 from .race_tab import ENGINE_USE, Raced
 from .requests import request_of
 from .talk import Talk
 from .worker import Job, Worker
 
 PROFILE_TOKENS = 32
-TABLE = '<div class="chart-table" tabindex="0" role="region"></div>'  # assets/chart.js names it
+TABLE = '<div class="chart-table" tabindex="0" role="region"></div>'  # assets/page/chart.js names it
 SAVE_PNG = '<button type="button" data-save="png">PNG</button>'
 SAVES = """<div class="chart-saves">{}<button type="button" data-save="csv">CSV</button>
 <button type="button" data-save="json">JSON</button></div>"""
@@ -79,7 +79,7 @@ def _place(name: str, empty: Chart) -> tuple[gr.Plot, gr.HTML]:
     tools = gr.HTML(
         empty.table,
         html_template=CHART_TOOLS,
-        js_on_load=(ASSETS / "chart.js").read_text("utf-8"),
+        js_on_load=script("chart"),
         apply_default_css=False,
         elem_id=f"tools-{name}",
     )

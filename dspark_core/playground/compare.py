@@ -24,7 +24,7 @@ FIGURES = {
 
 
 def compared(left: Trace, right: Trace) -> str:
-    """What assets/compare.js shows, as JSON: heads, notes, groups of rows, answers."""
+    """What assets/page/compare.js shows, as JSON: heads, notes, groups of rows, answers."""
     a, b = left.race, right.race
     groups = [{"name": "The race", "rows": _facts(left, right)}]
     groups += [{"name": name, "rows": _rows(a, i, b, j)} for name, i, j in pairs(a, b)]

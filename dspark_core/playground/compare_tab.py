@@ -6,7 +6,7 @@ from ..race.trace import Trace
 from .compare import compared
 from .keep import names
 from .keep_bar import Kept
-from .parts import ASSETS, static
+from .parts import page_file, script, static
 
 NOTHING = '{"notes": ["Race twice, or open a saved race on the Race tab: any two of them can be compared here."]}'
 
@@ -21,8 +21,8 @@ def compare_tab(kept: Kept) -> None:
             left, right = (gr.Dropdown([], label=side, elem_id=f"compare-{side.lower()}") for side in ("Left", "Right"))
         table = gr.HTML(
             NOTHING,
-            html_template=(ASSETS / "compare.html").read_text("utf-8"),
-            js_on_load=(ASSETS / "compare.js").read_text("utf-8"),
+            html_template=page_file("compare.html"),
+            js_on_load=script("compare"),
             apply_default_css=False,
             elem_id="compared",
         )

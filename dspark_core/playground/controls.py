@@ -11,18 +11,12 @@ import gradio as gr
 from ..presets import KINDS, Prompt
 from ..race.record import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, MAX_SYSTEM, PLAIN
 from .limits import CUT, LENGTH, LengthSlider, Limits, ScheduleChoice, bounds, schedules
-from .parts import plain_text, static
+from .parts import plain_text, script, static
 from .requests import ALL_LANES, IN_TURN, MAX_LANES, MAX_PROMPT, TOGETHER, USUAL, Offers, in_words
 from .talk import TalkRow, talk_row
 
 OFF = "off"
 HIDDEN = "hidden"  # made, but not shown: see _fold
-FOLD_SCRIPT = """
-const button = element.querySelector('button');
-button.addEventListener('click', () => {
-  button.setAttribute('aria-expanded', button.getAttribute('aria-expanded') === 'false');
-});
-"""
 
 
 @dataclass(frozen=True)
@@ -149,7 +143,7 @@ def _fold(title: str, body: str) -> None:
     """A button that unfolds the element `body`, by board.css. gradio's own accordion makes what is in it only when it
     is opened, and fills it in anew at the next update of anything else on the page: an edit in between was lost.
     Controls that are there from the start, though hidden, keep what they are given."""
-    static(f'<button type="button" aria-expanded="false" aria-controls="{body}">{title}</button>', FOLD_SCRIPT)
+    static(f'<button type="button" aria-expanded="false" aria-controls="{body}">{title}</button>', script("fold"))
 
 
 def _returning(text: str) -> str:

@@ -17,7 +17,7 @@ from ..race.trace import Trace
 from .charts import COLOURS, DASHES, PATTERNS, blank_figure
 from .charts_tab import CHART_TOOLS, TABLE_TOOLS
 from .notices import decided, progress, progressed, verdict_box
-from .parts import ASSETS, static
+from .parts import script, static
 from .race_tab import ENGINE_USE, Raced
 from .requests import USUAL, Offers, offers_of
 from .watch import watch
@@ -366,7 +366,7 @@ def _tools(name: str, table: str, template: str) -> gr.HTML:
     return gr.HTML(
         table,
         html_template=template,
-        js_on_load=(ASSETS / "chart.js").read_text("utf-8"),
+        js_on_load=script("chart"),
         apply_default_css=False,
         elem_id=f"tools-{name}",
     )

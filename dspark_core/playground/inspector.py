@@ -1,6 +1,6 @@
 """The round inspector's place on the page: a visitor picks a round, the worker recomputes it, the panel shows it.
 
-The panel's value is one JSON document a step (assets/inspector.js reads it):
+The panel's value is one JSON document a step (assets/page/inspector.js reads it):
 
     {"n": the request's number, "state": "busy" | "done" | "failed", "words": ..., "round": an Inspection or null}
 
@@ -17,7 +17,7 @@ from ..decode.rounds import DecodeError
 from ..race.inspection import Inspection, recorded
 from ..race.record import Failed, RaceRecord
 from ..race.trace import Trace
-from .parts import ASSETS
+from .parts import page_file, script
 from .worker import Job, Worker
 
 POLL_S = 0.1
@@ -29,8 +29,8 @@ def inspector_panel(worker: Worker, last: gr.State, trace: gr.State) -> None:
     one up."""
     panel = gr.HTML(
         "",
-        html_template=(ASSETS / "inspector.html").read_text("utf-8"),
-        js_on_load=(ASSETS / "inspector.js").read_text("utf-8"),
+        html_template=page_file("inspector.html"),
+        js_on_load=script("inspector"),
         apply_default_css=False,
         elem_id="inspector",
     )

@@ -92,7 +92,7 @@ _ANSWERS = itertools.count(1)
 
 
 def answer(**told) -> str:
-    """What assets/keep.js is told, as JSON in which no tag can begin; two answers are never the same string."""
+    """What assets/page/saved.js is told, as JSON in which no tag can begin; two answers are never the same string."""
     return json.dumps({"n": next(_ANSWERS), **told}, ensure_ascii=False).replace("<", "\\u003c")
 
 

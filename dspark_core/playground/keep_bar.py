@@ -9,7 +9,7 @@ from ..race.trace import MAX_BYTES, Trace, TraceError, dumps, loads
 from .controls import Controls
 from .keep import add, answer, board_of, file_name, listing, saving, saying, title, traced
 from .links import link_of
-from .parts import ASSETS
+from .parts import page_file, script
 from .saved_page import saved_page
 from .worker import Worker
 
@@ -33,8 +33,8 @@ def keep_bar(
     kept. `ask.asked` are the settings that a link carries."""
     bar = gr.HTML(
         "",
-        html_template=(ASSETS / "keep.html").read_text("utf-8"),
-        js_on_load=(ASSETS / "keep.js").read_text("utf-8"),
+        html_template=page_file("saved.html"),
+        js_on_load=script("saved"),
         apply_default_css=False,
         elem_id="keep",
         max_bytes=MAX_BYTES,

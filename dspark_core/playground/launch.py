@@ -6,7 +6,7 @@ from collections.abc import Callable
 import gradio as gr
 
 from .guard import middleware
-from .parts import ASSETS
+from .parts import stylesheets
 from .race_tab import MAX_WAITING
 from .theme import theme
 
@@ -76,7 +76,7 @@ def launch(
         head_paths=None,
         css=None,
         theme=theme(),
-        css_paths=sorted(ASSETS.glob("*.css")),
+        css_paths=stylesheets(),
         app_kwargs={"middleware": middleware(), "docs_url": None, "redoc_url": None, "openapi_url": None},
     )
     ready(url)

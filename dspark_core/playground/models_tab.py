@@ -22,7 +22,7 @@ from ..race.record import Failed
 from .engine import Loaded, load_job, unload_job
 from .follow import loaded_words
 from .notices import decided, progress, progressed, verdict_box
-from .parts import ASSETS, plain_text, static
+from .parts import page_file, plain_text, script, static
 from .race_tab import ENGINE_USE, Raced
 from .shelf import CONTEXTS, NONE, OWN, Shelf, listing, report
 from .worker import Job, Worker
@@ -332,8 +332,8 @@ def _saying(words: str) -> str:
 def _table(elem_id: str, label: str) -> gr.HTML:
     return gr.HTML(
         _saying(""),
-        html_template=(ASSETS / "shelf.html").read_text("utf-8").replace("LABEL", label),
-        js_on_load=(ASSETS / "shelf.js").read_text("utf-8"),
+        html_template=page_file("models.html").replace("LABEL", label),
+        js_on_load=script("models"),
         apply_default_css=False,
         elem_id=elem_id,
     )

@@ -4,35 +4,14 @@ import json
 
 import gradio as gr
 
-PROGRESS_SCRIPT = """
-const show = () => {
-  const { share, words } = JSON.parse(props.value || '{"share": 0, "words": ""}');
-  element.querySelector('p').textContent = words;
-  element.querySelector('.bar').hidden = !words || share >= 1;
-  element.querySelector('i').style.width = (100 * share) + '%';
-};
-watch('value', show);
-show();
-"""
-
-VERDICT_SCRIPT = """
-const show = () => {
-  const { kind, words, more } = JSON.parse(props.value || '{}');
-  const [box, small] = element.querySelectorAll('p');
-  box.dataset.kind = kind || '';
-  box.textContent = words || '';
-  small.textContent = more || '';
-};
-watch('value', show);
-show();
-"""
+from .parts import script
 
 
 def progress(elem_id: str) -> gr.HTML:
     return gr.HTML(
         progressed(0, ""),
         html_template='<p></p><div class="bar" hidden><i></i></div>',
-        js_on_load=PROGRESS_SCRIPT,
+        js_on_load=script("progress"),
         apply_default_css=False,
         elem_id=elem_id,
         elem_classes="progress",
@@ -48,7 +27,7 @@ def verdict_box(elem_id: str) -> gr.HTML:
     return gr.HTML(
         decided("", ""),
         html_template='<p class="board-verdict" role="status"></p><p class="more"></p>',
-        js_on_load=VERDICT_SCRIPT,
+        js_on_load=script("verdict"),
         apply_default_css=False,
         elem_id=elem_id,
         elem_classes="verdict",

@@ -1,26 +1,47 @@
 """Small pieces that every part of the page is made of."""
 
+import re
 from pathlib import Path
 
 import gradio as gr
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
+from ..paths import assets
 
-TEXT_SCRIPT = """
-const show = () => { element.querySelector('p').textContent = props.value || ''; };
-watch('value', show);
-show();
-"""
+# A script of the page is a module, so that it can be checked and tested alone; gradio takes the bodies of functions, in
+# which nothing can be imported or exported. Comments stay here: they would be sent with every small script.
+IMPORT = re.compile(r"^import \{[^}]*\} from '\./(\w+)\.js';\n", re.MULTILINE)
+LEFT_OUT = re.compile(r"^import [^;]*;\n|^export |^ *//.*\n|^ */\*\*[\s\S]*?\*/\n", re.MULTILINE)
 
 
-def board_script() -> str:
-    """The board with its replay, as one function body."""
-    return "\n".join((ASSETS / name).read_text("utf-8") for name in ("board.js", "replay.js"))
+def page_file(name: str) -> str:
+    """The text of a file of the page's front end."""
+    return (assets() / "page" / name).read_text("utf-8")
+
+
+def script(*names: str) -> str:
+    """The page's scripts of these names as the body of one function, each after the scripts that it imports."""
+    bodies: dict[str, str] = {}
+
+    def add(name: str) -> None:
+        text = page_file(f"{name}.js")
+        for found in IMPORT.finditer(text):
+            if found[1] not in bodies:
+                add(found[1])
+        bodies[name] = LEFT_OUT.sub("", text)
+
+    for name in names:
+        add(name)
+    return "\n".join(bodies.values())
+
+
+def stylesheets() -> list[Path]:
+    """Every style sheet of the page."""
+    return sorted((assets() / "page").glob("*.css"))
 
 
 def plain_text(value: str, elem_id: str) -> gr.HTML:
     """A paragraph whose value is text, never markup."""
-    return gr.HTML(value, html_template="<p></p>", js_on_load=TEXT_SCRIPT, apply_default_css=False, elem_id=elem_id)
+    return gr.HTML(value, html_template="<p></p>", js_on_load=script("text"), apply_default_css=False, elem_id=elem_id)
 
 
 def static(markup: str, script: str | None = None, **where) -> gr.HTML:

@@ -29,7 +29,7 @@ from ..race.record import Failed, exact
 from .charts import COLOURS, blank_figure
 from .charts_tab import SAVE_PNG, SAVES, TABLE, TABLE_TOOLS
 from .notices import decided, progress, progressed, verdict_box
-from .parts import ASSETS, static
+from .parts import script, static
 from .race_tab import ENGINE_USE
 from .requests import USUAL, Offers, clamp, offers_of
 from .watch import watch
@@ -417,7 +417,7 @@ def _table(value: str, elem_id: str, template: str = TABLE_TOOLS) -> gr.HTML:
     return gr.HTML(
         value,
         html_template=template,
-        js_on_load=(ASSETS / "chart.js").read_text("utf-8"),
+        js_on_load=script("chart"),
         apply_default_css=False,
         elem_id=elem_id,
     )

@@ -9,7 +9,7 @@ from .controls import Controls
 from .follow import RUNS, follow
 from .inspector import inspector_panel
 from .keep_bar import Kept, keep_bar
-from .parts import ASSETS, board_script
+from .parts import page_file, script
 from .requests import lanes_of, request_of
 from .talk import Talk, wire
 from .worker import Job, Worker
@@ -43,8 +43,8 @@ def race_tab(worker: Worker, ask: Controls) -> Raced:
     with gr.Tab("Race", id="race"):
         board = gr.HTML(
             preview(*(control.value for control in ask.lanes)),
-            html_template=(ASSETS / "board.html").read_text("utf-8"),
-            js_on_load=board_script(),
+            html_template=page_file("board.html"),
+            js_on_load=script("replay"),
             apply_default_css=False,
             elem_id="board",
         )

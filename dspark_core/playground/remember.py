@@ -28,7 +28,7 @@ def remember(page: gr.Blocks, ask: Controls) -> gr.events.Dependency:
         None,
         settings,
         kept,
-        js=f"(...values) => [Object.fromEntries({json.dumps(names[1:])}.map((name, k) => [name, values[k]]))]",
+        js=_as_object(names[1:]),
         **quiet,
     )
 
@@ -64,3 +64,8 @@ def _as_asked(asked: list[gr.components.Component], values: dict) -> tuple[Limit
             if number:
                 named[at] = number, number
     return Limits(asked=named), lanes
+
+
+def _as_object(names: list[str]) -> str:
+    """A JavaScript function that returns its arguments as one object, under these names."""
+    return f"(...values) => [Object.fromEntries({json.dumps(names)}.map((name, k) => [name, values[k]]))]"

@@ -13,7 +13,7 @@ import json
 from ..race.record import exact
 from ..race.trace import Trace
 from .keep import board_of, title
-from .parts import ASSETS, board_script
+from .parts import page_file, script
 
 STYLE = """
 :root { --font-mono: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
@@ -23,22 +23,10 @@ h1 { font-size: 24px; margin: 0 0 2px; }
 .facts { color: var(--soft); font-size: 13px; margin: 18px 0 0; overflow-wrap: anywhere; }
 """
 
-# The board's script asks for what gradio gives it: its element, its value, and to be told of changes.
-SCRIPT = """
-(() => {
-const data = JSON.parse(document.getElementById('race').textContent);
-for (const [name, text] of Object.entries(data.words)) document.querySelector(name).textContent = text;
-document.title = data.words.h1;
-if (matchMedia('(prefers-color-scheme: dark)').matches) document.body.classList.add('dark');
-const element = document.getElementById('board'), props = { value: data.records }, watch = () => {}, trigger = () => {};
-%s
-})();
-"""
-
 
 def saved_page(trace: Trace) -> str:
-    script = SCRIPT % board_script()
-    style = STYLE + _css("board.css") + _css("keep.css")
+    code = "(() => {\n" + script("offline", "replay") + "})();\n"
+    style = STYLE + page_file("board.css") + page_file("saved.css")
     race = trace.race
     words = {
         "h1": f"A race on {title(trace)}",
@@ -47,7 +35,7 @@ def saved_page(trace: Trace) -> str:
     }
     data = _data({"records": board_of(trace), "words": words})
     policy = (
-        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; script-src {_hash(code)}; style-src {_hash(style)}; base-uri 'none'; form-action 'none'"
     )
     return f"""<!doctype html>
 <html lang="en">
@@ -63,11 +51,11 @@ def saved_page(trace: Trace) -> str:
 <main>
 <h1></h1>
 <p class="asked"></p>
-<div id="board">{(ASSETS / "board.html").read_text("utf-8")}</div>
+<div id="board">{page_file("board.html")}</div>
 <p class="facts"></p>
 </main>
 <script type="application/json" id="race">{data}</script>
-<script>{script}</script>
+<script>{code}</script>
 </body>
 </html>
 """
@@ -85,10 +73,6 @@ def _facts(trace: Trace) -> str:
         "made by DSpark Playground",
     ]
     return " · ".join(told)
-
-
-def _css(name: str) -> str:
-    return (ASSETS / name).read_text("utf-8")
 
 
 def _data(value) -> str:

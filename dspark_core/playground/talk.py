@@ -1,6 +1,6 @@
 """The conversation so far: a finished race's exchange can be kept as context, so that the next race goes on from it.
 
-It lives as long as the page does. The place's value is one JSON document, for the script below:
+It lives as long as the page does. The place's value is one JSON document, for assets/page/conversation.js:
 
     {"words": ..., "failed": whether they say why nothing was kept, "turns": [[user's turn, answer], ...]}
 """
@@ -14,6 +14,7 @@ import gradio as gr
 from ..race.record import MAX_EARLIER, MAX_EXCHANGES, RaceRecord
 from ..race.trace import Trace
 from .keep import answer_text, reference, traced
+from .parts import script, static
 from .worker import Worker
 
 # What a model thought before it answered is no part of the conversation: its own template would leave it out.
@@ -23,27 +24,6 @@ TEMPLATE = """
 <p role="status"></p>
 <details hidden><summary>Read it</summary>
 <div tabindex="0" role="region" aria-label="The conversation so far"><dl></dl></div></details>
-"""
-SCRIPT = """
-const said = element.querySelector('p'), whole = element.querySelector('details'), list = element.querySelector('dl');
-const add = (name, text) => {
-  const node = document.createElement(name);
-  node.textContent = text;
-  list.append(node);
-};
-const show = () => {
-  const told = JSON.parse(props.value || '{"words": "", "turns": []}');
-  said.textContent = told.words;
-  said.dataset.failed = Boolean(told.failed);
-  whole.hidden = !told.turns.length;
-  list.replaceChildren();
-  for (const [user, answer] of told.turns) {
-    add('dt', user);
-    add('dd', answer);
-  }
-};
-watch('value', show);
-show();
 """
 TO_PROMPT = "() => document.querySelector('#prompt textarea').focus()"
 
@@ -106,7 +86,7 @@ def talk_row() -> TalkRow:
     with gr.Row(elem_id="talk"):
         take = gr.Button("Keep this exchange as context", size="sm", elem_id="take")
         over = gr.Button("Start over", size="sm", elem_id="over", visible=False)
-        place = gr.HTML("", html_template=TEMPLATE, js_on_load=SCRIPT, apply_default_css=False, elem_id="talk-told")
+        place = static(TEMPLATE, script("conversation"), elem_id="talk-told")
     return TalkRow(gr.State(Talk()), place, take, over)
 
 

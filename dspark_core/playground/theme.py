@@ -1,4 +1,4 @@
-"""The page's type and colours, as far as gradio's own components need them; the rest is assets/board.css."""
+"""The page's type and colours, as far as gradio's own components need them; the rest is assets/page/board.css."""
 
 import gradio as gr
 

@@ -1,15 +1,15 @@
-"""The guided tour: a button in the head and a panel over the page. All of it is in assets/tour.js."""
+"""The guided tour: a button in the head and a panel over the page. All of it is in assets/page/tour.js."""
 
 import gradio as gr
 
-from .parts import ASSETS
+from .parts import page_file, script
 
 
 def tour() -> None:
     gr.HTML(
         "",
-        html_template=(ASSETS / "tour.html").read_text("utf-8"),
-        js_on_load=(ASSETS / "tour.js").read_text("utf-8"),
+        html_template=page_file("tour.html"),
+        js_on_load=script("tour"),
         apply_default_css=False,
         elem_id="tour",
     )

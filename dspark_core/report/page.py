@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from plotly.offline import get_plotlyjs
 
 from ..decode.cost import CostCurve
+from ..paths import assets
 from . import charts
 from .figures import Figures
 from .log import Header
@@ -46,11 +47,6 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 4px 0 14px; padding-left: 12px; border-left: 3px solid var(--line); }
 summary { cursor: pointer; }
 """  # noqa: E501
-
-DRAW = """
-for (const [name, chart] of Object.entries(JSON.parse(document.getElementById('charts').textContent)))
-  Plotly.newPlot(name, chart.data, chart.layout, { responsive: true, displaylogo: false });
-"""
 
 
 def page(header: Header, curve: CostCurve, figures: Figures, prompts: Sequence[Prompt]) -> str:
@@ -88,9 +84,10 @@ def page(header: Header, curve: CostCurve, figures: Figures, prompts: Sequence[P
         "<h2>Prompts</h2>",
         _folded("Their texts", "".join(_prompt(p) for p in prompts)),
     ]
+    draw = (assets() / "page" / "report.js").read_text("utf-8")
     plotly, data = get_plotlyjs(), _data({name: json.loads(chart.to_json()) for name, chart in drawn.items()})
     policy = (
-        f"default-src 'none'; script-src {_hash(plotly)} {_hash(DRAW)}; base-uri 'none'; form-action 'none'; "
+        f"default-src 'none'; script-src {_hash(plotly)} {_hash(draw)}; base-uri 'none'; form-action 'none'; "
         "style-src 'unsafe-inline'; img-src data: blob:"  # plotly styles what it draws, and can save it as an image
     )
     return f"""<!doctype html>
@@ -109,7 +106,7 @@ def page(header: Header, curve: CostCurve, figures: Figures, prompts: Sequence[P
 </main>
 <script type="application/json" id="charts">{data}</script>
 <script>{plotly}</script>
-<script>{DRAW}</script>
+<script>{draw}</script>
 </body>
 </html>
 """

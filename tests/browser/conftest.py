@@ -1,12 +1,35 @@
 """A real Chromium against the served page. Without a browser these tests skip, but not in CI."""
 
+import json
 import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from tests.playground.serving import served
 
 from .tab import ARGS, Tab, missing, replay
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def node_modules():
+    """The directory of what package.json pins, installed if it is not there in those versions."""
+    where = HERE / "node_modules"
+    pinned = json.loads((HERE / "package.json").read_text())["devDependencies"]
+
+    def version(name):
+        about = where / name / "package.json"
+        return json.loads(about.read_text("utf-8"))["version"] if about.exists() else None
+
+    if {name: version(name) for name in pinned} != pinned:
+        npm = shutil.which("npm") or missing("npm is not installed")
+        done = subprocess.run([npm, "ci", "--no-audit", "--no-fund"], cwd=HERE, capture_output=True, timeout=300)
+        if done.returncode:
+            missing(f"{', '.join(pinned)} cannot be installed")
+    return where
 
 
 @pytest.fixture(scope="session")

@@ -12,12 +12,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from playwright.sync_api import sync_playwright
 
+from dspark_core.paths import assets
 from dspark_core.playground.engine import PresetEngine
 from dspark_core.presets import load_presets
 from tests.browser.tab import ARGS, Tab
 from tests.playground.serving import served
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets" / "screenshots"
+ASSETS = assets() / "screenshots"
 README = {"light-finished", "dark-finished", "light-charts"}
 MOST_BYTES = 250_000  # of a picture in the repository
 DRESSES = {"light": (1280, 900), "dark": (1280, 900), "narrow": (760, 900), "projector": (1920, 1080)}

@@ -1,9 +1,5 @@
 """axe-core (pinned in package.json) over every tab, both themes, wide and narrow; nothing excluded."""
 
-import shutil
-import subprocess
-from pathlib import Path
-
 import pytest
 
 from dspark_core.race.trace import dumps
@@ -11,23 +7,15 @@ from tests.playground.serving import served
 from tests.playground.tiny import TinyEngine
 from tests.race.long_trace import long_trace
 
-from .tab import missing
 from .test_keep import open_file, said
 
-HERE = Path(__file__).parent
-AXE = HERE / "node_modules" / "axe-core" / "axe.min.js"
 LINK = "/?lanes=plain,dspark:full,dspark:cap=2,dflash:block=16&tokens=24&prompt=Say%20hello."
 WIDTHS = (1440, 760)
 
 
 @pytest.fixture(scope="session")
-def axe():
-    if not AXE.exists():
-        npm = shutil.which("npm") or missing("npm is not installed")
-        done = subprocess.run([npm, "ci", "--no-audit", "--no-fund"], cwd=HERE, capture_output=True, timeout=120)
-        if done.returncode:
-            missing("axe-core cannot be installed")
-    return AXE.read_text("utf-8")
+def axe(node_modules):
+    return (node_modules / "axe-core" / "axe.min.js").read_text("utf-8")
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,11 @@ import pytest
 
 from dspark_core.catalog import facts, local, pair
 from dspark_core.catalog.names import HubName, parse
+from dspark_core.paths import assets
 
 from ..models.build import GOLDEN, copy, edit_config, refusal
 
-EMBEDDED = Path(__file__).resolve().parents[2] / "assets" / "models"
+EMBEDDED = assets() / "models"
 PAIRS = ["A", "B_rnn", "C", "D", "E"]
 
 

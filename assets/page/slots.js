@@ -1,0 +1,150 @@
+// @ts-check
+// A round that is looked at closer (an Inspection of dspark_core/race/inspection.py), and what is said of its slots.
+// Nothing here touches the page.
+import { quoted } from './dom.js';
+import { fine, known } from './numbers.js';
+
+/** @import {Maybe} from './numbers.js' */
+/**
+ * @typedef {{ token_id: number, text: string, probability: number }} Candidate
+ * @typedef {{ token_id: number, text: string, kind: string, candidates: Candidate[], rejected: Maybe }} OwnToken
+ * @typedef {{ slots: Slot[], accepted: number, own: OwnToken? }} Block
+ */
+/**
+ * @typedef {object} Slot
+ * @property {number} token_id
+ * @property {string} text
+ * @property {string} outcome  "accepted", "rejected", "discarded" or "unsent"
+ * @property {Maybe} q  the drafter's probability
+ * @property {Maybe} p  the target's
+ * @property {Maybe} accept  min(1, p/q)
+ * @property {Maybe} drawn  the number that was compared with it
+ * @property {Maybe} confidence
+ * @property {Candidate[]} drafter
+ * @property {Candidate[]} target
+ */
+/**
+ * @typedef {object} Inspection
+ * @property {Block} block
+ * @property {Block?} without  the block without the Markov bias, if the drafter has one
+ * @property {boolean} greedy
+ * @property {number} temperature
+ * @property {number} written  tokens that became part of the answer
+ * @property {boolean} recomputed
+ * @property {boolean?} agrees
+ * @property {number} prefix
+ * @property {number} reused
+ * @property {number} seconds
+ */
+
+const MOST_SLOTS = 64;
+
+/**
+ * @param {Inspection} round
+ * @param {boolean} withBias
+ */
+export const blockOf = (round, withBias) => withBias || !round.without ? round.block : round.without;
+
+/**
+ * The drafted slots, then the target's own token. (The anchor is no slot.)
+ * @param {Inspection} round
+ * @param {boolean} withBias
+ * @returns {(Slot | OwnToken)[]}
+ */
+export function cellsOf(round, withBias) {
+  const { slots, own } = blockOf(round, withBias);
+  return [...slots.slice(0, MOST_SLOTS), ...(own ? [own] : [])];
+}
+
+/**
+ * @param {Slot | OwnToken} cell
+ * @returns {cell is OwnToken}
+ */
+export const isOwn = (cell) => !('outcome' in cell);
+
+/**
+ * The cell to look at first: what was rejected, else the last one.
+ * @param {Inspection} round
+ * @param {boolean} withBias
+ */
+export function interesting(round, withBias) {
+  const at = blockOf(round, withBias).slots.findIndex((slot) => slot.outcome === 'rejected');
+  return at >= 0 ? at : Math.max(0, cellsOf(round, withBias).length - 1);
+}
+
+/**
+ * Whether the target's own token became part of the answer: the answer may have ended inside the block.
+ * @param {Inspection} round
+ * @param {boolean} withBias
+ */
+export const written = (round, withBias) => !withBias || round.written > round.block.accepted;
+
+/**
+ * Where what is shown of a round comes from.
+ * @param {Inspection} round
+ */
+export function recomputedWords({ recomputed, prefix, reused, seconds, agrees, greedy, temperature }) {
+  if (!recomputed) return 'What the race wrote down.';
+  const how = greedy
+    ? 'Greedy keeps a draft if it is the target’s most probable token; the probabilities are shown at temperature 1.'
+    : 'At temperature ' + Number(temperature.toPrecision(3)) + ', with the race’s own random numbers.';
+  const same = agrees ? 'the same drafts, the same fate'
+    : 'rounding fell differently this time, the drafts and fate shown are the race’s';
+  const again = reused ? ' (' + reused + ' still at hand)' : '';
+  return 'Recomputed from the ' + prefix + ' tokens before this round' + again + ' in ' + seconds.toFixed(2) + ' s: '
+    + same + '. ' + how;
+}
+
+/**
+ * What became of a drafted token, and why.
+ * @param {Inspection} round
+ * @param {boolean} withBias
+ * @param {Slot} slot
+ * @param {number} k
+ */
+export function slotStory(round, withBias, slot, k) {
+  const who = withBias || !round.without ? 'The drafter put ' : 'Without the bias the drafter would put ';
+  const put = who + quoted(slot.text) + ' into slot ' + (k + 1) + (known(slot.q) ? ' with q = ' + fine(slot.q) : '');
+  if (slot.outcome === 'unsent') return put + '. It was not sent to the target.';
+  const both = put + (known(slot.p) ? '; the target gives it p = ' + fine(slot.p) : '') + '. ';
+  if (slot.outcome === 'discarded') {
+    const behind = blockOf(round, withBias).slots.some((other) => other.outcome === 'rejected');
+    return both + (behind ? 'A draft before it was rejected, so it is discarded, whatever it is.'
+      : 'The answer ended before it.');
+  }
+  if (round.greedy) {
+    const best = slot.target[0];
+    return both + (slot.outcome === 'accepted' ? 'It is the target’s most probable token: accepted.'
+      : 'The target’s most probable token is ' + (best ? quoted(best.text) : 'another one') + ': rejected.');
+  }
+  const rule = known(slot.accept) ? 'It is accepted with probability min(1, p/q) = ' + fine(slot.accept)
+    : 'It was compared with p/q';
+  const drawn = known(slot.drawn) ? '; the number drawn was ' + fine(slot.drawn) : '';
+  return both + rule + drawn + ': ' + slot.outcome + '.';
+}
+
+/**
+ * Where the target's own token comes from.
+ * @param {Inspection} round
+ * @param {boolean} withBias
+ * @param {OwnToken} own
+ */
+export function ownStory(round, withBias, own) {
+  const token = quoted(own.text);
+  const unwritten = written(round, withBias) ? '' : ' It is not part of the answer, which ended inside the block.';
+  if (own.kind === 'bonus') {
+    return 'Nothing was rejected, so the same pass of the target also gives the next token: ' + token + ', the bonus.'
+      + unwritten;
+  }
+  if (own.kind === 'own') {
+    return 'Nothing was sent to verification: the target’s own token is ' + token + '.' + unwritten;
+  }
+  const story = round.greedy
+    ? 'In place of the rejected draft the target’s most probable token is taken: ' + token
+      + '. (Sampling would draw from the residual: what p has more than q.)'
+    : 'In place of the rejected draft a token is drawn from the residual, what p has more than q: ' + token + '.';
+  const mass = known(own.rejected)
+    ? ' A draft here is rejected with probability ' + fine(own.rejected) + (round.greedy ? ' at temperature 1.' : '.')
+    : '';
+  return story + mass + unwritten;
+}

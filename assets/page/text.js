@@ -1,0 +1,5 @@
+// @ts-check
+// A paragraph whose value is text, never markup.
+import { $, onValue } from './dom.js';
+
+onValue(() => { $('p').textContent = props.value || ''; });
