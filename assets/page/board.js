@@ -130,14 +130,16 @@ function openRound(lane, at, step) {
  * @param {Lane} lane
  * @param {Pick<Round, 'index' | 'time' | 'drafted' | 'proposed' | 'accepted' | 'bonus'>} counts
  * @param {string[]} texts  each with its kind before it
+ * @param {string} finish  why the lane ended with it, or nothing
  * @returns {Round}
  */
-function nextRound(lane, counts, texts) {
+function nextRound(lane, counts, texts, finish) {
   const tokens = texts.map((text) => Object.freeze({ kind: text[0], text: text.slice(1) }));
   const from = lane.tokens.length, to = from + tokens.filter(({ kind }) => kind !== 'r' && kind !== 'd').length;
   return Object.freeze({
     ...counts, first: counts.index < 0, at: lane.rounds.length, from, to, before: lane.seconds,
     proposedSoFar: lane.proposed + counts.proposed, acceptedSoFar: lane.accepted + counts.accepted,
+    length: counts.accepted + (finish === 'stop' && to - from <= counts.accepted ? 0 : 1),
     tokens: Object.freeze(tokens),
   });
 }
@@ -204,7 +206,7 @@ const HANDLERS = {
     lane.firstToken = Number(seconds);
     lane.fill.classList.remove('prefill');
     const none = { index: -1, time: 0, drafted: 0, proposed: 0, accepted: 0, bonus: false };
-    addRound(lane, nextRound(lane, none, [token]));
+    addRound(lane, nextRound(lane, none, [token], finish));
     note(lane, firstTokenWords(lane));
     if (finish) end(lane, finish);
   },
@@ -213,13 +215,13 @@ const HANDLERS = {
     const [index, time, drafted, proposed, accepted] = fields.slice(0, 5).map(Number);
     const [bonus, finish, ...tokens] = fields.slice(5);
     const counts = { index, time, drafted, proposed, accepted, bonus: bonus === '1' };
-    const round = nextRound(lane, counts, tokens);
+    const round = nextRound(lane, counts, tokens, finish);
     addRound(lane, round);
     lane.committed += round.to - round.from;
     lane.seconds = round.time;
     lane.proposed = round.proposedSoFar;
     lane.accepted = round.acceptedSoFar;
-    lane.lengths[round.accepted + 1] = (lane.lengths[round.accepted + 1] || 0) + 1;
+    lane.lengths[round.length] = (lane.lengths[round.length] || 0) + 1;
     lane.points.push([round.time, lane.committed]);
     if (!lane.plain) noteIdle(lane, round);
     if (finish) end(lane, finish);

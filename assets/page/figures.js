@@ -144,7 +144,8 @@ export function draw(lane, lanes, maxTokens) {
       figure.perRound.textContent = '1';
       for (const other of lanes) if (other !== lane && other.rate) drawTimes(other, lane);
     } else {
-      figure.perRound.textContent = ((lane.accepted + rounds) / rounds).toFixed(2);
+      const tokens = lane.lengths.reduce((sum, n, length) => sum + n * length, 0);
+      figure.perRound.textContent = (tokens / rounds).toFixed(2);
       figure.rate.textContent = lane.proposed ? Math.round(100 * lane.accepted / lane.proposed) + ' %' : 'none sent';
     }
     drawTimes(lane, lanes.find((other) => other.plain));

@@ -22,12 +22,13 @@ let scrolls = false;  // the page scrolls along until the round stands there
 
 /** @type {Record<string, string>} */
 const KIND = {
-  accepted: 'a', rejected: 'r', discarded: 'd', unsent: 'u', correction: 'c', bonus: 'b', own: 'p',
+  accepted: 'a', rejected: 'r', discarded: 'd', unsent: 'u', correction: 'c', bonus: 'b', own: 'p', again: 'p',
 };
 /** @type {Record<string, string>} */
 const FATE = {
   accepted: 'accepted', rejected: 'rejected', discarded: 'discarded', unsent: 'not sent',
   correction: 'correction', bonus: 'bonus', own: 'the target’s own',
+  again: 'decided again',
 };
 
 // ---- what is asked for ----------------------------------------------------------------------------------

@@ -129,7 +129,7 @@ function cut(lane, track, count) {
   lane.accepted = last?.acceptedSoFar || 0;
   const [from, sign] = count >= before ? [before, 1] : [count, -1];
   for (const round of lane.rounds.slice(Math.max(1, from), Math.max(count, before))) {
-    lane.lengths[round.accepted + 1] = (lane.lengths[round.accepted + 1] || 0) + sign;
+    lane.lengths[round.length] = (lane.lengths[round.length] || 0) + sign;
   }
   if (count < 2) for (const dd of Object.values(lane.figure)) dd.textContent = '–';
   lane.dirty = true;

@@ -21,6 +21,7 @@ import { quoted } from './dom.js';
  * @property {number} proposed  of which were sent to verification
  * @property {number} accepted
  * @property {boolean} bonus  all that were sent were accepted
+ * @property {number} length  accepted + 1; where a stop token among the accepted ended the answer, accepted
  * @property {number} proposedSoFar  of all rounds up to this one
  * @property {number} acceptedSoFar  the same
  * @property {readonly Token[]} tokens
@@ -120,6 +121,8 @@ function fate(round, chosen) {
     return words + '; ' + quoted(rejected.text) + ' rejected' + (chosen && ', the target’s correction is ' + chosen);
   }
   if (!chosen) return words;
-  const all = round.proposed ? 'nothing rejected, the target’s bonus is ' : 'the target’s own token is ';
-  return words + '; ' + all + chosen;
+  if (!round.proposed) return words + '; the target’s own token is ' + chosen;
+  if (round.bonus) return words + '; nothing rejected, the target’s bonus is ' + chosen;
+  return words + '; the draft after them was a close call: plain decoding’s own numbers decided it again, for '
+    + chosen;
 }

@@ -14,7 +14,7 @@ import { fine, known } from './numbers.js';
  * @typedef {object} Slot
  * @property {number} token_id
  * @property {string} text
- * @property {string} outcome  "accepted", "rejected", "discarded" or "unsent"
+ * @property {string} outcome  "accepted", "rejected", "discarded", "unsent" or "again"
  * @property {Maybe} q  the drafter's probability
  * @property {Maybe} p  the target's
  * @property {Maybe} accept  min(1, p/q)
@@ -87,9 +87,9 @@ export function recomputedWords({ recomputed, prefix, reused, seconds, agrees, g
   if (!recomputed) return 'What the race wrote down.';
   const how = greedy
     ? 'Greedy keeps a draft if it is the target’s most probable token; the probabilities are shown at temperature 1.'
-    : 'At temperature ' + Number(temperature.toPrecision(3)) + ', with the race’s own random numbers.';
+    : 'At temperature ' + temperature + ', with the race’s own random numbers.';
   const same = agrees ? 'the same drafts, the same fate'
-    : 'rounding fell differently this time, the drafts and fate shown are the race’s';
+    : 'it came out differently this time, the drafts and fate shown are the race’s';
   const again = reused ? ' (' + reused + ' still at hand)' : '';
   return 'Recomputed from the ' + prefix + ' tokens before this round' + again + ' in ' + seconds.toFixed(2) + ' s: '
     + same + '. ' + how;
@@ -112,15 +112,33 @@ export function slotStory(round, withBias, slot, k) {
     return both + (behind ? 'A draft before it was rejected, so it is discarded, whatever it is.'
       : 'The answer ended before it.');
   }
-  if (round.greedy) {
-    const best = slot.target[0];
-    return both + (slot.outcome === 'accepted' ? 'It is the target’s most probable token: accepted.'
-      : 'The target’s most probable token is ' + (best ? quoted(best.text) : 'another one') + ': rejected.');
+  if (slot.outcome === 'again') {
+    return both + 'The verification refused it, but so closely that strict mode asked plain decoding’s own numbers: '
+      + 'they chose this very token, and it stands in the answer.';
   }
+  if (round.greedy) return both + greedyFate(slot);
   const rule = known(slot.accept) ? 'It is accepted with probability min(1, p/q) = ' + fine(slot.accept)
     : 'It was compared with p/q';
   const drawn = known(slot.drawn) ? '; the number drawn was ' + fine(slot.drawn) : '';
   return both + rule + drawn + ': ' + slot.outcome + '.';
+}
+
+/**
+ * What became of a draft where the most probable token decides.
+ * @param {Slot} slot
+ */
+function greedyFate(slot) {
+  const best = slot.target[0], itself = best?.token_id === slot.token_id;
+  if (slot.outcome === 'accepted') {
+    return !best || itself ? 'It is the target’s most probable token: accepted.'
+      : 'In the race it was the target’s most probable token: accepted. Computed again, that is ' + quoted(best.text)
+        + ', by rounding.';
+  }
+  if (itself) {
+    return 'Computed again it is the target’s most probable token; by the numbers that decided in the race it was not: '
+      + 'rejected.';
+  }
+  return 'The target’s most probable token is ' + (best ? quoted(best.text) : 'another one') + ': rejected.';
 }
 
 /**
@@ -135,6 +153,10 @@ export function ownStory(round, withBias, own) {
   if (own.kind === 'bonus') {
     return 'Nothing was rejected, so the same pass of the target also gives the next token: ' + token + ', the bonus.'
       + unwritten;
+  }
+  if (own.kind === 'again') {
+    return 'A close call: strict mode asked plain decoding’s own numbers, and they chose the token that was drafted '
+      + 'here: ' + token + '.' + unwritten;
   }
   if (own.kind === 'own') {
     return 'Nothing was sent to verification: the target’s own token is ' + token + '.' + unwritten;

@@ -48,7 +48,7 @@ function found() {
   const drafted = (/** @type {Round} */ round) => round.proposed > 0;
   const lane = view.lanes.find((l) => !l.plain && l.rounds.some(drafted));
   if (!plain || !lane) return null;
-  const both = lane.rounds.filter((r) => r.accepted > 0 && r.accepted < r.proposed && ownToken(r));
+  const both = lane.rounds.filter((r) => r.accepted > 0 && r.tokens.some((t) => t.kind === 'r') && ownToken(r));
   const round = both.sort((a, b) => b.accepted - a.accepted)[0] || lane.rounds.find(drafted);
   return { view, plain, lane, round };
 }
@@ -92,6 +92,9 @@ const STEPS = [
       const then = refused
         ? quoted(refused.text) + ' did not: rejected, and all behind it is discarded. '
           + (token ? 'In its place stands the target’s own token, the correction ' + token + '. ' : '')
+        : token && !round.bonus
+          ? 'The next one was a close call, so strict mode asked plain decoding’s own numbers, which chose '
+            + token + '. '
         : token ? 'Nothing was rejected, so the same pass gives one more token, the bonus ' + token + '. ' : '';
       return passed + then + 'So this round gave ' + count(round.to - round.from, 'token')
         + ', each one the target’s choice: the text is the same as without a drafter.';

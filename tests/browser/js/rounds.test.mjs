@@ -39,9 +39,15 @@ test('a round in words: a rejection and its correction', () => {
 });
 
 test('a round in words: a whole block and its bonus', () => {
-  assert.equal(describe(LANE, round(['a one', 'a\n', 'b two'])),
+  assert.equal(describe(LANE, round(['a one', 'a\n', 'b two'], { bonus: true })),
     'round 3, tokens 11 to 13. 2 drafted, all sent, 2 accepted: “ one↵”; nothing rejected, the target’s bonus is '
     + '“ two”. 0.250 s.');
+});
+
+test('a round in words: a close call that plain decoding’s numbers decided for the draft', () => {
+  assert.equal(describe(LANE, round(['a one', 'p two'], { drafted: 7, proposed: 7 })),
+    'round 3, tokens 11 to 12. 7 drafted, all sent, 1 accepted: “ one”; the draft after them was a close call: plain '
+    + 'decoding’s own numbers decided it again, for “ two”. 0.250 s.');
 });
 
 test('a round in words: nothing sent', () => {
@@ -59,7 +65,7 @@ test('a round in words: the answer ended inside the block', () => {
     'round 3, tokens 11 to 12. 7 drafted, 3 sent, 2 accepted: “ one” and the end of its answer. 0.250 s.');
   assert.equal(describe(LANE, round(['e<|im_end|>'], { drafted: 7, proposed: 3, accepted: 1 })),
     'round 3, token 11. 7 drafted, 3 sent, 1 accepted: the end of its answer. 0.250 s.');
-  assert.equal(describe(LANE, round(['a one', 'e<|im_end|>'], { drafted: 7, proposed: 1, accepted: 1 })),
+  assert.equal(describe(LANE, round(['a one', 'e<|im_end|>'], { drafted: 7, proposed: 1, accepted: 1, bonus: true })),
     'round 3, tokens 11 to 12. 7 drafted, 1 sent, 1 accepted: “ one”; nothing rejected, the target’s bonus is the end '
     + 'of its answer. 0.250 s.');
 });

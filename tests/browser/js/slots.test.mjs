@@ -57,6 +57,6 @@ test('where the numbers come from', () => {
   assert.match(recomputedWords(made),
     /^Recomputed from the 40 tokens before this round \(30 still at hand\) in 0\.13 s:/);
   assert.match(recomputedWords({ ...made, reused: 0, agrees: false, greedy: false, temperature: 0.7 }),
-    /this round in 0\.13 s: rounding fell differently.*At temperature 0\.7, with the race’s own random numbers\.$/);
+    /this round in 0\.13 s: it came out differently.*At temperature 0\.7, with the race’s own random numbers\.$/);
   assert.equal(recomputedWords({ ...made, recomputed: false }), 'What the race wrote down.');
 });
