@@ -81,10 +81,9 @@ def lane_text(method, length, schedule, cap, threshold, offers: Offers = USUAL) 
         return f"{name}:{HARDWARE}"
     if schedule in (CONFIDENCE, CUMULATIVE) and info.has_confidence:
         return f"{name}:{schedule}={exact(clamp(threshold, 0, 1, 0.5))}"
-    length, cap = (clamp(value, 1, LONGEST, WHOLE) if value != WHOLE else WHOLE for value in (length, cap))
     if info.by_block:
-        return f"{name}:{FULL}" if length == WHOLE else f"{name}:block={int(length)}"
-    return f"{name}:{CAP}={int(cap)}" if schedule == CAP and cap != WHOLE else f"{name}:{FULL}"
+        return f"{name}:block={int(clamp(length, 1, LONGEST, info.block))}"
+    return f"{name}:{CAP}={int(clamp(cap, 1, LONGEST, info.max_drafts))}" if schedule == CAP else f"{name}:{FULL}"
 
 
 def link_of(*asked, offers: Offers = USUAL) -> str:

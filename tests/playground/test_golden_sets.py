@@ -49,7 +49,7 @@ def test_a_calibrated_confidence_is_the_same_in_race_trace_and_inspector(golden_
     lanes = LaneSpec(PLAIN), LaneSpec("DSpark", CONFIDENCE, threshold=0.6, label="confidence ≥ 0.60")
     events = list(engine.race(RaceRequest("x", lanes, Settings(24, stop_ids=frozenset())), lambda: False))
     record = events[0][1]
-    saved = loads(dumps(traced(record, engine))).race.lanes[1]
+    saved = loads(dumps(traced(record))).race.lanes[1]
     for r, round_ in enumerate(record.lanes[1].rounds):
         seen = engine.inspect(record, 1, r, lambda: False, lambda done, total: None)
         shown = [s.confidence for s in seen.block.slots]

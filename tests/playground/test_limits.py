@@ -52,7 +52,7 @@ def test_a_block_length_sends_what_its_slots_predict(info, asked, label, sent):
     assert (lane.label, lane.cap) == (label, sent)
     assert lane.schedule == (FULL if sent == info.max_drafts else CAP)
     assert lane_of(*lane_controls(f"dflash:block={asked}", offers(info)), offers(info)) == lane
-    assert lane_text("DFlash", asked, FULL, 3, 0.5, offers(info)) == f"dflash:block={asked}"
+    assert lane_text("DFlash", asked, FULL, 3, 0.5, offers(info)) == f"dflash:block={max(1, asked)}"
     assert bool(too_much(0, asked, info)) == (asked > info.block)
 
 
@@ -133,7 +133,17 @@ def test_the_cost_tab_and_the_proof_speak_of_the_loaded_drafter():
     assert "block length 4, about" in suggestion_words(s, offers(B16))
     assert "a cap of 3, about" in suggestion_words(replace(s, method="DSpark"), offers(B7))
     comparison = SimpleNamespace(flagged=False, n=100, distance=0.01, noise=0.01, p_value=0.5)
-    evidence = SimpleNamespace(comparison=comparison, request=SimpleNamespace(sampler=NO_BIAS, method="DFlash"))
+    request = SimpleNamespace(sampler=NO_BIAS, method="DFlash")
+    evidence = SimpleNamespace(
+        comparison=comparison,
+        request=request,
+        loop_differs=False,
+        freedom=5,
+        flagged=False,
+        p_value=0.5,
+        checks=(),
+        bonuses=1,
+    )
     assert "DFlash has no Markov bias" in draw_verdict(evidence, offers(B7))[1]
     assert "Draw more" in draw_verdict(evidence, offers(replace(B7, has_bias=True)))[1]
 
