@@ -27,25 +27,25 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from .decode.plain import plain
-from .decode.rounds import Round, Settings, Start
-from .decode.schedule import FullBlock, Schedule
-from .decode.speculative import speculative
-from .models.checkpoint import load_drafter
-from .models.drafter import Drafter
-from .models.errors import ModelError
-from .models.precision import PRECISIONS
-from .models.target import Target, load_target
-from .presets import load_presets, load_prompts
-from .race.costs import known, measured
-from .race.fairness import compare
-from .race.models import Models
-from .race.race import schedule_of
-from .race.record import CAP, CONFIDENCE, FULL, HARDWARE, PLAIN, LaneSpec, RaceRequest
-from .report.command import main as report
-from .report.exactness import main as exact
-from .report.peers import Peer
-from .report.plan import METHODS
+from ..decode.plain import plain
+from ..decode.rounds import Round, Settings, Start
+from ..decode.schedule import FullBlock, Schedule
+from ..decode.speculative import speculative
+from ..models.checkpoint import load_drafter
+from ..models.drafter import Drafter
+from ..models.errors import ModelError
+from ..models.precision import PRECISIONS
+from ..models.target import Target, load_target
+from ..presets import load_presets, load_prompts
+from ..race.costs import known, measured
+from ..race.models import Models
+from ..race.race import schedule_of
+from ..race.record import CAP, CONFIDENCE, FULL, HARDWARE, PLAIN, LaneSpec, RaceRequest
+from .exactness import main as exact
+from .fairness import compare
+from .peers import Peer
+from .plan import METHODS
+from .report import main as report
 
 
 def main() -> None:
@@ -205,7 +205,3 @@ def _arguments() -> argparse.Namespace:
     named = CONFIDENCE if a.threshold is not None else CAP if a.cap is not None else FULL
     a.schedule = a.schedule or named
     return a
-
-
-if __name__ == "__main__":
-    main()
