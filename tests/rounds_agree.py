@@ -26,9 +26,9 @@ from dspark_core.decode.speculative import speculative
 from dspark_core.models.checkpoint import load_drafter as load_mlx_drafter
 from dspark_core.models.target import load_target as load_mlx_target
 from dspark_core.training.chat import load_chat
-from dspark_core.training.drafter import load_drafter
 from dspark_core.training.evaluate import Answer, draft_everywhere, read_prompts, walk
-from dspark_core.training.target import load_target
+from dspark_core.training.torch_drafter import load_drafter
+from dspark_core.training.torch_target import load_target
 
 DTYPES = {"float32": (mx.float32, torch.float32), "bfloat16": (mx.bfloat16, torch.bfloat16)}
 

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from dspark_core.bench.alternate import alternate
+from dspark_core.bench.plan import parse_lanes
 from dspark_core.catalog import facts, memory, pair
 from dspark_core.decode.plain import plain
 from dspark_core.decode.rounds import Round, Settings
@@ -27,8 +29,6 @@ from dspark_core.decode.schedule import FullBlock
 from dspark_core.decode.speculative import speculative
 from dspark_core.models.target import load_target
 from dspark_core.race.models import Models
-from dspark_core.report.alternate import alternate
-from dspark_core.report.plan import parse_lanes
 
 from .models.published import DSPARK, QWEN3_4B, Shape, drafters, target
 

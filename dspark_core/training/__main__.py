@@ -13,11 +13,11 @@ from . import TrainingError
 from .calibrate import acceptance, calibrate
 from .chat import load_chat
 from .data import Rows, read_rows, split
-from .drafter import Drafter, load_drafter
 from .evaluate import Answer, evaluate, walk
 from .export import export
 from .synthesize import read_texts, record_beside, synthesize
-from .target import Target, load_target
+from .torch_drafter import Drafter, load_drafter
+from .torch_target import Target, load_target
 from .train import METHODS, Plan, Trainer, parse_recipe
 
 

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from . import TrainingError
 from .chat import Chat
-from .drafter import Drafter
 from .synthesize import Opening, Writer
-from .target import Target
+from .torch_drafter import Drafter
+from .torch_target import Target
 
 
 @dataclass(frozen=True)

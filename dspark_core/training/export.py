@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from . import TrainingError
 from .data import write_atomic
-from .drafter import ZLAB
-from .target import Target
+from .torch_drafter import ZLAB
+from .torch_target import Target
 
 BESIDE = ("run.json", "calibration.json", "evaluation.json")
 

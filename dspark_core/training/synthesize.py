@@ -19,7 +19,7 @@ from torch import Tensor
 from . import TrainingError
 from .chat import Chat
 from .data import line, open_lines
-from .target import Target
+from .torch_target import Target
 
 TEMPERATURES = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.3, 0.7, 0.7, 1.0)  # greedy decoding is what is raced
 TOP_K = 50

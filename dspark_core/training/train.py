@@ -18,9 +18,9 @@ from torch import Tensor
 
 from . import TrainingError
 from .data import Rows, anchor_weights, write_atomic
-from .drafter import Drafter, DrafterConfig, load_drafter, rope_fields, start_from_target
 from .losses import LossWeights, slot_losses, slot_weights
-from .target import Target
+from .torch_drafter import Drafter, DrafterConfig, load_drafter, rope_fields, start_from_target
+from .torch_target import Target
 
 CHECKPOINT = "checkpoint.pt"
 

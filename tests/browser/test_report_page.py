@@ -6,11 +6,11 @@ import pytest
 
 pytest.importorskip("plotly")
 
+from dspark_core.bench.figures import figures
+from dspark_core.bench.log import Header, Log, Row
+from dspark_core.bench.plan import Prompt, parse_lanes
+from dspark_core.bench.report_html import page
 from dspark_core.decode.rounds import Round
-from dspark_core.report.figures import figures
-from dspark_core.report.log import Header, Log, Row
-from dspark_core.report.page import page
-from dspark_core.report.plan import Prompt, parse_lanes
 from tests.decode.curves import TAXI
 
 NOISE = "</script></pre><img src=x onerror=alert(1)><script>alert(2)</script>{{7*7}}${alert(3)}"

@@ -6,13 +6,13 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
+from dspark_core.bench.fairness import compare
 from dspark_core.decode.rounds import Prefill, Round, Settings, Start
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.errors import ModelError
 from dspark_core.models.target import load_target
 from dspark_core.race import race as module
 from dspark_core.race.costs import known
-from dspark_core.race.fairness import compare
 from dspark_core.race.race import Models, race
 from dspark_core.race.record import (
     CAP,

@@ -18,7 +18,7 @@ from dspark_core.training.chat import load_chat  # noqa: E402
 from dspark_core.training.data import open_lines, read_rows, repeats, split, write_atomic  # noqa: E402
 from dspark_core.training.evaluate import read_prompts  # noqa: E402
 from dspark_core.training.synthesize import Avoid, pick, read_texts, synthesize, top_k  # noqa: E402
-from dspark_core.training.target import dequantize, load_target  # noqa: E402
+from dspark_core.training.torch_target import dequantize, load_target  # noqa: E402
 from dspark_core.training.train import CHECKPOINT, Plan, Trainer, parse_recipe  # noqa: E402
 
 from .tiny import make_target  # noqa: E402

@@ -24,9 +24,9 @@ from dspark_core.models.checkpoint import load_drafter as load_mlx_drafter  # no
 from dspark_core.models.target import load_target as load_mlx_target  # noqa: E402
 from dspark_core.training.chat import load_chat  # noqa: E402
 from dspark_core.training.data import open_lines  # noqa: E402
-from dspark_core.training.drafter import load_drafter  # noqa: E402
 from dspark_core.training.evaluate import Answer, summary, walk  # noqa: E402
-from dspark_core.training.target import load_target  # noqa: E402
+from dspark_core.training.torch_drafter import load_drafter  # noqa: E402
+from dspark_core.training.torch_target import load_target  # noqa: E402
 
 from .tiny import make_target  # noqa: E402
 

@@ -13,9 +13,9 @@ from safetensors.torch import load_file  # noqa: E402
 
 from dspark_core.training import calibrate  # noqa: E402
 from dspark_core.training.data import Rows  # noqa: E402
-from dspark_core.training.drafter import load_drafter  # noqa: E402
 from dspark_core.training.losses import LossWeights, slot_weights  # noqa: E402
-from dspark_core.training.target import load_target  # noqa: E402
+from dspark_core.training.torch_drafter import load_drafter  # noqa: E402
+from dspark_core.training.torch_target import load_target  # noqa: E402
 from dspark_core.training.train import Batch, Course, Plan, Recipe, Trainer, parse_recipe  # noqa: E402
 
 GOLDEN = Path(os.environ.get("GOLDEN_DIR") or Path(__file__).parents[1] / "golden")

@@ -7,8 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from dspark_core.training.drafter import load_drafter  # noqa: E402
-from dspark_core.training.target import load_target  # noqa: E402
+from dspark_core.training.torch_drafter import load_drafter  # noqa: E402
+from dspark_core.training.torch_target import load_target  # noqa: E402
 
 from ..rounds_agree import compare  # noqa: E402
 

@@ -91,7 +91,7 @@ def mlx_dspark(models: Models, target: Path, drafter: Path, curves: Path) -> Pee
         weights = write_target(models.target, target, native[0])
         write_drafter(models.loaded["DSpark"], drafter, weights, native[1])
         del weights
-        module = [sys.executable, "-m", "dspark_core.report.mlx_dspark_peer"]
+        module = [sys.executable, "-m", "dspark_core.bench.mlx_dspark_peer"]
         return Peer([*module, *map(str, native), "--curves", str(curves)])
 
 

@@ -6,6 +6,6 @@ engines.py   one decode of one prompt by one lane: a row
 peers.py     engines outside this process
 figures.py   rows in, figures out; pure arithmetic
 words.py     the figures as Markdown
-page.py      the figures as one HTML file
-command.py   the arguments, and the way through all of these
+report_html.py the figures as one HTML file
+report.py    the arguments, and the way through all of these
 """

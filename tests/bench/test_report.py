@@ -14,19 +14,18 @@ import pytest
 from mlx.utils import tree_flatten
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from dspark_core import bench
+from dspark_core.bench import native, run
+from dspark_core.bench.figures import bootstrap
+from dspark_core.bench.plan import Prompt, alternations, excess, parse_lanes
+from dspark_core.bench.report import main as report
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.target import load_target
 from dspark_core.race.models import Models
 from dspark_core.race.race import schedule_of
-from dspark_core.report import native
-from dspark_core.report.command import main as report
-from dspark_core.report.figures import bootstrap
-from dspark_core.report.plan import Prompt, alternations, excess, parse_lanes
 
-from .conftest import GOLDEN, load_golden
+from ..conftest import GOLDEN, load_golden
 
-PEER = Path(__file__).parent / "fixtures" / "line_peer.py"
+PEER = Path(__file__).parents[1] / "fixtures" / "line_peer.py"
 HOSTILE = "</script></pre><img src=x onerror=alert(1)><script>alert(2)</script> {{7*7}} ${alert(3)} & |"
 TEMPLATE = "{% for m in messages %}{{ '<s>' + m['content'] }}{% endfor %}"
 
@@ -287,7 +286,7 @@ def test_bootstrap_intervals_hold_the_median_and_narrow():
 def lines(tiny, capsys, monkeypatch, *more):
     arguments = ["bench", *models_of(tiny), "--prompts", str(tiny / "two.jsonl"), "--tokens", "16", "--limit", "1"]
     monkeypatch.setattr(sys, "argv", [*arguments, *more])
-    bench.main()
+    run.main()
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 

@@ -34,27 +34,27 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from .decode.plain import plain
-from .decode.rounds import Round, Settings, Start, tau
-from .decode.schedule import FullBlock, Schedule
-from .decode.speculative import speculative
-from .models.checkpoint import load_drafter
-from .models.drafter import Drafter
-from .models.errors import ModelError
-from .models.precision import PRECISIONS
-from .models.target import Target, load_target
-from .presets import load_presets, load_prompts
-from .race.costs import known, measured
-from .race.fairness import compare
-from .race.models import Models
-from .race.race import schedule_of
-from .race.record import BLOCK, CAP, CONFIDENCE, FULL, HARDWARE, PLAIN, LaneSpec, RaceRequest
-from .report.alternate import alternate
-from .report.command import main as report
-from .report.engines import mlx_lm
-from .report.exactness import main as exact
-from .report.peers import Peer
-from .report.plan import METHODS, MLX_LM, Lane, excess
+from ..decode.plain import plain
+from ..decode.rounds import Round, Settings, Start, tau
+from ..decode.schedule import FullBlock, Schedule
+from ..decode.speculative import speculative
+from ..models.checkpoint import load_drafter
+from ..models.drafter import Drafter
+from ..models.errors import ModelError
+from ..models.precision import PRECISIONS
+from ..models.target import Target, load_target
+from ..presets import load_presets, load_prompts
+from ..race.costs import known, measured
+from ..race.models import Models
+from ..race.race import schedule_of
+from ..race.record import BLOCK, CAP, CONFIDENCE, FULL, HARDWARE, PLAIN, LaneSpec, RaceRequest
+from .alternate import alternate
+from .engines import mlx_lm
+from .exactness import main as exact
+from .fairness import compare
+from .peers import Peer
+from .plan import METHODS, MLX_LM, Lane, excess
+from .report import main as report
 
 
 def main() -> None:
@@ -242,7 +242,3 @@ def _arguments() -> argparse.Namespace:
     named = next((schedule for schedule, value in given if value is not None), FULL)
     a.schedule = a.schedule or named
     return a
-
-
-if __name__ == "__main__":
-    main()

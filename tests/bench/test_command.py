@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-PEER = Path(__file__).parent / "fixtures" / "line_peer.py"
+PEER = Path(__file__).parents[1] / "fixtures" / "line_peer.py"
 
 
 def bench(*arguments: str) -> list[dict]:
     command = [sys.executable, "-m", "dspark_core.bench", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=300)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -74,6 +74,6 @@ def test_what_does_not_go_together_is_refused(asked):
 
 def test_errors_are_one_line(tmp_path):
     command = [sys.executable, "-m", "dspark_core.bench", "--target", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=300)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("error: ") and "Traceback" not in done.stderr

@@ -138,7 +138,7 @@ def write(a: argparse.Namespace, kept: log.Log, lanes: Sequence[Lane]) -> None:
 
 def _write_page(a: argparse.Namespace, kept: log.Log, lanes: Sequence[Lane], prompts: Sequence[Prompt]) -> None:
     try:
-        from .page import page  # plotly is not everywhere where there is something to measure
+        from .report_html import page  # plotly is not everywhere where there is something to measure
     except ModuleNotFoundError as e:
         if e.name != "plotly":
             raise

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from dspark_core.bench import engines
+from dspark_core.bench.alternate import alternate
+from dspark_core.bench.plan import parse_lanes
 from dspark_core.decode.rounds import DecodeError, Settings
 from dspark_core.race.models import Models
-from dspark_core.report import engines
-from dspark_core.report.alternate import alternate
-from dspark_core.report.plan import parse_lanes
 
 SETTINGS = Settings(12, stop_ids=frozenset())
 

@@ -4,9 +4,9 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import replace
 
-from .metrics import metrics
-from .race import Models, race
-from .record import RaceRecord, RaceRequest
+from ..race.metrics import metrics
+from ..race.race import Models, race
+from ..race.record import RaceRecord, RaceRequest
 
 
 def raced_and_alone(models: Models, request: RaceRequest, alone_first: bool = False) -> list[tuple[float, float]]:

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from dspark_core.bench.exactness import exactness
+from dspark_core.bench.plan import Prompt, parse_lanes
 from dspark_core.race.models import Models
-from dspark_core.report.exactness import exactness
-from dspark_core.report.plan import Prompt, parse_lanes
 
-from .decode.noisy import NoisyTarget
+from ..decode.noisy import NoisyTarget
 
 LANES = parse_lanes("plain,dspark:full,dspark:cap=2")
 PROMPTS = [Prompt("set", 0, "a"), Prompt("set", 1, "b")]

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from . import TrainingError
-from .target import Target, dequantize, rms_norm, rope_table, rotate
+from .torch_target import Target, dequantize, rms_norm, rope_table, rotate
 
 DEEPSPEC, ZLAB = "Qwen3DSparkModel", "DFlashDraftModel"
 

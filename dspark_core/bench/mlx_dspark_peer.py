@@ -1,6 +1,6 @@
 """mlx-dspark behind the line protocol of peers.py, in a process of its own.
 
-    python -m dspark_core.report.mlx_dspark_peer TARGET DRAFTER --curves DIR
+    python -m dspark_core.bench.mlx_dspark_peer TARGET DRAFTER --curves DIR
 
 Engines: "default" is its speculative_generate as called without options (cap 2, lookup drafts on), "auto" the same
 with its automatic cap (its own measured curves; a new controller for each decode, as its command line has it), "full"
