@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from ..decode.cost import CostCurve
+from ..decode.cost_curve import CostCurve
 from .figures import LOSS, SLOWER, Figures
 from .words import heading, sets
 

@@ -8,7 +8,7 @@ from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from ..decode.plain import plain
-from ..decode.request import Prefilled, check, prefill_once
+from ..decode.prefill import Prefilled, check, prefill_once
 from ..decode.rounds import DecodeError, Round, Settings, Start, tau
 from ..decode.schedule import FullBlock, Schedule
 from ..decode.speculative import speculative

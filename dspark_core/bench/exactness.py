@@ -24,18 +24,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..decode.rounds import Settings
+from ..errors import ModelError
 from ..machine import device_of, machine
 from ..models.checkpoint import load_drafter
-from ..models.errors import ModelError
 from ..models.precision import PRECISIONS
 from ..models.target import load_target
 from ..presets import load_presets
-from ..race.agreement import gaps_along
+from ..proof.agreement import gaps_along
 from ..race.metrics import metrics, plain_metrics, strictness, times_plain
 from ..race.models import Models
 from ..race.noise import measured_noise
 from ..race.race import race
-from ..race.record import FULL, RaceRecord, RaceRequest
+from ..race.records import FULL, RaceRecord, RaceRequest
 from .plan import METHODS, Lane, Prompt, excess, parse_lanes, read_sets
 
 NORMAL, STRICT = "normal", "strict"

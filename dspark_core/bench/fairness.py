@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ..race.metrics import metrics
 from ..race.race import Models, race
-from ..race.record import RaceRecord, RaceRequest
+from ..race.records import RaceRecord, RaceRequest
 
 
 def raced_and_alone(models: Models, request: RaceRequest, alone_first: bool = False) -> list[tuple[float, float]]:

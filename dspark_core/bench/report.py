@@ -27,18 +27,18 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..decode.cost import CostCurve
+from ..decode.cost_curve import CostCurve
 from ..decode.rounds import Settings
+from ..errors import ModelError
 from ..machine import machine, versions
 from ..models.checkpoint import load_drafter
-from ..models.errors import ModelError
 from ..models.precision import PRECISIONS
 from ..models.target import load_target
 from ..presets import load_presets
-from ..race.advice import judged, middle
 from ..race.costs import measured
+from ..race.forecast import judged, middle
 from ..race.models import Models
-from ..race.record import HARDWARE
+from ..race.records import HARDWARE
 from . import engines, log
 from .figures import Figures, best_cap, figures
 from .peers import Peer, Peers, installed, mlx_dspark
@@ -138,7 +138,7 @@ def write(a: argparse.Namespace, kept: log.Log, lanes: Sequence[Lane]) -> None:
 
 def _write_page(a: argparse.Namespace, kept: log.Log, lanes: Sequence[Lane], prompts: Sequence[Prompt]) -> None:
     try:
-        from .report_html import page  # plotly is not everywhere where there is something to measure
+        from .report_html import page
     except ModuleNotFoundError as e:
         if e.name != "plotly":
             raise

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from plotly.offline import get_plotlyjs
 
-from ..decode.cost import CostCurve
+from ..decode.cost_curve import CostCurve
 from ..paths import assets
 from . import charts
 from .figures import Figures

@@ -38,16 +38,16 @@ from ..decode.plain import plain
 from ..decode.rounds import Round, Settings, Start, tau
 from ..decode.schedule import FullBlock, Schedule
 from ..decode.speculative import speculative
+from ..errors import ModelError
 from ..models.checkpoint import load_drafter
 from ..models.drafter import Drafter
-from ..models.errors import ModelError
 from ..models.precision import PRECISIONS
 from ..models.target import Target, load_target
 from ..presets import load_presets, load_prompts
 from ..race.costs import known, measured
 from ..race.models import Models
 from ..race.race import schedule_of
-from ..race.record import BLOCK, CAP, CONFIDENCE, FULL, HARDWARE, PLAIN, LaneSpec, RaceRequest
+from ..race.records import BLOCK, CAP, CONFIDENCE, FULL, HARDWARE, PLAIN, LaneSpec, RaceRequest
 from .alternate import alternate
 from .engines import mlx_lm
 from .exactness import main as exact
