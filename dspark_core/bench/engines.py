@@ -13,7 +13,7 @@ from ..decode.rounds import DecodeError, Round, Settings, Start, tau
 from ..decode.schedule import FullBlock, Schedule
 from ..decode.speculative import speculative
 from ..models.target import Target
-from ..race.models import Models
+from ..race.loaded import Models
 from ..race.race import schedule_of
 from .peers import Peers
 from .plan import PEER, Lane

@@ -27,13 +27,12 @@ from ..decode.rounds import Settings
 from ..errors import ModelError
 from ..machine import device_of, machine
 from ..models.checkpoint import load_drafter
-from ..models.precision import PRECISIONS
 from ..models.target import load_target
+from ..models.weights import PRECISIONS
 from ..presets import load_presets
 from ..proof.agreement import gaps_along
+from ..race.loaded import Models, measured_noise
 from ..race.metrics import metrics, plain_metrics, strictness, times_plain
-from ..race.models import Models
-from ..race.noise import measured_noise
 from ..race.race import race
 from ..race.records import FULL, RaceRecord, RaceRequest
 from .plan import METHODS, Lane, Prompt, excess, parse_lanes, read_sets

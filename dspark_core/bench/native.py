@@ -9,8 +9,8 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from ..models.drafter import Drafter
-from ..models.precision import stored_words
 from ..models.target import Target
+from ..models.weights import stored_words
 
 BESIDE = ("*token*", "*.jinja", "vocab*", "merges*")
 

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..race.models import Models
+from ..race.loaded import Models
 from .native import write_drafter, write_target
 from .plan import MLX_DSPARK
 

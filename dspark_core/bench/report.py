@@ -32,12 +32,11 @@ from ..decode.rounds import Settings
 from ..errors import ModelError
 from ..machine import machine, versions
 from ..models.checkpoint import load_drafter
-from ..models.precision import PRECISIONS
 from ..models.target import load_target
+from ..models.weights import PRECISIONS
 from ..presets import load_presets
-from ..race.costs import measured
 from ..race.forecast import judged, middle
-from ..race.models import Models
+from ..race.loaded import Models, measured
 from ..race.records import HARDWARE
 from . import engines, log
 from .figures import Figures, best_cap, figures

@@ -41,11 +41,10 @@ from ..decode.speculative import speculative
 from ..errors import ModelError
 from ..models.checkpoint import load_drafter
 from ..models.drafter import Drafter
-from ..models.precision import PRECISIONS
 from ..models.target import Target, load_target
+from ..models.weights import PRECISIONS
 from ..presets import load_presets, load_prompts
-from ..race.costs import known, measured
-from ..race.models import Models
+from ..race.loaded import Models, known, measured
 from ..race.race import schedule_of
 from ..race.records import BLOCK, CAP, CONFIDENCE, FULL, HARDWARE, PLAIN, LaneSpec, RaceRequest
 from .alternate import alternate
