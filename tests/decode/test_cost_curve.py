@@ -363,13 +363,14 @@ def test_a_lane_measures_anew_where_the_file_is_damaged(golden_a, kept, monkeypa
 
 
 def test_a_damaged_noise_file_is_as_none(golden_a, tmp_path):
-    noise = Noise(0.5, 0.25)
+    noise = Noise(0.5, 0.25, 0.25, 1.0)
     file = save_noise(golden_a.target, noise, tmp_path)
     assert load_noise(golden_a.target, tmp_path) == noise
     whole = json.loads(file.read_text())
     wrong = [{}, [], "x", None, 5, whole | {"more": 1}, whole | {"made_of": {}}, whole | {"largest": 0.1}]
     for number in (-1, float("nan"), float("inf"), -float("inf"), 10**400, True, "0.5", [0.5], {}, None, 1e300):
         wrong += [whole | {"largest": number}, whole | {"alone": number}, whole | {"largest": number, "alone": number}]
+        wrong += [whole | {"limit": number}] + [whole | {"own": number}] * (number is not None)
     texts = [json.dumps(w) for w in wrong] + ["", "{", "[" * 100_000, file.read_text() + "x", " " * 2_000_000 + "{}"]
     twice = file.read_text().replace('"largest"', '"alone": 0, "largest"')
     for data in [*(t.encode() for t in [*texts, twice]), b"\xff\xfe", file.read_bytes().decode().encode("utf-16")]:
