@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .catalog.names import HubName
-from .errors import ModelError
+from .errors import ModelError, PresetError
 from .paths import assets
 
 ROOT = assets().parent
@@ -33,10 +33,6 @@ PRECISIONS = ("auto", "stored", "bf16", "8-bit", "4-bit")  # of drafters at load
 TEXT = {"title": str, "note": str, "trained_with": str, "drafter_precision": str}
 
 Place = Path | HubName
-
-
-class PresetError(Exception):
-    """A preset file that cannot be used; the message is one sentence naming file and field."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from huggingface_hub import cached_assets_path
 
-from ..errors import ModelError
+from ..errors import Cancelled, ModelError
 from ..store import read_json, write_json
 
 Progress = Callable[[int, int], None]
@@ -23,22 +23,18 @@ MAX_RECORD = 20_000_000  # bytes
 _lock = threading.Lock()
 
 
-class Stopped(Exception):
-    """The visitor cancelled."""
-
-
 def hasher(digest: str, size: int):
     """The running hash whose result `digest` is, for content of `size` bytes."""
     return hashlib.sha256() if len(digest) == 64 else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
 
 
 def add_file(running, path: Path, progress: Callable[[int], None], cancelled: Callable[[], bool]) -> None:
-    """Feed a file into a running hash; `progress` takes the bytes of each piece. Raises Stopped."""
+    """Feed a file into a running hash; `progress` takes the bytes of each piece. Raises Cancelled."""
     left = path.stat().st_size
     with open(path, "rb") as f:
         while left > 0 and (piece := f.read(min(left, CHUNK))):
             if cancelled():
-                raise Stopped
+                raise Cancelled
             left -= len(piece)
             running.update(piece)
             progress(len(piece))
@@ -58,7 +54,7 @@ def verify(
 ) -> int:
     """Check every file of a cache snapshot that was not checked before; returns how many were read.
 
-    A directory that is no cache snapshot has no checksums: 0. Raises ModelError at the first wrong file, Stopped.
+    A directory that is no cache snapshot has no checksums: 0. Raises ModelError at the first wrong file, Cancelled.
     """
     files = sorted(directory.iterdir()) if directory.is_dir() else []
     expected = {p: d for p in files if p.is_file() and (d := digest_of(p))}

@@ -40,9 +40,9 @@ from huggingface_hub.utils import (
     parse_ratelimit_headers,
 )
 
-from ..errors import ModelError
+from ..errors import Cancelled, HubError, ModelError
 from ..models.headers import MAX_CONFIG_BYTES, TensorInfo
-from .checksums import DIGEST, Stopped, add_file, hasher, is_verified, remember
+from .checksums import DIGEST, add_file, hasher, is_verified, remember
 from .facts import INDEX, MAX_JSON_BYTES, Facts, check_weight_files, object_of, read
 from .local import lm_studio_models
 from .names import HubName
@@ -69,10 +69,6 @@ BACKOFF_S = 1.0  # before the first new attempt; doubled up to 8 s
 MAX_WAIT_S = 300  # that a hub may ask us to wait
 SPEED_WINDOW_S = 3.0
 RETRIED = (408, 429, 500, 502, 503, 504)
-
-
-class HubError(ModelError):
-    """A hub that cannot be reached, or a download that cannot go on; one sentence."""
 
 
 @dataclass(frozen=True)
@@ -318,7 +314,7 @@ class Download:
         try:
             self._run()
             self.state, self.words = "done", f"{repo} is on this machine, sizes and checksums as the hub gives them."
-        except Stopped:
+        except Cancelled:
             self.state = "cancelled"
             self.words = "Stopped; what has arrived is kept, and a download goes on from there."
         except ModelError as error:
@@ -458,7 +454,7 @@ class Download:
 
     def _check_cancel(self) -> None:
         if self._cancel.is_set():
-            raise Stopped
+            raise Cancelled
 
 
 class Part:
@@ -469,7 +465,7 @@ class Part:
         self.have, self._hash = 0, hasher(file.digest, file.bytes)
 
     def open(self, cancelled: Callable[[], bool]) -> None:
-        """Take up what an earlier download left. Raises Stopped."""
+        """Take up what an earlier download left. Raises Cancelled."""
         self.path.touch()
         if self.path.stat().st_size > self.file.bytes:
             self.clear()

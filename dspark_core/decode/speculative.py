@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from ..errors import DecodeError
 from ..models.cache import trim
 from ..models.drafter import Drafter
 from ..models.target import Target
 from .prefill import PREFILL_CHUNK, Prefilled, check, picker, prefill, require_finite
-from .rounds import DecodeError, Detail, Prefill, Round, Settings, Spent, Start
+from .rounds import Detail, Prefill, Round, Settings, Spent, Start
 from .sampling import Uniforms, accept_greedy, accept_probability, accept_sampled, countable, take
 from .schedule import Schedule
 from .strict import Strict, gaps

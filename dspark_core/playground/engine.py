@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..catalog.checksums import Stopped, verify
+from ..catalog.checksums import verify
 from ..catalog.facts import read
 from ..catalog.local import name_of
 from ..catalog.memory import Machine, this_machine, too_big
-from ..errors import ModelError
+from ..errors import Cancelled, ModelError
 from ..models.info import DrafterInfo
 from ..presets import Place, Preset
 from .worker import Job
@@ -51,7 +51,6 @@ class Loaded:
 
 
 Tell = Callable[[Loading], None]
-Cancelled = Callable[[], bool]
 
 
 class PresetEngine:
@@ -82,15 +81,13 @@ class PresetEngine:
         Everything that can be checked without weights is checked first. If reading them fails then, or the
         visitor stops it, what was there before is loaded again. Raises ModelError if the choice is not loaded.
         """
-        from ..models.weights import Stopped as ReadingStopped
-
         before = self.choice
         if choice == before:
             return Loaded(f"{choice.title} is loaded already.", False)
         try:
             self._load(choice, tell, cancelled, strict=True)
             return Loaded(f"{choice.title} is loaded.", True)
-        except (Stopped, ReadingStopped):
+        except Cancelled:
             failure = None
         except ModelError as error:
             failure = str(error)  # not the error itself: its frames hold the weights
@@ -133,7 +130,7 @@ class PresetEngine:
         self.drafters: dict[str, str] = {}
         self.drafter_info: dict[str, DrafterInfo] = {}
 
-    def _load(self, choice: Choice, tell: Tell, cancelled: Cancelled, strict: bool = False) -> None:
+    def _load(self, choice: Choice, tell: Tell, cancelled: Callable[[], bool], strict: bool = False) -> None:
         """Open all, then unload, then read. `strict`: a drafter that does not fit refuses the whole choice."""
         from ..models.weights import read_weights
         from ..race.race import Models
@@ -158,14 +155,14 @@ class PresetEngine:
         self.drafters = self._models.descriptions
         self.drafter_info = self._models.info
 
-    def _open(self, choice: Choice, tell: Tell, cancelled: Cancelled, strict: bool):
+    def _open(self, choice: Choice, tell: Tell, cancelled: Callable[[], bool], strict: bool):
         """Target and drafters with everything checked but their weights unread; what is loaded is not touched."""
         from ..models.checkpoint import open_drafter
         from ..models.target import open_target
 
         def check(path):
             if cancelled():
-                raise Stopped
+                raise Cancelled
             verify(path, lambda done, total: tell(Loading(f"Checking {name_of(path)}", done, total)), cancelled)
 
         tell(Loading(f"{choice.title}: checking files"))
@@ -190,7 +187,7 @@ class PresetEngine:
                     raise
                 drafters[method] = str(error)
         if cancelled():
-            raise Stopped
+            raise Cancelled
         return target, drafters
 
     def _too_big(self, choice: Choice, drafters: list[Path]) -> str:

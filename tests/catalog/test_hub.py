@@ -12,9 +12,9 @@ import pytest
 from huggingface_hub import scan_cache_dir, snapshot_download
 
 from dspark_core.catalog import checksums, facts, hub, local
-from dspark_core.catalog.hub import Hub, HubError
+from dspark_core.catalog.hub import Hub
 from dspark_core.catalog.names import HubName
-from dspark_core.errors import ModelError
+from dspark_core.errors import Cancelled, HubError, ModelError
 
 from .hub_server import FakeHub, Repo, serving
 
@@ -300,7 +300,7 @@ def test_what_another_program_downloaded_is_checked_once(a_hub, tmp_path):
     assert checksums.verify(directory, lambda done, total: seen.append((done, total)), record=record) == 4
     assert seen[-1][0] == seen[-1][1] > 500_000
     assert checksums.verify(directory, record=record) == 0
-    with pytest.raises(checksums.Stopped):
+    with pytest.raises(Cancelled):
         checksums.verify(directory, cancelled=lambda: True, record=tmp_path / "other.json")
 
 
