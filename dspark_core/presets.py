@@ -22,6 +22,7 @@ from pathlib import Path
 
 from .catalog.names import HubName
 from .errors import ModelError, PresetError
+from .models.config import PRECISIONS
 from .paths import assets
 
 ROOT = assets().parent
@@ -29,7 +30,6 @@ PRESETS = ROOT / "presets"
 EMBEDDED = "smollm2-135m"  # the preset that needs no download: what the page starts with
 KINDS = ("chat", "code", "math")
 METHODS = ("DSpark", "DFlash")
-PRECISIONS = ("auto", "stored", "bf16", "8-bit", "4-bit")  # of drafters at load, as models/precision.py has them
 TEXT = {"title": str, "note": str, "trained_with": str, "drafter_precision": str}
 
 Place = Path | HubName

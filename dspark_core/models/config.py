@@ -21,6 +21,8 @@ from .fields import FOREIGN, NESTED, Fields, is_number, is_whole, shown
 from .headers import TensorInfo
 from .info import DrafterInfo
 
+PRECISIONS = ("auto", "stored", "bf16", "8-bit", "4-bit")  # of weights, converted at load (weights.py)
+GROUP_SIZE = 64  # of weights that are quantized at load
 TARGET_TYPES = {
     "llama": "Llama",
     "qwen3": "Qwen3",
@@ -50,10 +52,14 @@ class TargetShape:
 class ShapeOf(Protocol):
     """A TargetShape, or the loaded Target itself."""
 
-    name: str
-    hidden_size: int
-    vocab_size: int
-    num_layers: int
+    @property
+    def name(self) -> str: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def num_layers(self) -> int: ...
 
 
 def target_shape(directory: Path, config: dict) -> TargetShape:

@@ -21,9 +21,8 @@ from mlx.utils import tree_flatten
 from mlx_lm.utils import dequantize_model
 
 from ..errors import Cancelled, ModelError
+from .config import GROUP_SIZE, PRECISIONS
 
-PRECISIONS = ("auto", "stored", "bf16", "8-bit", "4-bit")
-GROUP_SIZE = 64
 DTYPE_WORDS = {mx.bfloat16: "bf16", mx.float16: "f16", mx.float32: "f32"}
 
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..catalog.checksums import verify
-from ..catalog.facts import read
+from ..catalog.facts import Facts
 from ..catalog.local import name_of
-from ..catalog.memory import Machine, this_machine, too_big
+from ..catalog.memory import too_big
 from ..errors import Cancelled, ModelError
+from ..machine import Device, mlx_device
 from ..models.info import DrafterInfo
 from ..presets import Place, Preset
 from .worker import Job
@@ -58,7 +59,7 @@ class PresetEngine:
 
     def __init__(self, preset: Preset, precision: str, progress: Callable[[str], None]):
         """Starts with `preset`, which must be on this machine; without a model, and with the reason, if it cannot."""
-        self.machine: Machine = this_machine()
+        self.machine: Device = mlx_device()
         self._clear()
         if not isinstance(preset.target, Path):
             self.problem = _here_or_why(preset.target)
@@ -191,8 +192,8 @@ class PresetEngine:
         return target, drafters
 
     def _too_big(self, choice: Choice, drafters: list[Path]) -> str:
-        facts = [read(d) for d in drafters]
-        return too_big(read(choice.target), facts, self.machine, choice.precision, choice.drafter_precision)
+        facts = [Facts.read(d) for d in drafters]
+        return too_big(Facts.read(choice.target), facts, self.machine, choice.precision, choice.drafter_precision)
 
     @property
     def models(self):
