@@ -1,12 +1,12 @@
 """The errors that a visitor reads. Each message is one sentence that says what is wrong, where, and what to do.
 
-    Refused
-      x  ModelError      a model that cannot be used here
-         · HubError      a hub that cannot be reached, or a download that cannot go on
-      x  PresetError     a preset file that cannot be used
-      x  LaneError       a lane that does not exist                                        (also a ValueError)
-      x  DecodeError     a request that cannot be decoded, or a model whose logits fail    (also a ValueError)
-      x  TraceError      a document that is no race this version can read                  (also a ValueError)
+    Refused              something cannot be done
+      ModelError         a model that cannot be used here
+        HubError         a hub that cannot be reached, or a download that cannot go on
+      PresetError        a preset file that cannot be used
+      LaneError          a lane that does not exist                                        (also a ValueError)
+      DecodeError        a request that cannot be decoded, or a model whose logits fail    (also a ValueError)
+      TraceError         a document that is no race this version can read                  (also a ValueError)
     Cancelled            the visitor's wish: no fault, and nothing to read
 
 The three that are ValueErrors refuse what somebody asked for or handed over, and whoever took it may catch it as one.

@@ -77,6 +77,7 @@ def test_a_report_does_not_go_on_upon_another_device():
 def test_memory_is_that_of_the_container(tmp_path):
     device = mlx_device()
     assert device.kind in ("CPU", "Metal", "CUDA") and device.memory > 10**9 and device.name
+    assert machine.machine()["memory"] == f"{physical_memory() / 2**30:.0f} GiB"
     limit = tmp_path / "memory.max"
     limit.write_text("1000000000\n")
     assert physical_memory(limit) == 10**9

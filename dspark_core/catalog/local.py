@@ -15,7 +15,7 @@ from huggingface_hub.errors import CacheNotFound
 from ..errors import ModelError
 from .facts import OTHER, Facts, Sort, sort_of, stored
 
-HF, LM_STUDIO, OWN = "Hugging Face cache", "LM Studio", "directory"
+HF, LM_STUDIO, DIRECTORY = "Hugging Face cache", "LM Studio", "directory"
 MAX_DEPTH = 3  # below a directory that the user names
 MAX_DIRECTORIES = 5000
 
@@ -42,14 +42,14 @@ def find(directories: Iterable[Path] = (), cache: Path | None = None, lm_studio:
     found = [
         *(describe(path, HF, name) for name, path in hub_snapshots(cache)),
         *(describe(p, LM_STUDIO, f"{p.parent.name}/{p.name}") for p in _models_in(lm_studio or lm_studio_models(), 2)),
-        *(describe(p, OWN) for d in directories for p in _models_in(Path(d).expanduser(), MAX_DEPTH)),
+        *(describe(p, DIRECTORY) for d in directories for p in _models_in(Path(d).expanduser(), MAX_DEPTH)),
     ]
     order = ("target", "drafter", OTHER)
     unique = {f.path.resolve(): f for f in reversed(found)}
     return sorted(unique.values(), key=lambda f: (order.index(f.sort.kind), f.name.lower()))
 
 
-def describe(path: Path, source: str = OWN, name: str = "") -> Found:
+def describe(path: Path, source: str = DIRECTORY, name: str = "") -> Found:
     """One model directory. What is wrong with it is in its `sort`, not an exception."""
     try:
         size = sum(f.stat().st_size for f in path.iterdir() if f.is_file())

@@ -1,7 +1,7 @@
 """How much memory a target with its drafters takes, from configs and tensor headers, and whether this machine has it.
 
 weights + the drafters' weights + keys and values of every lane at the chosen context + working memory, or what
-loading takes if that is more. Weights count in the precision that they will run in; sliding layers keep a window,
+loading takes if that is more. Footprint count in the precision that they will run in; sliding layers keep a window,
 whatever the context.
 """
 
@@ -98,8 +98,8 @@ class Layers:
 
 
 @dataclass(frozen=True)
-class Weights:
-    """A model's weights as they will run on a device. precision: as in models/weights.py"""
+class Footprint:
+    """What a model takes on a device, its weights as they will run there. precision: as in models/weights.py"""
 
     facts: Facts
     precision: str
@@ -190,9 +190,9 @@ def estimate(
 
     Precisions as in models/weights.py. Raises ModelError if a config lacks what this needs.
     """
-    weights = Weights(target, precision, device)
+    weights = Footprint(target, precision, device)
     cache = (1 + len(drafters)) * Layers.of_target(target).bytes(context, weights.number_bytes)
-    drafting = [Weights(d, drafter_precision, device) for d in drafters]
+    drafting = [Footprint(d, drafter_precision, device) for d in drafters]
     cache += sum(Layers.of_drafter(d.facts).bytes(context, d.number_bytes) for d in drafting)
     working = weights.working_bytes(context)
     return Estimate(weights.bytes, sum(d.bytes for d in drafting), cache, working, weights.loading_bytes, device)
@@ -200,8 +200,8 @@ def estimate(
 
 def too_big(target: Facts, drafters: Sequence[Facts], device: Device, precision: str, drafter_precision: str) -> str:
     """Why the weights alone do not fit this machine; empty if they do."""
-    need = Weights(target, precision, device).bytes
-    need += sum(Weights(d, drafter_precision, device).bytes for d in drafters)
+    need = Footprint(target, precision, device).bytes
+    need += sum(Footprint(d, drafter_precision, device).bytes for d in drafters)
     if not device.memory or need <= device.memory:
         return ""
     return (

@@ -141,7 +141,7 @@ class Shelf:
         for root, words in ((self.hub.cache, local.HF), (self.hub.lm_studio, local.LM_STUDIO)):
             if found.is_relative_to(root):
                 return words
-        return local.OWN
+        return local.DIRECTORY
 
     # ---- what becomes of it --------------------------------------------------------------------------
 

@@ -71,7 +71,7 @@ def test_the_embedded_models():
         "target",
         "Llama",
         "4-bit",
-        local.OWN,
+        local.DIRECTORY,
     )
     methods = {f.sort.family for f in found.values() if f.sort.kind == "drafter"}
     assert methods == {"DSpark", "DFlash"}

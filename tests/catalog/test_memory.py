@@ -116,9 +116,9 @@ def test_verdicts_of_true_sizes():
     """Qwen3-4B has 4.02 billion weights with its head tied, Qwen3-14B 14.8 billion."""
     small = big("4B", 2560, 36, 32, 8, 9728, 151936, tie_word_embeddings=True)
     large = big("14B", 5120, 40, 40, 8, 17408, 151936)
-    assert memory.Weights(small, "stored", METAL).bytes / 2 == pytest.approx(4.02e9, rel=0.01)
-    assert memory.Weights(large, "stored", METAL).bytes / 2 == pytest.approx(14.8e9, rel=0.01)
-    assert memory.Weights(small, "8-bit", METAL).bytes == pytest.approx(4.02e9 * 1.0625, rel=0.01)
+    assert memory.Footprint(small, "stored", METAL).bytes / 2 == pytest.approx(4.02e9, rel=0.01)
+    assert memory.Footprint(large, "stored", METAL).bytes / 2 == pytest.approx(14.8e9, rel=0.01)
+    assert memory.Footprint(small, "8-bit", METAL).bytes == pytest.approx(4.02e9 * 1.0625, rel=0.01)
     assert memory.estimate(small, [], METAL, 4096, "8-bit").fits == "yes"
     assert memory.estimate(large, [], METAL, 4096, "stored").fits == "no"
     assert memory.estimate(large, [], METAL, 4096, "4-bit").fits == "yes"
@@ -136,7 +136,7 @@ def test_parts_that_the_text_model_does_not_have_are_not_counted():
     tensors = model.tensors | {"vision_tower.x.weight": facts.TensorInfo(Path("m"), "BF16", (10_000, 10_000))}
     more = facts.Facts("m", Path("m"), model.config, tensors, True)
     for precision in ("stored", "8-bit"):
-        assert memory.Weights(more, precision, METAL).bytes == memory.Weights(model, precision, METAL).bytes
+        assert memory.Footprint(more, precision, METAL).bytes == memory.Footprint(model, precision, METAL).bytes
 
 
 def test_what_a_config_does_not_say():

@@ -71,12 +71,12 @@ def test_sizes_that_are_known(tmp_path):
     4.02 billion weights."""
     drafter = facts.Facts.read(write_hollow(tmp_path / "drafter", drafters(GEMMA4_12B)[DSPARK]))
     assert drafter.bytes == pytest.approx(6.9e9, rel=0.01)
-    assert memory.Weights(drafter, "4-bit", METAL).bytes == pytest.approx(1.9e9, rel=0.03)
+    assert memory.Footprint(drafter, "4-bit", METAL).bytes == pytest.approx(1.9e9, rel=0.03)
     qwen = facts.Facts.read(write_hollow(tmp_path / "qwen", target(QWEN3_4B)))
-    assert memory.Weights(qwen, "bf16", METAL).bytes / 2 == pytest.approx(4.02e9, rel=0.01)
+    assert memory.Footprint(qwen, "bf16", METAL).bytes / 2 == pytest.approx(4.02e9, rel=0.01)
     gemma = facts.Facts.read(write_hollow(tmp_path / "gemma", target(GEMMA4_12B)))
     text = sum(2 * math.prod(s) for s in target(GEMMA4_12B).of_the_text_model().values())
-    assert memory.Weights(gemma, "stored", METAL).bytes == text < gemma.bytes
+    assert memory.Footprint(gemma, "stored", METAL).bytes == text < gemma.bytes
 
 
 # ---- narrow, with weights ----------------------------------------------------------------------------------

@@ -120,7 +120,7 @@ def test_what_is_here_is_found_in_the_cache_in_lm_studio_and_in_a_directory(shel
     shutil.copytree(GOLDEN / "C" / "drafter", tmp_path / "mine" / "dflash")
     chosen = shelf.selection(*asked(own=str(tmp_path / "mine")))
     spots = shelf.here(chosen)
-    assert [s.source for s in spots] == [local.HF, local.LM_STUDIO, local.OWN]
+    assert [s.source for s in spots] == [local.HF, local.LM_STUDIO, local.DIRECTORY]
     assert "All of it is on this machine." in words(report(chosen, spots, MACHINE))
     found = shelf.on_this_machine(tmp_path / "mine")
     rows = listing(found)
