@@ -1,5 +1,5 @@
-"""A drafting method is one file and one preset line: a toy that has neither weights nor taps nor logits, and that drafts
-fewer tokens than it is asked for, or none.
+"""A drafting method is one file and one preset line: a toy that has neither weights nor taps nor logits, and that
+drafts fewer tokens than it is asked for, or none.
 
 Everything here finds it by its name. Nothing of the project is edited or patched but the list of directories in which
 methods are looked for.

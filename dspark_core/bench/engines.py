@@ -9,9 +9,10 @@ from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from ..decode.plain import plain
 from ..decode.prefill import Prefilled, check, prefill_once
-from ..decode.rounds import DecodeError, Round, Settings, Start, tau
+from ..decode.rounds import Round, Settings, Start, tau
 from ..decode.schedule import FullBlock, Schedule
 from ..decode.speculative import Options, speculative
+from ..errors import DecodeError
 from ..models.target import Target
 from ..race.loaded import Models
 from ..race.race import schedule_of

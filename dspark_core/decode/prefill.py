@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from ..errors import DecodeError
 from ..models.target import Cache, Target
-from .rounds import DecodeError, Prefill, Settings
+from .rounds import Prefill, Settings
 from .sampling import Greedy, Sampled, Uniforms
 
 PREFILL_CHUNK = 256

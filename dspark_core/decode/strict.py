@@ -30,8 +30,8 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from ..models.cache import WindowCache, trim
 from ..models.target import Cache, Target
-from ..store import is_number, read_json, write_json
-from .measure import cache_file, made_of
+from ..store import Store, in_range
+from .measure import made_of
 from .rounds import Again
 
 
@@ -194,27 +194,22 @@ def _moves(
     return max(m for _, m in moves), max(m for first, m in moves if first), peak
 
 
-# ---- kept on disk, beside the cost curves ----------------------------------------------------------------
+# ---- on disk ---------------------------------------------------------------------------------------------
 
 
 def load_noise(target: Target, directory: Path | None = None) -> Noise | None:
-    """What was measured for exactly this target, precision, device and versions; or None."""
+    """What was measured for exactly this target, precision, device and versions (see store.py); or None."""
     wanted = made_of(target, {})
-    try:
-        kept = read_json(cache_file(wanted, directory, "noise-"))
-    except (OSError, ValueError):
+    stored = Store(directory).load("noise", wanted)
+    if not isinstance(stored, dict) or stored.keys() != {"made_of", "largest", "alone", "own", "limit"}:
         return None
-    if not isinstance(kept, dict) or kept.keys() != {"made_of", "largest", "alone", "own", "limit"}:
-        return None
-    largest, alone, own, limit = (kept[k] for k in ("largest", "alone", "own", "limit"))
+    largest, alone, own, limit = (stored[k] for k in ("largest", "alone", "own", "limit"))
     numbers = [largest, alone, limit] if own is None else [largest, alone, limit, own]
-    believable = all(is_number(x, 0, MOST) for x in numbers) and alone <= largest and kept["made_of"] == wanted
+    believable = all(in_range(x, 0, MOST) for x in numbers) and alone <= largest and stored["made_of"] == wanted
     return Noise(*(None if x is None else float(x) for x in (largest, alone, own, limit))) if believable else None
 
 
 def save_noise(target: Target, noise: Noise, directory: Path | None = None) -> Path:
-    """Keep it. Raises OSError if the directory cannot be written."""
+    """Put it on disk; its file. Raises OSError if the directory cannot be written."""
     wanted = made_of(target, {})
-    file = cache_file(wanted, directory, "noise-")
-    write_json(file, {"made_of": wanted} | asdict(noise))
-    return file
+    return Store(directory).save("noise", wanted, {"made_of": wanted} | asdict(noise))

@@ -21,10 +21,11 @@ import mlx.core as mx
 import numpy as np
 
 from ..decode.prefill import Prefilled, check, prefill, prefill_once
-from ..decode.rounds import DecodeError, Prefill, Settings, Start
+from ..decode.rounds import Prefill, Settings, Start
 from ..decode.sampling import Sampled, Uniforms, draw
 from ..decode.schedule import FixedCap
 from ..decode.speculative import speculative
+from ..errors import DecodeError
 from ..models.cache import trim
 from ..models.drafter import Drafter
 from ..models.target import Target

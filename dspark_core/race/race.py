@@ -16,10 +16,10 @@ from dataclasses import replace
 import mlx.core as mx
 
 from ..decode.plain import plain
-from ..decode.rounds import DecodeError, Prefill, Round, Settings, Start
+from ..decode.rounds import Prefill, Round, Settings, Start
 from ..decode.schedule import ConfidenceThreshold, CumulativeThreshold, FixedCap, FullBlock, HardwareAware, Schedule
 from ..decode.speculative import Options, speculative
-from ..errors import ModelError
+from ..errors import DecodeError, ModelError
 from ..models.drafter import Drafter
 from .loaded import Models, known, known_noise, measured, measured_noise, rounding_noise
 from .records import (

@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from ..errors import TraceError
 from ..machine import device_of
 from .codec import Misfit, decoder, encode, shown
 from .records import MAX_EARLIER, MAX_EXCHANGES, MAX_SYSTEM, LaneRecord, RaceRecord, RaceRequest
@@ -36,10 +37,6 @@ MAX_LANES = 4
 MAX_TOKENS = 500_000  # tokens on the board, drafts included
 MAX_TOKEN_BYTES = 1024
 MAX_BOARD_BYTES = 16_000_000
-
-
-class TraceError(ValueError):
-    """A document that is no race this version can read; the message is one sentence for the visitor."""
 
 
 @dataclass(frozen=True, slots=True)

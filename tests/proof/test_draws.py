@@ -6,8 +6,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from dspark_core.decode.rounds import DecodeError, Settings
+from dspark_core.decode.rounds import Settings
 from dspark_core.decode.sampling import Uniforms, probabilities
+from dspark_core.errors import DecodeError
 from dspark_core.playground.tabs.prove_tab import draw_verdict
 from dspark_core.proof import draws
 from dspark_core.proof.chi_squared import ALPHA, compare

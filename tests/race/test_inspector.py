@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from dspark_core.decode.plain import plain
-from dspark_core.decode.rounds import DecodeError, Round, Settings, Start
+from dspark_core.decode.rounds import Round, Settings, Start
 from dspark_core.decode.sampling import probabilities
 from dspark_core.decode.schedule import ConfidenceThreshold, CumulativeThreshold, FixedCap, FullBlock
 from dspark_core.decode.speculative import speculative
+from dspark_core.errors import DecodeError
 from dspark_core.models.drafter import calibrated
 from dspark_core.race.inspection import recorded
 from dspark_core.race.inspector import Inspector, judged, reading

@@ -120,22 +120,22 @@ def test_a_prompt_longer_than_the_context_fails_every_lane(models):
 
 
 def test_a_hardware_aware_lane_measures_once_and_keeps_it(models, tmp_path, monkeypatch):
-    monkeypatch.setattr("dspark_core.decode.measure.default_directory", lambda: tmp_path)
+    monkeypatch.setattr("dspark_core.store.cache_directory", lambda: tmp_path)
     asked = request(LaneSpec(PLAIN), LaneSpec("DSpark", HARDWARE), LaneSpec("DSpark", CUMULATIVE, threshold=0.2))
     record, _ = run(models, asked)
     assert record.verdict.kind == "identical" and [lane.error for lane in record.lanes] == [None] * 3
-    (kept,) = tmp_path.glob("*.json")
+    (kept,) = tmp_path.rglob("*.json")
     curve, models.curve = models.curve, None
     assert known(models) == curve and curve.made_of["drafters"].startswith("dspark")
     kept.unlink()
     run(models, asked)
-    assert not list(tmp_path.glob("*.json")), "it was measured again"
-    models.curve = replace(curve, made_of={**curve.made_of, "threads": "another machine"})
+    assert not list(tmp_path.rglob("*.json")), "it was measured again"
+    models.curve = replace(curve, made_of={**curve.made_of, "cores": "another machine's"})
     assert known(models) is None
 
 
 def test_stopping_while_it_measures_leaves_no_curve(models, tmp_path, monkeypatch):
-    monkeypatch.setattr("dspark_core.decode.measure.default_directory", lambda: tmp_path)
+    monkeypatch.setattr("dspark_core.store.cache_directory", lambda: tmp_path)
     models.curve = None
     asked = iter([False] * 6)
     record, _ = run(models, request(LaneSpec(PLAIN), LaneSpec("DSpark", HARDWARE)), lambda: next(asked, True))

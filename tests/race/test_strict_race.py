@@ -25,7 +25,7 @@ STRICT = replace(NORMAL, strict=True)
 
 @pytest.fixture
 def models(tmp_path, monkeypatch):
-    monkeypatch.setattr("dspark_core.decode.measure.default_directory", lambda: tmp_path)
+    monkeypatch.setattr("dspark_core.store.cache_directory", lambda: tmp_path)
     target = load_target(GOLDEN / "A" / "target")
     target.encode_chat = lambda messages: list(range(1, 20))
     return Models(target, {"dspark": load_drafter(GOLDEN / "A" / "drafter", target)})

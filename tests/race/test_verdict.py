@@ -35,7 +35,7 @@ BROKEN = {
 
 @pytest.fixture(autouse=True)
 def nothing_on_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr("dspark_core.decode.measure.default_directory", lambda: tmp_path)
+    monkeypatch.setattr("dspark_core.store.cache_directory", lambda: tmp_path)
 
 
 def models_of(target, drafter) -> Models:
