@@ -14,14 +14,14 @@ from dataclasses import replace
 import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
-from ..decode.strict import Noise
+from ..decode.prefill import walk_prefix
+from ..decode.strict import Noise, gaps
 from ..models.target import Target
 from .records import Difference, RaceRecord, Verdict
 from .verdict_words import compared, first_difference, kind_of, parted, verdict_words
 
 __all__ = ["first_difference", "judge"]
 
-CHUNK = 256
 MANTISSA_BITS = {mx.bfloat16: 7, mx.float16: 10, mx.float32: 23}
 
 
@@ -50,19 +50,19 @@ def judge(
 def _examine(
     target: Target, prefix: list[int], lane: int, index: int, chosen: list[int], noise: float | None
 ) -> Difference:
-    logits = _next_logits(target, prefix)
-    second, best = mx.sort(logits)[-2:].tolist()
+    logits = next_logits(target, prefix)
+    gap, best = gaps(logits[None]).item(), logits.max().item()
     needed = best - min(logits[t].item() for t in chosen)
     ulp = 2.0 ** (math.floor(math.log2(max(abs(best), 1e-30))) - MANTISSA_BITS[target.dtype])
-    found = Difference(lane, index, best - second, needed, noise, ulp, False)
+    found = Difference(lane, index, gap, needed, noise, ulp, False)
     both = len(chosen) == 2  # an output that only ends earlier is no matter of rounding
     return replace(found, tie=both and found.rounding_decides)
 
 
-def _next_logits(target: Target, prefix: list[int], width: int = 1) -> mx.array:
-    """Float32 logits [V] of the token after `prefix` by mlx-lm's own forward, its last `width` tokens together."""
+def next_logits(target: Target, prefix: list[int]) -> mx.array:
+    """Float32 logits [V] of the token after `prefix` by mlx-lm's own forward, the last token by itself as plain
+    decoding has it."""
     cache, ids = make_prompt_cache(target.model), mx.array(prefix, dtype=mx.int32)
-    for start in range(0, len(prefix) - width, CHUNK):
-        hidden = target.own_hidden(ids[start : min(start + CHUNK, len(prefix) - width)], cache)
-        mx.eval(hidden, [c.state for c in cache])
-    return target.head(target.own_hidden(ids[-width:], cache)[-1:])[0].astype(mx.float32)
+    for _ in walk_prefix(lambda chunk, cache: (target.own_hidden(chunk, cache), []), ids[:-1], cache):
+        pass
+    return target.head(target.own_hidden(ids[-1:], cache))[0].astype(mx.float32)
