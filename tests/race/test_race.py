@@ -27,7 +27,7 @@ from dspark_core.race.records import (
     RaceRequest,
     WarmUp,
 )
-from dspark_core.race.verdict import next_logits, first_difference, judge
+from dspark_core.race.verdict import first_difference, judge, next_logits
 
 from ..decode.curves import BUS
 

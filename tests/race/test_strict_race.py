@@ -13,7 +13,7 @@ from dspark_core.models.target import load_target
 from dspark_core.race.metrics import Strictness, metrics, strictness
 from dspark_core.race.race import Models, race
 from dspark_core.race.records import CAP, PLAIN, LaneRecord, LaneSpec, RaceRecord, RaceRequest, WarmUp
-from dspark_core.race.verdict import next_logits, judge
+from dspark_core.race.verdict import judge, next_logits
 
 from ..decode.noisy import NoisyTarget
 

@@ -15,7 +15,7 @@ from dspark_core.race import loaded as race_noise
 from dspark_core.race.loaded import Models, rounding_noise
 from dspark_core.race.race import race
 from dspark_core.race.records import CAP, PLAIN, Difference, LaneSpec, RaceRecord, RaceRequest
-from dspark_core.race.verdict import next_logits, judge
+from dspark_core.race.verdict import judge, next_logits
 
 from ..conftest import GOLDEN, golden_paths, load_golden
 from ..decode.helpers import worst
