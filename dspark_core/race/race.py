@@ -15,9 +15,10 @@ from dataclasses import replace
 
 import mlx.core as mx
 
+from ..decode.adaptive import HardwareAware
 from ..decode.plain import plain
 from ..decode.rounds import DecodeError, Prefill, Round, Settings, Start
-from ..decode.schedule import ConfidenceThreshold, CumulativeThreshold, FixedCap, FullBlock, HardwareAware, Schedule
+from ..decode.schedule import ConfidenceThreshold, CumulativeThreshold, FixedCap, FullBlock, Schedule
 from ..decode.speculative import speculative
 from ..errors import ModelError
 from ..models.drafter import Drafter
