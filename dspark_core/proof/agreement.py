@@ -8,7 +8,8 @@ from ..decode.prefill import walk_prefix
 from ..decode.rounds import Round, Settings
 from ..decode.strict import gaps
 from ..models.target import Target
-from ..race.race import Models, race
+from ..race.loaded import Models
+from ..race.race import race
 from ..race.records import PLAIN, LaneSpec, RaceRecord, RaceRequest
 from ..race.verdict import first_difference
 from .evidence import Agreement, AgreementRequest, Step
@@ -23,7 +24,8 @@ def agreement(
     for k, prompt in enumerate(request.prompts):
         asked = RaceRequest(prompt, lanes, settings, together=False)
         events = race(models, asked, cancelled)
-        record, committed = None, 0
+        record: RaceRecord | None = None
+        committed = 0
         try:
             for _, event in events:
                 if isinstance(event, RaceRecord):
@@ -34,7 +36,7 @@ def agreement(
                     yield -1, Step((k + share) / len(request.prompts), f"prompt {k + 1} of {len(request.prompts)}")
         finally:
             events.close()
-        if record.stopped or cancelled():
+        if record is None or record.verdict is None or record.stopped or cancelled():
             return
         output = record.lanes[0].output
         if not output:
