@@ -112,14 +112,14 @@ class _Asking:
     def __init__(self, target: Target, drafter: Drafter, prefilled: Prefilled, request: DrawRequest):
         self._target, self._drafter, self._request = target, drafter, request
         self._shape = Sampled(request.settings, Uniforms(0)).distribution
-        # Only a drafter whose drafts see each other has a bias to leave out, and a second draft that needs the first.
-        self._biased = drafter.info.has_bias
+        self._without_bias = request.sampler == NO_BIAS and drafter.info.has_bias
+        self._drafts = min(DRAFTS, drafter.info.max_drafts)
         self._cache = target.new_cache()
         prefilled.into(self._cache)
         self._before, self._behind = drafter.begin(), drafter.begin()
-        features = prefilled.features(drafter.taps)
+        prompt, features = mx.array(prefilled.prompt, dtype=mx.int32), prefilled.features(drafter.taps)
         for context in (self._before, self._behind):
-            context.extend(features)
+            context.extend(prompt, features)
             mx.eval(context.state)
         self._start = self._targeted(prefilled.logits)
 
@@ -131,10 +131,14 @@ class _Asking:
         self._anchor = anchor
         # The block after the anchor does not depend on the drafts: computed once, where the drafter can part with it.
         self._look = self._before.look(anchor) if self._drafter.info.has_confidence else None
-        self._block = self._propose(0)
+        self._block, other = self._propose(0), self._propose(at or 1)
+        # Where two first drafts leave the second one's logits as they are, no first draft changes them. Distributions
+        # do not tell: truncated, they may be equal by chance.
+        logits = self._block.logits, other.logits
+        self._independent = all(z is not None for z in logits) and mx.array_equal(*(z[1:] for z in logits)).item()
         hidden, features = self._target.forward(anchor, self._cache, self._drafter.taps)
         first = self._targeted(self._target.head(hidden))
-        self._behind.extend(features)
+        self._behind.extend(anchor, features)
         mx.eval(self._behind.state)
         return Conditionals(at, number, self._start, first, self._drafted(self._block, 0), {}, self._block.ids.shape[0])
 
@@ -142,10 +146,10 @@ class _Asking:
         """What follows the first token `a`."""
         token = mx.array([a], dtype=mx.int32)
         hidden, _ = self._target.forward(token, self._cache)
-        further = self._behind.propose(token, DRAFTS, Given(self._shape, [0] * DRAFTS))
+        further = self._behind.propose(token, self._drafts, Given(self._shape, [0] * DRAFTS))
         after = Continuation(
             self._targeted(self._target.head(hidden)),
-            self._drafted(self._propose(a) if self._biased else self._block, 1),
+            self._drafted(self._block if self._independent else self._propose(a), 1),
             self._drafted(further, 0),
             further_drafts=further.ids.shape[0],
         )
@@ -164,7 +168,7 @@ class _Asking:
 
     def _propose(self, first: int) -> Proposal:
         """The round after the anchor, with `first` in the place of its first draft."""
-        return self._before.propose(self._anchor, DRAFTS, Given(self._shape, [first, 0]), look=self._look)
+        return self._before.propose(self._anchor, self._drafts, Given(self._shape, [first, 0]), look=self._look)
 
     def _targeted(self, logits: mx.array) -> Targeted:
         p = self._shape(logits)
@@ -175,9 +179,9 @@ class _Asking:
         """Of draft k (from 0) of a block; None if it has fewer."""
         if k >= block.ids.shape[0]:
             return None
-        assert block.q is not None  # `Given` gives a distribution for every draft
-        q = block.q[k : k + 1]
-        unbiased = self._request.sampler == NO_BIAS and self._biased
-        found = Drafted(q, self._shape(block.base[k : k + 1]) if unbiased else q)
+        q = believed = block.distribution(self._target.vocab_size)[k : k + 1]
+        if self._without_bias and block.base is not None:
+            believed = self._shape(block.base[k : k + 1])
+        found = Drafted(q, believed)
         mx.eval(found.q, found.believed)
         return found

@@ -16,7 +16,7 @@ from ..decode.prefill import Prefilled, prefill_once
 from ..decode.rounds import DecodeError, Round, Settings, Start
 from ..decode.sampling import Uniforms, draw
 from ..decode.schedule import FixedCap
-from ..decode.speculative import speculative
+from ..decode.speculative import Options, speculative
 from ..models.drafter import Drafter
 from ..models.target import Target
 from ..race.loaded import exact_device
@@ -189,8 +189,8 @@ class LoopDraws:
             list(self._prefilled.prompt),
             settings,
             schedule,
+            Options(prefilled=self._prefilled),
             uniforms=GivenUniforms(numbers),
-            prefilled=self._prefilled,
         ):
             if isinstance(event, Start):
                 tokens.append(event.token_id)
