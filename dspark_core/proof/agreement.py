@@ -11,7 +11,7 @@ from ..models.target import Target
 from ..race.loaded import Models
 from ..race.race import race
 from ..race.records import PLAIN, LaneSpec, RaceRecord, RaceRequest
-from ..race.verdict import first_difference
+from ..race.verdict_words import first_difference
 from .evidence import Agreement, AgreementRequest, Step
 
 

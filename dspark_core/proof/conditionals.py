@@ -134,8 +134,8 @@ class _Asking:
         self._block, other = self._propose(0), self._propose(at or 1)
         # Where two first drafts leave the second one's logits as they are, no first draft changes them. Distributions
         # do not tell: truncated, they may be equal by chance.
-        logits = self._block.logits, other.logits
-        self._independent = all(z is not None for z in logits) and mx.array_equal(*(z[1:] for z in logits)).item()
+        one, two = self._block.logits, other.logits
+        self._independent = one is not None and two is not None and mx.array_equal(one[1:], two[1:]).item()
         hidden, features = self._target.forward(anchor, self._cache, self._drafter.taps)
         first = self._targeted(self._target.head(hidden))
         self._behind.extend(anchor, features)

@@ -9,37 +9,38 @@ from ..decode.cost_curve import CostCurve
 from .trace import Trace
 
 VERSIONS = ("mlx", "mlx-lm")
-MAX_RAN = 200  # characters of what a file says that it ran on
-BARE = {"x86_64", "aarch64", "arm64", "amd64"}  # what stands for a processor whose name the system does not tell
+MAX_RAN = 200  # characters of what a file gives as what it ran on
+BARE = {"x86_64", "aarch64", "arm64", "amd64"}  # what stands for a processor whose name the system does not give
 
 
 def difference(curve: CostCurve, trace: Trace) -> str:
     """Why `curve` says nothing about the race of `trace`, in one sentence; empty if it does. What the race does not
-    tell counts as different."""
+    name counts as different."""
     made, race = curve.made_of, trace.race
     target = made.get("target", "").rpartition(", ")[0]
     if race.target != target:
-        return _sentence(f"ran on {race.target}", f"is of {target}", "load that model to have it judged")
+        return _mismatch(f"ran on {race.target}", f"is of {target}", "load that model to have it judged")
     if race.precision != made.get("precision"):
         measured = made.get("precision", "another precision")
-        return _sentence(f"ran in {race.precision}", f"is of {measured}", "load the target so to have it judged")
+        return _mismatch(f"ran in {race.precision}", f"is of {measured}", "load the target so to have it judged")
     if words := _other_drafter(made.get("drafters", ""), trace):
         return words
     if words := _other_device(made.get("device", ""), trace.machine):
         return words
     cores, threads = trace.machine.get("cores"), made.get("threads")
     if cores != threads:
-        return _sentence(
+        return _mismatch(
             f"had {cores or 'an unknown number of'} cores", f"was measured with {threads}", "race here again"
         )
     for name in VERSIONS:
-        ran, measured = trace.versions.get(name), made.get(name)
-        if ran != measured:
-            return _sentence(f"ran with {name} {ran or 'of unknown version'}", f"with {measured}", "race here again")
+        ran, ours = trace.versions.get(name), made.get(name)
+        if ran != ours:
+            return _mismatch(f"ran with {name} {ran or 'of unknown version'}", f"with {ours}", "race here again")
     return ""
 
 
-def _sentence(race: str, curve: str, advice: str) -> str:
+def _mismatch(race: str, curve: str, advice: str) -> str:
+    """The sentence, from what the race did, what the curve has, and what to do."""
     race = race if len(race) <= MAX_RAN else race[: MAX_RAN - 1] + "…"
     return f"No predictions: this race {race} and the cost curve {curve}; {advice}."
 
@@ -52,10 +53,10 @@ def _other_drafter(measured: str, trace: Trace) -> str:
         drafter = spec.drafter or spec.method
         theirs = trace.drafters.get(drafter, "")
         name, _, precision = theirs.rpartition(", block ")
-        known = ours.get(spec.drafter_id, "").rpartition(", ")[0]
-        if not theirs or known != f"{name}, {precision.partition(', ')[2]}":
+        described = ours.get(spec.drafter_id, "").rpartition(", ")[0]
+        if not theirs or described != f"{name}, {precision.partition(', ')[2]}":
             ran = f"drafted with {theirs}" if theirs else f"does not say with which {drafter} drafter it ran"
-            return _sentence(ran, f"is of {known or f'no {drafter} drafter'}", "load that pair to have it judged")
+            return _mismatch(ran, f"is of {described or f'no {drafter} drafter'}", "load that pair to have it judged")
     return ""
 
 
@@ -64,10 +65,10 @@ def _other_device(measured: str, machine: Mapping[str, str]) -> str:
     device, processor = machine.get("device", ""), machine.get("processor", "")
     kind, _, name = measured.partition(", ")
     if not device:
-        return _sentence("does not say on which device it ran", f"is of {measured}", "race here again")
+        return _mismatch("does not say on which device it ran", f"is of {measured}", "race here again")
     cpu = device == "CPU"
     where = processor if cpu else device.partition(", ")[2]
     if cpu != (kind == "cpu") or (name and where not in BARE and where not in name and name not in where) or not where:
         ran = f"{device}, {processor}" if cpu and processor else device
-        return _sentence(f"ran on another device ({ran})", f"is of {measured}", "race here to have it judged")
+        return _mismatch(f"ran on another device ({ran})", f"is of {measured}", "race here to have it judged")
     return ""

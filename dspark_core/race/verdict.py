@@ -1,8 +1,8 @@
 """Are the lanes' outputs the same, and if not, is it a numerical tie?
 
-Kernels round differently with the number of rows they are given, so two near-equal logits may swap places
-between verify widths. Where greedy lanes part, mlx-lm's own forward says how far apart the two tokens lie, and what the
-device is known to do with the width says whether rounding can bridge that: then it is a tie, else a real divergence.
+Kernels round differently with the number of rows they are given, so two near-equal logits may swap places between
+verify widths. Where greedy lanes part, mlx-lm's own forward shows how far apart the two tokens lie, and what the device
+was measured to do with the width decides whether rounding can bridge that: then it is a tie, else a real divergence.
 Nothing that the lanes computed, and no forward that they used, is part of that yardstick: a verification that is broken
 would excuse itself.
 """
@@ -18,9 +18,7 @@ from ..decode.prefill import walk_prefix
 from ..decode.strict import Noise, gaps
 from ..models.target import Target
 from .records import Difference, RaceRecord, Verdict
-from .verdict_words import compared, first_difference, kind_of, parted, verdict_words
-
-__all__ = ["first_difference", "judge"]
+from .verdict_words import kind_of, parted, participants, verdict_words
 
 MANTISSA_BITS = {mx.bfloat16: 7, mx.float16: 10, mx.float32: 23}
 
@@ -30,24 +28,25 @@ def judge(
 ) -> Verdict:
     """The verdict of a race that ran to its end. The reference is the first plain lane, else the first.
 
-    `measured` gives the device's noise and is asked only where greedy lanes differ; without it the noise is what the
-    record says.
+    `measured` gives the device's noise and is called only where greedy lanes differ; without it the noise is the
+    record's.
     """
     lanes, settings = record.lanes, record.request.settings
-    differences, fault = [], ""
-    took_part, reference = compared(lanes)
-    if settings.greedy and len(took_part) > 1 and (places := parted(lanes)):
+    differences: list[Difference] = []
+    fault = ""
+    if settings.greedy and (places := parted(lanes)):
+        reference = lanes[participants(lanes)[0]].output
         noise = measured() if measured else None
         rounding, fault = (noise.rounding, noise.fault) if noise else (record.noise, "")
         for i, at in places.items():
-            chosen = [output[at] for output in (reference.output, lanes[i].output) if at < len(output)]
-            differences.append(_examine(target, [*prompt, *reference.output[:at]], i, at, chosen, rounding))
+            chosen = [output[at] for output in (reference, lanes[i].output) if at < len(output)]
+            differences.append(_measure_difference(target, [*prompt, *reference[:at]], i, at, chosen, rounding))
     kind = kind_of(lanes, settings, differences)
     words = verdict_words(kind, differences, lanes, settings)
     return Verdict(kind, f"{words} {fault}".rstrip(), tuple(differences))
 
 
-def _examine(
+def _measure_difference(
     target: Target, prefix: list[int], lane: int, index: int, chosen: list[int], noise: float | None
 ) -> Difference:
     logits = next_logits(target, prefix)

@@ -27,7 +27,8 @@ from dspark_core.race.records import (
     RaceRequest,
     WarmUp,
 )
-from dspark_core.race.verdict import first_difference, judge, next_logits
+from dspark_core.race.verdict import judge, next_logits
+from dspark_core.race.verdict_words import first_difference
 
 from ..decode.curves import BUS
 
