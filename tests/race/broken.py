@@ -3,8 +3,8 @@
 from contextlib import contextmanager
 
 import mlx.core as mx
-import mlx_lm.models.base as walks  # where the target's own walks look masks up; mlx-lm's models hold theirs
 
+import dspark_core.models.target as walks
 from dspark_core.models.target import Target
 
 
