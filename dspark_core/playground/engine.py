@@ -151,10 +151,9 @@ class PresetEngine:
         read_weights(target.model, target.name, progress("the target"), cancelled)
         tell(Loading(f"{choice.title}: checking the taps"))
         target.prove_taps()
-        self.choice, self._models = (
-            choice,
-            Models(target, dict(zip(drafter_ids(drafters), drafters.values(), strict=True))),
-        )
+        methods = [name if isinstance(d, str) else d.info.method for name, d in drafters.items()]
+        ids = drafter_ids(methods)
+        self.choice, self._models = choice, Models(target, dict(zip(ids, drafters.values(), strict=True)))
         self.notice = choice.notice
         self.name, self.precision, self.stop_ids = target.name, target.precision, target.stop_ids
         if target.text is not None:
@@ -187,7 +186,7 @@ class PresetEngine:
             tell(Loading(f"{choice.title}: the {method} drafter"))
             try:
                 check(where)
-                drafter = drafters[method] = open_drafter(where, target, choice.drafter_precision, method=method)
+                drafter = drafters[method] = open_drafter(where, target, choice.drafter_precision)
                 drafter.info = replace(drafter.info, name=name_of(where))
             except ModelError as error:
                 if strict:

@@ -127,7 +127,8 @@ def engine():
 def test_every_drafter_is_exact_on_its_target(shape, engine, tmp_path):
     engine.load(build(tmp_path, narrow(shape)))
     target, drafters_here = engine.models.target, engine.models.drafters
-    assert (target.num_layers, target.precision, set(engine.drafters)) == (shape.layers, "f32", set(drafters(shape)))
+    assert (target.num_layers, target.precision) == (shape.layers, "f32")
+    assert list(drafters_here) == ["dspark", "dflash", "dflash-2"][: len(drafters(shape))]
     prompt = [7919 * i % 2039 for i in range(LONG if shape.gemma else 21)]
     expected = plain_output(target, prompt, 10)
     assert len(set(expected)) > 3, "an output that does not depend on the context would prove nothing"
@@ -155,7 +156,7 @@ def test_zlabs_gemma_drafter_takes_embedding_and_head_from_its_target(engine, tm
         write_random(tmp_path / name, checkpoint, 2)
     for name in ("mixed", "sliding"):
         engine.load(Choice(name, tmp_path / "target", {name: tmp_path / name}, "stored", "stored"))
-        drafter = engine.models.drafters[name]
+        drafter = engine.models.drafters["dflash"]
         rows = weights["model.language_model.embed_tokens.weight"]
         assert mx.allclose(drafter.embed(mx.array([5, 9])), rows[mx.array([5, 9])] * shape.hidden**0.5, rtol=1e-5)
         h = mx.random.normal((2, shape.hidden))
