@@ -11,7 +11,7 @@ import mlx.core as mx
 import pytest
 
 from dspark_core.decode import measure as measuring
-from dspark_core.decode.measure import load, measure, save
+from dspark_core.decode.measure import load_curve, measure, save_curve
 from dspark_core.decode.rounds import Round, Settings, Start
 from dspark_core.decode.sampling import Uniforms, probabilities
 from dspark_core.decode.schedule import FullBlock
@@ -204,9 +204,9 @@ def after(target, ids, settings):
 def test_it_is_measured_and_the_curve_is_found_again(models, tmp_path):
     *_, curve = measure(models.target, models.loaded, quick=True)
     assert curve.knows("lookup") and curve.knows("lookup-2") and curve.draft_s("lookup", 5, 100) > 0
-    save(curve, tmp_path)
-    assert load(models.target, models.loaded, tmp_path) == curve
-    assert load(models.target, {"lookup": models.drafters["lookup"]}, tmp_path) is None
+    save_curve(curve, tmp_path)
+    assert load_curve(models.target, models.loaded, tmp_path) == curve
+    assert load_curve(models.target, {"lookup": models.drafters["lookup"]}, tmp_path) is None
     assert list(measured(models, quick=True))[-1] == models.curve
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..decode.cost_curve import CostCurve
-from ..race.forecast import acceptance, judged, middle
+from ..race.forecast import draft_outcomes, middle_position, slot_acceptance
 from .log import Log, Row
 from .plan import MLX_LM, PEER, Lane
 
@@ -218,14 +218,14 @@ def _seconds(curve: CostCurve, lane: Lane, row: Row) -> float:
 def _hindsight(key, lane: Lane, cells, lanes, curve: CostCurve, predicted: float) -> dict:
     same = [other for other in lanes if other.spec and other.spec.method == lane.spec.method]
     seen = [cells[key, o.name] for o in same if (key, o.name) in cells]
-    outcomes = [x for turns in seen for x in judged(_first(turns).record(lane.spec), True)]
-    cap, speed = best_cap(curve, lane.spec.drafter_id, outcomes, middle(_first(cells[key, lane.name]).rounds))
+    outcomes = [x for turns in seen for x in draft_outcomes(_first(turns).record(lane.spec), True)]
+    cap, speed = best_cap(curve, lane.spec.drafter_id, outcomes, middle_position(_first(cells[key, lane.name]).rounds))
     return {"best_cap": cap, "of_best": predicted / speed}
 
 
 def best_cap(curve: CostCurve, method: str, outcomes: Sequence[tuple[int, int]], context: int) -> tuple[int, float]:
-    """The best fixed cap for what was accepted (see race.advice.judged), 0 for plain decoding; its predicted tok/s."""
-    accepted = acceptance(outcomes)
+    """The best fixed cap for what was accepted (forecast.draft_outcomes), 0 for plain decoding; its predicted tok/s."""
+    accepted = slot_acceptance(outcomes)
     cap = curve.best_cap(method, accepted, context)
     return cap, curve.speed(method, accepted, cap, context)
 
@@ -235,7 +235,7 @@ def _slots(lane: Lane, keys, cells, greedy: bool) -> list[Slot]:
     if lane.spec is None or not lane.spec.speculative:
         return []
     turns = [cells[key, lane.name] for key in keys if (key, lane.name) in cells]
-    outcomes = [x for rows in turns for x in judged(_first(rows).record(lane.spec), greedy)]
+    outcomes = [x for rows in turns for x in draft_outcomes(_first(rows).record(lane.spec), greedy)]
     out = []
     for k in range(1, max((known for known, _ in outcomes), default=0) + 1):
         reached = sum(known >= k and right >= k - 1 for known, right in outcomes)

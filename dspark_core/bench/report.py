@@ -35,7 +35,7 @@ from ..models.checkpoint import load_drafter
 from ..models.target import load_target
 from ..models.weights import PRECISIONS
 from ..presets import load_presets
-from ..race.forecast import judged, middle
+from ..race.forecast import draft_outcomes, middle_position
 from ..race.loaded import Models, measured
 from ..race.records import HARDWARE
 from . import engines, log
@@ -122,8 +122,8 @@ def _best(curve: CostCurve, lanes: Sequence[Lane], lane: Lane, key: tuple, kept:
     method = lane.spec.method
     others = [o for o in lanes if o.spec and o.spec.method == method and not o.best]
     rows = [kept.rows[*key, o.name, 0] for o in others]
-    outcomes = [x for row in rows for x in judged(row.record(lane.spec), True)]
-    context = middle(rows[0].rounds) if rows and rows[0].rounds else 0
+    outcomes = [x for row in rows for x in draft_outcomes(row.record(lane.spec), True)]
+    context = middle_position(rows[0].rounds) if rows and rows[0].rounds else 0
     return best_cap(curve, method, outcomes, context)[0]
 
 

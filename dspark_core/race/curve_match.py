@@ -11,19 +11,19 @@ from ..machine import device_of
 from .trace import Trace
 
 VERSIONS = ("mlx", "mlx-lm")
-MAX_RAN = 200  # characters of what a file says that it ran on
+MAX_RAN = 200  # characters of what a file gives as what it ran on
 
 
 def difference(curve: CostCurve, trace: Trace) -> str:
     """Why `curve` says nothing about the race of `trace`, in one sentence; empty if it does. What the race does not
-    tell counts as different."""
+    name counts as different."""
     made, race = curve.made_of, trace.race
     target = made.get("target", "").rpartition(", ")[0]
     if race.target != target:
-        return _sentence(f"ran on {race.target}", f"is of {target}", "load that model to have it judged")
+        return _mismatch(f"ran on {race.target}", f"is of {target}", "load that model to have it judged")
     if race.precision != made.get("precision"):
         measured = made.get("precision", "another precision")
-        return _sentence(f"ran in {race.precision}", f"is of {measured}", "load the target so to have it judged")
+        return _mismatch(f"ran in {race.precision}", f"is of {measured}", "load the target so to have it judged")
     if words := _other_drafter(made.get("drafters", ""), trace):
         return words
     if words := _other_device(made, trace.machine):
@@ -31,15 +31,16 @@ def difference(curve: CostCurve, trace: Trace) -> str:
     ran, measured = trace.machine.get("cores"), made.get("cores")
     if ran != measured:
         had = f"had {ran or 'an unknown number of'} cores"
-        return _sentence(had, f"was measured with {measured}", "race here again")
+        return _mismatch(had, f"was measured with {measured}", "race here again")
     for name in VERSIONS:
-        ran, measured = trace.versions.get(name), made.get(name)
-        if ran != measured:
-            return _sentence(f"ran with {name} {ran or 'of unknown version'}", f"with {measured}", "race here again")
+        ran, ours = trace.versions.get(name), made.get(name)
+        if ran != ours:
+            return _mismatch(f"ran with {name} {ran or 'of unknown version'}", f"with {ours}", "race here again")
     return ""
 
 
-def _sentence(race: str, curve: str, advice: str) -> str:
+def _mismatch(race: str, curve: str, advice: str) -> str:
+    """The sentence, from what the race did, what the curve has, and what to do."""
     race = race if len(race) <= MAX_RAN else race[: MAX_RAN - 1] + "…"
     return f"No predictions: this race {race} and the cost curve {curve}; {advice}."
 
@@ -52,10 +53,10 @@ def _other_drafter(measured: str, trace: Trace) -> str:
         drafter = spec.drafter or spec.method
         theirs = trace.drafters.get(drafter, "")
         name, _, precision = theirs.rpartition(", block ")
-        known = ours.get(spec.drafter_id, "").rpartition(", ")[0]
-        if not theirs or known != f"{name}, {precision.partition(', ')[2]}":
+        described = ours.get(spec.drafter_id, "").rpartition(", ")[0]
+        if not theirs or described != f"{name}, {precision.partition(', ')[2]}":
             ran = f"drafted with {theirs}" if theirs else f"does not say with which {drafter} drafter it ran"
-            return _sentence(ran, f"is of {known or f'no {drafter} drafter'}", "load that pair to have it judged")
+            return _mismatch(ran, f"is of {described or f'no {drafter} drafter'}", "load that pair to have it judged")
     return ""
 
 
@@ -63,9 +64,9 @@ def _other_device(measured: Mapping[str, str], ran: Mapping[str, str]) -> str:
     """Two descriptions of a machine; of what computes on a CPU the processor counts, too."""
     theirs, ours = _device_words(ran), _device_words(measured)
     if not theirs:
-        return _sentence("does not say on which device it ran", f"is of {ours}", "race here again")
+        return _mismatch("does not say on which device it ran", f"is of {ours}", "race here again")
     if theirs != ours:
-        return _sentence(f"ran on another device ({theirs})", f"is of {ours}", "race here to have it judged")
+        return _mismatch(f"ran on another device ({theirs})", f"is of {ours}", "race here to have it judged")
     return ""
 
 

@@ -3,8 +3,9 @@
 import mlx.core as mx
 import pytest
 
+from dspark_core.decode.adaptive import HardwareAware
 from dspark_core.decode.rounds import Settings
-from dspark_core.decode.schedule import FixedCap, FullBlock, HardwareAware
+from dspark_core.decode.schedule import FixedCap, FullBlock
 from dspark_core.decode.speculative import Options, speculative
 from dspark_core.decode.strict import Noise, Strict, gaps, load_noise, measure_noise, save_noise
 from dspark_core.errors import DecodeError

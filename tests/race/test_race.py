@@ -27,7 +27,8 @@ from dspark_core.race.records import (
     RaceRequest,
     WarmUp,
 )
-from dspark_core.race.verdict import _next_logits, first_difference, judge
+from dspark_core.race.verdict import judge, next_logits
+from dspark_core.race.verdict_words import first_difference
 
 from ..decode.curves import BUS
 
@@ -162,7 +163,7 @@ def _judged(models, output, other):
 def test_a_real_divergence_is_named_with_its_gap(models):
     record, _ = run(models, request(LaneSpec(PLAIN), LaneSpec("DSpark"), tokens=8))
     output = record.lanes[0].output
-    logits = _next_logits(models.target, [*PROMPT, *output[:5]], 1)
+    logits = next_logits(models.target, [*PROMPT, *output[:5]])
     worst = mx.argmin(logits).item()
     verdict = _judged(models, output, [*output[:5], worst, *output[6:]])
     assert verdict.kind == "divergence"
@@ -178,7 +179,7 @@ def test_a_difference_within_rounding_is_a_tie(models):
     record, _ = run(models, request(LaneSpec(PLAIN), LaneSpec("DSpark"), tokens=4))
     output = record.lanes[0].output
     head = models.target.head
-    logits = _next_logits(models.target, [*PROMPT, *output[:2]], 1)
+    logits = next_logits(models.target, [*PROMPT, *output[:2]])
     best, second = output[2], mx.argsort(logits)[-2].item()
 
     def flat(hidden):  # lift the runner-up to half a unit in the last place below the best
