@@ -32,7 +32,7 @@ def parse_json(text: str) -> Any:
     try:
         return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_object)
     except RecursionError:
-        raise ValueError("It is nested too deeply.") from None
+        raise ValueError("it is nested too deeply") from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -61,11 +61,11 @@ def is_count(value: Any, least: int, most: int) -> bool:
 
 
 def _no_constant(name: str):
-    raise ValueError(f"{name} is no number.")
+    raise ValueError(f"{name} is no number in JSON")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("A key stands twice in one object.")
+        raise ValueError("a key stands twice in one object")
     return found

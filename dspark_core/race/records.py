@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..decode.rounds import Round, Settings, Start
-from .codec import SAVED
 from .inspection import Inspection
 
 PLAIN = "plain"
@@ -214,7 +213,7 @@ class RaceRecord:
     stopped: bool = False
     verdict: Verdict | None = None
     noise: float | None = None
-    source: RaceSource | None = field(default=None, compare=False, repr=False, metadata={SAVED: False})
+    source: RaceSource | None = field(default=None, compare=False, repr=False, metadata={"saved": False})
 
     @property
     def interrupted(self) -> bool:
