@@ -80,6 +80,8 @@ class InspectionChecks:
             return block
         require(0 <= block.accepted <= sent, "is not between 0 and the drafts sent", "accepted")
         outcomes, kind = fates(ids, sent, block.accepted, bonus, own.token_id)
+        headed = len({slot.confidence is None for slot in block.slots}) < 2
+        require(headed, "have a confidence for some drafts and none for others", "slots")
         require(own.kind == kind, f"is not {kind!r}, what such a token is", "own", "kind")
         slots = []
         for k, (slot, outcome) in enumerate(zip(block.slots, outcomes, strict=True)):
@@ -108,9 +110,11 @@ class InspectionChecks:
         shared = sum(min(p[i], q[i]) for i in residual)
         fits = sum(residual.values()) - 1e-3 <= own.rejected <= 1 - shared + 1e-3
         require(fits, "is not what p and q beside it leave", "rejected")
-        for k, candidate in enumerate(own.candidates):
-            mass = candidate.probability * own.rejected
-            fits = abs(mass - residual.get(candidate.token_id, mass)) <= 1e-3
+        least_p, least_q = (min(listed.values()) if len(listed) == TOP else 0.0 for listed in (p, q))
+        for k, c in enumerate(own.candidates):  # one that is in no list has less than what is
+            most = p.get(c.token_id, least_p) - q.get(c.token_id, 0.0)
+            least = p.get(c.token_id, 0.0) - q.get(c.token_id, least_q)
+            fits = least - 1e-3 <= c.probability * own.rejected <= max(most, 0.0) + 1e-3
             require(fits, "is not what p and q beside it leave", "candidates", k, "probability")
 
     def _slot(self, slot: Slot, sent: bool) -> Slot:

@@ -186,6 +186,7 @@ class LaneChecks:
             require(self.race.request.profile, "is of a profiled race, and this one was not", "spent")
             require(min(spent) >= -1e-6, "is no time", "spent")
             require(self._within(sum(spent), seconds), "is more than the round took", "spent")
+            require(self._within(seconds / 2, sum(spent)), "leaves out most of what the round took", "spent")
         if r.again is not None:
             require(self._within(r.again.seconds, seconds), "is more than the round took", "again", "seconds")
 
@@ -225,7 +226,7 @@ class LaneChecks:
     def _labelled(spec: LaneSpec, rounds: list[Round]) -> LaneSpec:
         """The lane's settings with the words that they have on the page: a file's own only where they say the same."""
         drafts = {len(r.draft_ids) for r in rounds if r.draft_ids}
-        block = re.fullmatch(r"block (\d{1,4})", spec.label)
+        block = re.fullmatch(r"block ([1-9][0-9]{0,3})", spec.label)
         slots = int(block[1]) if block else 0  # of which all are drafts, or all but the anchor's
         if spec.method == PLAIN:
             words, fits = "", False

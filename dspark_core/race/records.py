@@ -218,7 +218,7 @@ class RaceRecord:
     @property
     def interrupted(self) -> bool:
         """Did it end before its lanes did? A race with a verdict never does."""
-        return self.stopped or (self.verdict is None and any(not (x.finish or x.error) for x in self.lanes))
+        return self.stopped or (self.verdict is None and any(x.finish is None and x.error is None for x in self.lanes))
 
     @property
     def stop_ids(self) -> frozenset[int] | None:

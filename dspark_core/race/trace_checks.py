@@ -16,6 +16,7 @@ from .verdict_words import compared, kind_of, parted, verdict_words
 MAX_LANES = 4
 MAX_TOKENS = 500_000  # tokens on the board, drafts included
 MAX_BOARD_BYTES = 16_000_000
+MIN_SECONDS = 1e-6  # of a round: less than it takes to start a kernel
 MAX_ULP = 2.0  # of a logit: one of 256 to 511 in bfloat16
 # What rounding can move a logit by, 4 * eps * logit * sqrt(layers) in decode/strict.py, in units of the last place.
 MAX_NOISE_ULPS = 64
@@ -64,6 +65,7 @@ class RaceChecks:
                 with Place("lanes", i):
                     lanes.append(lane_checks.checked(lane))
             self._size(race)
+            self._pace(race)
         self._at_start(race)
         request = replace(race.request, lanes=tuple(lane.spec for lane in lanes))
         race = replace(race, request=request, lanes=lanes)
@@ -106,6 +108,11 @@ class RaceChecks:
         longest = max(len(lane.output) for lane in race.lanes)
         same = not full or full == {longest}
         require(same, "have lanes that end with the context at different tokens", "lanes")
+
+    def _pace(self, race: RaceRecord) -> None:
+        for i, lane in enumerate(race.lanes):
+            slow = not lane.rounds or lane.rounds[-1].time_s >= len(lane.rounds) * MIN_SECONDS
+            require(slow, "took less time than any machine needs", "lanes", i, "rounds")
 
     def _at_start(self, race: RaceRecord) -> None:
         begins = {lane.start.token_id for lane in race.lanes if lane.start}
@@ -156,7 +163,7 @@ class RaceChecks:
                 require(not silent, "is not 0, and the width changes no logit on a CPU", "noise")
                 small = noise <= self._most_noise(d.ulp, race.noise is not None)
                 require(small, "is more than rounding can move a logit by", "noise")
-        d = replace(d, noise=noise)
+        d = replace(d, gap=abs(d.gap), needed=abs(d.needed), noise=noise)  # no "-0"
         return replace(d, tie=both and d.rounding_decides)
 
     @staticmethod
