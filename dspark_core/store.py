@@ -80,18 +80,18 @@ def parse_json(text: str) -> Any:
     ValueError."""
 
     def constant(name: str) -> None:
-        raise ValueError(f"{name} is no number.")
+        raise ValueError(f"{name} is no number in JSON")
 
     def table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            raise ValueError("A key stands twice in one object.")
+            raise ValueError("a key stands twice in one object")
         return found
 
     try:
         return json.loads(text, parse_constant=constant, object_pairs_hook=table)
     except RecursionError:
-        raise ValueError("It is nested too deeply.") from None
+        raise ValueError("it is nested too deeply") from None
 
 
 def write_json(path: Path, value: Any) -> None:
