@@ -29,7 +29,7 @@ from ...proof.evidence import (
 from ...race.records import Failed, exact
 from ..controls import Controls
 from ..race_request import USUAL, Offers, clamp
-from ..widgets import QUIET, Call, Updates, decided, listen, progress, progressed, static, verdict_box
+from ..widgets import UNQUEUED, Call, Updates, decided, listen, progress, progressed, static, verdict_box
 from ..worker import Job, Waiting, Worker
 from .charts_tab import COLOURS, SAVE_PNG, SAVES, TABLE, blank_figure, nothing_yet, table_place, table_value
 from .race_tab import ENGINE_USE
@@ -373,7 +373,7 @@ class ProveTab:
             "table": table_place(draw_table(None), "tools-proof", TABLE + SAVES.format(SAVE_PNG)),
         }
         listen(draw.click, self.draw, asked, shown, api_name="prove_sampling", **ENGINE_USE)
-        listen(stop.click, self.stop, {}, {}, queue=False, **QUIET)
+        listen(stop.click, self.stop, {}, {}, **UNQUEUED)
 
     def _build_agreement(self) -> None:
         static(GREEDY)
@@ -388,7 +388,7 @@ class ProveTab:
             "table": table_place(agreement_table([], self.titles), "tools-greedy"),
         }
         listen(agree.click, self.agree, {"tokens": tokens}, shown, api_name="prove_greedy", **ENGINE_USE)
-        listen(stop.click, self.stop, {}, {}, queue=False, **QUIET)
+        listen(stop.click, self.stop, {}, {}, **UNQUEUED)
 
     def draw(self, call: Call) -> Iterator[Updates]:
         try:

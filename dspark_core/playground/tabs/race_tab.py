@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import gradio as gr
 from gradio.components import Component
@@ -13,11 +14,11 @@ from ..inspector_panel import InspectorPanel
 from ..race_request import lanes_of, request_of
 from ..saved_bar import SavedBar, SavedRaces
 from ..stream import RUNS, board_updates, idle, refusal
-from ..widgets import QUIET, Call, Updates, listen, page_file, script
+from ..widgets import PRIVATE, UNQUEUED, Call, Updates, listen, page_file, script
 from ..worker import MAX_WAITING, Worker
 
 # Of every event that runs a job on the engine.
-ENGINE_USE = {"concurrency_limit": MAX_WAITING, "trigger_mode": "once", "show_progress": "hidden"}
+ENGINE_USE: dict[str, Any] = {"concurrency_limit": MAX_WAITING, "trigger_mode": "once", "show_progress": "hidden"}
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,9 @@ class RaceTab:
             below = gr.Column(elem_id="below-board")
             bar = gr.Column(elem_id="under-board")
         shown = {"board": board, "last": last}
-        event = listen(ask.start.click, self.race, race_inputs(ask), shown, api_visibility="private", **ENGINE_USE)
-        listen(ask.changed.then, self.preview, lanes, shown, queue=False, trigger_mode="always_last", **QUIET)
-        listen(ask.stop.click, self.stop, {}, {}, queue=False, **QUIET)
+        event = listen(ask.start.click, self.race, race_inputs(ask), shown, **ENGINE_USE, **PRIVATE)
+        listen(ask.changed.then, self.preview, lanes, shown, trigger_mode="always_last", **UNQUEUED)
+        listen(ask.stop.click, self.stop, {}, {}, **UNQUEUED)
         with bar:
             saved = SavedBar(ask).build(board, last, trace, event)
         wire(self.worker, ask.talk, trace, last)
