@@ -291,7 +291,9 @@ def forecast_table(curve: CostCurve | None, race: RaceRecord | None) -> str:
         lanes = {lane.spec.name: lane for lane in reversed(race.lanes)}
         for p in predictions(curve, race):
             lane = lanes[p.lane]
-            even = curve.seconds(lane.spec.method, lane.rounds) / sum(curve.plain_s(r.position) for r in lane.rounds)
+            even = curve.seconds(lane.spec.drafter_id, lane.rounds) / sum(
+                curve.plain_s(r.position) for r in lane.rounds
+            )
             figures = (p.measured, p.predicted, 100 * p.error, metrics(lane).tokens_per_round, even)
             rows.append([p.lane, *(x if x is None else round(x, 3) for x in figures)])
     return _cost_table("lanes", rows)

@@ -123,7 +123,7 @@ def proof_job(session: str, request: DrawRequest) -> Job:
     def work(engine, job: Job):
         from ...proof.draws import prove
 
-        drafter = engine.models.drafters.get(request.method, "it is not configured for this target.")
+        drafter = engine.models.drafters.get(request.method.lower(), "it is not configured for this target.")
         if isinstance(drafter, str):
             yield -1, Failed(f"{request.method} is not running: {drafter}")
             return
