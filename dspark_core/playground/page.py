@@ -52,12 +52,12 @@ def build(worker: Worker, prompts: list[Prompt], shelf: Shelf | None = None) -> 
         models = _head()
         ask = controls(prompts, lambda: loaded_offers(worker))
         with gr.Tabs(elem_id="tabs"):
-            raced = RaceTab(worker, ask).build()
+            raced = RaceTab(worker, ask).build(models)
             ChartsTab(worker, ask, raced).build()
             cost = CostTab(worker, ask, raced)
             cost.build()
             CompareTab(raced.saved).build()
-            ProveTab(worker, ask, prompts).build()
+            ProveTab(worker, ask, prompts).build(models)
             models_tab(worker, shelf or Shelf(), page, models, raced)
         cost.build_advice()
 

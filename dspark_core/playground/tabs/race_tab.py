@@ -53,7 +53,8 @@ class RaceTab:
     def __init__(self, worker: Worker, ask: Controls):
         self.worker, self.ask = worker, ask
 
-    def build(self) -> Raced:
+    def build(self, models: gr.HTML) -> Raced:
+        """`models` says what is loaded: when that changes, the lanes that would run are shown anew."""
         ask, lanes = self.ask, {f"lane {k}": control for k, control in enumerate(self.ask.lanes)}
         with gr.Tab("Race", id="race"):
             board = gr.HTML(
@@ -71,6 +72,7 @@ class RaceTab:
         shown = {"board": board, "last": last}
         event = listen(ask.start.click, self.race, race_inputs(ask), shown, **ENGINE_USE, **PRIVATE)
         listen(ask.changed.then, self.preview, lanes, shown, trigger_mode="always_last", **UNQUEUED)
+        listen(models.change, self.preview, lanes, shown, **UNQUEUED)
         listen(ask.stop.click, self.stop, {}, {}, **UNQUEUED)
         with bar:
             saved = SavedBar(ask).build(board, last, trace, event)
@@ -80,7 +82,8 @@ class RaceTab:
     def preview(self, call: Call) -> Updates:
         """The board before a race: the lanes that would run."""
         lanes = tuple(call.values.values())
-        return {"board": idle(lanes_of(lanes, self.ask.offers()))}
+        offers = self.ask.offers()
+        return {"board": idle(lanes_of(lanes, offers), offers.values())}
 
     def race(self, call: Call) -> Iterator[Updates]:
         try:
