@@ -262,18 +262,16 @@ def _opened(id_: str, where: Path | None, target: "Target", choice: Choice) -> "
 
 def load_job(choice: Choice, session: str) -> Job:
     """A job for the worker that loads `choice`: (-1, Loading) events, then (-1, Loaded) or (-1, Failed)."""
-    job = Job(None, session)
 
-    def work(engine: PresetEngine, cancelled):
-        yield -1, engine.load(choice, lambda step: job.events.put((-1, step)), cancelled)
+    def work(engine: PresetEngine, job: Job):
+        yield -1, engine.load(choice, job.post, job.cancelled)
 
-    job.work = work
-    return job
+    return Job(session, "load", work)
 
 
 def unload_job(session: str) -> Job:
-    def work(engine: PresetEngine, cancelled):
+    def work(engine: PresetEngine, job: Job):
         engine.unload()
         yield -1, Loaded("No model is loaded.", True)
 
-    return Job(None, session, work)
+    return Job(session, "unload", work)

@@ -5,30 +5,44 @@ The page by script: `/race` runs what the Race button runs, and gives the race a
 The guided tour: a button in the head and a panel over the page. All of it is in assets/page/tour.js.
 """
 
+import inspect
 import itertools
 import json
+import os
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, get_type_hints
 
 import gradio as gr
 
 from ..presets import Prompt
+from ..race.records import PLAIN, RaceRequest
 from ..race.trace import dumps
 from .controls import controls
 from .limits import Limits, fit, follow_limits
 from .links import lanes_controls, remember
-from .race_request import TOGETHER, offers_of, request_of
+from .race_request import TOGETHER, Offers, offers_of, request_of
 from .saved import traced
 from .selection import Shelf
-from .serve import drop_options
-from .stream import follow, models_status
-from .tabs.charts_tab import charts_tab
-from .tabs.compare_tab import compare_tab
-from .tabs.cost_tab import advice, cost_tab
+from .stream import board_updates, models_status
+from .tabs.charts_tab import ChartsTab
+from .tabs.compare_tab import CompareTab
+from .tabs.cost_tab import CostTab
 from .tabs.models_tab import models_tab
-from .tabs.prove_tab import prove_tab
-from .tabs.race_tab import MAX_WAITING, race_tab
+from .tabs.prove_tab import ProveTab
+from .tabs.race_tab import RaceTab
 from .widgets import page_file, plain_text, script, static
-from .worker import Job, Worker
+from .worker import MAX_WAITING, NoEngine, Worker
+
+ALLOWED_VARIABLES = ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR")
+
+
+def drop_options() -> None:
+    """Options in the environment are dropped: gradio takes an empty `allowed_paths`, for one, as not given,
+    and would let GRADIO_ALLOWED_PATHS open this machine's files."""
+    for name in [n for n in os.environ if n.startswith("GRADIO_") and n not in ALLOWED_VARIABLES]:
+        del os.environ[name]
 
 
 def build(worker: Worker, prompts: list[Prompt], shelf: Shelf | None = None) -> gr.Blocks:
@@ -36,16 +50,16 @@ def build(worker: Worker, prompts: list[Prompt], shelf: Shelf | None = None) -> 
     drop_options()
     with gr.Blocks(title="DSpark Playground", analytics_enabled=False, fill_width=True) as page:
         models = _head()
-        ask = controls(prompts, lambda: offers_of(worker.engine))
+        ask = controls(prompts, lambda: loaded_offers(worker))
         with gr.Tabs(elem_id="tabs"):
-            raced = race_tab(worker, ask)
-            charts_tab(worker, ask, raced)
-            cost_tab(worker, raced)
-            compare_tab(raced.kept)
-            prove_tab(worker, prompts)
+            raced = RaceTab(worker, ask).build()
+            ChartsTab(worker, ask, raced).build()
+            cost = CostTab(worker, ask, raced)
+            cost.build()
+            CompareTab(raced.saved).build()
+            ProveTab(worker, ask, prompts).build()
             models_tab(worker, shelf or Shelf(), page, models, raced)
-        with raced.below:
-            advice(worker, ask, raced)
+        cost.build_advice()
 
         filled = remember(page, ask)
         follow_limits(ask.offers, ask.lanes, ask.cut, ask.limits, models)
@@ -57,6 +71,11 @@ def build(worker: Worker, prompts: list[Prompt], shelf: Shelf | None = None) -> 
         # After the settings are filled in, so that they are fitted to what is loaded, not the other way round.
         filled.then(status, None, models, concurrency_limit=None, show_progress="hidden", api_visibility="private")
     return page
+
+
+def loaded_offers(worker: Worker) -> Offers:
+    """What the loaded drafters offer."""
+    return offers_of(None if isinstance(worker.engine, NoEngine) else worker.engine)
 
 
 def _head() -> gr.HTML:
@@ -71,53 +90,74 @@ def _head() -> gr.HTML:
         return plain_text("Loading …", "models")
 
 
-UPDATE_S = 0.5
+NOTICE_S = 0.5  # how often a script hears that its race goes on
 CALLS = itertools.count(1)
 
 
-def race_api(worker: Worker) -> None:
-    """Put `/race` on the page's API. It is a generator, so that a client that goes away ends the race."""
+@dataclass(frozen=True)
+class RaceCall:
+    """Race `lanes` on a prompt, in the words of links: method, then its own settings, such as `dspark:cap=3`; without
+    lanes, plain decoding and one lane for every method.
 
-    def race(
-        prompt: str,
-        lanes: str = "plain,dspark,dflash",
-        max_tokens: int = 96,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int = 0,
-        system: str = "",
-        strict: bool = False,
-    ) -> dict:
-        """Race `lanes` on a prompt, in the words of links: method, then its own settings, such as `dspark:cap=3`.
+    Yields {"state": "racing", "seconds": since the call} twice a second, last the whole race. Where a lane asks for
+    more than its drafter has, it gets all there is, and `cut` says so.
+    """
 
-        Yields {"state": "racing", "seconds": since the call} twice a second, last the whole race. Where a lane asks
-        for more than its drafter has, it gets all there is, and `cut` says so.
-        """
-        offers = offers_of(worker.engine)
+    prompt: str
+    lanes: str = ""
+    max_tokens: int = 96
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    system: str = ""
+    strict: bool = False
+
+    def asked(self, offers: Offers) -> tuple[RaceRequest, list[str]]:
+        """The race, and in sentences what of it was cut. Raises ValueError, in one sentence."""
+        lanes = str(self.lanes) if self.lanes else ",".join([PLAIN, *(method.lower() for method in offers)])
+        controls = lanes_controls(lanes, offers)
+        sampling = self.max_tokens, self.temperature, self.top_k, self.top_p, self.seed
+        request = request_of(
+            *(self.prompt, *sampling, TOGETHER, self.system), *controls, self.strict is True, offers=offers
+        )
+        return request, fit(Limits(offers), offers, controls)[1]
+
+    def run(self, worker: Worker) -> Iterator[dict]:
+        """Raises gr.Error if the race cannot be run to its end."""
         try:
-            controls = lanes_controls(str(lanes), offers)
-            request = request_of(
-                *(prompt, max_tokens, temperature, top_k, top_p, seed, TOGETHER, system),
-                *controls,
-                strict is True,
-                offers=offers,
-            )
+            request, cut = self.asked(loaded_offers(worker))
         except ValueError as error:
             raise gr.Error(str(error)) from None
-        cut = fit(Limits(offers), offers, controls)[1]
         more = {"cut": " ".join(cut)} if cut else {}
-        seen, began, told = None, time.monotonic(), -1.0
-        for _, news in follow(worker, Job(request, f"script {next(CALLS)}")):
-            seen = news or seen
+        last, began, sent = None, time.monotonic(), -1.0
+        for _, race in board_updates(worker, request, f"script {next(CALLS)}"):
+            last = race or last
             passed = time.monotonic() - began
-            if passed >= told + UPDATE_S:
-                told = passed
+            if passed >= sent + NOTICE_S:
+                sent = passed
                 yield {"state": "racing", "seconds": round(passed, 1), **more}
-        if seen is None or seen.verdict is None:
+        if last is None or last.verdict is None:
             raise gr.Error(worker.error or "The race was not run to its end.")
-        yield json.loads(dumps(traced(seen)))
+        yield json.loads(dumps(traced(last)))
 
+
+def race_api(worker: Worker) -> None:
+    """Put `/race` on the page's API; its parameters are the fields of RaceCall. It is a generator, so that a client
+    that goes away ends the race."""
+
+    def race(*values: Any) -> Iterator[dict]:
+        yield from RaceCall(*values).run(worker)
+
+    # What gradio reads: the parameters, their types, and that of each value.
+    signature = inspect.signature(RaceCall).replace(return_annotation=dict)
+    documented = {
+        "__signature__": signature,
+        "__annotations__": {**get_type_hints(RaceCall), "return": dict},
+        "__doc__": RaceCall.__doc__,
+    }
+    for name, value in documented.items():
+        setattr(race, name, value)
     gr.api(race, api_name="race", concurrency_limit=MAX_WAITING)
 
 

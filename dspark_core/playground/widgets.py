@@ -7,7 +7,7 @@ hands a handler its inputs by name and takes what it changes by name, so that ha
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,12 +121,13 @@ QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 
 def listen(
     listener: Callable[..., gr.events.Dependency],
-    handler: Callable[[Call], Updates | None] | Callable[[Call], Iterator[Updates]],
+    handler: Callable[[Call], Any],
     inputs: Mapping[str, Component],
     outputs: Mapping[str, Component],
     **how: Any,
 ) -> gr.events.Dependency:
-    """Call `handler` at an event of gradio, such as `button.click`. `how` goes to the listener."""
+    """Call `handler` at an event of gradio, such as `button.click`. It gives Updates or None, or is a generator of
+    Updates, which is closed when the page goes away. `how` goes to the listener."""
 
     def call(values: dict, visitor: gr.Request, event: gr.EventData) -> Call:
         named = {name: values[component] for name, component in inputs.items()}

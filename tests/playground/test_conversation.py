@@ -9,7 +9,7 @@ from dspark_core.decode.rounds import DecodeError, Round, Settings, Start
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.target import load_target
 from dspark_core.playground.conversation import kept, told
-from dspark_core.playground.tabs.compare_tab import compared
+from dspark_core.playground.tabs.compare_tab import comparison
 from dspark_core.race.inspector import inspect
 from dspark_core.race.race import Models, race
 from dspark_core.race.records import FULL, PLAIN, LaneRecord, LaneSpec, RaceRecord, RaceRequest, Verdict
@@ -79,7 +79,7 @@ def test_what_is_no_exchange_is_not_kept(case):
 def test_compared_races_show_their_conversations():
     one, two = finished(2, 3, 1), finished(2, 3, 1, earlier=(("Hi", "Hello."),))
     two.race.request = replace(two.race.request, system="Be brief.")
-    said = compared(one, two)
+    said = comparison(one, two)
     assert "The prompts differ" in said and "Hi\\n\\nHello." in said and "Be brief." in said
 
 

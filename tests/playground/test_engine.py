@@ -20,7 +20,7 @@ from dspark_core.catalog.names import HubName
 from dspark_core.decode.rounds import Settings
 from dspark_core.errors import ModelError
 from dspark_core.playground.engine import Choice, Loaded, Loading, PresetEngine, load_job, unload_job
-from dspark_core.playground.worker import Job, Worker
+from dspark_core.playground.worker import Job, Waiting, Worker, race_job
 from dspark_core.presets import Preset, PresetDrafter
 from dspark_core.race.records import PLAIN, Failed, LaneSpec, RaceRequest
 
@@ -142,8 +142,7 @@ def test_through_the_worker(tmp_path):
     worker = Worker(lambda progress: PresetEngine(preset, "auto", progress))
 
     def run(job: Job) -> list:
-        assert worker.submit(job)
-        return list(iter(lambda: job.events.get(timeout=20), None))
+        return [(lane, event) for lane, event in worker.events(job) if not isinstance(event, Waiting)]
 
     events = run(load_job(choice("C"), "a page"))
     assert events[-1] == (-1, Loaded("C is loaded.", True))
@@ -153,7 +152,7 @@ def test_through_the_worker(tmp_path):
     assert isinstance(failed, Failed) and failed.message.endswith("C stays loaded.")
     run(unload_job("a page"))
     assert worker.engine.name == ""
-    ((_, failed),) = run(Job(RaceRequest("hi", (LaneSpec(PLAIN),), Settings()), "a page"))
+    ((_, failed),) = run(race_job("a page", RaceRequest("hi", (LaneSpec(PLAIN),), Settings())))
     assert failed.message == "No model is loaded: choose one first."
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from dspark_core.decode.rounds import Settings
 from dspark_core.playground import race_request
-from dspark_core.playground.stream import FIELD, RECORD, follow, models_status
+from dspark_core.playground.stream import FIELD, RECORD, board_updates, models_status
 from dspark_core.playground.tabs.charts_tab import GREY, TITLES, charts, spent_chart
-from dspark_core.playground.worker import Job, Worker
+from dspark_core.playground.worker import NoEngine, Worker
 from dspark_core.race.metrics import MIN_SAMPLES
 from dspark_core.race.records import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, LaneSpec, RaceRequest
 from tests.playground.replay import ReplayEngine, three_lanes
@@ -105,7 +105,7 @@ def test_a_race_needs_two_lanes():
 
 def test_a_race_is_followed_to_its_verdict():
     worker = worker_of(replay())
-    values = list(follow(worker, Job(asked(), "me")))
+    values = list(board_updates(worker, asked(), "me"))
     board, seen = values[-1]
     assert all(later.startswith(earlier) for (earlier, _), (later, _) in itertools.pairwise(values))
     assert [len(lane.output) for lane in seen.lanes] == [24] * 3
@@ -116,21 +116,20 @@ def test_a_race_is_followed_to_its_verdict():
 def test_what_was_seen_is_told_when_lanes_end_at_most_once_a_second(monkeypatch):
     def told(pace):
         worker = worker_of(replay(pace=pace))
-        return [seen for _, seen in follow(worker, Job(asked(), "me")) if seen]
+        return [seen for _, seen in board_updates(worker, asked(), "me") if seen]
 
-    monkeypatch.setattr("dspark_core.playground.stream.SEEN_S", 0.1)
+    monkeypatch.setattr("dspark_core.playground.stream.CHARTS_S", 0.1)
     *midway, last = told(pace=1.0)  # DSpark ends after 1.4 s, plain and DFlash at 2.3 and 2.4
     assert len(midway) >= 2 and midway[0].lanes[1].finish and not midway[0].lanes[0].finish
     assert len(midway[0].lanes[0].rounds) < len(last.lanes[0].rounds)  # a copy, which the race leaves alone
     assert midway[0].verdict is None and last.verdict
-    monkeypatch.setattr("dspark_core.playground.stream.SEEN_S", 60.0)
+    monkeypatch.setattr("dspark_core.playground.stream.CHARTS_S", 60.0)
     assert len(told(pace=0)) <= 2
 
 
 def test_stop_ends_it_and_frees_the_engine():
     worker = worker_of(replay(pace=1.0))  # a race of over two seconds
-    job = Job(asked(), "me")
-    values = follow(worker, job)
+    values = board_updates(worker, asked(), "me")
     for value, _ in values:
         if value.count(RECORD + "D") > 3:
             break
@@ -145,7 +144,7 @@ def test_stop_ends_it_and_frees_the_engine():
 
 def test_closing_the_page_frees_the_engine():
     worker = worker_of(replay(pace=0.1))
-    values = follow(worker, Job(asked(), "me"))
+    values = board_updates(worker, asked(), "me")
     next(values)
     next(values)
     values.close()
@@ -155,7 +154,7 @@ def test_closing_the_page_frees_the_engine():
 def test_stop_while_loading_ends_the_race_but_not_the_loading():
     gate = threading.Event()
     worker = Worker(lambda progress: (progress("reading weights"), gate.wait(), replay())[-1])
-    values = follow(worker, Job(asked(), "me"))
+    values = board_updates(worker, asked(), "me")
     said = ""
     while "Loading" not in said:
         said = next(values)[0]
@@ -165,12 +164,12 @@ def test_stop_while_loading_ends_the_race_but_not_the_loading():
     assert seen is None and "stopped" in board
     gate.set()
     _until(lambda: worker.idle and worker.ready)
-    assert worker.engine is not None
+    assert not isinstance(worker.engine, NoEngine)
 
 
 def test_a_second_page_waits_and_is_told():
     worker = worker_of(replay(pace=2.0))
-    first, second = follow(worker, Job(asked(), "a")), follow(worker, Job(asked(), "b"))
+    first, second = board_updates(worker, asked(), "a"), board_updates(worker, asked(), "b")
     next(first)
     next(second)
     assert "Waiting: 1 race before this one." in next(second)[0]
@@ -181,7 +180,7 @@ def test_a_second_page_waits_and_is_told():
 
 def test_stop_is_for_the_own_session_only():
     worker = worker_of(replay(pace=3.0))
-    values = follow(worker, Job(asked(), "a"))
+    values = board_updates(worker, asked(), "a")
     next(values)
     worker.stop("b")
     *_, (_, seen) = values
@@ -194,7 +193,7 @@ def test_models_that_cannot_load_are_reported_by_every_race():
 
     worker = Worker(load)
     _until(lambda: worker.ready)
-    *_, (board, seen) = follow(worker, Job(asked(), "me"))
+    *_, (board, seen) = board_updates(worker, asked(), "me")
     assert seen is None and "config.json does not exist." in board
     assert list(models_status(worker)) == ["No race can be run: config.json does not exist."]
 
@@ -203,16 +202,16 @@ def test_an_engine_that_breaks_leaves_a_worker_that_works():
     engine = replay()
     worker = worker_of(engine)
     engine.rounds = None
-    *_, (board, _) = follow(worker, Job(asked(), "me"))
+    *_, (board, _) = board_updates(worker, asked(), "me")
     assert "The race failed" in board
     engine.rounds = replay().rounds
-    *_, (_, seen) = follow(worker, Job(asked(), "me"))
+    *_, (_, seen) = board_updates(worker, asked(), "me")
     assert seen.verdict
 
 
 def test_charts_have_a_figure_and_the_same_numbers_as_a_table():
     worker = worker_of(replay())
-    *_, (_, seen) = follow(worker, Job(asked(), "me"))
+    *_, (_, seen) = board_updates(worker, asked(), "me")
     drawn = charts(seen) | {"spent": spent_chart(seen)}
     assert set(drawn) == set(TITLES)
     for name, chart in drawn.items():
@@ -228,7 +227,7 @@ def test_charts_have_a_figure_and_the_same_numbers_as_a_table():
 
 def test_positions_with_too_few_rounds_are_grey_and_say_their_number():
     worker = worker_of(ReplayEngine(*three_lanes([f" word{k}" for k in range(120)])))
-    *_, (_, seen) = follow(worker, Job(asked(tokens=120), "me"))
+    *_, (_, seen) = board_updates(worker, asked(tokens=120), "me")
     for name in ("conditional", "cumulative"):
         chart = charts(seen)[name]
         rows = json.loads(chart.table)["rows"]
@@ -252,10 +251,10 @@ def _until(condition, seconds=5.0):
 
 def test_a_page_has_one_race_at_a_time():
     worker = worker_of(replay(pace=1.0))
-    first = follow(worker, Job(asked(), "me"))
+    first = board_updates(worker, asked(), "me")
     next(first)
-    assert list(follow(worker, Job(asked(), "me"))) == []
+    assert list(board_updates(worker, asked(), "me")) == []
     worker.stop("me")
-    *_, (_, seen) = follow(worker, Job(asked(), "me"))  # a new race may follow a Stop at once
+    *_, (_, seen) = board_updates(worker, asked(), "me")  # a new race may follow a Stop at once
     assert seen.verdict or seen.stopped
     first.close()

@@ -5,10 +5,7 @@ page: they go on when it is closed, pages that want the same model share one, an
 """
 
 import json
-import queue
 import time
-from collections.abc import Iterator
-from typing import Any
 
 import gradio as gr
 
@@ -23,7 +20,7 @@ from ..engine import Loaded, load_job, unload_job
 from ..selection import CONTEXTS, NONE, OWN, Shelf, listing, report
 from ..stream import loaded_words
 from ..widgets import decided, page_file, plain_text, progress, progressed, script, static, verdict_box
-from ..worker import Job, Worker
+from ..worker import Job, Waiting, Worker
 from .race_tab import ENGINE_USE, Raced
 
 UPDATE_S = 0.25
@@ -66,32 +63,6 @@ def shown(wanted: bool) -> bool | str:
 
 
 # ---- what goes on ----------------------------------------------------------------------------------------
-
-
-def to_the_end(worker: Worker, job: Job) -> Iterator[Any]:
-    """The events of a load as they come, to the last one also after a Stop, for it says what is loaded then; words
-    (str) while it waits. Closing it cancels the job."""
-    if not worker.submit(job):
-        yield Failed("This page is busy: wait for its race or proof, or stop it.")
-        return
-    said = None
-    try:
-        while True:
-            try:
-                item = job.events.get(timeout=UPDATE_S)
-            except queue.Empty:
-                ahead = worker.ahead(job)
-                words = f"Waiting: {ahead} job{'s' * (ahead > 1)} before this one." if ahead else ""
-                words = words if worker.ready else f"Loading: {worker.progress} …"
-                if words and words != said:
-                    said = words
-                    yield words
-                continue
-            if item is None:
-                return
-            yield item[1]
-    finally:
-        job.cancel.set()
 
 
 def download_words(running: list[Download]) -> tuple[float, str]:
@@ -220,20 +191,20 @@ def models_tab(worker: Worker, shelf: Shelf, page: gr.Blocks, head: gr.HTML, rac
         stay = gr.skip(), gr.skip()
         yield progressed(0, "Starting …"), decided("", ""), *stay
         ended = decided("divergence", "It ended without a word.")
-        for event in to_the_end(worker, job):
+        for _, event in worker.events(job, to_the_end=True):  # also after a Stop: the last says what is loaded then
             if isinstance(event, Loaded):
                 ended = decided("identical" if event.changed else "tie", event.words)
             elif isinstance(event, Failed):
                 ended = decided("divergence", event.message)
-            elif isinstance(event, str):
-                yield progressed(0, event), gr.skip(), *stay
+            elif isinstance(event, Waiting):
+                yield progressed(0, event.words), gr.skip(), *stay
             else:
                 share = event.done / event.total if event.total else 0
                 yield progressed(min(share, 0.999), event.words), gr.skip(), *stay
         yield progressed(1, ""), ended, *state()
 
     def state():
-        if worker.engine is None:
+        if not worker.ready:
             return gr.skip(), gr.skip()
         return loaded_words(worker), getattr(worker.engine, "notice", "")
 
