@@ -210,9 +210,7 @@ def _preset(path: Path) -> Preset:
         raise PresetError(f"{path}: two [[target]] tables have the same precision.")
     if file.trained_with:
         _hub_name(path, file.trained_with)
-    return Preset(
-        path.stem, file.title, targets[0].path, drafters, file.note, targets, file.trained_with, precision
-    )
+    return Preset(path.stem, file.title, targets[0].path, drafters, file.note, targets, file.trained_with, precision)
 
 
 def _drafter(path: Path, table: _DrafterTable) -> PresetDrafter:

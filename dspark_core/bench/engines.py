@@ -11,7 +11,7 @@ from ..decode.plain import plain
 from ..decode.prefill import Prefilled, check, prefill_once
 from ..decode.rounds import DecodeError, Round, Settings, Start, tau
 from ..decode.schedule import FullBlock, Schedule
-from ..decode.speculative import speculative
+from ..decode.speculative import Options, speculative
 from ..models.target import Target
 from ..race.loaded import Models
 from ..race.race import schedule_of
@@ -72,7 +72,7 @@ def prepare(models: Models, ids: list[int]) -> Prefilled:
 def warm_up(models: Models, peers: Peers, lane: Lane, ids: list[int]) -> None:
     """Compile kernels and fill caches outside the figures."""
     if lane.spec and lane.spec.speculative:
-        events = speculative(models.target, models.loaded[lane.spec.method], ids, WARM_UP, FullBlock())
+        events = speculative(models.target, models.loaded[lane.spec.drafter_id], ids, WARM_UP, FullBlock())
         for _ in events:
             pass
     else:
@@ -95,11 +95,13 @@ def decode(
         return mlx_lm(models.target, ids, settings, prefilled)
     if not lane.spec.speculative:
         return _summary(plain(models.target, ids, settings, prefilled=prefilled), None)
-    drafter = models.loaded.get(lane.spec.method)
+    drafter = models.loaded.get(lane.spec.drafter_id)
     if drafter is None:
         raise DecodeError(f"There is no {lane.spec.method} drafter.")
     schedule = Timed(schedule_of(lane.spec, models, drafter))
-    return _summary(speculative(models.target, drafter, ids, settings, schedule, prefilled=prefilled), schedule)
+    return _summary(
+        speculative(models.target, drafter, ids, settings, schedule, Options(prefilled=prefilled)), schedule
+    )
 
 
 def _summary(events: Iterator, schedule: Timed | None) -> dict:

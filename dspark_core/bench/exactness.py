@@ -47,10 +47,10 @@ def main(arguments: Sequence[str]) -> None:
         prompts = read_sets(a.prompts, a.limit)
         target = load_target(a.target, a.precision)
         wanted = {lane.spec.method for lane in lanes}
-        paths = {method: getattr(a, name) for name, method in METHODS.items() if method in wanted}
-        drafters = {method: load_drafter(path, target, a.draft_precision) for method, path in paths.items()}
+        paths = {name: getattr(a, name) for name, method in METHODS.items() if method in wanted}
+        drafters = {name: load_drafter(path, target, a.draft_precision) for name, path in paths.items()}
         models = Models(target, drafters)
-        for words in excess([(lane.name, lane.spec) for lane in lanes], models.info):
+        for words in excess([(lane.name, lane.spec) for lane in lanes], models.infos):
             print(words, file=sys.stderr)
         for row in exactness(models, prompts, lanes, a.tokens):
             print(json.dumps(row), flush=True)

@@ -212,14 +212,14 @@ def _first(turns: dict[int, Row]) -> Row:
 
 
 def _seconds(curve: CostCurve, lane: Lane, row: Row) -> float:
-    return curve.seconds(lane.spec.method, row.rounds)
+    return curve.seconds(lane.spec.drafter_id, row.rounds)
 
 
 def _hindsight(key, lane: Lane, cells, lanes, curve: CostCurve, predicted: float) -> dict:
     same = [other for other in lanes if other.spec and other.spec.method == lane.spec.method]
     seen = [cells[key, o.name] for o in same if (key, o.name) in cells]
     outcomes = [x for turns in seen for x in judged(_first(turns).record(lane.spec), True)]
-    cap, speed = best_cap(curve, lane.spec.method, outcomes, middle(_first(cells[key, lane.name]).rounds))
+    cap, speed = best_cap(curve, lane.spec.drafter_id, outcomes, middle(_first(cells[key, lane.name]).rounds))
     return {"best_cap": cap, "of_best": predicted / speed}
 
 

@@ -83,13 +83,13 @@ def mlx_dspark(models: Models, target: Path, drafter: Path, curves: Path) -> Pee
     from, `curves` is where it keeps its own cost curves."""
     if installed() is None:
         raise ValueError("mlx-dspark is not installed here: pip install --no-deps mlx-dspark mlx-vlm.")
-    if "DSpark" not in models.loaded:
+    if "dspark" not in models.loaded:
         raise ValueError("The lanes of mlx-dspark run this report's DSpark drafter: there is none.")
     with TemporaryDirectory() as place:
         where = Path(place)
         native = where / "target" / target.name, where / "drafter" / drafter.name
         weights = write_target(models.target, target, native[0])
-        write_drafter(models.loaded["DSpark"], drafter, weights, native[1])
+        write_drafter(models.loaded["dspark"], drafter, weights, native[1])
         del weights
         module = [sys.executable, "-m", "dspark_core.bench.mlx_dspark_peer"]
         return Peer([*module, *map(str, native), "--curves", str(curves)])

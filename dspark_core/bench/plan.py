@@ -1,7 +1,7 @@
 """What to measure, and in which order."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -115,11 +115,11 @@ def _drafted(engine: str, schedule: str) -> Lane:
     return Lane(name, "speculative", parse_schedule(method, schedule))
 
 
-def excess(lanes: Sequence[tuple[str, LaneSpec]], drafters: Mapping[str, DrafterInfo]) -> list[str]:
+def excess(lanes: Sequence[tuple[str, LaneSpec]], drafters: Sequence[DrafterInfo]) -> list[str]:
     """A sentence for every lane (name, spec) that asks for more drafts than its drafter has; it gets all of them."""
     out = []
     for name, spec in lanes:
-        info = drafters.get(spec.method)
+        info = next((i for i in drafters if i.id == spec.drafter_id), None)
         words = info.excess(spec.cap, spec.schedule == BLOCK) if info and spec.schedule in (BLOCK, CAP) else ""
         out += [f"{name}: {words}."] if words else []
     return out

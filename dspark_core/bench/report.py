@@ -72,7 +72,7 @@ def _measure(a: argparse.Namespace, lanes: Sequence[Lane], prompts: Sequence[Pro
     """Everything that the log does not hold yet; returns the log."""
     settings = Settings(a.tokens, a.temperature, seed=a.seed)
     models = _load(a, lanes)
-    for words in excess([(lane.name, lane.spec) for lane in lanes if lane.spec], models.info):
+    for words in excess([(lane.name, lane.spec) for lane in lanes if lane.spec], models.infos):
         say(words)
     header = _header(a, models)
     if kept is None:
@@ -161,15 +161,15 @@ def _load(a: argparse.Namespace, lanes: Sequence[Lane]) -> Models:
     wanted = {lane.spec.method for lane in lanes if lane.spec and lane.spec.speculative}
     names = [name for name, method in METHODS.items() if method in wanted]
     drafters = [load_drafter(getattr(a, name), target, a.draft_precision) for name in names]
-    return Models(target, {METHODS[name]: d for name, d in zip(names, drafters, strict=True)})
+    return Models(target, dict(zip(names, drafters, strict=True)))
 
 
 def _header(a: argparse.Namespace, models: Models) -> log.Header:
-    paths = {METHODS[name]: getattr(a, name) for name in METHODS}
+    paths = {name: getattr(a, name) for name in METHODS}
     return log.Header(
         target=f"{models.target.name}, {_digest(a.target)}",
         precision=models.target.precision,
-        drafters={m: f"{d.name}, {d.precision}, {_digest(paths[m])}" for m, d in models.loaded.items()},
+        drafters={i.method: f"{i.name}, {i.precision}, {_digest(paths[i.id])}" for i in models.infos},
         tokens=a.tokens,
         temperature=a.temperature,
         seed=a.seed,

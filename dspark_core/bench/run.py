@@ -37,7 +37,7 @@ from pathlib import Path
 from ..decode.plain import plain
 from ..decode.rounds import Round, Settings, Start, tau
 from ..decode.schedule import FullBlock, Schedule
-from ..decode.speculative import speculative
+from ..decode.speculative import Options, speculative
 from ..errors import ModelError
 from ..models.checkpoint import load_drafter
 from ..models.drafter import Drafter
@@ -77,8 +77,8 @@ def run(a: argparse.Namespace) -> None:
     specs = {lane: _spec(lane, a) for lane in lanes}
     target = load_target(a.target, a.precision)
     drafters = {k: load_drafter(getattr(a, k), target, a.draft_precision) for k in METHODS if k in lanes}
-    models = Models(target, {METHODS[k]: d for k, d in drafters.items()})
-    for words in excess(list(specs.items()), models.info):
+    models = Models(target, dict(drafters))
+    for words in excess(list(specs.items()), models.infos):
         print(words, file=sys.stderr)
     if drafters and a.schedule == HARDWARE and known(models) is None:
         for _ in measured(models):
@@ -145,7 +145,7 @@ def measure(
     if drafter is None:
         events = plain(target, ids, settings, profile=profile)
     else:
-        events = speculative(target, drafter, ids, settings, schedule, profile=profile)
+        events = speculative(target, drafter, ids, settings, schedule, Options(profile=profile))
     return summarise(events)
 
 

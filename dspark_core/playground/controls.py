@@ -87,8 +87,8 @@ class RaceInputs:
 class Controls:
     """What the tabs may use of it.
 
-    inputs:  the controls; a handler that is given `inputs.named` (or `inputs.of_lanes`) by `listen` passes its values on
-             to `request` and `lanes`
+    inputs:  the controls; a handler that is given `inputs.named` (or `inputs.of_lanes`) by `listen` passes its values
+             on to `request` and `lanes`
     changed: over when a setting changed: `changed.then(...)`. Do not follow the settings' own change events: of two
              listeners to one event that both keep the last of several calls, each sets off the other, for ever
              (gradio 6.31)
@@ -281,9 +281,7 @@ def _lane_inputs(i: int, offers: Callable[[], Offers]) -> LaneInputs:
             visible=_shown(info is not None),
         )
         shortest, longest = bounds(now, "cap", first)
-        cap = FittedSlider(
-            shortest, longest, min(3, longest), step=1, label="Cap, drafts per round", visible=HIDDEN
-        )
+        cap = FittedSlider(shortest, longest, min(3, longest), step=1, label="Cap, drafts per round", visible=HIDDEN)
         threshold = gr.Slider(0, 1, 0.5, step=0.05, label="Confidence at least", visible=HIDDEN)
     lane = LaneInputs(drafter, length, schedule, cap, threshold)
 

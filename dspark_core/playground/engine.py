@@ -13,8 +13,8 @@ from ..catalog.checksums import Stopped, verify
 from ..catalog.facts import read
 from ..catalog.local import name_of
 from ..catalog.memory import Machine, this_machine, too_big
-from ..errors import ModelError
 from ..catalog.names import HubName
+from ..errors import ModelError
 from ..models.info import DrafterInfo
 from ..presets import Place, Preset
 from ..race.inspection import Inspection

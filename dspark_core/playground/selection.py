@@ -128,9 +128,14 @@ class ModelSources:
         located = self._located(Part(drafter.method, drafter.path), None)
         title = drafter.title or drafter.method
         if located.facts is None or sort_of(located.facts).kind != DRAFTER:
-            most = USUAL_BLOCK
             return DrafterInfo(
-                id=id_, method=drafter.method, title=title, block=most, max_drafts=most, has_confidence=True, has_bias=True
+                id=id_,
+                method=drafter.method,
+                title=title,
+                block=USUAL_BLOCK,
+                max_drafts=USUAL_BLOCK,
+                has_confidence=True,
+                has_bias=True,
             )
         c = parse_config(located.facts.where, located.facts.config, located.facts.tensors)
         return DrafterInfo(

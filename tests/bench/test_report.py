@@ -244,7 +244,7 @@ def test_a_block_lane_sends_what_its_drafter_s_slots_predict(name, asked, sent):
     models = Models(golden.target, {"DFlash": golden.drafter})
     *_, lane = parse_lanes(f"plain,dflash:block={asked}")
     schedule = schedule_of(lane.spec, models, golden.drafter)
-    assert schedule.drafts(golden.drafter.max_drafts, 30) == sent
+    assert schedule.drafts(golden.drafter.info.max_drafts, 30) == sent
     words = excess([(lane.name, lane.spec)], models.info)
     assert words == (["dflash:block=99: block 99 was asked for; drafter has a block of 16."] if asked == 99 else [])
 

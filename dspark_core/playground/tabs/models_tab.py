@@ -251,7 +251,9 @@ class ModelsTab:
         """What shows while a job changes what is loaded."""
         yield {"progress": progressed(0, "Starting …"), "verdict": decided("", "")}
         verdict = decided("divergence", "It ended without a word.")
-        for _, event in self.worker.events(job, to_the_end=True):  # also after a Stop: the last says what is loaded then
+        for _, event in self.worker.events(
+            job, to_the_end=True
+        ):  # also after a Stop: the last says what is loaded then
             if isinstance(event, Loaded):
                 verdict = decided("identical" if event.changed else "tie", event.words)
             elif isinstance(event, Failed):
@@ -295,19 +297,18 @@ class ModelsTab:
 
         page.load(from_link, None, chosen["preset"], queue=False, **QUIET)
 
-    def _wire(
-        self, chosen: dict[str, Component], places: dict[str, Component], buttons: dict[str, gr.Button]
-    ) -> None:
+    def _wire(self, chosen: dict[str, Component], places: dict[str, Component], buttons: dict[str, gr.Button]) -> None:
         def out(*names: str) -> dict[str, Component]:
             return {name: places[name] for name in names}
 
         free: dict[str, Any] = {"concurrency_limit": None, **QUIET}
-        preset, precision = chosen["preset"], chosen["precision"]
+        preset: Any = chosen["preset"]
+        precision: Any = chosen["precision"]
         follows = out("precision", "drafters", "drafter_precision", "own_target", "own_drafters", "note")
-        revealed = listen(preset.change, self.reveal, {"preset": preset}, follows, queue=False, **QUIET)  # type: ignore[attr-defined]
+        revealed = listen(preset.change, self.reveal, {"preset": preset}, follows, queue=False, **QUIET)
         listen(revealed.then, self.local_report, chosen, out("report"), **free)
         both = {"preset": preset, "precision": precision}
-        listen(precision.input, self.explain, both, out("note"), queue=False, **QUIET)  # type: ignore[attr-defined]
+        listen(precision.input, self.explain, both, out("note"), queue=False, **QUIET)
         edited = partial(gr.on, [c.input for name, c in chosen.items() if name != "preset"])  # type: ignore[attr-defined]
         listen(edited, self.local_report, chosen, out("report"), trigger_mode="always_last", **free)
         known = out("progress", "verdict", "report")

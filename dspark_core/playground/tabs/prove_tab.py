@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from gradio.components import Component
 
 from ...decode.rounds import Settings
+from ...models.info import DrafterInfo
 from ...presets import Prompt
 from ...proof.chi_squared import ALPHA
 from ...proof.evidence import (
@@ -26,9 +27,10 @@ from ...proof.evidence import (
     Pair,
     Step,
 )
+from ...race.lane_spec import find
 from ...race.records import Failed, exact
 from ..controls import Controls
-from ..race_request import USUAL, Offers, clamp
+from ..race_request import clamp
 from ..widgets import QUIET, Call, Updates, decided, listen, progress, progressed, static, verdict_box
 from ..worker import Job, Waiting, Worker
 from .charts_tab import COLOURS, SAVE_PNG, SAVES, TABLE, blank_figure, nothing_yet, table_place, table_value
@@ -77,7 +79,7 @@ AGREEMENT_COLUMNS = [
 # ---- what the page sends, made safe ----------------------------------------------------------------------
 
 
-def draw_request(call: Call) -> DrawRequest:
+def draw_request(call: Call, infos: Sequence[DrafterInfo]) -> DrawRequest:
     """Raises ValueError, in one sentence for the visitor."""
     prompt = call["prompt"] if isinstance(call["prompt"], str) else ""
     if not prompt.strip():
@@ -91,7 +93,7 @@ def draw_request(call: Call) -> DrawRequest:
     )
     return DrawRequest(
         prompt[:MAX_PROMPT],
-        call["method"] if call["method"] in USUAL else next(iter(USUAL)),
+        call["method"] if call["method"] in (methods := _methods(infos)) else methods[0],
         settings,
         call["sampler"] if call["sampler"] in SAMPLERS else RIGHT,
         int(clamp(call["n"], 100, MAX_DRAWS, 10_000)),
@@ -123,7 +125,7 @@ def proof_job(session: str, request: DrawRequest) -> Job:
     def work(engine, job: Job):
         from ...proof.draws import prove
 
-        drafter = engine.models.drafters.get(request.method, "it is not configured for this target.")
+        drafter = engine.models.drafters.get(request.method.lower(), "it is not configured for this target.")
         if isinstance(drafter, str):
             yield -1, Failed(f"{request.method} is not running: {drafter}")
             return
@@ -165,7 +167,7 @@ def chance(p: float) -> str:
     return "less than once in a million such proofs"
 
 
-def draw_verdict(e: DrawEvidence, offers: Offers = USUAL) -> tuple[str, str]:
+def draw_verdict(e: DrawEvidence, infos: Sequence[DrafterInfo] = ()) -> tuple[str, str]:
     """("identical", "tie", "divergence" or "" for nothing to compare, words) of a sampling proof."""
     c, right = e.comparison, e.request.sampler == RIGHT
     if e.loop_differs:
@@ -184,7 +186,7 @@ def draw_verdict(e: DrawEvidence, offers: Offers = USUAL) -> tuple[str, str]:
         often = f"So uneven a result, or more, comes {chance(e.p_value)}. {comparisons(e)}"
         if right:
             return "identical", f"Exact, as far as these draws can tell. {luck} {often}"
-        if e.request.sampler == NO_BIAS and not offers[e.request.method].has_bias:
+        if e.request.sampler == NO_BIAS and (info := find(infos, e.request.method.lower())) and not info.has_bias:
             return (
                 "tie",
                 f"Nothing to catch: {e.request.method} has no Markov bias; this is the real sampler. {luck}",
@@ -361,7 +363,7 @@ class ProveTab:
 
     def _build_draws(self) -> None:
         static(SAMPLING)
-        asked = _draw_controls()
+        asked = _draw_controls(_methods(self.ask.offers().infos))
         with gr.Row(elem_classes="buttons"):
             draw = gr.Button("Draw and compare", elem_id="draw")
             stop = gr.Button("Stop", elem_id="stop-draw")
@@ -392,7 +394,7 @@ class ProveTab:
 
     def draw(self, call: Call) -> Iterator[Updates]:
         try:
-            request = draw_request(call)
+            request = draw_request(call, self.ask.offers().infos)
         except ValueError as error:
             yield {"progress": progressed(1, str(error))}
             return
@@ -414,7 +416,7 @@ class ProveTab:
 
     def _drawn(self, proof: Proof) -> Updates:
         found = proof.evidence
-        kind, words = draw_verdict(found, self.ask.offers())
+        kind, words = draw_verdict(found, self.ask.offers().infos)
         return {
             "verdict": decided(kind, words, draw_details(found, proof.text)),
             "plot": draw_figure(found.pairs, found.comparison.n, proof.text),
@@ -447,7 +449,11 @@ class ProveTab:
         self.worker.stop(call.session)
 
 
-def _draw_controls() -> dict[str, Component]:
+def _methods(infos: Sequence[DrafterInfo]) -> list[str]:
+    return list(dict.fromkeys(info.method for info in infos)) or [""]
+
+
+def _draw_controls(methods: list[str]) -> dict[str, Component]:
     """What is asked of the draws, by the names that `draw_request` reads."""
     with gr.Row():
         prompt = gr.Textbox(
@@ -457,7 +463,6 @@ def _draw_controls() -> dict[str, Component]:
             scale=3,
             elem_id="proof-prompt",
         )
-        methods = list(USUAL)
         method = gr.Radio(methods, value=methods[0], label="Drafter")
     samplers = [(SAMPLER_TITLES[s], s) for s in SAMPLERS]
     sampler = gr.Radio(samplers, value=RIGHT, label="Sampler", elem_id="sampler")
