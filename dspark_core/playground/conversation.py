@@ -101,8 +101,8 @@ def wire(worker: Worker, row: ConversationRow, trace: gr.State, last: gr.State) 
         try:
             if worker.busy(visitor.session_hash):
                 raise ValueError("A race is running: its exchange can be kept when it has ended.")
-            fresh = newest is not None and (on_board is None or on_board.race is not newest)
-            after = conversation_after(traced(newest) if fresh else on_board)
+            fresh = on_board is None or on_board.race is not newest
+            after = conversation_after(traced(newest) if newest is not None and fresh else on_board)
         except ValueError as error:
             return {row.shown: conversation_json(values[row.earlier], str(error))}
         return {row.earlier: after, row.shown: conversation_json(after), row.over: gr.update(visible=True)}

@@ -124,7 +124,8 @@ def filled(ask: Controls, values: Mapping[str, Any]) -> dict[str, Any]:
     inputs, offers = ask.inputs, ask.offers()
     fit_values = {name: fitting(control, values.get(name)) for name, control in inputs.named.items()}
     updates = {name: value for name, value in fit_values.items() if value is not None}
-    lanes, named = [], {}
+    lanes: list[LaneForm] = []
+    named: dict[SliderKey, tuple[float, float]] = {}
     for i, lane in enumerate(inputs.lanes):
         form, numbers, menus = _lane_filled(i, lane, values, offers)
         lanes.append(form)
