@@ -10,30 +10,30 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from typing import Any, get_type_hints
 
 import gradio as gr
 
 from ..presets import Prompt
+from ..race.lane_spec import excesses, read_lanes
 from ..race.records import PLAIN, RaceRequest
 from ..race.trace import dumps
 from .controls import controls
-from .limits import Limits, fit, follow_limits
-from .links import lanes_controls, remember
-from .race_request import TOGETHER, Offers, offers_of, request_of
+from .links import remember
+from .race_request import Offers, RaceForm, form_of, offers_of, request_of
 from .saved import traced
-from .selection import Shelf
+from .selection import ModelSources
 from .stream import board_updates, models_status
 from .tabs.charts_tab import ChartsTab
 from .tabs.compare_tab import CompareTab
 from .tabs.cost_tab import CostTab
-from .tabs.models_tab import models_tab
+from .tabs.models_tab import ModelsTab
 from .tabs.prove_tab import ProveTab
 from .tabs.race_tab import RaceTab
 from .widgets import page_file, plain_text, script, static
-from .worker import MAX_WAITING, NoEngine, Worker
+from .worker import MAX_WAITING, Worker
 
 ALLOWED_VARIABLES = ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR")
 
@@ -45,12 +45,18 @@ def drop_options() -> None:
         del os.environ[name]
 
 
-def build(worker: Worker, prompts: list[Prompt], shelf: Shelf | None = None) -> gr.Blocks:
-    """`shelf`: the models that can be chosen; by default the presets, the hub and what is on this machine."""
+def build(worker: Worker, prompts: list[Prompt], sources: ModelSources | None = None) -> gr.Blocks:
+    """`sources`: the models that can be chosen; by default the presets, the hub and what is on this machine."""
     drop_options()
+    sources = sources or ModelSources()
+    start = sources.start_infos()
+
+    def offers() -> Offers:
+        return offers_of(worker.engine, start)
+
     with gr.Blocks(title="DSpark Playground", analytics_enabled=False, fill_width=True) as page:
         models = _head()
-        ask = controls(prompts, lambda: loaded_offers(worker))
+        ask = controls(prompts, offers)
         with gr.Tabs(elem_id="tabs"):
             raced = RaceTab(worker, ask).build(models)
             ChartsTab(worker, ask, raced).build()
@@ -58,12 +64,12 @@ def build(worker: Worker, prompts: list[Prompt], shelf: Shelf | None = None) -> 
             cost.build()
             CompareTab(raced.saved).build()
             ProveTab(worker, ask, prompts).build(models)
-            models_tab(worker, shelf or Shelf(), page, models, raced)
+            ModelsTab(worker, sources).build(page, models, raced)
         cost.build_advice()
 
         filled = remember(page, ask)
-        follow_limits(ask.offers, ask.lanes, ask.cut, ask.limits, models)
-        race_api(worker)
+        ask.follow_limits(models)
+        race_api(worker, offers)
 
         def status():
             yield from models_status(worker)
@@ -71,11 +77,6 @@ def build(worker: Worker, prompts: list[Prompt], shelf: Shelf | None = None) -> 
         # After the settings are filled in, so that they are fitted to what is loaded, not the other way round.
         filled.then(status, None, models, concurrency_limit=None, show_progress="hidden", api_visibility="private")
     return page
-
-
-def loaded_offers(worker: Worker) -> Offers:
-    """What the loaded drafters offer."""
-    return offers_of(None if isinstance(worker.engine, NoEngine) else worker.engine)
 
 
 def _head() -> gr.HTML:
@@ -115,18 +116,16 @@ class RaceCall:
 
     def asked(self, offers: Offers) -> tuple[RaceRequest, list[str]]:
         """The race, and in sentences what of it was cut. Raises ValueError, in one sentence."""
-        lanes = str(self.lanes) if self.lanes else ",".join([PLAIN, *(method.lower() for method in offers)])
-        controls = lanes_controls(lanes, offers)
-        sampling = self.max_tokens, self.temperature, self.top_k, self.top_p, self.seed
-        request = request_of(
-            *(self.prompt, *sampling, TOGETHER, self.system), *controls, self.strict is True, offers=offers
-        )
-        return request, fit(Limits(offers), offers, controls)[1]
+        first = [info.id for info in offers.infos if info.id == info.method.lower()]
+        asked = read_lanes(str(self.lanes) if self.lanes else ",".join([PLAIN, *first]), offers.infos)
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "lanes"}
+        form = RaceForm(**values, lanes=tuple(form_of(lane) for lane in asked))
+        return request_of(form, offers.infos), excesses(asked)
 
-    def run(self, worker: Worker) -> Iterator[dict]:
+    def run(self, worker: Worker, offers: Offers) -> Iterator[dict]:
         """Raises gr.Error if the race cannot be run to its end."""
         try:
-            request, cut = self.asked(loaded_offers(worker))
+            request, cut = self.asked(offers)
         except ValueError as error:
             raise gr.Error(str(error)) from None
         more = {"cut": " ".join(cut)} if cut else {}
@@ -142,12 +141,12 @@ class RaceCall:
         yield json.loads(dumps(traced(last)))
 
 
-def race_api(worker: Worker) -> None:
+def race_api(worker: Worker, offers: Callable[[], Offers]) -> None:
     """Put `/race` on the page's API; its parameters are the fields of RaceCall. It is a generator, so that a client
     that goes away ends the race."""
 
     def race(*values: Any) -> Iterator[dict]:
-        yield from RaceCall(*values).run(worker)
+        yield from RaceCall(*values).run(worker, offers())
 
     # What gradio reads: the parameters, their types, and that of each value.
     signature = inspect.signature(RaceCall).replace(return_annotation=dict)

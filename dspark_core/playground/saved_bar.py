@@ -8,6 +8,7 @@ from ..race.records import RaceRecord
 from ..race.trace import MAX_BYTES, Trace, TraceError, dumps, loads
 from .controls import Controls
 from .links import link_of
+from .race_request import read_form
 from .saved import (
     bar_value,
     board_of,
@@ -36,7 +37,7 @@ class SavedRaces:
 
 
 class SavedBar:
-    """The bar; assets/page/saved.js is its other half. `ask.asked` are the settings that a link carries."""
+    """The bar; assets/page/saved.js is its other half. `ask.inputs` are the settings that a link carries."""
 
     def __init__(self, ask: Controls):
         self.ask = ask
@@ -53,7 +54,7 @@ class SavedBar:
         )
         races = gr.State([])
         shown = {"bar": bar, "board": board, "last": last, "trace": trace, "races": races}
-        asked = {f"asked {k}": control for k, control in enumerate(self.ask.asked)}
+        asked = self.ask.inputs.named
         listen(raced.then, self.add_race, {"last": last, "races": races}, shown, **QUIET)
         listen(bar.upload, self.open_file, {"races": races}, shown, **QUIET)
         listen(bar.submit, self.show, {"races": races}, shown, **QUIET)
@@ -85,7 +86,7 @@ class SavedBar:
         return _on_board(races[which]) if 0 <= which < len(races) else {}
 
     def link(self, call: Call) -> Updates:
-        return {"bar": bar_value(link=link_of(*call.values.values(), offers=self.ask.offers()))}
+        return {"bar": bar_value(link=link_of(read_form(call.values), self.ask.offers().infos))}
 
     def save(self, call: Call) -> Updates:
         trace: Trace | None = call["trace"]

@@ -18,7 +18,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from ..presets import load_prompts
 from .engine import PresetEngine
 from .page import build
-from .selection import Shelf
+from .selection import ModelSources
 from .widgets import stylesheets
 from .worker import MAX_WAITING, Worker
 
@@ -29,13 +29,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--port", type=int, help="port on 127.0.0.1 (default: the first free one from 7860)")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser window")
     args = parser.parse_args(arguments)
-    shelf = Shelf()
-    if not shelf.presets:
-        parser.exit(1, f"No preset can be used: {' '.join(shelf.bad)}\n")
-    preset = next(iter(shelf.presets.values()))
+    sources = ModelSources()
+    if not sources.presets:
+        parser.exit(1, f"No preset can be used: {' '.join(sources.bad)}\n")
+    preset = next(iter(sources.presets.values()))
     worker = Worker(lambda progress: PresetEngine(preset, "auto", progress))
     launch(
-        build(worker, load_prompts(), shelf),
+        build(worker, load_prompts(), sources),
         args.port,
         browser=not args.no_browser,
         ready=lambda url: print(f"DSpark Playground runs on {url} (Ctrl+C ends it).", flush=True),

@@ -26,8 +26,8 @@ class Engine(Protocol):
 
     name: str
     precision: str
-    drafters: dict[str, str]  # method -> how it runs, or why it does not
-    drafter_info: dict[str, DrafterInfo]  # of those that run
+    drafters: dict[str, str]  # how each runs, or why it does not: loaded.Models.descriptions
+    infos: tuple[DrafterInfo, ...]  # of those that run
 
     def race(self, request: RaceRequest, cancelled: Callable[[], bool]) -> Iterator[tuple[int, Any]]: ...
 
@@ -52,7 +52,7 @@ class NoEngine:
     def __init__(self, problem: str):
         self.problem = problem
         self.drafters: dict[str, str] = {}
-        self.drafter_info: dict[str, DrafterInfo] = {}
+        self.infos: tuple[DrafterInfo, ...] = ()
 
     def race(self, request: RaceRequest, cancelled: Callable[[], bool]) -> Iterator[tuple[int, Any]]:
         raise ModelError(self.problem)

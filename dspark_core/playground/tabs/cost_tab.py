@@ -5,7 +5,7 @@ What stands below the board after a race: sentences, one a line, as text and nev
 
 import json
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 import gradio as gr
@@ -17,6 +17,7 @@ from ...errors import ModelError
 from ...models.info import DrafterInfo
 from ...race.curve_match import difference
 from ...race.forecast import BUS, SAME, TAXI, Prospect, Suggestion, machine, predictions, prospects, steps, suggest
+from ...race.lane_spec import find
 from ...race.metrics import metrics
 from ...race.records import Failed, RaceRecord
 from ...race.trace import Trace
@@ -158,8 +159,9 @@ def setting(info: DrafterInfo | None, cap: int) -> str:
     return f"block length {info.length(cap)}" if info and info.by_block else f"a cap of {cap}"
 
 
-def suggestion_words(s: Suggestion, info: DrafterInfo | None = None) -> str:
-    """One sentence; `info` is the lane's drafter, if that is loaded."""
+def suggestion_words(s: Suggestion, infos: Sequence[DrafterInfo] = ()) -> str:
+    """One sentence."""
+    info = find(infos, s.drafter)
     if s.cap == 0:
         near = f"the nearest, {setting(info, s.best)}, is predicted at {s.times:.2f} × plain"
         if s.gain > SAME:
@@ -173,13 +175,12 @@ def suggestion_words(s: Suggestion, info: DrafterInfo | None = None) -> str:
     return f"{s.lane}: no fixed length would have been faster on this text (the best, {best}, gains {s.gain:+.0%})."
 
 
-def suggestions(curve: CostCurve | None, race: RaceRecord | None, infos: Iterable[DrafterInfo] = ()) -> list[str]:
+def suggestions(curve: CostCurve | None, race: RaceRecord | None, infos: Sequence[DrafterInfo] = ()) -> list[str]:
     """What would have been best on the text of a race, a sentence a lane; none for a race too short to tell."""
     if curve is None or race is None or race.request.profile:
         return []
-    by_id = {info.id: info for info in infos}
-    long = {lane.spec.name: lane.spec.drafter_id for lane in race.lanes if len(lane.rounds) >= FEWEST_ROUNDS}
-    return [suggestion_words(s, by_id.get(long[s.lane])) for s in suggest(curve, race) if s.lane in long]
+    long = {lane.spec.name for lane in race.lanes if len(lane.rounds) >= FEWEST_ROUNDS}
+    return [suggestion_words(s, infos) for s in suggest(curve, race) if s.lane in long]
 
 
 # ---- figures and tables ----------------------------------------------------------------------------------
@@ -290,9 +291,8 @@ def forecast_table(curve: CostCurve | None, race: RaceRecord | None) -> str:
         lanes = {lane.spec.name: lane for lane in reversed(race.lanes)}
         for p in predictions(curve, race):
             lane = lanes[p.lane]
-            even = curve.seconds(lane.spec.drafter_id, lane.rounds) / sum(
-                curve.plain_s(r.position) for r in lane.rounds
-            )
+            plain_s = sum(curve.plain_s(r.position) for r in lane.rounds)
+            even = curve.seconds(lane.spec.drafter_id, lane.rounds) / plain_s
             figures = (p.measured, p.predicted, 100 * p.error, metrics(lane).tokens_per_round, even)
             rows.append([p.lane, *(x if x is None else round(x, 3) for x in figures)])
     return _cost_table("lanes", rows)
@@ -309,7 +309,7 @@ def _cost_chart(name: str, figure: go.Figure, rows: list[list]) -> Chart:
 
 
 def advice_on(
-    curve: CostCurve | None, race: RaceRecord | None, trace: Trace | None, infos: Iterable[DrafterInfo] = ()
+    curve: CostCurve | None, race: RaceRecord | None, trace: Trace | None, infos: Sequence[DrafterInfo] = ()
 ) -> list[str]:
     """What stands under the board: the suggestions for a race, or in one sentence why there can be none."""
     fits, why = race_judged(curve, race, trace)
@@ -326,7 +326,7 @@ def race_judged(curve: CostCurve | None, race: RaceRecord | None, trace: Trace |
 
 
 def cost_updates(
-    curve: CostCurve | None, race: RaceRecord | None, why_not: str = "", infos: Iterable[DrafterInfo] = ()
+    curve: CostCurve | None, race: RaceRecord | None, why_not: str = "", infos: Sequence[DrafterInfo] = ()
 ) -> Updates:
     """Values of everything in the tab that shows something; `why_not` says why there is no race."""
     about = decided("", machine_words(curve), measured_words(curve)) if curve else decided("", "", NOT_YET)
@@ -392,7 +392,7 @@ class CostTab:
 
     def draw(self, call: Call) -> Updates:
         curve = curve_of(self.worker, call.session) if self.worker.ready else None
-        return cost_updates(curve, *race_judged(curve, call["race"], call["trace"]), self.ask.offers().values())
+        return cost_updates(curve, *race_judged(curve, call["race"], call["trace"]), self.ask.offers().infos)
 
     def measure(self, call: Call) -> Iterator[Updates]:
         """Measure the curve of what is loaded, and judge the race on the board by it."""
@@ -402,10 +402,7 @@ class CostTab:
             if isinstance(event, CostCurve):
                 words = ""
                 judged = race_judged(event, call["race"], call["trace"])
-                yield {
-                    "progress": progressed(1, "Measured."),
-                    **cost_updates(event, *judged, self.ask.offers().values()),
-                }
+                yield {"progress": progressed(1, "Measured."), **cost_updates(event, *judged, self.ask.offers().infos)}
             elif isinstance(event, Failed):
                 words = event.message
             elif isinstance(event, Waiting):
@@ -428,7 +425,7 @@ class CostTab:
         if race is None or not self.worker.ready:
             return {"advice": "[]"}
         curve = curve_of(self.worker, call.session)
-        return {"advice": json.dumps(advice_on(curve, race, call["trace"], self.ask.offers().values()))}
+        return {"advice": json.dumps(advice_on(curve, race, call["trace"], self.ask.offers().infos))}
 
 
 def _chart_places(name: str, empty: Chart) -> dict[str, Component]:

@@ -27,6 +27,7 @@ from ...proof.evidence import (
     Pair,
     Step,
 )
+from ...race.lane_spec import find
 from ...race.records import Failed, exact
 from ..controls import Controls
 from ..race_request import clamp
@@ -128,7 +129,7 @@ def proof_job(session: str, request: DrawRequest) -> Job:
         from ...proof.draws import prove
 
         models, token_bytes = engine.models, engine.token_bytes
-        info = next((info for info in models.infos if info.id == request.drafter), None)
+        info = find(models.infos, request.drafter)
         if info is None:
             why = models.problems.get(request.drafter, "it is not configured for this target.")
             yield -1, Failed(f"{request.drafter or 'The drafter'} is not running: {why}")
@@ -361,7 +362,7 @@ class ProveTab:
 
     def drafters(self) -> list[tuple[str, str]]:
         """(title, id) of those that can be chosen."""
-        return [(info.title, info.id) for info in self.ask.offers().values()]
+        return list(self.ask.offers().choices)
 
     def build(self, models: gr.HTML) -> None:
         """`models` says what is loaded: when that changes, other drafters can be chosen."""

@@ -11,7 +11,6 @@ from ...race.records import RaceRequest
 from ..controls import Controls
 from ..conversation import wire
 from ..inspector_panel import InspectorPanel
-from ..race_request import lanes_of, request_of
 from ..saved_bar import SavedBar, SavedRaces
 from ..stream import RUNS, board_updates, idle, refusal
 from ..widgets import PRIVATE, UNQUEUED, Call, Updates, listen, page_file, script
@@ -40,13 +39,12 @@ class Raced:
 
 def race_inputs(ask: Controls) -> dict[str, Component]:
     """The controls that describe a race, by the names under which `asked_race` finds them."""
-    return {"earlier": ask.talk.earlier, **{f"asked {k}": control for k, control in enumerate(ask.asked)}}
+    return {"earlier": ask.conversation.earlier, **ask.inputs.named}
 
 
 def asked_race(ask: Controls, call: Call) -> RaceRequest:
     """The race that the page's controls ask for. Raises ValueError, in one sentence for the visitor."""
-    asked = [call[f"asked {k}"] for k in range(len(ask.asked))]
-    return replace(request_of(*asked, offers=ask.offers()), earlier=call["earlier"].earlier)
+    return replace(ask.request(call.values), earlier=call["earlier"].earlier)
 
 
 class RaceTab:
@@ -55,10 +53,10 @@ class RaceTab:
 
     def build(self, models: gr.HTML) -> Raced:
         """`models` says what is loaded: when that changes, the lanes that would run are shown anew."""
-        ask, lanes = self.ask, {f"lane {k}": control for k, control in enumerate(self.ask.lanes)}
+        ask, lanes = self.ask, self.ask.inputs.of_lanes
         with gr.Tab("Race", id="race"):
             board = gr.HTML(
-                self.preview(Call("", {name: control.value for name, control in lanes.items()}))["board"],
+                self.preview(Call("", ask.inputs.first_values))["board"],
                 html_template=page_file("board.html"),
                 js_on_load=script("replay"),
                 apply_default_css=False,
@@ -76,14 +74,12 @@ class RaceTab:
         listen(ask.stop.click, self.stop, {}, {}, **UNQUEUED)
         with bar:
             saved = SavedBar(ask).build(board, last, trace, event)
-        wire(self.worker, ask.talk, trace, last)
+        wire(self.worker, ask.conversation, trace, last)
         return Raced(last, saved, event, below)
 
     def preview(self, call: Call) -> Updates:
         """The board before a race: the lanes that would run."""
-        lanes = tuple(call.values.values())
-        offers = self.ask.offers()
-        return {"board": idle(lanes_of(lanes, offers), offers.values())}
+        return {"board": idle(self.ask.lanes(call.values), self.ask.offers().infos)}
 
     def race(self, call: Call) -> Iterator[Updates]:
         try:
