@@ -119,6 +119,7 @@ Updates = dict[str, Any]  # new values by the names of the outputs; what is not 
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 QUIET: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
 UNQUEUED: dict[str, Any] = {"queue": False, **QUIET}  # at once, beside whatever else the page has running
+FREE: dict[str, Any] = {"concurrency_limit": None, **QUIET}  # for any number of pages at a time
 
 
 def listen(

@@ -386,7 +386,7 @@ class ProveTab:
             "table": table_place(draw_table(None), "tools-proof", TABLE + SAVES.format(SAVE_PNG)),
         }
         chosen = {"drafter": asked["drafter"]}
-        listen(models.change, self.offer, chosen, chosen, **UNQUEUED)
+        listen(models.change, self.offer, chosen, chosen, trigger_mode="multiple", **UNQUEUED)  # see Controls.changed
         listen(draw.click, self.draw, asked, shown, api_name="prove_sampling", **ENGINE_USE)
         listen(stop.click, self.stop, {}, {}, **UNQUEUED)
 

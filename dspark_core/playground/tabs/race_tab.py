@@ -70,7 +70,7 @@ class RaceTab:
         shown = {"board": board, "last": last}
         event = listen(ask.start.click, self.race, race_inputs(ask), shown, **ENGINE_USE, **PRIVATE)
         listen(ask.changed.then, self.preview, lanes, shown, trigger_mode="always_last", **UNQUEUED)
-        listen(models.change, self.preview, lanes, shown, **UNQUEUED)
+        listen(models.change, self.preview, lanes, shown, trigger_mode="multiple", **UNQUEUED)  # see Controls.changed
         listen(ask.stop.click, self.stop, {}, {}, **UNQUEUED)
         with bar:
             saved = SavedBar(ask).build(board, last, trace, event)
