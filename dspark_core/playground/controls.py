@@ -18,7 +18,7 @@ from ..presets import KINDS, Prompt
 from ..race.lane_spec import MAX_LANES, find, schedules
 from ..race.records import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, MAX_SYSTEM, PLAIN, LaneSpec, RaceRequest
 from .conversation import ConversationRow, conversation_row
-from .limits import FittedMenu, FittedSlider, Limits, bounds, menu, refit, schedule_menu
+from .limits import SLIDERS, FittedMenu, FittedSlider, Limits, bounds, menu, refit, schedule_menu
 from .race_request import (
     IN_TURN,
     MAX_PROMPT,
@@ -26,6 +26,7 @@ from .race_request import (
     TOGETHER,
     LaneForm,
     Offers,
+    clamp,
     in_words,
     lane_key,
     lanes_of,
@@ -238,19 +239,21 @@ def lane_view(form: LaneForm, offers: Offers) -> dict[str, dict[str, Any]]:
     choices = schedule_menu(info, form.schedule) if info else gr.update()
     schedule = choices.get("value", form.schedule)
     return {
-        "length": _ranged(by_block and schedule == FULL, info, offers, "length", form.length),
+        "length": gr.update(visible=_shown(by_block and schedule == FULL)),
         "schedule": {**choices, "visible": _shown(info is not None)},
-        "cap": _ranged(by_cap and schedule == CAP, info, offers, "cap", form.cap),
+        "cap": gr.update(visible=_shown(by_cap and schedule == CAP)),
         "threshold": gr.update(visible=_shown(info is not None and schedule in (CONFIDENCE, CUMULATIVE))),
     }
 
 
-def _ranged(wanted: bool, info: DrafterInfo | None, offers: Offers, slider: str, value: Any) -> dict[str, Any]:
-    if info is None or info.by_block != (slider == "length"):
-        return gr.update(visible=_shown(wanted))
-    low, high = bounds(offers, slider, info.id)
-    stays = isinstance(value, int | float) and low <= value <= high
-    return gr.update(visible=_shown(wanted), minimum=low, maximum=high, **({} if stays else {"value": high}))
+def slider_ends(form: LaneForm, offers: Offers) -> dict[str, dict[str, Any]]:
+    """Updates of a lane's sliders, by their names, when the visitor chose another drafter."""
+    updates = {}
+    for name in SLIDERS:
+        low, high = bounds(offers, name, form.drafter)
+        value = int(clamp(getattr(form, name), low, high, high))
+        updates[name] = gr.update(minimum=low, maximum=high, value=value)
+    return updates
 
 
 def _shown(wanted: bool) -> bool | str:
@@ -288,6 +291,12 @@ def _lane_inputs(i: int, offers: Callable[[], Offers]) -> LaneInputs:
     def reveal(call: Call) -> Updates:
         return lane_view(LaneForm(**call.values), offers())
 
+    def refit_sliders(call: Call) -> Updates:
+        return slider_ends(LaneForm(**call.values), offers())
+
+    sliders = {name: lane.all[name] for name in SLIDERS}
+    # Not at its change event: what a link fills in comes with its own sliders, of which such a call may see older ones.
+    listen(drafter.input, refit_sliders, lane.all, sliders, queue=False, **QUIET)
     for control in (drafter, schedule):
         listen(control.change, reveal, lane.all, lane.all, queue=False, trigger_mode="multiple", **QUIET)
     return lane

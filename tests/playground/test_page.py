@@ -9,7 +9,9 @@ import time
 import pytest
 
 from dspark_core.decode.rounds import Settings
+from dspark_core.models.info import DrafterInfo
 from dspark_core.playground import race_request
+from dspark_core.playground.race_request import LaneForm, RaceForm
 from dspark_core.playground.stream import FIELD, RECORD, board_updates, models_status
 from dspark_core.playground.tabs.charts_tab import GREY, TITLES, charts, spent_chart
 from dspark_core.playground.worker import NoEngine, Worker
@@ -18,7 +20,13 @@ from dspark_core.race.records import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE
 from tests.playground.replay import ReplayEngine, three_lanes
 
 LANES = (LaneSpec("plain"), LaneSpec("DSpark", label="full block"), LaneSpec("DFlash", label="block 16"))
-CONTROLS = ["plain", 16, FULL, 7, 0.5, "DSpark", 16, FULL, 7, 0.5, "DFlash", 16, FULL, 7, 0.5, "off", 16, FULL, 7, 0.5]
+INFOS = (
+    DrafterInfo(
+        id="dspark", method="DSpark", title="DSpark", block=7, max_drafts=7, has_confidence=True, has_bias=True
+    ),
+    DrafterInfo(id="dflash", method="DFlash", title="DFlash", block=16, first_slot=1, max_drafts=15),
+)
+FORMS = tuple(LaneForm(drafter, 16, FULL, 7, 0.5) for drafter in ("plain", "dspark", "dflash", "off"))
 
 
 def asked(prompt="hello", tokens=24):
@@ -44,48 +52,55 @@ def test_a_number_that_is_none_becomes_the_default(bad):
 
 @pytest.mark.parametrize(("given", "kept"), [(-5, 1), (0, 1), (1e99, race_request.MAX_TOKENS), (7.9, 7), ("12", 12)])
 def test_max_tokens_is_clamped(given, kept):
-    assert race_request.settings_of(given, 0, 0, 1, 0).max_tokens == kept
+    assert race_request.settings_of(RaceForm(max_tokens=given)).max_tokens == kept
 
 
 def test_every_other_number_is_clamped_too():
-    s = race_request.settings_of(8, 1e9, -3, 0, -1)
+    s = race_request.settings_of(RaceForm("", 8, 1e9, -3, 0, -1))
     assert (s.temperature, s.top_k, s.top_p, s.seed) == (2, 0, 0.01, 0)
 
 
+def lane_of(*values):
+    (lane,) = race_request.lanes_of(RaceForm(lanes=(LaneForm(*values),)), INFOS)
+    return lane
+
+
 def test_lanes_from_controls():
-    assert race_request.lane_of("plain", 16, FULL, 7, 0.5) == LaneSpec("plain")
-    assert race_request.lane_of("DFlash", 6, FULL, 7, 0.5) == LaneSpec("DFlash", CAP, cap=5, label="block 6")
-    assert race_request.lane_of("DFlash", 99, FULL, 7, 0.5).schedule == FULL
-    assert race_request.lane_of("DSpark", 16, CAP, -4, 0.5).cap == 1
-    assert race_request.lane_of("DSpark", 16, CONFIDENCE, 7, 9).threshold == 1
-    assert race_request.lane_of("DSpark", 16, CUMULATIVE, 7, 0.3) == LaneSpec(
+    assert lane_of("plain", 16, FULL, 7, 0.5) == LaneSpec("plain")
+    assert lane_of("dflash", 6, FULL, 7, 0.5) == LaneSpec("DFlash", CAP, cap=5, label="block 6")
+    assert lane_of("dflash", 99, FULL, 7, 0.5).schedule == FULL
+    assert lane_of("dspark", 16, CAP, -4, 0.5).cap == 1
+    assert lane_of("dspark", 16, CONFIDENCE, 7, 9).threshold == 1
+    assert lane_of("dspark", 16, CUMULATIVE, 7, 0.3) == LaneSpec(
         "DSpark", CUMULATIVE, threshold=0.3, label="product ≥ 0.30"
     )
-    for method in ("DSpark", "DFlash"):
-        assert race_request.lane_of(method, 16, HARDWARE, 7, 0.5) == LaneSpec(method, HARDWARE, label="hardware-aware")
-    assert race_request.lane_of("plain", 16, HARDWARE, 7, 0.5) == LaneSpec("plain")
-    assert race_request.lane_of("off", 16, FULL, 7, 0.5) is race_request.lane_of("../x", 16, FULL, 7, 0.5) is None
+    for info in INFOS:
+        assert lane_of(info.id, 16, HARDWARE, 7, 0.5) == LaneSpec(info.method, HARDWARE, label="hardware-aware")
+    assert lane_of("plain", 16, HARDWARE, 7, 0.5) == LaneSpec("plain")
+    for none in ("off", "../x", "DSpark", None, [], {}, 3):
+        assert race_request.asked_lane(LaneForm(none, 16, FULL, 7, 0.5), INFOS) is None
 
 
 def test_settings_in_words():
-    assert race_request.in_words(96, 0, 40, 0.9, 0, race_request.TOGETHER, "", *CONTROLS) == (
+    assert race_request.in_words(RaceForm("", 96, 0, 40, 0.9, 0, lanes=FORMS), INFOS) == (
         "plain, DSpark · full block, DFlash · block 16; up to 96 tokens, greedy"
     )
-    assert race_request.in_words(8, 0.7, 40, 0.9, 3, race_request.IN_TURN, " \n", *CONTROLS[:10]) == (
+    form = RaceForm("", 8, 0.7, 40, 0.9, 3, race_request.IN_TURN, " \n", lanes=FORMS[:2])
+    assert race_request.in_words(form, INFOS) == (
         "plain, DSpark · full block; up to 8 tokens, temperature 0.7, top-k 40, top-p 0.9, seed 3, one after another"
     )
 
 
 def test_the_system_turn():
     def asked_with(system):
-        return race_request.request_of("Hi", 8, 0, 0, 1, 0, race_request.TOGETHER, system, *CONTROLS)
+        return race_request.request_of(RaceForm("Hi", 8, system=system, lanes=FORMS), INFOS)
 
     assert asked_with("Be brief.").messages[0] == {"role": "system", "content": "Be brief."}
     for none in ("", " \n", None, 7, ["x"]):
         assert [m["role"] for m in asked_with(none).messages] == ["user"] and asked_with(none).system == ""
     with pytest.raises(ValueError, match=r"The system turn has 10,001 characters; at most 10,000 are taken\."):
         asked_with("x" * 10_001)
-    words = race_request.in_words(96, 0, 0, 1, 0, race_request.TOGETHER, "Be brief.", *CONTROLS)
+    words = race_request.in_words(RaceForm(system="Be brief.", lanes=FORMS), INFOS)
     assert words.endswith("up to 96 tokens, greedy, with a system turn")
 
 
@@ -95,12 +110,12 @@ def test_the_system_turn():
 )
 def test_prompts_that_are_refused(prompt, words):
     with pytest.raises(ValueError, match=words):
-        race_request.request_of(prompt, 8, 0, 0, 1, 0, race_request.TOGETHER, "", *CONTROLS)
+        race_request.request_of(RaceForm(prompt, 8, lanes=FORMS), INFOS)
 
 
 def test_a_race_needs_two_lanes():
     with pytest.raises(ValueError, match="two lanes"):
-        race_request.request_of("x", 8, 0, 0, 1, 0, race_request.TOGETHER, "", *["off", 16, FULL, 7, 0.5] * 4)
+        race_request.request_of(RaceForm("x", 8, lanes=(LaneForm("off"),) * 4), INFOS)
 
 
 def test_a_race_is_followed_to_its_verdict():
