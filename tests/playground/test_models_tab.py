@@ -15,7 +15,7 @@ from dspark_core.machine import Device
 from dspark_core.playground.engine import Loaded, PresetEngine
 from dspark_core.playground.selection import LEFT_OUT, NONE, NOT_HERE, OWN, UNKNOWN, Shelf, listing, report
 from dspark_core.playground.stream import loaded_words
-from dspark_core.playground.worker import Job, Worker
+from dspark_core.playground.worker import Worker, race_job
 from dspark_core.presets import read_presets
 from dspark_core.race.records import PLAIN, LaneSpec, RaceRequest
 from tests.catalog.hub_server import FakeHub, Repo, serving
@@ -156,9 +156,8 @@ def test_a_drafter_that_is_not_here_leaves_its_reason_in_its_lane(shelf):
     assert f"DFlash: {NOT_HERE}" in loaded_words(worker)
     worker.engine.models.target.encode_chat = lambda messages: list(range(1, 12))  # golden targets have no tokenizer
     lanes = LaneSpec(PLAIN), LaneSpec("DSpark"), LaneSpec("DFlash")
-    job = Job(RaceRequest("hi", lanes, Settings(max_tokens=4, stop_ids=frozenset())), "a page")
-    worker.submit(job)
-    ended = {lane: event for lane, event in iter(lambda: job.events.get(timeout=20), None)}
+    job = race_job("a page", RaceRequest("hi", lanes, Settings(max_tokens=4, stop_ids=frozenset())))
+    ended = dict(worker.events(job))
     assert ended[2].message == f"DFlash is not running: {NOT_HERE}"
     assert ended[0].finish == ended[1].finish == "length"
 
