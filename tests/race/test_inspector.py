@@ -101,9 +101,10 @@ def test_whole_distributions_of_the_first_round(golden_acd):
     """accept_prob and residual_probs as the reference computed them, every entry (set D holds none of these)."""
     e = golden_acd.expected
     draft_logits = e["rounds.draft_logits"] if "rounds.draft_logits" in e else e["rounds.base_logits"]
+    settings = Settings(temperature=1.0)
     seen = judged(
         e["rounds.tokens"][0],
-        probabilities(draft_logits[0], Settings(temperature=1.0)),
+        probabilities(draft_logits[0], settings),
         e["rounds.target_logits"][0],
         Settings(temperature=1.0),
     )
