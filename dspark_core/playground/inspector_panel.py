@@ -17,7 +17,7 @@ from ..decode.rounds import DecodeError, Prefill
 from ..race.inspection import Inspection, recorded
 from ..race.records import Failed, RaceRecord
 from ..race.trace import Trace
-from .widgets import QUIET, Call, Updates, listen, page_file, script
+from .widgets import QUIET, UNQUEUED, Call, Updates, listen, page_file, script
 from .worker import Busy, Job, Waiting, Worker
 
 
@@ -40,7 +40,7 @@ class InspectorPanel:
         shown = {"panel": panel}
         many = {"concurrency_limit": 8, "trigger_mode": "multiple", **QUIET}
         listen(panel.select, self.look, {"last": last, "trace": trace}, shown, **many)
-        listen(panel.clear, self.give_up, {}, {}, queue=False, **QUIET)
+        listen(panel.clear, self.give_up, {}, {}, **UNQUEUED)
 
     def look(self, call: Call) -> Iterator[Updates]:
         n, lane, index = (call.sent_as(name, int, -1) for name in ("n", "lane", "index"))

@@ -35,11 +35,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from zlib import crc32
 
 from ..decode.rounds import Prefill, Round, Start
+from ..models.info import DrafterInfo
 from ..race.inspection import AGAIN, BONUS, CORRECTION, OWN, fates_of
 from ..race.metrics import metrics, plain_metrics, strictness, times_plain
 from ..race.records import (
+    PLAIN,
     DeviceNoise,
     Failed,
     LaneRecord,
@@ -55,13 +58,7 @@ from .worker import Busy, NoEngine, Waiting, Worker, race_job
 
 RECORD, FIELD = "\x1e", "\x1f"
 WINDOW = 32_768  # characters
-HOW = {  # what a lane does, for a visitor who has not seen one race
-    "plain": "The target alone, one token a step. This is the yardstick, and its text is the one to match.",
-    "DSpark": "Drafts a block at once; a small head then settles it token by token, each one seeing the one before. "
-    "A single step of the target checks the whole block.",
-    "DFlash": "Drafts a block at once, like filling in blanks; no token sees what its neighbours became. "
-    "A single step of the target checks the whole block.",
-}
+ABOUT_PLAIN = "The target alone, one token a step. This is the yardstick, and its text is the one to match."
 SIGNS = {OWN: "p", AGAIN: "p", BONUS: "b", CORRECTION: "c"}
 _NO_SEPARATORS = str.maketrans("", "", RECORD + FIELD)
 _utf8 = codecs.getincrementaldecoder("utf-8")
@@ -108,11 +105,15 @@ class LaneText:
         return self._decoder.decode(b"", final=True)
 
 
-def idle(lanes: tuple[LaneSpec, ...]) -> str:
-    """The board's value before any race: the lanes that would run."""
-    shown = "".join(record("L", i, spec.method, spec.label) for i, spec in enumerate(lanes))
-    words = record("M", "Pick a prompt, then press Race.") + record("I", *(HOW.get(spec.method, "") for spec in lanes))
-    return record("R", "idle " + ", ".join(spec.name for spec in lanes), 0) + shown + words
+def idle(lanes: Iterable[LaneSpec], infos: Iterable[DrafterInfo]) -> str:
+    """The board's value before any race: the lanes that would run, and what their drafters do, as far as it is
+    known."""
+    about = {PLAIN: ABOUT_PLAIN, **{info.id: info.about for info in infos}}
+    specs = list(lanes)
+    shown = "".join(record("L", i, spec.method, spec.label) for i, spec in enumerate(specs))
+    shown += record("M", "Pick a prompt, then press Race.")
+    shown += record("I", *(about.get(spec.drafter_id, "") for spec in specs))
+    return record("R", f"idle {crc32(shown.encode()):08x}", 0) + shown  # another run whenever it shows something else
 
 
 def refusal(run: int, words: str) -> str:

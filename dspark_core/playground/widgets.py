@@ -116,7 +116,10 @@ class Call:
 
 Updates = dict[str, Any]  # new values by the names of the outputs; what is not named stays as it is
 # Nothing of such an event is shown while it runs, and scripts cannot call it.
-QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+QUIET: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
+UNQUEUED: dict[str, Any] = {"queue": False, **QUIET}  # at once, beside whatever else the page has running
+FREE: dict[str, Any] = {"concurrency_limit": None, **QUIET}  # for any number of pages at a time
 
 
 def listen(

@@ -24,7 +24,7 @@ from ..decode.prefill import Prefilled, check, prefill, prefill_once
 from ..decode.rounds import DecodeError, Prefill, Settings, Start
 from ..decode.sampling import Sampled, Uniforms, draw
 from ..decode.schedule import FixedCap
-from ..decode.speculative import speculative
+from ..decode.speculative import Options, speculative
 from ..models.cache import trim
 from ..models.drafter import Drafter
 from ..models.target import Target
@@ -540,8 +540,8 @@ class _Loop:
             self._said.prompt,
             settings,
             schedule,
+            Options(prefilled=self._prefilled),
             uniforms=_Numbers(numbers),
-            prefilled=self._prefilled,
         ):
             if isinstance(event, Start):
                 tokens.append(event.token_id)

@@ -169,7 +169,7 @@ def test_the_cost_tab_and_the_proof_speak_of_the_loaded_drafter():
     assert "block length 4, about" in suggestion_words(s, [B16])
     assert "a cap of 3, about" in suggestion_words(replace(s, drafter="dspark"), [B7])
     comparison = SimpleNamespace(flagged=False, n=100, distance=0.01, noise=0.01, p_value=0.5)
-    request = SimpleNamespace(sampler=NO_BIAS, method="DFlash")
+    request = SimpleNamespace(sampler=NO_BIAS, drafter="dflash")
     evidence = SimpleNamespace(
         comparison=comparison,
         request=request,
@@ -180,8 +180,8 @@ def test_the_cost_tab_and_the_proof_speak_of_the_loaded_drafter():
         checks=(),
         bonuses=1,
     )
-    assert "DFlash has no Markov bias" in draw_verdict(evidence, [B7])[1]
-    assert "Draw more" in draw_verdict(evidence, [replace(B7, has_bias=True)])[1]
+    assert "b7 has no Markov bias" in draw_verdict(evidence, B7)[1]
+    assert "Draw more" in draw_verdict(evidence, replace(B7, has_bias=True))[1]
 
 
 def test_an_old_race_keeps_the_label_it_was_saved_with():

@@ -22,7 +22,7 @@ from ...race.metrics import metrics
 from ...race.records import Failed, RaceRecord
 from ...race.trace import Trace
 from ..controls import Controls
-from ..widgets import QUIET, Call, Updates, decided, listen, progress, progressed, script, static, verdict_box
+from ..widgets import FREE, UNQUEUED, Call, Updates, decided, listen, progress, progressed, script, static, verdict_box
 from ..worker import Job, Waiting, Worker
 from .charts_tab import (
     COLOURS,
@@ -369,11 +369,11 @@ class CostTab:
                     places["table lanes"] = table_place(forecast_table(None, None), "tools-lanes")
         saved = self.raced.saved.trace
         shown = {"race": self.raced.last, "trace": saved}
-        listen(tab.select, self.draw, shown, places, concurrency_limit=None, **QUIET)
-        listen(saved.change, self.draw, shown, places, concurrency_limit=None, **QUIET)
+        listen(tab.select, self.draw, shown, places, **FREE)
+        listen(saved.change, self.draw, shown, places, **FREE)
         working = {"progress": measuring, **places}
         listen(again.click, self.measure, shown, working, api_name="measure_costs", **ENGINE_USE)
-        listen(stop.click, self.stop, {}, {}, queue=False, **QUIET)
+        listen(stop.click, self.stop, {}, {}, **UNQUEUED)
 
     def build_advice(self) -> None:
         """The place for advice: filled when a race is over and emptied when the next one begins."""
@@ -386,9 +386,9 @@ class CostTab:
                 elem_id="advice",
             )
         race, trace = self.raced.last, self.raced.saved.trace
-        listen(self.ask.start.click, self.forget, {}, {"advice": place}, queue=False, **QUIET)
+        listen(self.ask.start.click, self.forget, {}, {"advice": place}, **UNQUEUED)
         shown = {"race": race, "trace": trace}
-        listen(trace.change, self.advise, shown, {"advice": place}, concurrency_limit=None, **QUIET)
+        listen(trace.change, self.advise, shown, {"advice": place}, **FREE)
 
     def draw(self, call: Call) -> Updates:
         curve = curve_of(self.worker, call.session) if self.worker.ready else None

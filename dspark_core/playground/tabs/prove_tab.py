@@ -31,7 +31,7 @@ from ...race.lane_spec import find
 from ...race.records import Failed, exact
 from ..controls import Controls
 from ..race_request import clamp
-from ..widgets import QUIET, Call, Updates, decided, listen, progress, progressed, static, verdict_box
+from ..widgets import UNQUEUED, Call, Updates, decided, listen, progress, progressed, static, verdict_box
 from ..worker import Job, Waiting, Worker
 from .charts_tab import COLOURS, SAVE_PNG, SAVES, TABLE, blank_figure, nothing_yet, table_place, table_value
 from .race_tab import ENGINE_USE
@@ -79,11 +79,12 @@ AGREEMENT_COLUMNS = [
 # ---- what the page sends, made safe ----------------------------------------------------------------------
 
 
-def draw_request(call: Call, infos: Sequence[DrafterInfo]) -> DrawRequest:
+def draw_request(call: Call) -> DrawRequest:
     """Raises ValueError, in one sentence for the visitor."""
     prompt = call["prompt"] if isinstance(call["prompt"], str) else ""
     if not prompt.strip():
         raise ValueError("Type a prompt for the answer whose tokens are drawn.")
+    drafter = call["drafter"]
     settings = Settings(
         max_tokens=3,
         temperature=clamp(call["temperature"], 0.1, 2, 1),
@@ -93,7 +94,7 @@ def draw_request(call: Call, infos: Sequence[DrafterInfo]) -> DrawRequest:
     )
     return DrawRequest(
         prompt[:MAX_PROMPT],
-        call["method"] if call["method"] in (methods := _methods(infos)) else methods[0],
+        drafter if isinstance(drafter, str) else "",
         settings,
         call["sampler"] if call["sampler"] in SAMPLERS else RIGHT,
         int(clamp(call["n"], 100, MAX_DRAWS, 10_000)),
@@ -108,10 +109,12 @@ def draw_request(call: Call, infos: Sequence[DrafterInfo]) -> DrawRequest:
 class Proof:
     """The evidence of a proof with what the page needs to show it, whatever is loaded by then.
 
+    info:  the drafter's
     texts: of every token in it, its blanks made visible
     """
 
     evidence: DrawEvidence
+    info: DrafterInfo
     texts: dict[int, str]
 
     def text(self, token_id: int | None) -> str:
@@ -125,17 +128,19 @@ def proof_job(session: str, request: DrawRequest) -> Job:
     def work(engine, job: Job):
         from ...proof.draws import prove
 
-        drafter = engine.models.drafters.get(request.method.lower(), "it is not configured for this target.")
-        if isinstance(drafter, str):
-            yield -1, Failed(f"{request.method} is not running: {drafter}")
+        models, token_bytes = engine.models, engine.token_bytes
+        info = find(models.infos, request.drafter)
+        if info is None:
+            why = models.problems.get(request.drafter, "it is not configured for this target.")
+            yield -1, Failed(f"{request.drafter or 'The drafter'} is not running: {why}")
             return
-        target, token_bytes = engine.models.target, engine.token_bytes
+        target, drafter = models.target, models.loaded[info.id]
         prompt = target.encode_chat([{"role": "user", "content": request.prompt}])
         for _, event in prove(target, drafter, prompt, request, job.cancelled):
             if isinstance(event, DrawEvidence):
                 tokens = [event.anchor, *(token for pair in event.pairs for token in (pair.first, pair.second))]
                 texts = {token: shown_token(token_bytes(token)) for token in tokens if token is not None}
-                yield -1, Proof(event, texts)
+                yield -1, Proof(event, info, texts)
             else:
                 yield -1, event
 
@@ -167,8 +172,8 @@ def chance(p: float) -> str:
     return "less than once in a million such proofs"
 
 
-def draw_verdict(e: DrawEvidence, infos: Sequence[DrafterInfo] = ()) -> tuple[str, str]:
-    """("identical", "tie", "divergence" or "" for nothing to compare, words) of a sampling proof."""
+def draw_verdict(e: DrawEvidence, info: DrafterInfo) -> tuple[str, str]:
+    """("identical", "tie", "divergence" or "" for nothing to compare, words) of a sampling proof with this drafter."""
     c, right = e.comparison, e.request.sampler == RIGHT
     if e.loop_differs:
         return "divergence", (
@@ -186,10 +191,10 @@ def draw_verdict(e: DrawEvidence, infos: Sequence[DrafterInfo] = ()) -> tuple[st
         often = f"So uneven a result, or more, comes {chance(e.p_value)}. {comparisons(e)}"
         if right:
             return "identical", f"Exact, as far as these draws can tell. {luck} {often}"
-        if e.request.sampler == NO_BIAS and (info := find(infos, e.request.method.lower())) and not info.has_bias:
+        if e.request.sampler == NO_BIAS and not info.has_bias:
             return (
                 "tie",
-                f"Nothing to catch: {e.request.method} has no Markov bias; this is the real sampler. {luck}",
+                f"Nothing to catch: {info.title} has no Markov bias; this is the real sampler. {luck}",
             )
         return "tie", f"Not caught this time: the error is smaller than the luck of the draw. {luck} Draw more."
     worst = e.worst
@@ -220,11 +225,12 @@ def comparisons(e: DrawEvidence) -> str:
     return " ".join([f"Compared, with degrees of freedom: {', '.join(some)}.", *none])
 
 
-def draw_details(e: DrawEvidence, text: Callable[[int | None], str]) -> str:
+def draw_details(proof: Proof) -> str:
     """The small print of a sampling proof."""
+    e, text = proof.evidence, proof.text
     c = e.comparison
     parts = [
-        f"{e.request.method}, temperature {exact(e.request.settings.temperature)}; the answer’s first token is drawn, "
+        f"{proof.info.title}, temperature {exact(e.request.settings.temperature)}; the answer’s first token is drawn, "
         f"then held fixed at “{text(e.anchor)}”, and what follows it is drawn, half in rounds of one draft and half of "
         "two.",
         f"{100 * e.kept:.0f} % of the first drafts were accepted; {e.bonuses:,} bonus tokens were compared.",
@@ -354,16 +360,21 @@ class ProveTab:
         self.worker, self.ask = worker, ask
         self.titles = {p.text: p.title for p in prompts}
 
-    def build(self) -> None:
+    def drafters(self) -> list[tuple[str, str]]:
+        """(title, id) of those that can be chosen."""
+        return list(self.ask.offers().choices)
+
+    def build(self, models: gr.HTML) -> None:
+        """`models` says what is loaded: when that changes, other drafters can be chosen."""
         with gr.Tab("Prove it", id="prove", elem_id="prove"):
             with gr.Column(elem_classes="chart proof"):
-                self._build_draws()
+                self._build_draws(models)
             with gr.Column(elem_classes="chart proof"):
                 self._build_agreement()
 
-    def _build_draws(self) -> None:
+    def _build_draws(self, models: gr.HTML) -> None:
         static(SAMPLING)
-        asked = _draw_controls(_methods(self.ask.offers().infos))
+        asked = _draw_controls(self.drafters())
         with gr.Row(elem_classes="buttons"):
             draw = gr.Button("Draw and compare", elem_id="draw")
             stop = gr.Button("Stop", elem_id="stop-draw")
@@ -374,8 +385,10 @@ class ProveTab:
             "plot": gr.Plot(draw_figure((), 1, str), show_label=False, container=False, elem_id="plot-proof"),
             "table": table_place(draw_table(None), "tools-proof", TABLE + SAVES.format(SAVE_PNG)),
         }
+        chosen = {"drafter": asked["drafter"]}
+        listen(models.change, self.offer, chosen, chosen, trigger_mode="multiple", **UNQUEUED)  # see Controls.changed
         listen(draw.click, self.draw, asked, shown, api_name="prove_sampling", **ENGINE_USE)
-        listen(stop.click, self.stop, {}, {}, queue=False, **QUIET)
+        listen(stop.click, self.stop, {}, {}, **UNQUEUED)
 
     def _build_agreement(self) -> None:
         static(GREEDY)
@@ -390,11 +403,18 @@ class ProveTab:
             "table": table_place(agreement_table([], self.titles), "tools-greedy"),
         }
         listen(agree.click, self.agree, {"tokens": tokens}, shown, api_name="prove_greedy", **ENGINE_USE)
-        listen(stop.click, self.stop, {}, {}, queue=False, **QUIET)
+        listen(stop.click, self.stop, {}, {}, **UNQUEUED)
+
+    def offer(self, call: Call) -> Updates:
+        """The drafters to choose from; the chosen one stays if it is among them."""
+        choices = self.drafters()
+        ids = [id_ for _, id_ in choices]
+        chosen = call["drafter"] if call["drafter"] in ids else next(iter(ids), None)
+        return {"drafter": gr.update(choices=choices, value=chosen)}
 
     def draw(self, call: Call) -> Iterator[Updates]:
         try:
-            request = draw_request(call, self.ask.offers().infos)
+            request = draw_request(call)
         except ValueError as error:
             yield {"progress": progressed(1, str(error))}
             return
@@ -416,9 +436,9 @@ class ProveTab:
 
     def _drawn(self, proof: Proof) -> Updates:
         found = proof.evidence
-        kind, words = draw_verdict(found, self.ask.offers().infos)
+        kind, words = draw_verdict(found, proof.info)
         return {
-            "verdict": decided(kind, words, draw_details(found, proof.text)),
+            "verdict": decided(kind, words, draw_details(proof)),
             "plot": draw_figure(found.pairs, found.comparison.n, proof.text),
             "table": draw_table(proof),
         }
@@ -449,11 +469,7 @@ class ProveTab:
         self.worker.stop(call.session)
 
 
-def _methods(infos: Sequence[DrafterInfo]) -> list[str]:
-    return list(dict.fromkeys(info.method for info in infos)) or [""]
-
-
-def _draw_controls(methods: list[str]) -> dict[str, Component]:
+def _draw_controls(drafters: list[tuple[str, str]]) -> dict[str, Component]:
     """What is asked of the draws, by the names that `draw_request` reads."""
     with gr.Row():
         prompt = gr.Textbox(
@@ -463,7 +479,8 @@ def _draw_controls(methods: list[str]) -> dict[str, Component]:
             scale=3,
             elem_id="proof-prompt",
         )
-        method = gr.Radio(methods, value=methods[0], label="Drafter")
+        first = drafters[0][1] if drafters else None
+        drafter = gr.Radio(drafters, value=first, label="Drafter", elem_id="proof-drafter")
     samplers = [(SAMPLER_TITLES[s], s) for s in SAMPLERS]
     sampler = gr.Radio(samplers, value=RIGHT, label="Sampler", elem_id="sampler")
     with gr.Row():
@@ -473,7 +490,7 @@ def _draw_controls(methods: list[str]) -> dict[str, Component]:
         seed = gr.Number(0, precision=0, minimum=0, label="Seed")
     return {
         "prompt": prompt,
-        "method": method,
+        "drafter": drafter,
         "sampler": sampler,
         "temperature": temperature,
         "top_k": top_k,

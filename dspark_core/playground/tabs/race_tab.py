@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import gradio as gr
 from gradio.components import Component
@@ -12,11 +13,11 @@ from ..conversation import wire
 from ..inspector_panel import InspectorPanel
 from ..saved_bar import SavedBar, SavedRaces
 from ..stream import RUNS, board_updates, idle, refusal
-from ..widgets import QUIET, Call, Updates, listen, page_file, script
+from ..widgets import PRIVATE, UNQUEUED, Call, Updates, listen, page_file, script
 from ..worker import MAX_WAITING, Worker
 
 # Of every event that runs a job on the engine.
-ENGINE_USE = {"concurrency_limit": MAX_WAITING, "trigger_mode": "once", "show_progress": "hidden"}
+ENGINE_USE: dict[str, Any] = {"concurrency_limit": MAX_WAITING, "trigger_mode": "once", "show_progress": "hidden"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class RaceTab:
     def __init__(self, worker: Worker, ask: Controls):
         self.worker, self.ask = worker, ask
 
-    def build(self) -> Raced:
+    def build(self, models: gr.HTML) -> Raced:
+        """`models` says what is loaded: when that changes, the lanes that would run are shown anew."""
         ask, lanes = self.ask, self.ask.inputs.of_lanes
         with gr.Tab("Race", id="race"):
             board = gr.HTML(
@@ -66,9 +68,10 @@ class RaceTab:
             below = gr.Column(elem_id="below-board")
             bar = gr.Column(elem_id="under-board")
         shown = {"board": board, "last": last}
-        event = listen(ask.start.click, self.race, race_inputs(ask), shown, api_visibility="private", **ENGINE_USE)
-        listen(ask.changed.then, self.preview, lanes, shown, queue=False, trigger_mode="always_last", **QUIET)
-        listen(ask.stop.click, self.stop, {}, {}, queue=False, **QUIET)
+        event = listen(ask.start.click, self.race, race_inputs(ask), shown, **ENGINE_USE, **PRIVATE)
+        listen(ask.changed.then, self.preview, lanes, shown, trigger_mode="always_last", **UNQUEUED)
+        listen(models.change, self.preview, lanes, shown, trigger_mode="multiple", **UNQUEUED)  # see Controls.changed
+        listen(ask.stop.click, self.stop, {}, {}, **UNQUEUED)
         with bar:
             saved = SavedBar(ask).build(board, last, trace, event)
         wire(self.worker, ask.conversation, trace, last)
@@ -76,7 +79,7 @@ class RaceTab:
 
     def preview(self, call: Call) -> Updates:
         """The board before a race: the lanes that would run."""
-        return {"board": idle(self.ask.lanes(call.values))}
+        return {"board": idle(self.ask.lanes(call.values), self.ask.offers().infos)}
 
     def race(self, call: Call) -> Iterator[Updates]:
         try:
