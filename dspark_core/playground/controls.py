@@ -270,7 +270,7 @@ def _lane_inputs(i: int, offers: Callable[[], Offers]) -> LaneInputs:
         shortest, block = bounds(now, "length", first)
         length = FittedSlider(
             shortest,
-            block,
+            max(block, shortest + 1),  # gradio takes no slider without a range
             block,
             step=1,
             label="Block length",
@@ -284,7 +284,9 @@ def _lane_inputs(i: int, offers: Callable[[], Offers]) -> LaneInputs:
             visible=_shown(info is not None),
         )
         shortest, longest = bounds(now, "cap", first)
-        cap = FittedSlider(shortest, longest, min(3, longest), step=1, label="Cap, drafts per round", visible=HIDDEN)
+        cap = FittedSlider(
+            shortest, max(longest, 2), min(3, longest), step=1, label="Cap, drafts per round", visible=HIDDEN
+        )
         threshold = gr.Slider(0, 1, 0.5, step=0.05, label="Confidence at least", visible=HIDDEN)
     lane = LaneInputs(drafter, length, schedule, cap, threshold)
 

@@ -72,11 +72,11 @@ def menu(offers: Offers, lane: int, chosen: object = None) -> list[tuple[str, st
 
 
 def bounds(offers: Offers, slider: str, drafter: object = None) -> tuple[int, int]:
-    """The ends of a lane's slider: those of its drafter, or of the first that has such a slider; (1, 1) if none has."""
+    """The ends of a lane's slider: those of its drafter, or of the first that has such a slider."""
     infos = [info for info in offers.infos if info.by_block == (slider == "length")]
     info = find(infos, drafter) or next(iter(infos), None)
     if info is None:
-        return 1, 1
+        return 1, 2  # of a slider that shows nowhere; gradio takes none without a range
     return (info.shortest, info.block) if slider == "length" else (1, info.max_drafts)
 
 

@@ -246,13 +246,13 @@ def _own(form: ModelForm) -> Selection:
     """One's own models. Raises ModelError."""
     typed = form.own_drafters.splitlines() if isinstance(form.own_drafters, str) else form.own_drafters
     names = [t.strip()[:MAX_TEXT] for t in typed if isinstance(t, str)] if isinstance(typed, list | tuple) else []
-    names = list(dict.fromkeys(name for name in names if name))
+    places = list(dict.fromkeys(parse(name) for name in names if name))
     target = form.own_target.strip()[:MAX_TEXT] if isinstance(form.own_target, str) else ""
-    parts = [Part(TARGET, parse(target)), *(Part(DRAFTER, parse(name)) for name in names[:MAX_DRAFTERS])]
+    parts = [Part(TARGET, parse(target)), *(Part(DRAFTER, place) for place in places[:MAX_DRAFTERS])]
     if len(parts) == 1:
         raise ModelError("Name at least one drafter: without one there is nothing to race.")
-    if len(names) > MAX_DRAFTERS:
-        raise ModelError(f"{len(names)} drafters are named; at most {MAX_DRAFTERS} are loaded at a time.")
+    if len(places) > MAX_DRAFTERS:
+        raise ModelError(f"{len(places)} drafters are named; at most {MAX_DRAFTERS} are loaded at a time.")
     precision = form.precision if form.precision in PRECISIONS else "auto"
     return Selection(parts[0].name, tuple(parts), precision=precision)
 

@@ -162,7 +162,7 @@ class ModelsTab:
             selection = self.sources.selection(form)
             return self._reported(selection, self.sources.locate(selection))
         except ModelError as error:
-            meant = self.sources.preset(form.preset) or form.own_target or form.own_drafters or form.folder
+            meant = self.sources.preset(form.preset) or form.own_target or form.own_drafters
             return {"report": refusal_table(str(error) if meant else "")}
 
     def look_up(self, call: Call) -> Iterator[Updates]:
@@ -310,7 +310,11 @@ class ModelsTab:
         listen(revealed.then, self.local_report, chosen, out("report"), **free)
         both = {"preset": preset, "precision": precision}
         listen(precision.input, self.explain, both, out("note"), queue=False, **QUIET)
-        edited = partial(gr.on, [c.input for name, c in chosen.items() if name != "preset"])  # type: ignore[attr-defined]
+        events = {name: getattr(c, "change" if name == "own_drafters" else "input") for name, c in chosen.items()}
+        del events[
+            "preset"
+        ]  # its change reports by itself; of names that are typed in one by one there is no input event
+        edited = partial(gr.on, list(events.values()))
         listen(edited, self.local_report, chosen, out("report"), trigger_mode="always_last", **free)
         known = out("progress", "verdict", "report")
         listen(buttons["look"].click, self.look_up, chosen, known, trigger_mode="once", **free)
