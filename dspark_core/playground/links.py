@@ -99,7 +99,7 @@ def link_of(*asked, offers: Offers = USUAL) -> str:
     told["system"] = asked[SYSTEM] or ""  # also when empty: the other browser may have one of its own
     if asked[STRICT:] == (True,):
         told["strict"] = "1"
-    return "?" + urlencode(told, safe=":,=")
+    return "?" + urlencode(told, safe=":,=", errors="replace")  # half an emoji, cut off by a field's limit
 
 
 def from_link(query: Mapping[str, str], offers: Offers = USUAL) -> dict[int, object]:

@@ -19,7 +19,7 @@ from dspark_core.playground.links import (
     lanes_controls,
     link_of,
 )
-from dspark_core.playground.race_request import LANE_CONTROLS, TOGETHER, in_words, lane_of, request_of
+from dspark_core.playground.race_request import ALL_LANES, LANE_CONTROLS, TOGETHER, in_words, lane_of, request_of
 from dspark_core.race.records import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, LaneSpec
 
 
@@ -151,3 +151,21 @@ def test_only_values_that_a_control_could_have_are_taken():
 
 def test_lane_text_of_a_lane_that_is_off():
     assert lane_text(OFF, 16, FULL, 7, 0.5) == "" == lane_text(None, 16, FULL, 7, 0.5)
+
+
+def test_a_prompt_that_a_field_cut_inside_a_character_has_a_link():
+    """JavaScript cuts text between the halves of an emoji."""
+    asked = [
+        "cut \ud83d",
+        96,
+        0,
+        0,
+        1,
+        0,
+        "",
+        "also \ud83d",
+        *[OFF, 6, FULL, 3, 0.5] * (ALL_LANES // LANE_CONTROLS),
+        False,
+    ]
+    filled = from_link(dict(parse_qsl(link_of(*asked)[1:], keep_blank_values=True)))
+    assert filled[0] == "cut ?" and filled[SYSTEM] == "also ?"
