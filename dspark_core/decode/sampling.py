@@ -82,9 +82,8 @@ def probabilities(logits: mx.array, settings: Settings) -> mx.array:
         # In integers as in `draw`: a float32 sum over a large vocabulary is off by more than its tokens.
         units = mx.round(falling * UNITS).astype(mx.uint32)
         before = mx.cumsum(units, axis=-1) - units
-        least = mx.where(before < mx.array(round(settings.top_p * UNITS), dtype=mx.uint32), falling, mx.inf).min(
-            axis=-1, keepdims=True
-        )
+        share = mx.array(max(1, round(settings.top_p * UNITS)), dtype=mx.uint32)  # the likeliest token stays
+        least = mx.where(before < share, falling, mx.inf).min(axis=-1, keepdims=True)
         p = mx.where(p >= least, p, 0)
         p = p / p.sum(axis=-1, keepdims=True)
     return p
