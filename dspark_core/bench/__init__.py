@@ -2,7 +2,7 @@
 
 plan.py      what to measure and in which order
 log.py       the measurements as JSON lines; a report that was interrupted goes on from them
-engines.py   one decode of one prompt by one lane: a row
+runs.py   one decode of one prompt by one lane: a row
 peers.py     engines outside this process
 figures.py   rows in, figures out; pure arithmetic
 words.py     the figures as Markdown

@@ -1,6 +1,6 @@
 """`python -m dspark_core.bench`."""
 
-from .run import main
+from .speed import main
 
 if __name__ == "__main__":
     main()

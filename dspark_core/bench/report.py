@@ -39,11 +39,12 @@ from ..race.costs import measured
 from ..race.machine import machine, versions
 from ..race.models import Models
 from ..race.record import HARDWARE
-from . import engines, log
+from . import log
+from . import run as runs
 from .figures import Figures, best_cap, figures
 from .peers import Peer, Peers, installed, mlx_dspark
 from .plan import AGAINST, METHODS, MLX_DSPARK, Lane, Prompt, alternations, parse_lanes, read_sets, with_cap
-from .words import markdown
+from .report_markdown import markdown
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -103,16 +104,16 @@ def _prompt(models, peers, lanes, prompt: Prompt, number: int, repeat: int, sett
     if not todo:
         return
     ids = models.target.encode_chat([{"role": "user", "content": prompt.text}])
-    prefilled = engines.prepare(models, ids)
+    prefilled = runs.prepare(models, ids)
     for place, turn, lane in todo:
         if lane.name not in warm:
-            engines.warm_up(models, peers, lane, ids[:16])
+            runs.warm_up(models, peers, lane, ids[:16])
             warm.add(lane.name)
         cap = None
         if lane.best:
             cap = _best(models.curve, lanes, lane, key, kept)
             lane = with_cap(lane, cap)
-        told = engines.decode(models, peers, lane, ids, settings, prefilled)
+        told = runs.decode_lane(models, peers, lane, ids, settings, prefilled)
         kept.add(log.Row(*key, lane.name, turn, place % len(lanes), cap=cap, **told))
 
 
@@ -136,13 +137,13 @@ def write(a: argparse.Namespace, kept: log.Log, lanes: Sequence[Lane]) -> None:
 
 def _write_page(a: argparse.Namespace, kept: log.Log, lanes: Sequence[Lane], prompts: Sequence[Prompt]) -> None:
     try:
-        from .report_html import page  # plotly is not everywhere where there is something to measure
+        from .report_html import report_page  # plotly is not everywhere where there is something to measure
     except ModuleNotFoundError as e:
         if e.name != "plotly":
             raise
         say("plotly is not installed: no report.html (--from-log writes it where plotly is)")
         return
-    text = page(kept.header, kept.curve, _figures(a, kept, lanes), prompts)
+    text = report_page(kept.header, kept.curve, _figures(a, kept, lanes), prompts)
     (a.out / "report.html").write_text(text, encoding="utf-8")
     say(f"wrote {a.out / 'report.html'}")
 

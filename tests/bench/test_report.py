@@ -14,7 +14,7 @@ import pytest
 from mlx.utils import tree_flatten
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from dspark_core.bench import native, run
+from dspark_core.bench import peers, speed
 from dspark_core.bench.figures import bootstrap
 from dspark_core.bench.plan import Prompt, alternations, parse_lanes
 from dspark_core.bench.report import main as report
@@ -174,7 +174,7 @@ def test_the_page_is_one_file_that_no_text_can_open(measured):
 
 @pytest.mark.long
 def test_mlx_dspark_decodes_the_same_weights(tiny, tmp_path):
-    """A process of its own, on what native.py writes: its greedy outputs are ours."""
+    """A process of its own, on what peers.py writes: its greedy outputs are ours."""
     pytest.importorskip("mlx_dspark")
     lanes = "plain,dspark:full,peer:mlx-dspark,peer:mlx-dspark=full,peer:mlx-dspark=auto"
     report(asked(tiny, tmp_path, "--lanes", lanes, "--limit", "1"))
@@ -188,8 +188,8 @@ def test_mlx_dspark_decodes_the_same_weights(tiny, tmp_path):
 
 def test_a_packed_drafter_is_written_dense(golden_a, tmp_path):
     packed = load_drafter(golden_a.path / "drafter", golden_a.target, "8-bit")
-    weights = native.write_target(golden_a.target, golden_a.path / "target", tmp_path / "t")
-    native.write_drafter(packed, golden_a.path / "drafter", weights, tmp_path / "d")
+    weights = peers.write_target(golden_a.target, golden_a.path / "target", tmp_path / "t")
+    peers.write_drafter(packed, golden_a.path / "drafter", weights, tmp_path / "d")
     told = dict(tree_flatten(load_drafter(tmp_path / "d", golden_a.target).weights.parameters()))
     as_it_was = dict(tree_flatten(golden_a.drafter.weights.parameters()))
     assert set(told) == set(as_it_was)
@@ -199,8 +199,8 @@ def test_a_packed_drafter_is_written_dense(golden_a, tmp_path):
 
 def test_a_drafter_without_an_embedding_gets_the_targets(tmp_path):
     golden = load_golden(GOLDEN / "D")
-    weights = native.write_target(golden.target, golden.path / "target", tmp_path / "t")
-    native.write_drafter(golden.drafter, golden.path / "drafter", weights, tmp_path / "d")
+    weights = peers.write_target(golden.target, golden.path / "target", tmp_path / "t")
+    peers.write_drafter(golden.drafter, golden.path / "drafter", weights, tmp_path / "d")
     told = mx.load(str(tmp_path / "d" / "model.safetensors"))
     ids = mx.arange(5)
     assert mx.array_equal(told["embed_tokens.weight"][ids], golden.target.embed(ids))
@@ -211,7 +211,7 @@ def test_a_drafter_without_an_embedding_gets_the_targets(tmp_path):
 def test_a_quantized_target_is_not_compared(tmp_path):
     target = load_target(GOLDEN / "A" / "target", "8-bit")
     with pytest.raises(ValueError, match="dense weights only"):
-        native.write_target(target, GOLDEN / "A" / "target", tmp_path / "t")
+        peers.write_target(target, GOLDEN / "A" / "target", tmp_path / "t")
 
 
 # ---- the plan --------------------------------------------------------------------------------------------
@@ -262,7 +262,7 @@ def test_bootstrap_intervals_hold_the_median_and_narrow():
 def lines(tiny, capsys, monkeypatch, *more):
     arguments = ["bench", *models_of(tiny), "--prompts", str(tiny / "two.jsonl"), "--tokens", "16", "--limit", "1"]
     monkeypatch.setattr(sys, "argv", [*arguments, *more])
-    run.main()
+    speed.main()
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 

@@ -9,7 +9,7 @@ pytest.importorskip("plotly")
 from dspark_core.bench.figures import figures
 from dspark_core.bench.log import Header, Log, Row
 from dspark_core.bench.plan import Prompt, parse_lanes
-from dspark_core.bench.report_html import page
+from dspark_core.bench.report_html import report_page
 from dspark_core.decode.rounds import Round
 from tests.decode.curves import TAXI
 
@@ -38,7 +38,7 @@ def made(prompts: int = 8) -> str:
                 speed = (len(out) - 1) / at * rng.uniform(0.98, 1.02)
                 row = Row(p.set, p.index, lane.name, turn, 0, speed, at, out, tuple(rounds), 1.5)
                 log.rows[row.key] = row
-    return page(header, TAXI, figures(log, lanes), asked)
+    return report_page(header, TAXI, figures(log, lanes), asked)
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 760)])
