@@ -14,16 +14,16 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from ..decode.cost import CostCurve
-from .figures import LOSS, SLOWER, Figures
+from .figures import LOSS_RATIO, SLOWER_RATIO, Figures
 from .log import Header
-from .plan import Prompt
+from .plan import SetPrompt
 from .report_markdown import (
     NONE_SLOWER,
     Table,
     curve_table,
     facts,
     heading,
-    lanes_table,
+    lane_figures_table,
     method,
     prompts_table,
     sentences,
@@ -59,7 +59,7 @@ for (const [name, chart] of Object.entries(JSON.parse(document.getElementById('c
 """
 
 
-def report_page(header: Header, curve: CostCurve, figures: Figures, prompts: Sequence[Prompt]) -> str:
+def report_page(header: Header, curve: CostCurve, figures: Figures, prompts: Sequence[SetPrompt]) -> str:
     charts = ReportCharts(figures, curve)
     drawn = {
         "speed": charts.speed(),
@@ -73,7 +73,7 @@ def report_page(header: Header, curve: CostCurve, figures: Figures, prompts: Seq
     by_set = []
     for name in sets(figures):
         versus = versus_table(figures, name)
-        by_set += [f"<h3>{html.escape(heading(name))}</h3>", _html_table(lanes_table(figures, name))]
+        by_set += [f"<h3>{html.escape(heading(name))}</h3>", _html_table(lane_figures_table(figures, name))]
         by_set += [_html_table(versus)] if versus.rows else []
     texts = [f"<h3>{html.escape(f'{p.set} {p.index}')}</h3><pre>{html.escape(p.text)}</pre>" for p in prompts]
     described = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in facts(header))
@@ -243,7 +243,7 @@ class ReportCharts:
                 name=html.escape(name),
                 x=[lanes.index(p.lane) + shift[p.prompt] for p in of],
                 y=[p.times_plain for p in of],
-                text=[html.escape(f"{name} {p.prompt}") if p.times_plain < SLOWER else "" for p in of],
+                text=[html.escape(f"{name} {p.prompt}") if p.times_plain < SLOWER_RATIO else "" for p in of],
                 customdata=[[p.lane, p.prompt, p.tok_s, p.tokens_per_round] for p in of],
                 hovertemplate="%{customdata[0]}, prompt %{customdata[1]}: %{y:.3f} × plain, "
                 "%{customdata[2]:.2f} tok/s, %{customdata[3]:.2f} tokens per round",
@@ -257,7 +257,7 @@ class ReportCharts:
                 },
             )
         self._rule(chart, 1.0)
-        self._rule(chart, LOSS)
+        self._rule(chart, LOSS_RATIO)
         columns = {"tickvals": list(range(len(lanes))), "ticktext": lanes, "range": [-0.5, len(lanes) - 0.5]}
         return chart.update_layout(xaxis=columns | {"showgrid": False, "zeroline": False})
 

@@ -20,7 +20,7 @@ from ..race.models import Models
 from ..race.race import race, schedule_of
 from ..race.record import RaceRecord, RaceRequest
 from .peers import Peers
-from .plan import PEER, Lane
+from .plan import PEER, PlannedLane
 
 WARM_UP = Settings(4)
 
@@ -73,7 +73,7 @@ def prepare(models: Models, ids: list[int]) -> Prefilled:
     return prefill_once(models.target, ids, tuple(taps))
 
 
-def warm_up(models: Models, peers: Peers, lane: Lane, ids: list[int]) -> None:
+def warm_up(models: Models, peers: Peers, lane: PlannedLane, ids: list[int]) -> None:
     """Compile kernels and fill caches outside the figures."""
     if lane.spec and lane.spec.speculative:
         events = speculative(models.target, models.loaded[lane.spec.method], ids, WARM_UP, FullBlock())
@@ -86,7 +86,7 @@ def warm_up(models: Models, peers: Peers, lane: Lane, ids: list[int]) -> None:
 def decode_lane(
     models: Models,
     peers: Peers,
-    lane: Lane,
+    lane: PlannedLane,
     ids: list[int],
     settings: Settings,
     prefilled: Prefilled | None = None,
@@ -151,7 +151,7 @@ def _mlx_lm(target: Target, ids: list[int], settings: Settings, prefilled: Prefi
     return {"tok_s": (len(out) - 1) / seconds if seconds else 0.0, "seconds": seconds, "ids": tuple(out)}
 
 
-def _peer(peers: Peers, lane: Lane, ids: list[int], settings: Settings) -> dict:
+def _peer(peers: Peers, lane: PlannedLane, ids: list[int], settings: Settings) -> dict:
     """Another process decodes, and this one waits."""
     if not settings.greedy:
         raise DecodeError(f"The lane {lane.name} decodes greedily only.")

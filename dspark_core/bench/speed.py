@@ -1,6 +1,6 @@
 """Decode speed without the page: one JSON object a line.
 
-    python -m dspark_core.bench [--target DIR --dspark DIR --dflash DIR] [--prompts FILE.jsonl] [--lanes LANES]
+    python -m dspark_core.bench [speed] [--target DIR --dspark DIR --dflash DIR] [--prompts FILE.jsonl] [--lanes LANES]
 
 Fields: engine, prompt (its number), tokens, tok_s (decode only: without prefill and without the prefill token),
 tokens_per_round, ids. Defaults are the embedded model and the demo prompts. `--profile` adds the shares of a round's
@@ -15,17 +15,12 @@ JSON result a line, after a first line {"ready": true}. Every measurement altern
 prompt and pair of engines the median of `--repeat` alternations is printed with the ratio, at the end the median
 ratio.
 Pairs are lanes of the same name, or what `--pair ours:theirs,...` says.
-
-`python -m dspark_core.bench report` measures sets of prompts and writes a report; its `--help` says more.
-`python -m dspark_core.bench exact` compares greedy outputs with plain decoding's, in normal and in strict mode.
 """
 
 import argparse
 import json
 import statistics
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 from ..decode.plain import plain
 from ..decode.rounds import Round, Settings, Start
@@ -33,41 +28,24 @@ from ..decode.schedule import FullBlock, Schedule
 from ..decode.speculative import speculative
 from ..models.checkpoint import load_drafter
 from ..models.drafter import Drafter
-from ..models.errors import ModelError
-from ..models.precision import PRECISIONS
 from ..models.target import Target, load_target
-from ..presets import load_presets, load_prompts
+from ..presets import load_prompts
 from ..race.costs import known, measured
 from ..race.models import Models
 from ..race.race import schedule_of
-from ..race.record import CAP, CONFIDENCE, FULL, HARDWARE, PLAIN, LaneSpec, RaceRequest
-from .exactness import main as exact
+from ..race.record import CAP, CONFIDENCE, HARDWARE, PLAIN, LaneSpec, RaceRequest
 from .peers import Peer
-from .plan import METHODS
-from .report import main as report
+from .plan import LANE_METHODS
 from .run import compare_raced_and_alone
 
 
-def main() -> None:
-    if sys.argv[1:2] == ["report"]:
-        report(sys.argv[2:])
-        return
-    if sys.argv[1:2] == ["exact"]:
-        exact(sys.argv[2:])
-        return
-    a = _arguments()
-    try:
-        run(a)
-    except (ModelError, ValueError) as e:
-        sys.exit(f"error: {e}")
-
-
-def run(a: argparse.Namespace) -> None:
+def measure_speed(a: argparse.Namespace) -> None:
+    """The lines of this module's docstring, for the arguments of the command. Raises ModelError and ValueError."""
     target = load_target(a.target, a.precision)
     lanes = a.lanes.split(",")
     specs = {lane: _spec(lane, a) for lane in lanes}
-    drafters = {k: load_drafter(getattr(a, k), target, a.draft_precision) for k in METHODS if k in lanes}
-    models = Models(target, {METHODS[k]: d for k, d in drafters.items()})
+    drafters = {k: load_drafter(getattr(a, k), target, a.draft_precision) for k in LANE_METHODS if k in lanes}
+    models = Models(target, {LANE_METHODS[k]: d for k, d in drafters.items()})
     if drafters and a.schedule == HARDWARE and known(models) is None:
         for _ in measured(models):
             pass
@@ -166,42 +144,9 @@ def _spec(lane: str, a: argparse.Namespace) -> LaneSpec:
     """Raises ValueError for a lane that there is not, and a schedule without what it needs."""
     if lane == PLAIN:
         return LaneSpec(PLAIN)
-    if lane not in METHODS:
+    if lane not in LANE_METHODS:
         raise ValueError(f"There is no lane {lane!r}: use plain, dspark or dflash.")
     for schedule, value, option in ((CAP, a.cap, "--cap"), (CONFIDENCE, a.threshold, "--threshold")):
         if (a.schedule == schedule) != (value is not None):
             raise ValueError(f"--schedule {schedule} and {option} go together.")
-    return LaneSpec(METHODS[lane], a.schedule, a.cap or 0, a.threshold or 0.0, label=a.schedule)
-
-
-def _arguments() -> argparse.Namespace:
-    preset = load_presets()[0]
-    paths = {d.method.lower(): d.path for d in preset.drafters}
-    p = argparse.ArgumentParser(
-        prog="python -m dspark_core.bench",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    p.add_argument("--target", type=Path, default=preset.target)
-    p.add_argument("--dspark", type=Path, default=paths["dspark"])
-    p.add_argument("--dflash", type=Path, default=paths["dflash"])
-    p.add_argument("--prompts", type=Path, help="one {'prompt': ...} a line")
-    p.add_argument("--limit", type=int, help="only the first N prompts")
-    p.add_argument("--tokens", type=int, default=64)
-    p.add_argument("--lanes", default="plain,dspark,dflash")
-    p.add_argument("--schedule", choices=(FULL, CAP, CONFIDENCE, HARDWARE), help="default: full")
-    p.add_argument("--cap", type=int, help="send at most N drafts a round")
-    p.add_argument("--threshold", type=float, help="send drafts up to the first with a lower confidence (dspark)")
-    p.add_argument("--temperature", type=float, default=0.0)
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--precision", default="auto", choices=PRECISIONS)
-    p.add_argument("--draft-precision", default="auto", choices=PRECISIONS)
-    p.add_argument("--profile", action="store_true")
-    p.add_argument("--raced", action="store_true", help="each lane in a race and alone, with the ratio")
-    p.add_argument("--against", metavar="COMMAND")
-    p.add_argument("--pair", help="ours:theirs,... with --against")
-    p.add_argument("--repeat", type=int, default=3, help="alternations a prompt with --against")
-    a = p.parse_args()
-    named = CONFIDENCE if a.threshold is not None else CAP if a.cap is not None else FULL
-    a.schedule = a.schedule or named
-    return a
+    return LaneSpec(LANE_METHODS[lane], a.schedule, a.cap or 0, a.threshold or 0.0, label=a.schedule)
