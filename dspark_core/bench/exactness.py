@@ -56,7 +56,7 @@ def exactness(
         "noise_alone": noise.alone,
     }
     modes, rows = [NORMAL_MODE, *([STRICT_MODE] if noise.largest else [])], []
-    specs, settings = tuple(lane.spec for lane in lanes), Settings(tokens)
+    specs, settings = tuple(lane.run_spec for lane in lanes), Settings(tokens)
     for prompt in prompts:
         for mode in modes:
             asked = RaceRequest(prompt.text, specs, settings, together=False, strict=mode == STRICT_MODE)
@@ -73,6 +73,7 @@ def exactness(
 
 def _compared(models: Models, record: RaceRecord, lanes: Sequence[PlannedLane]) -> Iterator[dict]:
     """A row for every lane with a drafter."""
+    assert record.verdict is not None, "a finished race has a verdict"
     differences = {d.lane: d for d in record.verdict.differences}
     output = record.lanes[0].output
     gaps = gaps_along(models.target, models.target.encode_chat(record.request.messages), output)

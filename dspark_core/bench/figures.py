@@ -149,7 +149,7 @@ def figures(
         for lane in lanes
         if cells.has(key, lane) and set(cells.turns(key, lane)) & set(cells.plain(key))
     ]
-    groups = [(name, (name,)) for name in cells.sets]
+    groups: list[tuple[str, tuple[str, ...]]] = [(name, (name,)) for name in cells.sets]
     groups += [(" + ".join(g), tuple(g)) for g in together]
     if len(cells.sets) > 1:
         groups.append((ALL, tuple(cells.sets)))
@@ -200,18 +200,19 @@ class _Cells:
         return turns[min(turns)]
 
     def outcomes(self, key: Key, lane: PlannedLane) -> list[tuple[int, int]]:
-        return judged(self.first(key, lane).record(lane.spec), self.greedy)
+        return judged(self.first(key, lane).record(lane.run_spec), self.greedy)
 
     def prompt_figures(self, key: Key, lane: PlannedLane) -> PromptFigures:
         turns, plain, first = self.turns(key, lane), self.plain(key), self.first(key, lane)
-        plain_first = plain[min(plain)]
+        plain_first, times_plain = plain[min(plain)], self._ratio(turns, plain)
+        assert times_plain is not None, "plain decoded more than one token, so it has a speed"
         return PromptFigures(
             *key,
             lane.name,
             len(turns),
             len(first.ids),
             statistics.median(r.tok_s for r in turns.values()),
-            self._ratio(turns, plain),
+            times_plain,
             first.tokens_per_round,
             all(row.ids == plain_first.ids for row in turns.values()),
             **self._predictions(key, lane, plain_first),
@@ -259,13 +260,13 @@ class _Cells:
                 continue
             others = [[other] for other in foreign]
             others += [peers] if len(peers) > 1 else []
-            others += [[o] for o in self.lanes if o.best and o.spec.method == lane.spec.method]
+            others += [[o] for o in self.lanes if o.best and o.run_spec.method == lane.spec.method]
             for group in others:
-                ratios = self._ratios_to_fastest(lane, group, members)
-                if ratios:
+                ratio = bootstrap(self._ratios_to_fastest(lane, group, members))
+                if ratio is not None:
                     names = ", ".join(o.name for o in group)
                     other = names if len(group) == 1 else f"the fastest of {names}"
-                    out.append(Versus(name, lane.name, other, bootstrap(ratios)))
+                    out.append(Versus(name, lane.name, other, ratio))
         return out
 
     def _ratios_to_fastest(
@@ -276,8 +277,9 @@ class _Cells:
         for key in self.decoded:
             if key[0] in members and self.has(key, lane) and all(self.has(key, o) for o in group):
                 pairs = [self._ratio(self.turns(key, lane), self.turns(key, o)) for o in group]
-                if None not in pairs:
-                    out.append(min(pairs))
+                ratios = [ratio for ratio in pairs if ratio is not None]
+                if len(ratios) == len(group):
+                    out.append(min(ratios))
         return out
 
     @staticmethod
@@ -290,16 +292,17 @@ def _lane_figures(name: str, members, prompts: list[PromptFigures], lanes: Seque
     out = []
     for lane in lanes:
         of = [p for p in prompts if p.set in members and p.lane == lane.name]
-        if not of:
-            continue
         ratios = [p.times_plain for p in of]
+        times_plain = bootstrap(ratios)
+        if times_plain is None:
+            continue
         out.append(
             LaneFigures(
                 name,
                 lane.name,
                 len(of),
                 statistics.median(p.tok_s for p in of),
-                bootstrap(ratios),
+                times_plain,
                 min(ratios),
                 sum(r < LOSS_RATIO for r in ratios),
                 sum(r < SLOWER_RATIO for r in ratios),

@@ -35,7 +35,8 @@ class Served:
             apply_small_m(self.target, self.drafter, **self.names)
             apply_sdpa_split(self.target, target_repo=str(target))
             apply_multirow_attn(self.target, self.drafter)
-        self.prompt, self.caches = None, None
+        self.prompt: list[int] | None = None
+        self.caches: tuple = ()
 
     def decode(self, engine: str, ids: list[int], tokens: int) -> dict:
         """One greedy decode; the fields of the protocol. Tokens that its last round puts beyond the limit are not

@@ -37,12 +37,14 @@ class Peer:
         self.process = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", bufsize=1
         )
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self._requests, self._answers = self.process.stdin, self.process.stdout
         if not self._answer().get("ready"):
             raise ValueError(f"{self._command!r} did not begin with a ready line.")
 
     def measure(self, engine: str, ids: list[int], tokens: int | None = None) -> dict:
         request = {"engine": engine, "ids": ids} | ({"tokens": tokens} if tokens else {})
-        self.process.stdin.write(json.dumps(request) + "\n")
+        self._requests.write(json.dumps(request) + "\n")
         answer = self._answer()
         if "error" in answer:
             raise ValueError(f"{self._command!r} answered: {answer['error']}")
@@ -50,16 +52,16 @@ class Peer:
 
     def close(self) -> None:
         """End of its input is the end of its work; one that stays is ended."""
-        self.process.stdin.close()
+        self._requests.close()
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        self.process.stdout.close()
+        self._answers.close()
 
     def _answer(self) -> dict:
-        for line in self.process.stdout:
+        for line in self._answers:
             if line.startswith("{"):  # a peer may print notices of its own
                 return json.loads(line)
         raise ValueError(f"The peer {self._command!r} ended before it answered.")
@@ -143,7 +145,7 @@ def dense_weights(module: nn.Module) -> dict[str, mx.array]:
     for name, value in tree_flatten(module.parameters()):
         place, _, kind = name.rpartition(".")
         layer = layers.get(place)
-        if getattr(layer, "bits", None) is None:
+        if layer is None or getattr(layer, "bits", None) is None:
             out[name] = value
         elif kind == "weight":
             plain = mx.dequantize(value, layer.scales, layer.biases, layer.group_size, layer.bits)

@@ -36,6 +36,13 @@ class PlannedLane:
     asks: str = ""
     limit: int | None = None
 
+    @property
+    def run_spec(self) -> LaneSpec:
+        """Of a lane of this project's loops. Raises ValueError for another engine's."""
+        if self.spec is None:
+            raise ValueError(f"{self.name} is no lane of this project's loops.")
+        return self.spec
+
     def runs_on(self, prompt: "SetPrompt") -> bool:
         return self.limit is None or prompt.index < self.limit
 
@@ -69,11 +76,11 @@ class PlannedLane:
 
     def with_cap(self, cap: int) -> "PlannedLane":
         """The lane at this cap; the best of no drafts at all is plain decoding."""
-        return replace(self, spec=replace(self.spec, cap=cap) if cap else LaneSpec(PLAIN))
+        return replace(self, spec=replace(self.run_spec, cap=cap) if cap else LaneSpec(PLAIN))
 
     def learns_from(self, other: "PlannedLane") -> bool:
         """Do the drafts of `other` say which cap is best for this lane's drafter, wherever this lane runs?"""
-        drafts = other.spec is not None and other.spec.method == self.spec.method and not other.best
+        drafts = other.spec is not None and other.spec.method == self.run_spec.method and not other.best
         return drafts and (other.limit is None or (self.limit is not None and self.limit <= other.limit))
 
 
@@ -126,8 +133,8 @@ def read_sets(files: Sequence[str], limit: int | None = None) -> list[SetPrompt]
     Raises ValueError."""
     sets: dict[str, list[str]] = {}
     for given in files:
-        name, _, path = given.rpartition("=")
-        path = Path(path)
+        name, _, text = given.rpartition("=")
+        path = Path(text)
         name = name or path.stem
         if name in sets:
             raise ValueError(f"Two sets are called {name!r}.")

@@ -27,6 +27,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ..decode.cost import CostCurve
 from ..decode.rounds import Settings
 from ..models.checkpoint import load_drafter
 from ..models.target import load_target
@@ -67,6 +68,7 @@ class Report:
         if self.log is None:
             print_progress("measuring the cost curve")
             *_, curve = measured(models)
+            assert isinstance(curve, CostCurve)
             self.log = create_log(self.out / "log.jsonl", header, curve)
         require_same(self.log, header)
         models.curve = self.log.curve
@@ -74,10 +76,10 @@ class Report:
         if a.against:
             starts[AGAINST] = lambda: Peer(a.against)
         with Peers(starts) as peers:
-            measuring = Measuring(models, peers, self.log, Settings(a.tokens, a.temperature, seed=a.seed))
+            runs = PromptRuns(models, peers, self.log, Settings(a.tokens, a.temperature, seed=a.seed))
             for number, prompt in enumerate(self.prompts):
                 lanes = [lane for lane in self.lanes if lane.runs_on(prompt)]
-                measuring.measure_prompt(prompt, lanes, number, a.repeat)
+                runs.measure_prompt(prompt, lanes, number, a.repeat)
                 self._write(self.log)
                 print_progress(f"{number + 1} of {len(self.prompts)}: {prompt.set} {prompt.index}")
 
@@ -105,7 +107,7 @@ class Report:
         print_progress(f"wrote {self.out / 'report.html'}")
 
 
-class Measuring:
+class PromptRuns:
     """Decodes prompt by prompt into a log; each lane is warmed up before its first decode."""
 
     def __init__(self, models: Models, peers: Peers, log: Log, settings: Settings):
@@ -137,12 +139,12 @@ class Measuring:
 
     def _best_cap(self, lanes: Sequence[PlannedLane], lane: PlannedLane, key: tuple[str, int]) -> int:
         """The best fixed cap in hindsight of what the drafter's other lanes did on this prompt in the first turn."""
-        method = lane.spec.method
+        spec, method = lane.run_spec, lane.run_spec.method
         others = [o for o in lanes if o.spec and o.spec.method == method and not o.best]
         rows = [self.log.rows[*key, o.name, 0] for o in others]
-        outcomes = [x for row in rows for x in judged(row.record(lane.spec), True)]
+        outcomes = [x for row in rows for x in judged(row.record(spec), True)]
         context = middle(rows[0].rounds) if rows and rows[0].rounds else 0
-        return best_cap(self.models.curve, method, outcomes, context)[0]
+        return best_cap(self.log.curve, method, outcomes, context)[0]
 
 
 def print_progress(text: str) -> None:
@@ -167,7 +169,7 @@ def header_of(a: argparse.Namespace, models: Models) -> Header:
                 out.update(opened.read(2**20))
         return out.hexdigest()[:12]
 
-    paths = {method: getattr(a, name) for name, method in LANE_METHODS.items()}
+    paths, peer = {method: getattr(a, name) for name, method in LANE_METHODS.items()}, installed()
     return Header(
         target=f"{models.target.name}, {digest(a.target)}",
         precision=models.target.precision,
@@ -178,5 +180,5 @@ def header_of(a: argparse.Namespace, models: Models) -> Header:
         machine=machine(),
         versions=versions(),
         when=datetime.now(UTC).isoformat(timespec="seconds"),
-        peers={MLX_DSPARK: installed()} if installed() else {},
+        peers={MLX_DSPARK: peer} if peer else {},
     )

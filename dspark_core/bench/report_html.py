@@ -267,7 +267,7 @@ class ReportCharts:
         for i, lane in enumerate(self._lane_names()):
             of = [p for p in self.figures.prompts if p.lane == lane and p.predicted is not None]
             if of:
-                most = max(most, *(max(p.tok_s, p.predicted) for p in of))
+                most = max(most, *(max(p.tok_s, p.predicted or 0.0) for p in of))
                 chart.add_scatter(
                     name=lane,
                     x=[p.tok_s for p in of],

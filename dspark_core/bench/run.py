@@ -97,16 +97,18 @@ def decode_lane(
         return _peer(peers, lane, ids, settings)
     if lane.engine == "mlx-lm":
         return _mlx_lm(models.target, ids, settings, prefilled)
-    if not lane.spec.speculative:
-        return _row_fields(plain(models.target, ids, settings, prefilled=prefilled), None)
-    drafter = models.loaded.get(lane.spec.method)
+    spec = lane.run_spec
+    if not spec.speculative:
+        return row_fields(plain(models.target, ids, settings, prefilled=prefilled))
+    drafter = models.loaded.get(spec.method)
     if drafter is None:
-        raise DecodeError(f"There is no {lane.spec.method} drafter.")
-    schedule = Timed(schedule_of(lane.spec, models, drafter))
-    return _row_fields(speculative(models.target, drafter, ids, settings, schedule, prefilled=prefilled), schedule)
+        raise DecodeError(f"There is no {spec.method} drafter.")
+    schedule = Timed(schedule_of(spec, models, drafter))
+    return row_fields(speculative(models.target, drafter, ids, settings, schedule, prefilled=prefilled), schedule)
 
 
-def _row_fields(events: Iterator, schedule: Timed | None) -> dict:
+def row_fields(events: Iterator, schedule: Timed | None = None) -> dict:
+    """The measured fields of a `Row`, of the events of one of this project's decodes."""
     out, rounds = [], []
     for event in events:
         if isinstance(event, Start):
@@ -176,7 +178,10 @@ def raced_and_alone(models: Models, request: RaceRequest, alone_first: bool = Fa
         for lane in record.lanes:
             if lane.error:
                 raise RuntimeError(lane.error)
-        return [metrics(lane).tok_s for lane in record.lanes]
+        speeds = [metrics(lane).tok_s for lane in record.lanes]
+        if None in speeds:
+            raise ValueError("A lane decoded a single token, which has no speed: use more --tokens.")
+        return [s for s in speeds if s is not None]
 
     solos = [replace(request, lanes=(spec,)) for spec in request.lanes]
     runs = [*solos, request] if alone_first else [request, *solos]

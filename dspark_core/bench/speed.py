@@ -23,7 +23,7 @@ import statistics
 from collections.abc import Iterator
 
 from ..decode.plain import plain
-from ..decode.rounds import Round, Settings, Start
+from ..decode.rounds import Settings
 from ..decode.schedule import FullBlock, Schedule
 from ..decode.speculative import speculative
 from ..models.checkpoint import load_drafter
@@ -35,8 +35,8 @@ from ..race.models import Models
 from ..race.race import schedule_of
 from ..race.record import CAP, CONFIDENCE, HARDWARE, PLAIN, LaneSpec, RaceRequest
 from .peers import Peer
-from .plan import LANE_METHODS
-from .run import compare_raced_and_alone
+from .plan import LANE_METHODS, read_prompt_lines
+from .run import compare_raced_and_alone, row_fields
 
 
 def measure_speed(a: argparse.Namespace) -> None:
@@ -56,41 +56,41 @@ def measure_speed(a: argparse.Namespace) -> None:
         return
     schedules = {k: schedule_of(specs[k], models, d) for k, d in drafters.items()}
     for lane in lanes:  # warm-up: kernels compile and caches fill outside the figures
-        measure(target, drafters.get(lane), prompts[0], Settings(4), FullBlock())
+        measure_decode(target, drafters.get(lane), prompts[0], Settings(4), FullBlock())
     peer = Peer(a.against) if a.against else None
     pairs = [p.split(":") for p in a.pair.split(",")] if a.pair else [[lane, lane] for lane in lanes]
     ratios: dict[str, list[float]] = {}
     for i, ids in enumerate(prompts):
         if peer is None:
             for lane in lanes:
-                result = measure(target, drafters.get(lane), ids, settings, schedules.get(lane), a.profile)
-                emit({"engine": lane, "prompt": i} | result)
+                result = measure_decode(target, drafters.get(lane), ids, settings, schedules.get(lane), a.profile)
+                print_row({"engine": lane, "prompt": i} | result)
             continue
         for ours, theirs in pairs:
-            runs = {ours: [], "peer " + theirs: []}
+            runs: dict[str, list[dict]] = {ours: [], "peer " + theirs: []}
             for _ in range(a.repeat):
-                runs[ours].append(measure(target, drafters.get(ours), ids, settings, schedules.get(ours)))
+                runs[ours].append(measure_decode(target, drafters.get(ours), ids, settings, schedules.get(ours)))
                 runs["peer " + theirs].append(peer.measure(theirs, ids, a.tokens))
             medians = {}
             for engine, results in runs.items():
                 medians[engine] = statistics.median(r["tok_s"] for r in results)
                 row = {"engine": engine, "prompt": i} | results[0]
-                emit(row | {"engine": engine, "tok_s": round(medians[engine], 3)})
+                print_row(row | {"engine": engine, "tok_s": round(medians[engine], 3)})
             ratio = medians[ours] / medians["peer " + theirs]
             ratios.setdefault(f"{ours} / peer {theirs}", []).append(ratio)
-            emit({"ratio": f"{ours} / peer {theirs}", "prompt": i, "value": round(ratio, 4)})
+            print_row({"ratio": f"{ours} / peer {theirs}", "prompt": i, "value": round(ratio, 4)})
     for name, values in ratios.items():
-        emit({"median_ratio": name, "value": round(statistics.median(values), 4), "prompts": len(values)})
+        print_row({"median_ratio": name, "value": round(statistics.median(values), 4), "prompts": len(values)})
 
 
 def _raced(models: Models, specs: list[LaneSpec], texts: list[str], a) -> None:
     """Every lane in a race on the fair clock and alone, in alternation, to exactly `--tokens` tokens."""
     settings = Settings(a.tokens, a.temperature, seed=a.seed, stop_ids=frozenset())
     for row in compare_raced_and_alone(models, [RaceRequest(text, tuple(specs), settings) for text in texts]):
-        emit(row)
+        print_row(row)
 
 
-def measure(
+def measure_decode(
     target: Target,
     drafter: Drafter | None,
     ids: list[int],
@@ -102,26 +102,19 @@ def measure(
     if drafter is None:
         events = plain(target, ids, settings, profile=profile)
     else:
-        events = speculative(target, drafter, ids, settings, schedule, profile=profile)
+        events = speculative(target, drafter, ids, settings, schedule or FullBlock(), profile=profile)
     return summarise(events)
 
 
 def summarise(events: Iterator) -> dict:
     """tokens, tok_s, tokens_per_round, ids (and shares of time where profiled) of a decode's events."""
-    out, rounds = [], []
-    for event in events:
-        if isinstance(event, Start):
-            out.append(event.token_id)
-        elif isinstance(event, Round):
-            out.extend(event.committed)
-            rounds.append(event)
-    seconds = rounds[-1].time_s if rounds else 0.0
-    decoded = len(out) - 1
+    row = row_fields(events)
+    rounds, seconds = row["rounds"], row["seconds"]
     result = {
-        "tokens": len(out),
-        "tok_s": round(decoded / seconds, 3) if seconds else 0.0,
-        "tokens_per_round": round(sum(r.accepted + 1 for r in rounds) / len(rounds), 3) if rounds else 1.0,
-        "ids": out,
+        "tokens": len(row["ids"]),
+        "tok_s": round(row["tok_s"], 3),
+        "tokens_per_round": round(row["tokens_per_round"], 3),
+        "ids": list(row["ids"]),
     }
     if rounds and rounds[0].spent:
         parts = {k: sum(getattr(r.spent, k) for r in rounds) for k in ("draft", "verify", "rest")}
@@ -130,14 +123,14 @@ def summarise(events: Iterator) -> dict:
     return result
 
 
-def emit(result: dict) -> None:
-    print(json.dumps(result), flush=True)
+def print_row(row: dict) -> None:
+    print(json.dumps(row), flush=True)
 
 
 def _texts(a: argparse.Namespace) -> list[str]:
     if a.prompts is None:
         return [p.text for p in load_prompts()]
-    return [json.loads(line)["prompt"] for line in a.prompts.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return read_prompt_lines(a.prompts)
 
 
 def _spec(lane: str, a: argparse.Namespace) -> LaneSpec:
@@ -145,7 +138,7 @@ def _spec(lane: str, a: argparse.Namespace) -> LaneSpec:
     if lane == PLAIN:
         return LaneSpec(PLAIN)
     if lane not in LANE_METHODS:
-        raise ValueError(f"There is no lane {lane!r}: use plain, dspark or dflash.")
+        raise ValueError(f"There is no lane {lane!r}: use {', '.join([PLAIN, *LANE_METHODS])}.")
     for schedule, value, option in ((CAP, a.cap, "--cap"), (CONFIDENCE, a.threshold, "--threshold")):
         if (a.schedule == schedule) != (value is not None):
             raise ValueError(f"--schedule {schedule} and {option} go together.")

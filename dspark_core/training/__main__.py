@@ -54,7 +54,7 @@ def do_train(args: argparse.Namespace) -> None:
     if args.resume:
         trainer.resume()
     trainer.run()
-    data = {"files": [f.name for f in args.data], "rows": len(training), "held_out": len(held_out)}
+    data: dict = {"files": [f.name for f in args.data], "rows": len(training), "held_out": len(held_out)}
     for file in args.data:
         record = record_beside(file)
         if record.exists():

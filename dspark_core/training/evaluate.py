@@ -162,7 +162,8 @@ def evaluate(
     limit: int = 0,
 ) -> tuple[dict, dict]:
     """Results {drafter: {set: summary}} and details {set: {answers, rounds by drafter}} for comparing engines."""
-    results, details = {name: {} for name in drafters}, {}
+    results: dict[str, dict] = {name: {} for name in drafters}
+    details: dict[str, dict] = {}
     for file in files:
         prompts = read_prompts(file)
         prompts = prompts[:limit] if limit else prompts

@@ -59,7 +59,7 @@ def _save_packed(tensors: dict[str, torch.Tensor], path: Path, bits: int, group_
         import mlx.core as mx
     except ImportError:
         raise TrainingError("Packing needs MLX, which is not installed here.") from None
-    packed = {}
+    packed: dict = {}
     for name, t in tensors.items():
         w = mx.array(t.float().numpy()).astype(mx.bfloat16)
         base = name.removesuffix(".weight")

@@ -71,7 +71,7 @@ class DrafterShape:
         fields = {"mask_token_id": self.mask_token_id, "target_layer_ids": list(self.taps)}
         if self.first_slot:
             return common | {"tie_word_embeddings": True, "dflash_config": fields}
-        heads = {"enable_confidence_head": self.confidence, "markov_rank": self.markov_rank}
+        heads: dict = {"enable_confidence_head": self.confidence, "markov_rank": self.markov_rank}
         if self.confidence:
             heads["confidence_head_with_markov"] = True
         if self.markov_rank:
@@ -273,8 +273,8 @@ class TorchDrafter(nn.Module):
             raise TrainingError(f"{directory} is not a drafter: {e}.") from None
         drafter = cls(DrafterShape.from_json(raw))
         for base in [name.removesuffix(".scales") for name in tensors if name.endswith(".scales")]:
-            parts = [tensors.pop(f"{base}.{part}") for part in ("weight", "scales", "biases")]
-            tensors[f"{base}.weight"] = dequantize(*parts, raw["quantization"]["group_size"])
+            weight, scales, biases = (tensors.pop(f"{base}.{part}") for part in ("weight", "scales", "biases"))
+            tensors[f"{base}.weight"] = dequantize(weight, scales, biases, raw["quantization"]["group_size"])
         tensors = {k: v.float() for k, v in tensors.items() if k not in ("embed_tokens.weight", "lm_head.weight")}
         missing, unexpected = drafter.load_state_dict(tensors, strict=False)
         if missing or unexpected:

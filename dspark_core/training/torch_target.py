@@ -223,12 +223,12 @@ def rope_table(config: dict, head_dim: int, length: int, device) -> tuple[Tensor
 
 @lru_cache(maxsize=32)
 def _rope_table(theta: float, scaling: tuple, head_dim: int, length: int, device: str) -> tuple[Tensor, Tensor]:
-    scaling = dict(scaling)
+    fields = dict(scaling)
     inv = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    kind = fields.get("rope_type", fields.get("type", "default"))
     if kind == "llama3":
-        low, high, factor = scaling["low_freq_factor"], scaling["high_freq_factor"], scaling["factor"]
-        turns = scaling["original_max_position_embeddings"] * inv / (2 * math.pi)
+        low, high, factor = fields["low_freq_factor"], fields["high_freq_factor"], fields["factor"]
+        turns = fields["original_max_position_embeddings"] * inv / (2 * math.pi)
         smooth = ((turns - low) / (high - low)).clamp(0, 1)
         inv = inv * smooth + inv / factor * (1 - smooth)
     elif kind != "default":
@@ -256,7 +256,7 @@ class _WeightReader:
     def __init__(self, directory: Path, config: dict, device: str, dtype: torch.dtype):
         self.directory, self.quantization, self.device, self.dtype = (
             directory,
-            config.get("quantization"),
+            config.get("quantization") or {},
             device,
             dtype,
         )

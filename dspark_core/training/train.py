@@ -9,14 +9,15 @@ import platform
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_type_hints
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import TrainingError
 from .data import Rows, anchor_weights, write_atomic
@@ -131,8 +132,8 @@ class Recipe:
         method, _, rest = text.partition(":")
         if method not in RECIPES:
             raise TrainingError(f"There is no method {method!r}; choose from {', '.join(RECIPES)}.")
-        changes = {}
-        kinds = {f.name: f.type for f in fields(Recipe)}
+        changes: dict = {}
+        kinds = get_type_hints(Recipe)
         for item in filter(None, rest.split(",")):
             key, _, value = item.partition("=")
             if key not in kinds or key == "method":
@@ -251,9 +252,10 @@ class Course:
         self.recipe, self.drafter = recipe, drafter
         self.slot_losses: Callable = slot_losses
         if compiled:
-            drafter.blocks = torch.compile(drafter.blocks, dynamic=False)
+            drafter.blocks = torch.compile(drafter.blocks, dynamic=False)  # type: ignore[method-assign]
             self.slot_losses = torch.compile(slot_losses, dynamic=False)
-        matrices, others = [], []
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for name, p in drafter.named_parameters():
             backbone = name.startswith(("fc.", "layers."))
             (matrices if backbone and p.ndim == 2 else others).append(p)
@@ -358,8 +360,9 @@ class Trainer:
         if not len(self.ids):
             raise TrainingError("No row has two answer tokens in a row: there is nothing to train on.")
         self.counts = torch.bincount(self.ids[self.answer].long(), minlength=target.vocab_size).float()
-        self.step, self.seconds, self.log = 0, 0.0, []
-        self.saved_step = None
+        self.step, self.seconds = 0, 0.0
+        self.log: list[dict] = []
+        self.saved_step: int | None = None
 
     def _course(self, recipe: Recipe, mask_token_id: int) -> Course:
         config = recipe.shape_for(self.target, mask_token_id)
@@ -467,7 +470,7 @@ class Trainer:
         raise TrainingError(f"The loss of {bad} is not finite before step {self.step}: training stopped; {saved}.")
 
     def _report(self, details: list) -> None:
-        entry = {"step": self.step, "seconds": round(self.seconds, 1)}
+        entry: dict = {"step": self.step, "seconds": round(self.seconds, 1)}
         for course, (figures, weights) in zip(self.courses, details, strict=True):
             total = weights.sum() + 1e-6
             ce, tv, bce = ((figures[i] * weights).sum() / total for i in range(3))
@@ -535,7 +538,7 @@ class Trainer:
             directory = self.out / course.recipe.name
             directory.mkdir(parents=True, exist_ok=True)
             tensors = {k: v.to(torch.bfloat16).contiguous().cpu() for k, v in course.drafter.state_dict().items()}
-            write_atomic(directory / "model.safetensors", lambda path, t=tensors: save_file(t, path, {"format": "pt"}))
+            write_atomic(directory / "model.safetensors", partial(save_file, tensors, metadata={"format": "pt"}))
             (directory / "config.json").write_text(json.dumps(course.drafter.config.to_json(), indent=1) + "\n")
             record = {
                 "target": self.target.directory.name,

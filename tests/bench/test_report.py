@@ -294,8 +294,15 @@ def test_raced_and_fair_are_the_same(tiny, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "wrong", [["--schedule", "cap"], ["--schedule", "full", "--threshold", "0.5"], ["--lanes", "x"]]
+    "wrong",
+    [
+        ["--schedule", "cap"],
+        ["--schedule", "full", "--threshold", "0.5"],
+        ["--lanes", "x"],
+        ["--prompts", "nowhere.jsonl"],
+        ["--lanes", "plain", "--raced", "--tokens", "1"],
+    ],
 )
-def test_a_schedule_without_its_number_is_one_line(wrong, tiny, capsys, monkeypatch):
+def test_what_cannot_be_measured_is_one_line(wrong, tiny, capsys, monkeypatch):
     with pytest.raises(SystemExit, match="error: "):
         lines(tiny, capsys, monkeypatch, *wrong)
