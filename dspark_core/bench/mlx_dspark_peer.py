@@ -45,7 +45,7 @@ class Served:
             self._prefill(ids)
         cache, context = copy.deepcopy(self.caches)
         rounds = []
-        told = self._generate(
+        answer = self._generate(
             ids,
             tokens,
             cache=cache,
@@ -54,8 +54,8 @@ class Served:
             on_round=lambda **r: rounds.append(r["committed"]),
             **self._options(engine),
         )
-        out = [int(t) for t in told.token_ids[:tokens]]
-        seconds = told.decode_seconds
+        out = [int(t) for t in answer.token_ids[:tokens]]
+        seconds = answer.decode_seconds
         return {
             "engine": engine,
             "tokens": len(out),
