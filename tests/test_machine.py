@@ -2,14 +2,14 @@
 
 import mlx.core as mx
 import pytest
+from dspark_core.report.exactness import exactness
+from dspark_core.report.log import MUST_AGREE, Header, Log, require_same
 
 from dspark_core import machine
 from dspark_core.machine import Device, device_of, mlx_device
 from dspark_core.race.models import Models
 from dspark_core.race.record import LaneSpec, RaceRecord, RaceRequest
 from dspark_core.race.trace import dumps, loads
-from dspark_core.report.exactness import exactness
-from dspark_core.report.log import MUST_AGREE, Header, Log, require_same
 from tests.playground.tiny import TinyEngine
 
 GPUS = [

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 
 from ..decode.rounds import Settings
 from ..race.models import Models
-from . import engines
 from .peers import Peers
-from .plan import MLX_LM, PLAIN, Lane, alternations
+from .plan import MLX_LM, PLAIN, PlannedLane, alternations
+from .run import decode_lane, prepare, warm_up
 
 REFERENCES = PLAIN, MLX_LM
 
 
 def alternate(
-    models: Models, lanes: Sequence[Lane], prompts: Sequence[list[int]], settings: Settings, repeat: int
+    models: Models, lanes: Sequence[PlannedLane], prompts: Sequence[list[int]], settings: Settings, repeat: int
 ) -> Iterator[dict]:
     """One row a lane and prompt, then one a lane, then one a lane and reference (plain, mlx-lm) among the lanes.
 
@@ -22,14 +22,14 @@ def alternate(
     A ratio is that of two decodes of one turn. Every lane has decoded the first prompt before anything is measured.
     Raises DecodeError.
     """
-    peers, runs = Peers({}), {}
+    peers, runs = Peers({}), dict[tuple[str, int, int], dict]()
     for number, ids in enumerate(prompts):
-        prefilled = engines.prepare(models, ids)
+        prefilled = prepare(models, ids)
         for lane in lanes if number == 0 else ():
-            engines.warm_up(models, peers, lane, ids[:16])
-            engines.decode(models, peers, lane, ids, settings, prefilled)
+            warm_up(models, peers, lane, ids[:16])
+            decode_lane(models, peers, lane, ids, settings, prefilled)
         for turn, lane in alternations(lanes, number, repeat):
-            runs[lane.name, number, turn] = engines.decode(models, peers, lane, ids, settings, prefilled)
+            runs[lane.name, number, turn] = decode_lane(models, peers, lane, ids, settings, prefilled)
         for lane in lanes:
             yield _row(lane.name, number, [runs[lane.name, number, turn] for turn in range(repeat)])
     turns = [(number, turn) for number in range(len(prompts)) for turn in range(repeat)]

@@ -12,7 +12,7 @@ from ..decode.rounds import Round, Start
 from ..race.codec import Misfit, decoder, encode
 from ..race.record import LaneRecord, LaneSpec
 
-VERSION = 1
+LOG_VERSION = 1
 MUST_AGREE = ("target", "precision", "drafters", "tokens", "temperature", "seed", "machine", "versions")
 
 
@@ -64,7 +64,7 @@ class Header:
     machine: dict[str, str]
     versions: dict[str, str]
     when: str
-    version: int = VERSION
+    version: int = LOG_VERSION
     peers: dict[str, str] = field(default_factory=dict)  # versions of other engines that are installed
 
 
@@ -79,16 +79,16 @@ class Log:
 
     def add(self, row: Row) -> None:
         self.rows[row.key] = row
-        _append(self.path, encode(row))
+        _append_line(self.path, encode(row))
 
 
-def create(path: Path, header: Header, curve: CostCurve) -> Log:
+def create_log(path: Path, header: Header, curve: CostCurve) -> Log:
     path.parent.mkdir(parents=True, exist_ok=True)
-    _append(path, {"header": encode(header), "curve": json.loads(curve.to_json())})
+    _append_line(path, {"header": encode(header), "curve": json.loads(curve.to_json())})
     return Log(path, header, curve)
 
 
-def read(path: Path) -> Log | None:
+def read_log(path: Path) -> Log | None:
     """The log that is there, or None. A last line that was cut off is dropped. Raises ValueError."""
     if not path.exists():
         return None
@@ -121,6 +121,6 @@ def require_same(log: Log, header: Header) -> None:
             )
 
 
-def _append(path: Path, value: dict) -> None:
+def _append_line(path: Path, value: dict) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(value, separators=(",", ":")) + "\n")

@@ -58,7 +58,7 @@ def noise_floor(p: np.ndarray, draws: int = 20, seed: int = 0) -> float:
     return float(np.mean([ece(p, rng.random(len(p)) < p) for _ in range(draws)]))
 
 
-def acceptance(labels: np.ndarray) -> dict:
+def acceptance_by_position(labels: np.ndarray) -> dict:
     """What calibration.json holds for a drafter without a confidence head: how often each prefix survived."""
     if not len(labels):
         raise TrainingError("There are no held-out rounds to calibrate on.")

@@ -8,8 +8,8 @@ pytest.importorskip("plotly")
 
 from dspark_core.bench.figures import figures
 from dspark_core.bench.log import Header, Log, Row
-from dspark_core.bench.plan import Prompt, parse_lanes
-from dspark_core.bench.report_html import page
+from dspark_core.bench.plan import SetPrompt, parse_lanes
+from dspark_core.bench.report_html import report_page
 from dspark_core.decode.rounds import Round
 from tests.decode.curves import TAXI
 
@@ -21,7 +21,7 @@ def made(prompts: int = 8) -> str:
     lanes = parse_lanes("plain,dspark,dflash", extra="dspark:best,peer:mlx-dspark", extra_limit=2)
     header = Header("target <b>", "bf16", {"DSpark": NOISE}, 96, 0.0, 0, {}, {}, "2026-01-01", peers={"x": NOISE})
     log, rng = Log(None, header, TAXI), random.Random(0)
-    asked = [Prompt(name, i, NOISE) for name in ("code", "chat <i>") for i in range(prompts)]
+    asked = [SetPrompt(name, i, NOISE) for name in ("code", "chat <i>") for i in range(prompts)]
     for p in asked:
         for lane in lanes:
             if not lane.runs_on(p):
@@ -38,7 +38,7 @@ def made(prompts: int = 8) -> str:
                 speed = (len(out) - 1) / at * rng.uniform(0.98, 1.02)
                 row = Row(p.set, p.index, lane.name, turn, 0, speed, at, out, tuple(rounds), 1.5)
                 log.rows[row.key] = row
-    return page(header, TAXI, figures(log, lanes), asked)
+    return report_page(header, TAXI, figures(log, lanes), asked)
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 760)])

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from ..decode.cost import CostCurve
 from ..race.record import exact
-from .figures import ALL, LOSS, SLOWER, Figures, Interval, LaneFigures
+from .figures import ALL, LOSS_RATIO, SLOWER_RATIO, Figures, Interval, LaneFigures
 from .log import Header
 from .plan import MLX_LM, PLAIN
 
-NONE_SLOWER = f"No prompt below {SLOWER} × plain in any lane."
+NONE_SLOWER = f"No prompt below {SLOWER_RATIO} × plain in any lane."
 METHOD = (
     "× plain is a lane's tok/s over plain decoding's in the same alternation: per prompt the median of the "
     "alternations, then the median over prompts with its bootstrap 95 % interval. Decoding only: prefill is done once "
@@ -32,13 +32,13 @@ def markdown(header: Header, figures: Figures) -> str:
         "\n".join(f"- {line}" for line in sentences(figures)),
     ]
     for name in sets(figures):
-        parts += [f"## {heading(name)}", _lines(lanes_table(figures, name))]
+        parts += [f"## {heading(name)}", _markdown_table(lane_figures_table(figures, name))]
         versus = versus_table(figures, name)
-        parts += [_lines(versus)] if versus.rows else []
+        parts += [_markdown_table(versus)] if versus.rows else []
     slots, slow = slots_table(figures), slow_table(figures)
-    parts += ["## Acceptance by position", _lines(slots)] if slots.rows else []
-    parts += ["## Slowdowns", _lines(slow) if slow.rows else NONE_SLOWER]
-    parts += ["## Every prompt", _lines(prompts_table(figures))]
+    parts += ["## Acceptance by position", _markdown_table(slots)] if slots.rows else []
+    parts += ["## Slowdowns", _markdown_table(slow) if slow.rows else NONE_SLOWER]
+    parts += ["## Every prompt", _markdown_table(prompts_table(figures))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -70,31 +70,31 @@ def sentences(figures: Figures) -> list[str]:
 
 def _sentence(f: LaneFigures, figures: Figures) -> str:
     where = "all sets" if f.set == ALL else f.set
-    told = [
-        f"{f.lane}, {where}, {_count(f.prompts, 'prompt')}: {f.times_plain.median:.3f} × plain (median; 95 %: "
-        f"{f.times_plain.low:.3f} to {f.times_plain.high:.3f}), the slowest {f.worst:.3f}; {f.below_95} below {LOSS} "
-        f"and {f.below_97} below {SLOWER}."
+    words = [
+        f"{f.lane}, {where}, {_counted(f.prompts, 'prompt')}: {f.times_plain.median:.3f} × plain (median; 95 %: "
+        f"{f.times_plain.low:.3f} to {f.times_plain.high:.3f}), the slowest {f.worst:.3f}; {f.below_95} below "
+        f"{LOSS_RATIO} and {f.below_97} below {SLOWER_RATIO}."
     ]
-    told.append(
-        f"{_count(f.different, 'output')} {'differs' if f.different == 1 else 'differ'} from plain decoding's."
+    words.append(
+        f"{_counted(f.different, 'output')} {'differs' if f.different == 1 else 'differ'} from plain decoding's."
         if f.different
         else "Every output is plain decoding's."
     )
     if f.error is not None:
-        told.append(
+        words.append(
             f"The cost curve foretells its speed with a median error of {percent(f.error)}, and its schedule takes "
             f"{percent(f.scheduler, 3)} of its time."
         )
     if f.of_best is not None:
-        told.append(f"Predicted, it reaches {f.of_best.median:.3f} of the best fixed cap in hindsight.")
+        words.append(f"Predicted, it reaches {f.of_best.median:.3f} of the best fixed cap in hindsight.")
     versus = [v for v in figures.versus if (v.set, v.lane) == (f.set, f.lane)]
     if versus:
-        against = [f"{v.ratio.median:.3f} × {v.other} ({_count(v.ratio.n, 'prompt')})" for v in versus]
-        told.append(f"Its speed, measured in alternation: {'; '.join(against)}.")
-    return " ".join(told)
+        against = [f"{v.ratio.median:.3f} × {v.other} ({_counted(v.ratio.n, 'prompt')})" for v in versus]
+        words.append(f"Its speed, measured in alternation: {'; '.join(against)}.")
+    return " ".join(words)
 
 
-def _count(n: int, word: str) -> str:
+def _counted(n: int, word: str) -> str:
     return f"{n} {word}" if n == 1 else f"{n} {word}s"
 
 
@@ -110,8 +110,17 @@ def facts(header: Header) -> list[tuple[str, str]]:
     ]
 
 
-def lanes_table(figures: Figures, name: str) -> Table:
-    head = ["lane", "prompts", "tok/s", "× plain (95 %)", "worst", f"< {LOSS}", f"< {SLOWER}", "tokens per round"]
+def lane_figures_table(figures: Figures, name: str) -> Table:
+    head = [
+        "lane",
+        "prompts",
+        "tok/s",
+        "× plain (95 %)",
+        "worst",
+        f"< {LOSS_RATIO}",
+        f"< {SLOWER_RATIO}",
+        "tokens per round",
+    ]
     head += ["other output", "prediction error: speed", "× plain", "scheduler", "of best fixed cap (predicted)"]
     rows = [
         [
@@ -146,7 +155,7 @@ def slots_table(figures: Figures) -> Table:
 
 
 def slow_table(figures: Figures) -> Table:
-    slow = sorted((p for p in figures.prompts if p.times_plain < SLOWER), key=lambda p: p.times_plain)
+    slow = sorted((p for p in figures.prompts if p.times_plain < SLOWER_RATIO), key=lambda p: p.times_plain)
     rows = [[f"{p.times_plain:.3f}", p.lane, p.set, str(p.prompt)] for p in slow]
     return Table(["× plain", "lane", "set", "prompt"], rows)
 
@@ -195,6 +204,6 @@ def percent(share: float | None, digits: int = 1) -> str:
     return "" if share is None else f"{100 * share:.{digits}f} %"
 
 
-def _lines(table: Table) -> str:
+def _markdown_table(table: Table) -> str:
     lines = [table.head, ["---"] * len(table.head), *table.rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
