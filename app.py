@@ -10,9 +10,9 @@ def main() -> None:
     args = parser.parse_args()
 
     from dspark_core.playground.engine import PresetEngine
-    from dspark_core.playground.launch import launch
     from dspark_core.playground.page import build
-    from dspark_core.playground.shelf import Shelf
+    from dspark_core.playground.selection import Shelf
+    from dspark_core.playground.serve import launch
     from dspark_core.playground.worker import Worker
     from dspark_core.presets import load_prompts
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .catalog.names import HubName
-from .models.errors import ModelError
+from .errors import ModelError
 from .paths import assets
 
 ROOT = assets().parent

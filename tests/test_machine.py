@@ -8,7 +8,7 @@ from dspark_core.report.log import MUST_AGREE, Header, Log, require_same
 from dspark_core import machine
 from dspark_core.machine import Device, device_of, mlx_device
 from dspark_core.race.models import Models
-from dspark_core.race.record import LaneSpec, RaceRecord, RaceRequest
+from dspark_core.race.records import LaneSpec, RaceRecord, RaceRequest
 from dspark_core.race.trace import dumps, loads
 from tests.playground.tiny import TinyEngine
 
@@ -50,7 +50,7 @@ def test_bench_exact_names_the_device(golden_a, tmp_path, monkeypatch):
 def test_a_race_takes_its_source_down_as_it_begins():
     """Whatever the engine holds afterwards, the trace is of the models that ran, on the device that they ran on."""
     from dspark_core.decode.rounds import Settings
-    from dspark_core.playground.keep import traced
+    from dspark_core.playground.saved import traced
 
     engine = TinyEngine()
     request = RaceRequest("hi", (LaneSpec("plain"), LaneSpec("DSpark")), Settings(6, stop_ids=frozenset()))

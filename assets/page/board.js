@@ -1,5 +1,5 @@
 // @ts-check
-// The race board. Its value is a string of records that only grows (dspark_core/playground/board.py says
+// The race board. Its value is a string of records that only grows (dspark_core/playground/stream.py says
 // which); each frame parses the new tail and appends to the panes. Model text goes through textContent only.
 import { $, code, invisible, make, onValue, racing, recall, remember } from './dom.js';
 import { draw, drawTimes, histogramWords, makeDrawings, makeFigures, shownRounds } from './figures.js';

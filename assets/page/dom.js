@@ -1,6 +1,6 @@
 // @ts-check
 // What the page's scripts share. Each script is the body of a function that gradio calls with `element`, `props`,
-// `trigger` and `watch`; `script` in dspark_core/playground/parts.py puts what it imports in front of it.
+// `trigger` and `watch`; `script` in dspark_core/playground/widgets.py puts what it imports in front of it.
 
 // ---- elements ------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 import { quoted } from './dom.js';
 
 /**
- * A token of a round; its kind is one of the letters in dspark_core/playground/board.py.
+ * A token of a round; its kind is one of the letters in dspark_core/playground/stream.py.
  * @typedef {{ readonly kind: string, readonly text: string }} Token
  */
 

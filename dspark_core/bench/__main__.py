@@ -13,10 +13,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..models.errors import ModelError
+from ..errors import ModelError
 from ..models.precision import PRECISIONS
 from ..presets import load_presets
-from ..race.record import BLOCK, CAP, CONFIDENCE, FULL, HARDWARE, PLAIN
+from ..race.records import BLOCK, CAP, CONFIDENCE, FULL, HARDWARE, PLAIN
 from . import exactness, report, speed
 from .plan import LANE_METHODS, MLX_LM
 

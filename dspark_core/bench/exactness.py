@@ -24,12 +24,12 @@ from collections.abc import Iterator, Sequence
 
 from ..decode.rounds import Settings
 from ..machine import device_of, machine
-from ..race.agreement import gaps_along
+from ..proof.agreement import gaps_along
 from ..race.metrics import metrics, plain_metrics, strictness, times_plain
 from ..race.models import Models
 from ..race.noise import measured_noise
 from ..race.race import race
-from ..race.record import RaceRecord, RaceRequest
+from ..race.records import RaceRecord, RaceRequest
 from .plan import PlannedLane, SetPrompt, excess, parse_lanes, read_sets
 from .report import load_models
 

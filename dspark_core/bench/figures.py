@@ -10,8 +10,8 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..decode.cost import CostCurve
-from ..race.advice import acceptance, judged, middle
+from ..decode.cost_curve import CostCurve
+from ..race.forecast import acceptance, judged, middle
 from .log import Log, Row
 from .plan import MLX_LM, PEER, PLAIN, PlannedLane
 

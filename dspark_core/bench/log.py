@@ -7,10 +7,10 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..decode.cost import CostCurve
+from ..decode.cost_curve import CostCurve
 from ..decode.rounds import Round, Start
 from ..race.codec import Misfit, decoder, encode
-from ..race.record import LaneRecord, LaneSpec
+from ..race.records import LaneRecord, LaneSpec
 
 LOG_VERSION = 1
 MUST_AGREE = ("target", "precision", "drafters", "tokens", "temperature", "seed", "machine", "versions")

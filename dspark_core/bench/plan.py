@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..models.info import DrafterInfo
 from ..presets import load_prompts
-from ..race.record import BLOCK, CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, PLAIN, LaneSpec
+from ..race.records import BLOCK, CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, PLAIN, LaneSpec
 
 MLX_LM, PEER, BEST = "mlx-lm", "peer", "best"
 MLX_DSPARK, AGAINST = "mlx-dspark", "against"

@@ -27,13 +27,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..decode.cost import CostCurve
+from ..decode.cost_curve import CostCurve
 from ..decode.rounds import Settings
 from ..machine import machine, versions
 from ..models.checkpoint import load_drafter
 from ..models.target import load_target
-from ..race.advice import judged, middle
 from ..race.costs import measured
+from ..race.forecast import judged, middle
 from ..race.models import Models
 from .figures import Figures, best_cap, figures
 from .log import Header, Log, Row, create_log, read_log, require_same
@@ -108,7 +108,7 @@ class Report:
 
     def _write_page(self, log: Log) -> None:
         try:
-            from .report_html import report_page  # plotly is not everywhere where there is something to measure
+            from .report_html import report_page
         except ModuleNotFoundError as e:
             if e.name != "plotly":
                 raise

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from ..decode.cost import CostCurve
+from ..decode.cost_curve import CostCurve
 from ..paths import assets
 from .figures import LOSS_RATIO, SLOWER_RATIO, Figures
 from .log import Header

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..decode.cost import CostCurve
-from ..race.record import exact
+from ..decode.cost_curve import CostCurve
+from ..race.records import exact
 from .figures import ALL, LOSS_RATIO, SLOWER_RATIO, Figures, Interval, LaneFigures
 from .log import Header
 from .plan import MLX_LM, PLAIN

@@ -10,7 +10,7 @@ from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from ..decode.plain import plain
-from ..decode.request import Prefilled, check, prefill_once
+from ..decode.prefill import Prefilled, check, prefill_once
 from ..decode.rounds import DecodeError, Round, Settings, Start, tau
 from ..decode.schedule import FullBlock, Schedule
 from ..decode.speculative import speculative
@@ -18,7 +18,7 @@ from ..models.target import Target
 from ..race.metrics import metrics
 from ..race.models import Models
 from ..race.race import race, schedule_of
-from ..race.record import RaceRecord, RaceRequest
+from ..race.records import RaceRecord, RaceRequest
 from .peers import Peers
 from .plan import MLX_LM, PEER, PlannedLane
 

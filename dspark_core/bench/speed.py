@@ -41,7 +41,7 @@ from ..presets import load_prompts
 from ..race.costs import known, measured
 from ..race.models import Models
 from ..race.race import schedule_of
-from ..race.record import BLOCK, CAP, CONFIDENCE, HARDWARE, PLAIN, LaneSpec, RaceRequest
+from ..race.records import BLOCK, CAP, CONFIDENCE, HARDWARE, PLAIN, LaneSpec, RaceRequest
 from .alternate import alternate
 from .peers import Peer
 from .plan import LANE_METHODS, MLX_LM, PlannedLane, excess, read_prompt_lines

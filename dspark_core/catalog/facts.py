@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import ModelError
 from ..models.config import parse_config, target_shape
-from ..models.errors import ModelError
 from ..models.fields import FOREIGN
-from ..models.safetensors import TensorInfo, read_config, read_headers
+from ..models.headers import TensorInfo, read_config, read_headers
 
 MAX_JSON_BYTES = 50_000_000
 INDEX = "model.safetensors.index.json"

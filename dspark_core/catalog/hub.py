@@ -40,12 +40,12 @@ from huggingface_hub.utils import (
     parse_ratelimit_headers,
 )
 
-from ..models.errors import ModelError
-from ..models.safetensors import MAX_CONFIG_BYTES, TensorInfo
+from ..errors import ModelError
+from ..models.headers import MAX_CONFIG_BYTES, TensorInfo
+from .checksums import DIGEST, Stopped, add_file, hasher, is_verified, remember
 from .facts import INDEX, MAX_JSON_BYTES, Facts, check_weight_files, object_of, read
 from .local import lm_studio_models
 from .names import HubName
-from .verify import DIGEST, Stopped, add_file, hasher, is_verified, remember
 
 WEIGHTS = re.compile(r"model[A-Za-z0-9._-]*\.safetensors")
 TEXT_FILES = {

@@ -12,7 +12,7 @@ from pathlib import Path
 from huggingface_hub import scan_cache_dir
 from huggingface_hub.errors import CacheNotFound
 
-from ..models.errors import ModelError
+from ..errors import ModelError
 from .facts import OTHER, Sort, read, sort_of, stored
 
 HF, LM_STUDIO, OWN = "Hugging Face cache", "LM Studio", "directory"

@@ -8,11 +8,11 @@ whatever the context.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..errors import ModelError
 from ..machine import Device as Machine
 from ..machine import mlx_device as this_machine
 from ..machine import physical_memory
 from ..models.config import parse_config
-from ..models.errors import ModelError
 from .facts import DTYPE_BYTES, Facts, stored, tensor_bytes
 
 GROUP_SIZE = 64  # of weights that are quantized at load (models/precision.py)

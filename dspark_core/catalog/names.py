@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from ..models.errors import ModelError
+from ..errors import ModelError
 
 ADDRESS = re.compile(r"^(https?://)?(www\.)?(huggingface\.co|hf\.co)/", re.IGNORECASE)
 REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from ..errors import ModelError
 from ..models.config import DrafterConfig, check_fit, parse_config, target_shape
-from ..models.errors import ModelError
 from .facts import DRAFTER, TARGET, Facts, sort_of
 
 # The instruct models that the published drafters were trained on, by (hidden size, layers) of the target.

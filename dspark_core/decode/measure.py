@@ -23,7 +23,7 @@ from ..models.drafter import Drafter
 from ..models.target import Target
 from ..store import read_json, write_json
 from .accept import accept_greedy
-from .cost import FEWEST, CostCurve, Costs, Timing, agreeing
+from .cost_curve import FEWEST, CostCurve, Costs, Timing, agreeing
 from .sampling import Greedy
 
 DENSE = 16  # drafts, and one more verified token, up to which every number has a point of its own

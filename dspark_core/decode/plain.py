@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import mlx.core as mx
 
 from ..models.target import Target
-from .request import Prefilled, check, picker, prefill, require_finite
+from .prefill import Prefilled, check, picker, prefill, require_finite
 from .rounds import Prefill, Round, Settings, Spent, Start
 from .sampling import Uniforms
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from .cost import CostCurve
+from .cost_curve import CostCurve
 from .rounds import Round
 
 

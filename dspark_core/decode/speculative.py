@@ -15,7 +15,7 @@ from ..models.cache import trim
 from ..models.drafter import Drafter
 from ..models.target import Target
 from .accept import accept_greedy, accept_probability, accept_sampled, countable
-from .request import PREFILL_CHUNK, Prefilled, check, picker, prefill, require_finite
+from .prefill import PREFILL_CHUNK, Prefilled, check, picker, prefill, require_finite
 from .rounds import DecodeError, Detail, Prefill, Round, Settings, Spent, Start
 from .sampling import Uniforms, take
 from .schedule import Schedule

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .errors import ModelError
+from ..errors import ModelError
 from .fields import Fields
 from .rope import rope
 

@@ -9,7 +9,7 @@ import mlx.core as mx
 from mlx_lm.models.base import create_causal_mask
 from mlx_lm.models.cache import KVCache
 
-from .backbone_config import MAX_ROLLBACK  # positions below the highest one reached that stay droppable
+from .backbone_config import MAX_ROLLBACK
 
 
 class WindowCache:

@@ -10,14 +10,14 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from ..errors import ModelError
 from .calibration import read_calibration
 from .config import check_fit, parse_config
 from .drafter import DFlash, Drafter, DSpark, Weights
-from .errors import ModelError
 from .fields import is_whole, shown
+from .headers import TensorInfo, read_config, read_headers
 from .precision import check_precision, convert
 from .reading import read_weights
-from .safetensors import TensorInfo, read_config, read_headers
 from .target import Progress, Target
 
 BITS, GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)

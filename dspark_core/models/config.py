@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ..errors import ModelError
 from .backbone_config import MAX_LAYERS, MAX_ROLLBACK, BackboneConfig, read_backbone
-from .errors import ModelError
 from .fields import FOREIGN, NESTED, Fields, is_whole, shown
+from .headers import TensorInfo
 from .info import DrafterInfo
-from .safetensors import TensorInfo
 
 TARGET_TYPES = {
     "llama": "Llama",

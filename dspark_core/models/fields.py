@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .errors import ModelError
+from ..errors import ModelError
 
 NESTED = "dflash_config"  # of z-lab's files; its fields go before those of the same name at the top
 # The fields that z-lab's reader looks for under dflash_config first.

@@ -9,7 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.utils import dequantize_model
 
-from .errors import ModelError
+from ..errors import ModelError
 
 PRECISIONS = ("auto", "stored", "bf16", "8-bit", "4-bit")
 GROUP_SIZE = 64

@@ -6,7 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from .errors import ModelError
+from ..errors import ModelError
 
 
 class Stopped(Exception):

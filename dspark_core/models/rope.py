@@ -1,6 +1,6 @@
 """What a drafter's config.json says of its rotary embedding: base and scaling, as mlx-lm takes them."""
 
-from .errors import ModelError
+from ..errors import ModelError
 from .fields import Fields, is_number, same, shown
 
 # type -> its parameters, each with its range; all of them are needed. mlx-lm's YaRN multiplies queries and keys by

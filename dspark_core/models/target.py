@@ -12,12 +12,12 @@ from mlx_lm.models.base import create_attention_mask
 from mlx_lm.models.cache import KVCache
 from mlx_lm.utils import load_model
 
+from ..errors import ModelError
 from .cache import WindowCache
 from .config import check_family
-from .errors import ModelError
+from .headers import read_config, read_headers
 from .precision import check_precision, convert
 from .reading import read_weights
-from .safetensors import read_config, read_headers
 from .text import Text
 from .token_bytes import TokenBytes
 from .wide import wide_product

@@ -5,8 +5,8 @@ from pathlib import Path
 from jinja2 import TemplateError
 from mlx_lm.utils import load_tokenizer
 
+from ..errors import ModelError
 from .control import ControlTokens
-from .errors import ModelError
 from .token_bytes import TokenBytes
 from .typed import StandIns, stand_ins
 

@@ -5,9 +5,9 @@ import json
 import gradio as gr
 
 from .controls import Controls
-from .cost_tab import advice_on, curve_of
-from .parts import script
-from .race_tab import Raced
+from .tabs.cost_tab import advice_on, curve_of
+from .tabs.race_tab import Raced
+from .widgets import script
 from .worker import Worker
 
 

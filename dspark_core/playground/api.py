@@ -8,11 +8,11 @@ import gradio as gr
 
 from ..race.trace import dumps
 from .follow import follow
-from .keep import traced
 from .limits import Limits, fit
 from .links import lanes_controls
-from .race_tab import MAX_WAITING
-from .requests import TOGETHER, offers_of, request_of
+from .race_request import TOGETHER, offers_of, request_of
+from .saved import traced
+from .tabs.race_tab import MAX_WAITING
 from .worker import Job, Worker
 
 UPDATE_S = 0.5

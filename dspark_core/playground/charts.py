@@ -10,17 +10,8 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from ..race.metrics import (
-    MIN_SAMPLES,
-    lengths,
-    metrics,
-    plain_metrics,
-    positions,
-    speed_over_time,
-    spent,
-    times_plain,
-)
-from ..race.record import LaneRecord, RaceRecord
+from ..race.metrics import MIN_SAMPLES, lengths, metrics, plain_metrics, positions, speed_over_time, spent, times_plain
+from ..race.records import LaneRecord, RaceRecord
 
 COLOURS = ("#7a8592", "#2a86cf", "#d9662a", "#9a62c0")  # readable on the light and the dark page
 PATTERNS = ("", "/", "x", ".")

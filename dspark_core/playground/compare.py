@@ -7,9 +7,9 @@ from itertools import zip_longest
 
 from ..machine import DEVICE, device_of
 from ..race.metrics import metrics, plain_metrics, times_plain
-from ..race.record import RaceRecord
+from ..race.records import RaceRecord
 from ..race.trace import Trace
-from .keep import answer_text, reference, title
+from .saved import answer_text, reference, title
 
 # figure: (words, digits, how it is told, whether more is better: None if that is no question)
 FIGURES = {

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import gradio as gr
 
 from ..presets import KINDS, Prompt
-from ..race.record import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, MAX_SYSTEM, PLAIN
+from ..race.records import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, MAX_SYSTEM, PLAIN
+from .conversation import TalkRow, talk_row
 from .limits import CUT, LENGTH, LengthSlider, Limits, ScheduleChoice, bounds, schedules
-from .parts import plain_text, script, static
-from .requests import ALL_LANES, IN_TURN, MAX_LANES, MAX_PROMPT, TOGETHER, USUAL, Offers, in_words
-from .talk import TalkRow, talk_row
+from .race_request import ALL_LANES, IN_TURN, MAX_LANES, MAX_PROMPT, TOGETHER, USUAL, Offers, in_words
+from .widgets import plain_text, script, static
 
 OFF = "off"
 HIDDEN = "hidden"  # made, but not shown: see _fold

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..catalog.checksums import Stopped, verify
 from ..catalog.facts import read
 from ..catalog.local import name_of
 from ..catalog.memory import Machine, this_machine, too_big
-from ..catalog.verify import Stopped, verify
-from ..models.errors import ModelError
+from ..errors import ModelError
 from ..models.info import DrafterInfo
 from ..presets import Place, Preset
 from .worker import Job
@@ -212,7 +212,7 @@ class PresetEngine:
         return race(self.models, request, cancelled)
 
     def inspect(self, record, lane, index, cancelled, progress):
-        from ..race.inspect import inspect
+        from ..race.inspector import inspect
 
         if record.target != self.models.target.name:
             raise ModelError(f"This race ran on {record.target}, which is not loaded: load it to look into its rounds.")

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ..race.record import DeviceNoise, LaneRecord, RaceRecord, Verdict, WarmUp
-from .board import BoardText, announcement
+from ..race.records import DeviceNoise, LaneRecord, RaceRecord, Verdict, WarmUp
+from .stream import BoardText, announcement
 from .worker import Job, Worker
 
 UPDATE_S = 0.05  # the board is sent 20 times a second

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import gradio as gr
 
 from ..models.info import DrafterInfo
-from ..race.record import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, PLAIN
-from .requests import LANE_CONTROLS, MAX_LANES, USUAL, Offers, clamp, too_much
+from ..race.records import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, PLAIN
+from .race_request import LANE_CONTROLS, MAX_LANES, USUAL, Offers, clamp, too_much
 
 METHOD, LENGTH, SCHEDULE, CUT = 0, 1, 2, 3  # places among a lane's controls
 ASKING = {LENGTH: FULL, CUT: CAP}  # a slider's place -> the schedule that it belongs to

@@ -16,10 +16,10 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
-from ..race.record import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, PLAIN, exact
+from ..race.records import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, PLAIN, exact
 from .controls import OFF
 from .limits import schedules
-from .requests import ALL_LANES, LANE_CONTROLS, MAX_LANES, MAX_PROMPT, USUAL, Offers, clamp, settings_of
+from .race_request import ALL_LANES, LANE_CONTROLS, MAX_LANES, MAX_PROMPT, USUAL, Offers, clamp, settings_of
 
 METHODS = (PLAIN, *USUAL)
 WHOLE = math.inf  # in place of a length: all that the drafter has

@@ -4,7 +4,7 @@ import json
 
 import gradio as gr
 
-from .parts import script
+from .widgets import script
 
 
 def progress(elem_id: str) -> gr.HTML:

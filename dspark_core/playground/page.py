@@ -5,21 +5,21 @@ import gradio as gr
 from ..presets import Prompt
 from .advice import advice
 from .api import race_api
-from .charts_tab import charts_tab
-from .compare_tab import compare_tab
 from .controls import controls
-from .cost_tab import cost_tab
 from .follow import models_status
-from .launch import drop_options
 from .limits import follow_limits
-from .models_tab import models_tab
-from .parts import plain_text, static
-from .prove_tab import prove_tab
-from .race_tab import race_tab
+from .race_request import offers_of
 from .remember import remember
-from .requests import offers_of
-from .shelf import Shelf
+from .selection import Shelf
+from .serve import drop_options
+from .tabs.charts_tab import charts_tab
+from .tabs.compare_tab import compare_tab
+from .tabs.cost_tab import cost_tab
+from .tabs.models_tab import models_tab
+from .tabs.prove_tab import prove_tab
+from .tabs.race_tab import race_tab
 from .tour import tour
+from .widgets import plain_text, static
 from .worker import Worker
 
 

@@ -7,7 +7,7 @@ import gradio as gr
 from .controls import Controls
 from .limits import ASKING, Limits, fit, schedules
 from .links import FIRST_LANE, LONGEST, STRICT, WHOLE, fitting, from_link
-from .requests import LANE_CONTROLS, clamp
+from .race_request import LANE_CONTROLS, clamp
 
 # Kept in this browser only. The key is no secret: it just has to be the same at every start.
 SCHEDULE = 2  # its place among a lane's controls

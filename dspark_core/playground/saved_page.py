@@ -10,10 +10,10 @@ import hashlib
 import html
 import json
 
-from ..race.record import exact
+from ..race.records import exact
 from ..race.trace import Trace
-from .keep import board_of, title
-from .parts import page_file, script
+from .saved import board_of, title
+from .widgets import page_file, script
 
 STYLE = """
 :root { --font-mono: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }

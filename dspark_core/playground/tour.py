@@ -2,7 +2,7 @@
 
 import gradio as gr
 
-from .parts import page_file, script
+from .widgets import page_file, script
 
 
 def tour() -> None:

@@ -4,8 +4,8 @@ import queue
 from collections.abc import Iterator
 from typing import Any
 
-from ..race.evidence import Step
-from ..race.record import Failed
+from ..proof.evidence import Step
+from ..race.records import Failed
 from .worker import Job, Worker
 
 LOOK_S = 0.25  # how often a Stop and the queue are looked at

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..models.errors import ModelError
+from ..errors import ModelError
 from ..models.info import DrafterInfo
 from ..race.inspection import Inspection
-from ..race.record import Failed, RaceRecord, RaceRequest
+from ..race.records import Failed, RaceRecord, RaceRequest
 
 
 class Engine(Protocol):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import suppress
 
-from ..decode.cost import CostCurve
+from ..decode.cost_curve import CostCurve
 from ..decode.measure import Measuring, load, made_of, measure, save
 from .models import Models
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from ..decode.rounds import DecodeError, Prefill, Round, Start
-from .record import Failed
+from .records import Failed
 
 SLICE_S = 0.2  # own time of one slice; it always holds at least one event
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..decode.rounds import Round, Spent, tau
-from .record import LaneRecord
+from .records import LaneRecord
 
 MIN_SAMPLES = 10  # a share of fewer rounds than this says little, and the page greys it
 

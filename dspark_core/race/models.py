@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass, field
 
-from ..decode.cost import CostCurve
+from ..decode.cost_curve import CostCurve
 from ..decode.noise import Noise
 from ..machine import machine, versions
 from ..models.drafter import Drafter
 from ..models.info import DrafterInfo
 from ..models.target import Target
-from .record import RaceSource
+from .records import RaceSource
 
 
 @dataclass

@@ -13,22 +13,15 @@ import mlx.core as mx
 
 from ..decode.plain import plain
 from ..decode.rounds import DecodeError, Prefill, Round, Settings, Start
-from ..decode.schedule import (
-    ConfidenceThreshold,
-    CumulativeThreshold,
-    FixedCap,
-    FullBlock,
-    HardwareAware,
-    Schedule,
-)
+from ..decode.schedule import ConfidenceThreshold, CumulativeThreshold, FixedCap, FullBlock, HardwareAware, Schedule
 from ..decode.speculative import speculative
+from ..errors import ModelError
 from ..models.drafter import Drafter
-from ..models.errors import ModelError
 from .costs import known, measured
 from .lane import SLICE_S, Clock, Event, Lane
 from .models import Models
 from .noise import known_noise, measured_noise, rounding_noise
-from .record import (
+from .records import (
     BLOCK,
     CAP,
     CONFIDENCE,

@@ -25,9 +25,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from ..machine import device_of
-from .checks import MAX_NAME, MAX_WORDS, LaneChecks, checked_verdict, require
 from .codec import Misfit, decoder, encode, shown
-from .record import MAX_EARLIER, MAX_EXCHANGES, MAX_SYSTEM, LaneRecord, RaceRecord, RaceRequest
+from .records import MAX_EARLIER, MAX_EXCHANGES, MAX_SYSTEM, LaneRecord, RaceRecord, RaceRequest
+from .trace_checks import MAX_NAME, MAX_WORDS, LaneChecks, checked_verdict, require
 
 FORMAT, VERSION = "dspark-playground race", 1
 MAX_BYTES = 20_000_000  # of a document; 4 lanes of 4,096 sampled tokens with all their numbers fit

@@ -16,7 +16,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from ..decode.noise import Noise
 from ..models.target import Target
-from .record import Difference, RaceRecord, Verdict
+from .records import Difference, RaceRecord, Verdict
 from .verdict_words import compared, first_difference, kind_of, parted, verdict_words
 
 __all__ = ["first_difference", "judge"]

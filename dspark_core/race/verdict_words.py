@@ -5,7 +5,7 @@ words into its mouth. No MLX: `verdict.py` measures, this tells, and opening a f
 from collections.abc import Sequence
 
 from ..decode.rounds import Settings
-from .record import Difference, LaneRecord, exact
+from .records import Difference, LaneRecord, exact
 
 
 def first_difference(a: Sequence[int], b: Sequence[int]) -> int | None:

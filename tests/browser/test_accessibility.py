@@ -7,7 +7,7 @@ from tests.playground.serving import served
 from tests.playground.tiny import TinyEngine
 from tests.race.long_trace import long_trace
 
-from .test_keep import open_file, said
+from .test_saved import open_file, said
 
 LINK = "/?lanes=plain,dspark:full,dspark:cap=2,dflash:block=16&tokens=24&prompt=Say%20hello."
 WIDTHS = (1440, 760)

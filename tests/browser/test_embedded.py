@@ -2,7 +2,7 @@
 
 import pytest
 
-from dspark_core.playground.board import LaneText
+from dspark_core.playground.stream import LaneText
 
 pytestmark = pytest.mark.long
 

@@ -10,7 +10,7 @@ from tests.playground.serving import served
 from tests.race.long_trace import long_trace
 
 from .tab import Tab, replay
-from .test_keep import open_file, said, save
+from .test_saved import open_file, said, save
 
 FULL = "/?lanes=plain,dspark:full,dflash:block=16&tokens=40"  # of every speculative lane, all drafts are sent
 

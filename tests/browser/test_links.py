@@ -4,7 +4,7 @@ from dspark_core.race.trace import dumps
 from tests.race.long_trace import long_trace
 
 from .tab import replay
-from .test_keep import open_file, said
+from .test_saved import open_file, said
 
 
 def summary(tab, words):

@@ -11,7 +11,7 @@ import pytest
 
 import dspark_core
 from dspark_core.paths import assets
-from dspark_core.playground.parts import script
+from dspark_core.playground.widgets import script
 
 from .tab import missing
 

@@ -8,7 +8,7 @@ import pytest
 from dspark_core.decode.rounds import Round, tau
 from dspark_core.playground.charts import TITLES
 from dspark_core.race.metrics import metrics
-from dspark_core.race.record import LaneRecord, LaneSpec, Verdict
+from dspark_core.race.records import LaneRecord, LaneSpec, Verdict
 from tests.playground.replay import STOP, recorded_rounds
 from tests.playground.serving import served
 
@@ -70,7 +70,7 @@ def test_a_stop_token_inside_the_draft_counts_as_the_metrics_count_it(recorded, 
 
 
 def test_a_board_that_missed_records_has_them_all_at_the_end(recorded, open_tab, monkeypatch):
-    monkeypatch.setattr("dspark_core.playground.board.WINDOW", 200)
+    monkeypatch.setattr("dspark_core.playground.stream.WINDOW", 200)
     engine = recorded.worker.engine = replay([f" w{k}" for k in range(300)])
     tab = open_tab(recorded.url)
     tab.race()

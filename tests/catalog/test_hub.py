@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from huggingface_hub import scan_cache_dir, snapshot_download
 
-from dspark_core.catalog import facts, hub, local, verify
+from dspark_core.catalog import checksums, facts, hub, local
 from dspark_core.catalog.hub import Hub, HubError
 from dspark_core.catalog.names import HubName
-from dspark_core.models.errors import ModelError
+from dspark_core.errors import ModelError
 
 from .hub_server import FakeHub, Repo, serving
 
@@ -137,7 +137,7 @@ def test_a_download_is_whole_and_other_programs_find_it(a_hub, fake, name):
     assert repo.repo_id == name.repo and not scan_cache_dir(a_hub.cache).warnings
     (found,) = local.find(cache=a_hub.cache, lm_studio=a_hub.cache)
     assert (found.name, found.sort.kind, found.bytes) == (name.repo, "target", download.plan.bytes)
-    assert verify.verify(download.directory, record=a_hub.record) == 0, "checked while it arrived"
+    assert checksums.verify(download.directory, record=a_hub.record) == 0, "checked while it arrived"
     assert a_hub.plan(name).missing == 0
 
 
@@ -208,7 +208,7 @@ def test_a_program_started_anew_goes_on_in_the_middle_of_the_last_shard(a_hub, f
     plan = anew.plan(SHARDED)
     assert plan.here > 100_000 and fetch(anew, SHARDED).state == "done"
     assert fake.gets(last)[-1].startswith("bytes=") and not fake.gets(first)
-    assert verify.verify(anew.local(SHARDED), record=a_hub.record.with_name("none.json")) == len(plan.files)
+    assert checksums.verify(anew.local(SHARDED), record=a_hub.record.with_name("none.json")) == len(plan.files)
 
 
 def test_a_server_without_ranges_sends_it_all_again(a_hub, fake):
@@ -291,17 +291,17 @@ def test_a_file_that_was_changed_later_is_found_before_its_first_use(a_hub):
     content[-1] ^= 1
     blob.write_bytes(content)
     with pytest.raises(ModelError, match="does not have the checksum"):
-        verify.verify(directory, record=a_hub.record)
+        checksums.verify(directory, record=a_hub.record)
 
 
 def test_what_another_program_downloaded_is_checked_once(a_hub, tmp_path):
     directory = fetch(a_hub).directory
     seen, record = [], tmp_path / "new.json"
-    assert verify.verify(directory, lambda done, total: seen.append((done, total)), record=record) == 4
+    assert checksums.verify(directory, lambda done, total: seen.append((done, total)), record=record) == 4
     assert seen[-1][0] == seen[-1][1] > 500_000
-    assert verify.verify(directory, record=record) == 0
-    with pytest.raises(verify.Stopped):
-        verify.verify(directory, cancelled=lambda: True, record=tmp_path / "other.json")
+    assert checksums.verify(directory, record=record) == 0
+    with pytest.raises(checksums.Stopped):
+        checksums.verify(directory, cancelled=lambda: True, record=tmp_path / "other.json")
 
 
 # ---- what the hub says no to -----------------------------------------------------------------------------

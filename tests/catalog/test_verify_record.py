@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from dspark_core.catalog.verify import is_verified, remember, verify
+from dspark_core.catalog.checksums import is_verified, remember, verify
 
 
 @pytest.fixture

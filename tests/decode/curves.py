@@ -1,6 +1,6 @@
 """Cost curves made of numbers, for tests that must not depend on the machine."""
 
-from dspark_core.decode.cost import CostCurve, Costs, Timing
+from dspark_core.decode.cost_curve import CostCurve, Costs, Timing
 
 
 def at(ms: float) -> Timing:

@@ -3,7 +3,7 @@
 import pytest
 
 from dspark_core.decode.plain import plain
-from dspark_core.decode.request import PREFILL_CHUNK, prefill_once
+from dspark_core.decode.prefill import PREFILL_CHUNK, prefill_once
 from dspark_core.decode.rounds import DecodeError, Settings
 from dspark_core.decode.schedule import FullBlock
 from dspark_core.decode.speculative import speculative

@@ -5,7 +5,7 @@ import pytest
 
 from dspark_core.decode import speculative as module
 from dspark_core.decode.plain import plain
-from dspark_core.decode.request import prefill_once
+from dspark_core.decode.prefill import prefill_once
 from dspark_core.decode.rounds import Settings
 from dspark_core.decode.schedule import ConfidenceThreshold, FixedCap, FullBlock, Schedule
 from dspark_core.decode.speculative import speculative

@@ -6,7 +6,7 @@ import mlx.core as mx
 import pytest
 
 from dspark_core.decode.plain import plain
-from dspark_core.decode.request import PREFILL_CHUNK
+from dspark_core.decode.prefill import PREFILL_CHUNK
 from dspark_core.decode.rounds import DecodeError, Prefill, Round, Settings, Start
 from dspark_core.decode.schedule import ConfidenceThreshold, FixedCap, FullBlock
 from dspark_core.decode.speculative import speculative

@@ -8,7 +8,7 @@ from dspark_core.decode.schedule import ConfidenceThreshold, FullBlock
 from dspark_core.decode.speculative import speculative
 from dspark_core.race.metrics import lengths as length_counts
 from dspark_core.race.metrics import metrics
-from dspark_core.race.record import LaneRecord, LaneSpec
+from dspark_core.race.records import LaneRecord, LaneSpec
 
 from .helpers import NEVER, Recorded, output, plain_output, rounds
 

@@ -9,7 +9,7 @@ import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
 
-from dspark_core.models.errors import ModelError
+from dspark_core.errors import ModelError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 QWEN_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from dspark_core.models.errors import ModelError
+from dspark_core.errors import ModelError
 from dspark_core.models.text import Text
 from dspark_core.models.typed import Typed, stand_ins
 from tests.models.test_vocabularies import NAMES, VOCABULARIES

@@ -8,7 +8,7 @@ import pytest
 from dspark_core.models.backbone_config import MAX_ROLLBACK
 from dspark_core.models.checkpoint import load_drafter, open_drafter
 from dspark_core.models.config import parse_config
-from dspark_core.models.safetensors import read_headers
+from dspark_core.models.headers import read_headers
 
 from .build import GOLDEN, copy, edit_config, edit_weights, refusal
 from .published import TARGETS, drafters

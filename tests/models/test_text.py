@@ -4,7 +4,7 @@ import pytest
 
 from dspark_core.decode.plain import plain
 from dspark_core.decode.rounds import DecodeError, Settings
-from dspark_core.models.errors import ModelError
+from dspark_core.errors import ModelError
 from dspark_core.models.target import load_target
 from dspark_core.models.text import Text
 from dspark_core.presets import load_prompts

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from dspark_core.models.text import Text
 from dspark_core.models.token_bytes import TokenBytes
-from dspark_core.playground.board import LaneText
+from dspark_core.playground.stream import LaneText
 from dspark_core.race.trace import TokenText
 
 VOCABULARIES = Path(__file__).parent / "vocabularies"

@@ -5,8 +5,8 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from dspark_core.playground.launch import launch
 from dspark_core.playground.page import build
+from dspark_core.playground.serve import launch
 from dspark_core.playground.worker import Worker
 from dspark_core.presets import load_prompts
 

@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from dspark_core.catalog import facts, memory
-from dspark_core.models.errors import ModelError
+from dspark_core.errors import ModelError
 from dspark_core.playground.engine import Choice, PresetEngine
 
 from ..models.build import GOLDEN, copy, edit_config

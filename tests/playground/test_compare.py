@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from dspark_core.playground.compare import compared, pairs
-from dspark_core.playground.keep import MAX_KEPT, add, file_name, names
+from dspark_core.playground.saved import MAX_KEPT, add, file_name, names
 from dspark_core.race.metrics import metrics
-from dspark_core.race.record import LaneSpec
+from dspark_core.race.records import LaneSpec
 from dspark_core.race.trace import dumps, loads
 from tests.race.long_trace import SPECS, long_trace
 

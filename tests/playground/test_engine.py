@@ -14,15 +14,15 @@ import mlx.nn as nn
 import pytest
 from mlx.utils import tree_flatten
 
-from dspark_core.catalog import verify
+from dspark_core.catalog import checksums
 from dspark_core.catalog.memory import Machine
 from dspark_core.catalog.names import HubName
 from dspark_core.decode.rounds import Settings
-from dspark_core.models.errors import ModelError
+from dspark_core.errors import ModelError
 from dspark_core.playground.engine import Choice, Loaded, Loading, PresetEngine, load_job, unload_job
 from dspark_core.playground.worker import Job, Worker
 from dspark_core.presets import Preset, PresetDrafter
-from dspark_core.race.record import PLAIN, Failed, LaneSpec, RaceRequest
+from dspark_core.race.records import PLAIN, Failed, LaneSpec, RaceRequest
 
 from ..models.build import GOLDEN, copy, edit_weights, random_drafter
 
@@ -159,7 +159,7 @@ def test_through_the_worker(tmp_path):
 
 def test_a_model_from_the_hub_is_checked_before_its_first_use(engine, tmp_path, monkeypatch):
     """A snapshot of the Hugging Face cache whose weights were changed after the download."""
-    monkeypatch.setattr(verify, "default_record", lambda: tmp_path / "record.json")
+    monkeypatch.setattr(checksums, "default_record", lambda: tmp_path / "record.json")
     repo = tmp_path / "models--org--tiny"
     snapshot = repo / "snapshots" / ("0" * 40)
     snapshot.mkdir(parents=True)

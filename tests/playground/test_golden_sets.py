@@ -8,8 +8,8 @@ from dspark_core.catalog import memory
 from dspark_core.decode.rounds import Settings
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.playground.engine import Choice, PresetEngine
-from dspark_core.playground.keep import traced
-from dspark_core.race.record import CONFIDENCE, PLAIN, LaneSpec, RaceRequest
+from dspark_core.playground.saved import traced
+from dspark_core.race.records import CONFIDENCE, PLAIN, LaneSpec, RaceRequest
 from dspark_core.race.trace import dumps, loads
 
 from ..conftest import GOLDEN, Golden

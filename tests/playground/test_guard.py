@@ -10,7 +10,7 @@ import gradio as gr
 import pytest
 
 from dspark_core.playground.guard import CONTENT_SECURITY_POLICY, refused
-from dspark_core.playground.launch import launch
+from dspark_core.playground.serve import launch
 from tests.playground.replay import ReplayEngine, three_lanes
 from tests.playground.serving import served
 

@@ -8,15 +8,15 @@ import pytest
 from dspark_core.catalog import memory
 from dspark_core.decode.rounds import Settings
 from dspark_core.models.info import DrafterInfo
-from dspark_core.playground.cost_tab import suggestion_words
 from dspark_core.playground.engine import Choice, PresetEngine
 from dspark_core.playground.limits import Limits, fit, schedules
 from dspark_core.playground.links import lane_controls, lane_text, lanes_controls
-from dspark_core.playground.prove_tab import draw_verdict
-from dspark_core.playground.requests import LANE_CONTROLS, USUAL, in_words, lane_of, offers_of, too_much
-from dspark_core.race.advice import Suggestion
-from dspark_core.race.evidence import NO_BIAS
-from dspark_core.race.record import CAP, CONFIDENCE, FULL, PLAIN, LaneSpec, RaceRequest
+from dspark_core.playground.race_request import LANE_CONTROLS, USUAL, in_words, lane_of, offers_of, too_much
+from dspark_core.playground.tabs.cost_tab import suggestion_words
+from dspark_core.playground.tabs.prove_tab import draw_verdict
+from dspark_core.proof.evidence import NO_BIAS
+from dspark_core.race.forecast import Suggestion
+from dspark_core.race.records import CAP, CONFIDENCE, FULL, PLAIN, LaneSpec, RaceRequest
 from dspark_core.race.trace import dumps, loads
 
 from ..conftest import GOLDEN

@@ -19,8 +19,8 @@ from dspark_core.playground.links import (
     lanes_controls,
     link_of,
 )
-from dspark_core.playground.requests import LANE_CONTROLS, TOGETHER, in_words, lane_of, request_of
-from dspark_core.race.record import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, LaneSpec
+from dspark_core.playground.race_request import LANE_CONTROLS, TOGETHER, in_words, lane_of, request_of
+from dspark_core.race.records import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, LaneSpec
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,13 @@ from dspark_core.catalog import local
 from dspark_core.catalog.hub import Hub
 from dspark_core.catalog.memory import Machine
 from dspark_core.decode.rounds import Settings
-from dspark_core.models.errors import ModelError
+from dspark_core.errors import ModelError
 from dspark_core.playground.engine import Loaded, PresetEngine
 from dspark_core.playground.follow import loaded_words
-from dspark_core.playground.shelf import LEFT_OUT, NONE, NOT_HERE, OWN, UNKNOWN, Shelf, listing, report
+from dspark_core.playground.selection import LEFT_OUT, NONE, NOT_HERE, OWN, UNKNOWN, Shelf, listing, report
 from dspark_core.playground.worker import Job, Worker
 from dspark_core.presets import read_presets
-from dspark_core.race.record import PLAIN, LaneSpec, RaceRequest
+from dspark_core.race.records import PLAIN, LaneSpec, RaceRequest
 from tests.catalog.hub_server import FakeHub, Repo, serving
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -53,7 +53,7 @@ def files(name: str, kind: str, **more: bytes) -> dict[str, bytes]:
 def fake(tmp_path, monkeypatch):
     monkeypatch.setattr("dspark_core.catalog.hub.get_token", lambda: None)
     monkeypatch.setattr("dspark_core.catalog.hub.BACKOFF_S", 0.01)
-    monkeypatch.setattr("dspark_core.catalog.verify.default_record", lambda: tmp_path / "record.json")
+    monkeypatch.setattr("dspark_core.catalog.checksums.default_record", lambda: tmp_path / "record.json")
     chat = {"tokenizer_config.json": b'{"chat_template": "x"}'}
     hub = FakeHub()
     hub.repos = {

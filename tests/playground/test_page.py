@@ -9,13 +9,13 @@ import time
 import pytest
 
 from dspark_core.decode.rounds import Settings
-from dspark_core.playground import requests
-from dspark_core.playground.board import FIELD, RECORD
+from dspark_core.playground import race_request
 from dspark_core.playground.charts import GREY, TITLES, charts, spent_chart
 from dspark_core.playground.follow import follow, models_status
+from dspark_core.playground.stream import FIELD, RECORD
 from dspark_core.playground.worker import Job, Worker
 from dspark_core.race.metrics import MIN_SAMPLES
-from dspark_core.race.record import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, LaneSpec, RaceRequest
+from dspark_core.race.records import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, LaneSpec, RaceRequest
 from tests.playground.replay import ReplayEngine, three_lanes
 
 LANES = (LaneSpec("plain"), LaneSpec("DSpark", label="full block"), LaneSpec("DFlash", label="block 16"))
@@ -40,53 +40,53 @@ def replay(**kwargs):
 
 @pytest.mark.parametrize("bad", [None, "x", math.nan, math.inf, -math.inf, [], {}])
 def test_a_number_that_is_none_becomes_the_default(bad):
-    assert requests.clamp(bad, 1, 9, 4) == 4
+    assert race_request.clamp(bad, 1, 9, 4) == 4
 
 
-@pytest.mark.parametrize(("given", "kept"), [(-5, 1), (0, 1), (1e99, requests.MAX_TOKENS), (7.9, 7), ("12", 12)])
+@pytest.mark.parametrize(("given", "kept"), [(-5, 1), (0, 1), (1e99, race_request.MAX_TOKENS), (7.9, 7), ("12", 12)])
 def test_max_tokens_is_clamped(given, kept):
-    assert requests.settings_of(given, 0, 0, 1, 0).max_tokens == kept
+    assert race_request.settings_of(given, 0, 0, 1, 0).max_tokens == kept
 
 
 def test_every_other_number_is_clamped_too():
-    s = requests.settings_of(8, 1e9, -3, 0, -1)
+    s = race_request.settings_of(8, 1e9, -3, 0, -1)
     assert (s.temperature, s.top_k, s.top_p, s.seed) == (2, 0, 0.01, 0)
 
 
 def test_lanes_from_controls():
-    assert requests.lane_of("plain", 16, FULL, 7, 0.5) == LaneSpec("plain")
-    assert requests.lane_of("DFlash", 6, FULL, 7, 0.5) == LaneSpec("DFlash", CAP, cap=5, label="block 6")
-    assert requests.lane_of("DFlash", 99, FULL, 7, 0.5).schedule == FULL
-    assert requests.lane_of("DSpark", 16, CAP, -4, 0.5).cap == 1
-    assert requests.lane_of("DSpark", 16, CONFIDENCE, 7, 9).threshold == 1
-    assert requests.lane_of("DSpark", 16, CUMULATIVE, 7, 0.3) == LaneSpec(
+    assert race_request.lane_of("plain", 16, FULL, 7, 0.5) == LaneSpec("plain")
+    assert race_request.lane_of("DFlash", 6, FULL, 7, 0.5) == LaneSpec("DFlash", CAP, cap=5, label="block 6")
+    assert race_request.lane_of("DFlash", 99, FULL, 7, 0.5).schedule == FULL
+    assert race_request.lane_of("DSpark", 16, CAP, -4, 0.5).cap == 1
+    assert race_request.lane_of("DSpark", 16, CONFIDENCE, 7, 9).threshold == 1
+    assert race_request.lane_of("DSpark", 16, CUMULATIVE, 7, 0.3) == LaneSpec(
         "DSpark", CUMULATIVE, threshold=0.3, label="product ≥ 0.30"
     )
     for method in ("DSpark", "DFlash"):
-        assert requests.lane_of(method, 16, HARDWARE, 7, 0.5) == LaneSpec(method, HARDWARE, label="hardware-aware")
-    assert requests.lane_of("plain", 16, HARDWARE, 7, 0.5) == LaneSpec("plain")
-    assert requests.lane_of("off", 16, FULL, 7, 0.5) is requests.lane_of("../x", 16, FULL, 7, 0.5) is None
+        assert race_request.lane_of(method, 16, HARDWARE, 7, 0.5) == LaneSpec(method, HARDWARE, label="hardware-aware")
+    assert race_request.lane_of("plain", 16, HARDWARE, 7, 0.5) == LaneSpec("plain")
+    assert race_request.lane_of("off", 16, FULL, 7, 0.5) is race_request.lane_of("../x", 16, FULL, 7, 0.5) is None
 
 
 def test_settings_in_words():
-    assert requests.in_words(96, 0, 40, 0.9, 0, requests.TOGETHER, "", *CONTROLS) == (
+    assert race_request.in_words(96, 0, 40, 0.9, 0, race_request.TOGETHER, "", *CONTROLS) == (
         "plain, DSpark · full block, DFlash · block 16; up to 96 tokens, greedy"
     )
-    assert requests.in_words(8, 0.7, 40, 0.9, 3, requests.IN_TURN, " \n", *CONTROLS[:10]) == (
+    assert race_request.in_words(8, 0.7, 40, 0.9, 3, race_request.IN_TURN, " \n", *CONTROLS[:10]) == (
         "plain, DSpark · full block; up to 8 tokens, temperature 0.7, top-k 40, top-p 0.9, seed 3, one after another"
     )
 
 
 def test_the_system_turn():
     def asked_with(system):
-        return requests.request_of("Hi", 8, 0, 0, 1, 0, requests.TOGETHER, system, *CONTROLS)
+        return race_request.request_of("Hi", 8, 0, 0, 1, 0, race_request.TOGETHER, system, *CONTROLS)
 
     assert asked_with("Be brief.").messages[0] == {"role": "system", "content": "Be brief."}
     for none in ("", " \n", None, 7, ["x"]):
         assert [m["role"] for m in asked_with(none).messages] == ["user"] and asked_with(none).system == ""
     with pytest.raises(ValueError, match=r"The system turn has 10,001 characters; at most 10,000 are taken\."):
         asked_with("x" * 10_001)
-    words = requests.in_words(96, 0, 0, 1, 0, requests.TOGETHER, "Be brief.", *CONTROLS)
+    words = race_request.in_words(96, 0, 0, 1, 0, race_request.TOGETHER, "Be brief.", *CONTROLS)
     assert words.endswith("up to 96 tokens, greedy, with a system turn")
 
 
@@ -96,12 +96,12 @@ def test_the_system_turn():
 )
 def test_prompts_that_are_refused(prompt, words):
     with pytest.raises(ValueError, match=words):
-        requests.request_of(prompt, 8, 0, 0, 1, 0, requests.TOGETHER, "", *CONTROLS)
+        race_request.request_of(prompt, 8, 0, 0, 1, 0, race_request.TOGETHER, "", *CONTROLS)
 
 
 def test_a_race_needs_two_lanes():
     with pytest.raises(ValueError, match="two lanes"):
-        requests.request_of("x", 8, 0, 0, 1, 0, requests.TOGETHER, "", *["off", 16, FULL, 7, 0.5] * 4)
+        race_request.request_of("x", 8, 0, 0, 1, 0, race_request.TOGETHER, "", *["off", 16, FULL, 7, 0.5] * 4)
 
 
 def test_a_race_is_followed_to_its_verdict():

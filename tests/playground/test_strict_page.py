@@ -7,11 +7,11 @@ import gradio as gr
 import pytest
 
 from dspark_core.decode.rounds import Again, Round, Settings, Start
-from dspark_core.playground.board import BoardText, strict_words
-from dspark_core.playground.keep import board_of
 from dspark_core.playground.links import FIRST_LANE, STRICT, fitting, from_link, lanes_controls, link_of
-from dspark_core.playground.requests import TOGETHER, in_words, request_of
-from dspark_core.race.record import LaneRecord, LaneSpec, RaceRecord, RaceRequest
+from dspark_core.playground.race_request import TOGETHER, in_words, request_of
+from dspark_core.playground.saved import board_of
+from dspark_core.playground.stream import BoardText, strict_words
+from dspark_core.race.records import LaneRecord, LaneSpec, RaceRecord, RaceRequest
 from dspark_core.race.trace import dumps, loads, trace_of
 
 

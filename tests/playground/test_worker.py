@@ -3,9 +3,9 @@
 import threading
 from types import SimpleNamespace
 
-from dspark_core.models.errors import ModelError
+from dspark_core.errors import ModelError
 from dspark_core.playground.worker import Job, Worker
-from dspark_core.race.record import Failed
+from dspark_core.race.records import Failed
 
 
 def events_of(job: Job) -> list:

@@ -3,7 +3,7 @@
 import random
 
 from dspark_core.decode.rounds import Detail, Round, Settings, Start
-from dspark_core.race.record import LaneRecord, LaneSpec, RaceRecord, RaceRequest, Verdict
+from dspark_core.race.records import LaneRecord, LaneSpec, RaceRecord, RaceRequest, Verdict
 from dspark_core.race.trace import Trace, dumps, trace_of
 from dspark_core.race.verdict_words import verdict_words
 

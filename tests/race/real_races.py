@@ -11,8 +11,8 @@ from pathlib import Path
 from unittest import mock
 
 from dspark_core.decode.rounds import Settings
-from dspark_core.playground.keep import traced
-from dspark_core.race.record import LaneSpec, RaceRecord, RaceRequest
+from dspark_core.playground.saved import traced
+from dspark_core.race.records import LaneSpec, RaceRecord, RaceRequest
 from dspark_core.race.trace import dumps
 from tests.decode.noisy import NoisyTarget
 from tests.playground.tiny import TinyEngine

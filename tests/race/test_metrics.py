@@ -4,7 +4,7 @@ import pytest
 
 from dspark_core.decode.rounds import Round, Spent, Start
 from dspark_core.race.metrics import lengths, metrics, positions, speed_over_time, spent, times_plain
-from dspark_core.race.record import LaneRecord, LaneSpec
+from dspark_core.race.records import LaneRecord, LaneSpec
 
 
 def rounds(*counts, seconds=0.5):

@@ -8,13 +8,13 @@ import pytest
 
 from dspark_core.bench.run import compare_raced_and_alone
 from dspark_core.decode.rounds import Prefill, Round, Settings, Start
+from dspark_core.errors import ModelError
 from dspark_core.models.checkpoint import load_drafter
-from dspark_core.models.errors import ModelError
 from dspark_core.models.target import load_target
 from dspark_core.race import race as module
 from dspark_core.race.costs import known
 from dspark_core.race.race import Models, race
-from dspark_core.race.record import (
+from dspark_core.race.records import (
     CAP,
     CONFIDENCE,
     CUMULATIVE,

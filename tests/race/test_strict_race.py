@@ -13,7 +13,7 @@ from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.target import load_target
 from dspark_core.race.metrics import Strictness, metrics, strictness
 from dspark_core.race.race import Models, race
-from dspark_core.race.record import CAP, PLAIN, LaneRecord, LaneSpec, RaceRecord, RaceRequest, WarmUp
+from dspark_core.race.records import CAP, PLAIN, LaneRecord, LaneSpec, RaceRecord, RaceRequest, WarmUp
 from dspark_core.race.verdict import _next_logits, judge
 
 from ..decode.noisy import NoisyTarget

@@ -15,7 +15,7 @@ from dspark_core.race import noise as race_noise
 from dspark_core.race.models import Models
 from dspark_core.race.noise import rounding_noise
 from dspark_core.race.race import race
-from dspark_core.race.record import CAP, PLAIN, Difference, LaneSpec, RaceRecord, RaceRequest
+from dspark_core.race.records import CAP, PLAIN, Difference, LaneSpec, RaceRecord, RaceRequest
 from dspark_core.race.verdict import _next_logits, judge
 
 from ..conftest import GOLDEN, golden_paths, load_golden

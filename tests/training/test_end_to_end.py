@@ -16,7 +16,7 @@ import numpy as np  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from dspark_core.decode.plain import plain  # noqa: E402
-from dspark_core.decode.request import Request  # noqa: E402
+from dspark_core.decode.prefill import Request  # noqa: E402
 from dspark_core.decode.rounds import Round, Settings, Start, tau  # noqa: E402
 from dspark_core.decode.schedule import FullBlock  # noqa: E402
 from dspark_core.decode.speculative import speculative  # noqa: E402

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 from dspark_core.training.torch_drafter import TorchDrafter  # noqa: E402
 from dspark_core.training.torch_target import TorchTarget  # noqa: E402
 
-from ..rounds_agree import compare  # noqa: E402
+from ..scripts.rounds_agree import compare  # noqa: E402
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 DSPARK, DFLASH_7, DFLASH_16 = "dspark-smollm2-135m-b7", "dflash-smollm2-135m-b7", "dflash-smollm2-135m-b16"
@@ -66,7 +66,7 @@ def test_the_confidence_head_is_calibrated():
 @pytest.mark.parametrize("method", ["DSpark", "DFlash"])
 def test_the_engine_speculates_as_the_walk_does(embedded, torch_target, method):
     """The packed files through both implementations, in the bf16 that the engine runs in; near ties may fall
-    differently in one round. `tests/rounds_agree.py` does this at length."""
+    differently in one round. `tests/scripts/rounds_agree.py` does this at length."""
     drafter = embedded.drafters[method]
     walking = TorchDrafter.load(ASSETS / "models" / drafter.name)
     prompt = embedded.chat("Write a Python function that adds two numbers.")

@@ -1,0 +1,111 @@
+"""The conversation so far: a finished race's exchange can be kept as context, so that the next race goes on from it.
+
+It lives as long as the page does. The place's value is one JSON document, for assets/page/conversation.js:
+
+    {"words": ..., "failed": whether they say why nothing was kept, "turns": [[user's turn, answer], ...]}
+"""
+
+import json
+import re
+from dataclasses import dataclass
+
+import gradio as gr
+
+from ..race.records import MAX_EARLIER, MAX_EXCHANGES, RaceRecord
+from ..race.trace import Trace
+from .saved import answer_text, reference, traced
+from .widgets import script, static
+from .worker import Worker
+
+# What a model thought before it answered is no part of the conversation: its own template would leave it out.
+THOUGHTS = re.compile(r"<think>.*?(</think>|\Z)|<\|channel>thought.*?(<channel\|>|\Z)", re.DOTALL)
+
+TEMPLATE = """
+<p role="status"></p>
+<details hidden><summary>Read it</summary>
+<div tabindex="0" role="region" aria-label="The conversation so far"><dl></dl></div></details>
+"""
+TO_PROMPT = "() => document.querySelector('#prompt textarea').focus()"
+
+
+@dataclass(frozen=True)
+class Talk:
+    """The conversation so far as (user's turn, answer) pairs, with about how many tokens of context it is.
+
+    cut: the last answer ended at its token limit
+    """
+
+    earlier: tuple[tuple[str, str], ...] = ()
+    tokens: int = 0
+    cut: bool = False
+
+
+@dataclass(frozen=True)
+class TalkRow:
+    """`earlier` holds the pairs that go before the next prompt; `talk` shows them. `take` and `over` are buttons."""
+
+    earlier: gr.State
+    talk: gr.HTML
+    take: gr.Button
+    over: gr.Button
+
+
+def kept(trace: Trace | None) -> Talk:
+    """The conversation that a race on the board ends with: what it began with, its prompt and the plain lane's
+    answer, or the first lane's where there is no plain. Raises ValueError, in one sentence, if it ends with none."""
+    if trace is None:
+        raise ValueError("There is no finished race yet whose answer could be kept.")
+    race, lane = trace.race, reference(trace.race)
+    if lane.error is not None:
+        raise ValueError(f"The {lane.spec.name} lane failed, so there is no answer to keep.")
+    if race.stopped or lane.finish is None:
+        raise ValueError("This race was stopped before its end, so its answer is not kept.")
+    answer = THOUGHTS.sub("", answer_text(trace, errors="ignore")).strip()
+    if not answer:
+        raise ValueError("The answer is empty, so there is nothing to keep.")
+    earlier = (*race.request.earlier, (race.request.prompt, answer))
+    if len(earlier) > MAX_EXCHANGES:
+        raise ValueError(f"A conversation has at most {MAX_EXCHANGES} exchanges here: start over.")
+    if sum(len(user) + len(said) for user, said in earlier) > MAX_EARLIER:
+        raise ValueError(f"A conversation has at most {MAX_EARLIER:,} characters here: start over.")
+    return Talk(earlier, race.prompt_tokens + len(lane.output), lane.finish != "stop")
+
+
+def told(talk: Talk, refusal: str = "") -> str:
+    """What the place shows: why nothing was kept if there is a `refusal`, and what is kept anyway."""
+    n = len(talk.earlier)
+    words = f"Context of the next race: {n} exchange{'s' * (n > 1)}, about {talk.tokens:,} tokens."
+    if talk.cut:
+        words += " The last answer was cut off at its token limit."
+    said = " ".join([refusal] * bool(refusal) + [words] * bool(n))
+    return json.dumps({"words": said, "failed": bool(refusal), "turns": talk.earlier}, ensure_ascii=False)
+
+
+def talk_row() -> TalkRow:
+    """The row, without its deeds: see `wire`."""
+    with gr.Row(elem_id="talk"):
+        take = gr.Button("Keep this exchange as context", size="sm", elem_id="take")
+        over = gr.Button("Start over", size="sm", elem_id="over", visible=False)
+        place = static(TEMPLATE, script("conversation"), elem_id="talk-told")
+    return TalkRow(gr.State(Talk()), place, take, over)
+
+
+def wire(worker: Worker, row: TalkRow, trace: gr.State, last: gr.State) -> None:
+    """`trace` is the race on the board; `last` is that race as soon as it is over, a moment before its trace."""
+    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+
+    def take(visitor: gr.Request, on_board: Trace | None, seen: RaceRecord | None, before: Talk):
+        try:
+            if worker.busy(visitor.session_hash):
+                raise ValueError("A race is running: its exchange can be kept when it has ended.")
+            fresh = seen is not None and (on_board is None or on_board.race is not seen)
+            after = kept(traced(seen) if fresh else on_board)
+        except ValueError as error:
+            return gr.skip(), told(before, str(error)), gr.skip()
+        return after, told(after), gr.update(visible=True)
+
+    def over():
+        return Talk(), told(Talk()), gr.update(visible=False)
+
+    row.take.click(take, [trace, last, row.earlier], [row.earlier, row.talk, row.over], **quiet)
+    row.over.click(over, None, [row.earlier, row.talk, row.over], **quiet).then(None, js=TO_PROMPT)

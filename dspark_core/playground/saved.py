@@ -1,0 +1,110 @@
+"""Races that are kept: of a race that ended, its trace; of a trace, what the board shows and what files are called."""
+
+import itertools
+import json
+import re
+from dataclasses import replace
+from datetime import datetime
+
+from ..race.records import Failed, LaneRecord, RaceRecord
+from ..race.trace import Trace, trace_of
+from .follow import RUNS
+from .stream import BoardText, announcement
+
+MAX_KEPT = 8  # races of one page; the oldest goes first
+
+
+def traced(race: RaceRecord) -> Trace:
+    """The trace of a race that has just ended, on whatever is loaded by now."""
+    ran = race.source
+    trace = trace_of(race, ran.token_bytes, ran.stop_ids, ran.drafters, ran.machine, ran.versions)
+    race.source = replace(ran, token_bytes=trace.token_text)  # a kept race holds no tokenizer
+    return trace
+
+
+def board_of(trace: Trace) -> str:
+    """The board's value for a race that is over. No model is asked."""
+    race = trace.race
+    board = BoardText(next(RUNS), race.request)
+    board.begin(trace.token_text, trace.stop_ids, len(race.lanes))
+    timed = []
+    for i, lane in enumerate(race.lanes):
+        if lane.start:
+            before = lane.start.prefill_s
+            timed += [(before, i, lane.start), *((before + r.time_s, i, r) for r in lane.rounds)]
+        if lane.error is not None:
+            words = f"This lane failed; the saved race gives as the reason: “{lane.error}”"
+            timed.append((float("inf"), i, Failed(words)))
+    board.add_all((i, event) for _, i, event in sorted(timed, key=lambda t: t[0]))
+    board.strict(race)
+    if race.verdict:
+        board.verdict(race.verdict)
+    board.over("stopped" if race.interrupted else "done", announcement(race))
+    board.status(f"A kept race: {title(trace)}.")
+    return board.whole
+
+
+def title(trace: Trace) -> str:
+    """A race in a few words, the same for the list of kept races and for a table's head."""
+    return f"{trace.race.target}, {trace.race.precision}, {moment(trace)}"
+
+
+def moment(trace: Trace) -> str:
+    """When it was made, on this machine's clock."""
+    try:
+        return f"{datetime.fromisoformat(trace.made).astimezone():%Y-%m-%d %H:%M:%S}"
+    except (ValueError, OverflowError, OSError):
+        return "at an unknown time"
+
+
+def file_name(trace: Trace, ending: str) -> str:
+    """Letters, digits and dashes only, whatever the trace says."""
+    words = re.sub(r"[^A-Za-z0-9]+", "-", f"{trace.race.target} {trace.race.precision} {moment(trace)}")
+    return f"race-{words.strip('-')[:80]}.{ending}"
+
+
+def prompt_words(trace: Trace, length: int = 40) -> str:
+    words = " ".join(trace.race.request.prompt.split())
+    return words if len(words) <= length else words[: length - 1] + "…"
+
+
+def reference(race: RaceRecord) -> LaneRecord:
+    """The lane whose text is the one to match: the plain one, or the first."""
+    return next((lane for lane in race.lanes if not lane.spec.speculative), race.lanes[0])
+
+
+def answer_text(trace: Trace, errors: str = "replace") -> str:
+    """That lane's answer without its stop token; `errors` is how broken characters are decoded."""
+    text, ids = trace.token_text, [i for i in reference(trace.race).output if i not in trace.stop_ids]
+    return b"".join([*map(text.at_start, ids[:1]), *map(text, ids[1:])]).decode(errors=errors)
+
+
+def add(kept: list[Trace], trace: Trace) -> list[Trace]:
+    return [*kept, trace][-MAX_KEPT:]
+
+
+def names(kept: list[Trace]) -> list[str]:
+    """One name a race, all different."""
+    return [f"{k}. {title(trace)}: {prompt_words(trace)}" for k, trace in enumerate(kept, start=1)]
+
+
+_ANSWERS = itertools.count(1)
+
+
+def answer(**told) -> str:
+    """What assets/page/saved.js is told, as JSON in which no tag can begin; two answers are never the same string."""
+    return json.dumps({"n": next(_ANSWERS), **told}, ensure_ascii=False).replace("<", "\\u003c")
+
+
+def saving(name: str, kind: str, text: str) -> str:
+    """Save a file of this name and media type."""
+    return answer(name=name, type=kind, text=text)
+
+
+def saying(words: str, failed: bool = False) -> str:
+    return answer(words=words, failed=failed)
+
+
+def listing(kept: list[Trace], on_board: Trace, words: str = "") -> str:
+    """The kept races to choose from."""
+    return answer(words=words, races=names(kept), on=kept.index(on_board))

@@ -1,0 +1,219 @@
+"""A race as the append-only string that assets/page/board.js reads.
+
+Records end in RECORD, fields are parted by FIELD; the first field is the record's kind. A string that only
+grows is sent by gradio as its new tail, and the board parses only that. The browser handles the whole string
+at every update, though, so a long race is sent as a window over its newest records, which moves now and then;
+at the end the whole race is sent once, for a board that missed some (a tab in the background does).
+
+    R run base                    always first: a new run starts the board afresh; base is where the window begins.
+                                  A run named "idle ..." shows only where no race is; "refused ..." leaves the panes
+    I words...                    nothing runs; what each lane would do
+    N max_tokens
+    L lane method label           a lane ("plain" is the method of a lane without a drafter)
+    M words                       what the engine is doing, for the status line
+    W lane                        lane is warming up, off the clock
+    P lane done total             prompt tokens read
+    S lane prefill_s finish token the token that the prompt itself gives
+    D lane index time_s drafted proposed accepted bonus finish token...    a round
+    E lane text                   the lane ended; text is what an unfinished character leaves behind
+    F lane words                  the lane failed (lane -1: the race)
+    A lane words                  the lane ended; what strict mode did in it
+    V kind words                  the verdict
+    Z how words                   the race is over; words are announced to screen readers
+
+A token is one character that says what became of it, then its text:
+    a accepted, r rejected, d discarded after a rejection, c correction, b bonus, p the target's own, e stop token.
+    Where strict mode asked plain decoding's own numbers and they chose the draft that the verification refused, that
+    token stands once, as the target's own, with the drafts behind it after it.
+"""
+
+import codecs
+from collections.abc import Callable, Iterable
+
+from ..decode.rounds import Prefill, Round, Start
+from ..race.inspection import AGAIN, BONUS, CORRECTION, OWN, fates_of
+from ..race.metrics import metrics, plain_metrics, strictness, times_plain
+from ..race.records import Failed, LaneRecord, LaneSpec, RaceRecord, RaceRequest, Verdict
+
+RECORD, FIELD = "\x1e", "\x1f"
+WINDOW = 32_768  # characters
+HOW = {  # what a lane does, for a visitor who has not seen one race
+    "plain": "The target alone, one token a step. This is the yardstick, and its text is the one to match.",
+    "DSpark": "Drafts a block at once; a small head then settles it token by token, each one seeing the one before. "
+    "A single step of the target checks the whole block.",
+    "DFlash": "Drafts a block at once, like filling in blanks; no token sees what its neighbours became. "
+    "A single step of the target checks the whole block.",
+}
+SIGNS = {OWN: "p", AGAIN: "p", BONUS: "b", CORRECTION: "c"}
+_NO_SEPARATORS = str.maketrans("", "", RECORD + FIELD)
+_utf8 = codecs.getincrementaldecoder("utf-8")
+
+
+def record(*fields) -> str:
+    return FIELD.join(str(f).translate(_NO_SEPARATORS) for f in fields) + RECORD
+
+
+class LaneText:
+    """Turns one lane's tokens into text. A character split over tokens appears where its last byte does.
+
+    `token_bytes` may have a method `at_start`, the bytes of a token that begins a text.
+    """
+
+    def __init__(self, token_bytes: Callable[[int], bytes], stop_ids: frozenset[int]):
+        self._after, self._stop_ids = token_bytes, stop_ids
+        self._at_start = getattr(token_bytes, "at_start", token_bytes)
+        self._begun = False
+        self._decoder = _utf8(errors="replace")
+
+    def committed(self, token_id: int, kind: str) -> str:
+        data, self._begun = self._bytes(token_id, self._begun)
+        if token_id in self._stop_ids:
+            return "e" + data.decode(errors="replace")
+        return kind + self._decoder.decode(data)
+
+    def rejected(self, token_ids: tuple[int, ...], first: str = "r") -> list[str]:
+        """Drafts that go no further, as they would have read after the text so far; `first` is what the first is."""
+        decoder, begun, texts = _utf8(errors="replace"), self._begun, []
+        decoder.setstate(self._decoder.getstate())
+        last = len(token_ids) - 1
+        for i, token_id in enumerate(token_ids):
+            data, begun = self._bytes(token_id, begun)
+            texts.append(("d" if i else first) + decoder.decode(data, final=i == last))
+        return texts
+
+    def _bytes(self, token_id: int, begun: bool) -> tuple[bytes, bool]:
+        """A token's bytes after a text that has `begun` or not, and whether it has begun with them."""
+        data = self._after(token_id)
+        return (data, True) if begun else (self._at_start(token_id), bool(data))
+
+    def tail(self) -> str:
+        return self._decoder.decode(b"", final=True)
+
+
+def idle(lanes: tuple[LaneSpec, ...]) -> str:
+    """The board's value before any race: the lanes that would run."""
+    shown = "".join(record("L", i, spec.method, spec.label) for i, spec in enumerate(lanes))
+    words = record("M", "Pick a prompt, then press Race.") + record("I", *(HOW.get(spec.method, "") for spec in lanes))
+    return record("R", "idle " + ", ".join(spec.name for spec in lanes), 0) + shown + words
+
+
+def refused(run: int, words: str) -> str:
+    """The board's value for a request that never became a race."""
+    return record("R", f"refused {run}", 0) + record("F", -1, words)
+
+
+class BoardText:
+    """The records of one race, grown by `add`."""
+
+    def __init__(self, run: int, request: RaceRequest):
+        self._run, self._base = run, 0
+        self.records = record("N", request.settings.max_tokens)
+        for i, spec in enumerate(request.lanes):
+            self.records += record("L", i, spec.method, spec.label)
+        self._lanes: list[LaneText] = []
+
+    @property
+    def value(self) -> str:
+        """What the board is given: the window, between WINDOW and 2 x WINDOW characters of a long race."""
+        if len(self.records) - self._base > 2 * WINDOW:
+            self._base = self.records.index(RECORD, len(self.records) - WINDOW) + 1
+        return self._from(self._base)
+
+    @property
+    def whole(self) -> str:
+        return self._from(0)
+
+    def _from(self, base: int) -> str:
+        return record("R", self._run, base) + self.records[base:]
+
+    def begin(self, token_bytes: Callable[[int], bytes], stop_ids: frozenset[int], lanes: int) -> None:
+        self._lanes = [LaneText(token_bytes, stop_ids) for _ in range(lanes)]
+
+    def status(self, words: str) -> None:
+        self.records += record("M", words)
+
+    def warm_up(self, lane: int) -> None:
+        self.records += record("W", lane)
+
+    def add(self, lane: int, event) -> None:
+        """A decode event of a lane."""
+        self.records += self.told(lane, event)
+
+    def add_all(self, events: Iterable[tuple[int, object]]) -> None:
+        """(lane, event) pairs at once; much faster than one by one when there are thousands."""
+        self.records += "".join([self.told(lane, event) for lane, event in events])
+
+    def told(self, lane: int, event) -> str:
+        """The records of an event, which must be the lane's next."""
+        if isinstance(event, Prefill):
+            return record("P", lane, event.done, event.total)
+        if isinstance(event, Start):
+            token = self._lanes[lane].committed(event.token_id, "p")
+            start = record("S", lane, f"{event.prefill_s:.4f}", event.finish or "", token)
+            return start + self._end(lane, event.finish)
+        if isinstance(event, Round):
+            return self._round(lane, event) + self._end(lane, event.finish)
+        return record("F", lane, event.message) if isinstance(event, Failed) else ""
+
+    def _end(self, lane: int, finish: str | None) -> str:
+        return record("E", lane, self._lanes[lane].tail()) if finish else ""
+
+    def _round(self, lane: int, r: Round) -> str:
+        text = self._lanes[lane]
+        kept, kind = min(r.accepted, len(r.committed)), fates_of(r)[1]
+        tokens = [text.committed(t, "a") for t in r.committed[:kept]]
+        behind = r.draft_ids[r.accepted : r.proposed]
+        if kind == CORRECTION:
+            tokens += text.rejected(behind)
+        tokens += [text.committed(t, SIGNS[kind]) for t in r.committed[kept:]]
+        if kind == AGAIN and not r.finish:
+            tokens += text.rejected(behind[1:], first="d")
+        counts = len(r.draft_ids), r.proposed, r.accepted, int(r.bonus)
+        return record("D", lane, r.index, f"{r.time_s:.4f}", *counts, r.finish or "", *tokens)
+
+    def verdict(self, verdict: Verdict) -> None:
+        self.records += record("V", verdict.kind, verdict.words)
+
+    def strict(self, race: RaceRecord) -> None:
+        """What strict mode did in each lane, once they have ended."""
+        for i, lane in enumerate(race.lanes):
+            if words := strict_words(race, lane):
+                self.records += record("A", i, words)
+
+    def over(self, how: str, words: str) -> None:
+        self.records += record("Z", how, words)
+
+
+def strict_words(race: RaceRecord, lane: LaneRecord) -> str:
+    """What strict mode did in a lane and what that cost, in one or two sentences; empty if there was none."""
+    if not race.request.strict or race.noise is None or not lane.spec.speculative or not lane.rounds:
+        return ""
+    if race.noise == 0:
+        return "Strict mode is not needed: on this device logits are the same at every width, bit for bit."
+    s, tokens = strictness(lane.rounds), metrics(lane).tokens
+    if not s.positions:
+        return f"Strict: no choice was so close that the width could turn it (noise {race.noise:.3g})."
+    differently = f"{s.changed} differently" if s.changed else "none differently"
+    return (
+        f"Strict: {s.positions} of {tokens} tokens decided again at width 1, {differently}; that took "
+        f"{100 * s.share:.0f} % of this lane’s time, and may make it slower than plain."
+    )
+
+
+def announcement(race: RaceRecord) -> str:
+    """The race in one sentence a lane, for a screen reader."""
+    plain = plain_metrics(race.lanes)
+    told = []
+    for lane in race.lanes:
+        m = metrics(lane)
+        if lane.error:
+            told.append(f"{lane.spec.name} failed.")
+        elif m.tok_s:
+            times = times_plain(m, plain) if lane.spec.speculative else None
+            told.append(f"{lane.spec.name}: {m.tok_s:.1f} tokens per second{_times(times)}.")
+    verdict = [race.verdict.words] if race.verdict else []
+    return " ".join(["Race stopped." if race.interrupted else "Race finished.", *told, *verdict])
+
+
+def _times(times: float | None) -> str:
+    return "" if times is None else f", {times:.2f} times plain"

@@ -1,0 +1,85 @@
+"""Is greedy output the target's own? Many prompts, every lane, and how near a tie the answers came."""
+
+from collections.abc import Callable, Iterator
+
+import mlx.core as mx
+
+from ..decode.rounds import Round, Settings
+from ..models.target import Target
+from ..race.race import Models, race
+from ..race.records import PLAIN, LaneSpec, RaceRecord, RaceRequest
+from ..race.verdict import CHUNK, first_difference
+from .evidence import Agreement, AgreementRequest, Step
+
+
+def agreement(
+    models: Models, request: AgreementRequest, cancelled: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[int, Step | Agreement]]:
+    """Yields (-1, Step) while it works and (-1, Agreement) for every prompt that was decoded to its end."""
+    lanes = LaneSpec(PLAIN), *(LaneSpec(method, label="full block") for method in models.loaded)
+    settings = Settings(max_tokens=request.tokens)
+    for k, prompt in enumerate(request.prompts):
+        asked = RaceRequest(prompt, lanes, settings, together=False)
+        events = race(models, asked, cancelled)
+        record, committed = None, 0
+        try:
+            for _, event in events:
+                if isinstance(event, RaceRecord):
+                    record = event
+                elif isinstance(event, Round):
+                    committed += len(event.committed)
+                    share = min(1.0, committed / (request.tokens * len(lanes)))
+                    yield -1, Step((k + share) / len(request.prompts), f"prompt {k + 1} of {len(request.prompts)}")
+        finally:
+            events.close()
+        if record.stopped or cancelled():
+            return
+        output = record.lanes[0].output
+        if not output:
+            continue
+        gaps, best = choices_along(models.target, models.target.encode_chat(asked.messages), output)
+        tied = [k for k, gap in enumerate(gaps.tolist()) if gap == 0]
+        verdict = record.verdict
+        yield (
+            -1,
+            Agreement(
+                prompt,
+                tuple(lane.name for lane in lanes),
+                len(output),
+                verdict.kind,
+                verdict.words,
+                verdict.differences,
+                gaps.min().item(),
+                len(tied),
+                tuple(_lower(lane.output, output, tied, best.tolist()) for lane in record.lanes),
+            ),
+        )
+
+
+def _lower(output: list[int], plain: list[int], tied: list[int], best: list[int]) -> tuple[int, int]:
+    """How many of the tied positions a lane reached with plain's text before it, and where it took the lowest id."""
+    parted = first_difference(plain, output)
+    reached = [k for k in tied if k < len(output) and (parted is None or k <= parted)]
+    return len(reached), sum(output[k] == best[k] for k in reached)
+
+
+def gaps_along(target: Target, prompt: list[int], output: list[int]) -> mx.array:
+    """[n] best logit minus second best at every position of the output."""
+    return choices_along(target, prompt, output)[0]
+
+
+def choices_along(target: Target, prompt: list[int], output: list[int]) -> tuple[mx.array, mx.array]:
+    """[n] best logit minus second best at every position of the output, and [n] the lowest id with the best, in
+    chunks."""
+    cache, ids = target.new_cache(), mx.array([*prompt, *output[:-1]], dtype=mx.int32)
+    gaps, best = [], []
+    for start in range(0, ids.size, CHUNK):
+        hidden, _ = target.forward(ids[start : start + CHUNK], cache)
+        first = max(0, len(prompt) - 1 - start)
+        if first < hidden.shape[0]:
+            logits = target.head(hidden[first:]).astype(mx.float32)
+            top = mx.topk(logits, 2, axis=-1)
+            gaps.append(mx.abs(top[:, 1] - top[:, 0]))
+            best.append(mx.argmax(logits, axis=-1))
+        mx.eval(gaps, best, [c.state for c in cache])
+    return mx.concatenate(gaps), mx.concatenate(best)

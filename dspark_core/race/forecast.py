@@ -1,0 +1,196 @@
+"""What this machine's cost curve says about a race: predicted against measured speed, the best setting, the ceiling.
+
+Pure arithmetic on records; no MLX. The number of drafts a round sends is its cap; cap 0 is plain decoding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..decode.cost_curve import CostCurve, tokens_per_round
+from ..decode.rounds import Round
+from .metrics import metrics
+from .records import LaneRecord, RaceRecord
+
+TAXI, BUS, BETWEEN = "taxi", "bus", "between"
+TAXI_FROM, BUS_TO = 0.12, 0.03  # of a plain step, for each further token
+SAME = 0.03  # gains below this are within the error of the prediction
+FEW = 4.0  # outcomes that the slot before weighs where a slot was rarely reached
+
+
+# ---- the machine -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What kind of transport a verification is.
+
+    further:  cost of each further verified token beyond width 2, in plain steps
+    entrance: a verification of 2 over a plain step
+    ceiling:  the best × plain of any drafter with at most `drafts` drafts a round: free, every draft accepted
+    """
+
+    kind: str
+    further: float
+    entrance: float
+    ceiling: float
+    drafts: int
+
+
+def machine(curve: CostCurve, context: int, max_drafts: int) -> Machine:
+    plain, last = curve.plain_s(context), max(max_drafts, 2) + 1
+    second = curve.verify_s(2, context)
+    further = max(0.0, (curve.verify_s(last, context) - second) / (last - 2) / plain)
+    kind = TAXI if further >= TAXI_FROM else BUS if further <= BUS_TO else BETWEEN
+    best, drafts = curve.ceiling(max_drafts, context)
+    return Machine(kind, further, second / plain, best, drafts)
+
+
+def steps(curve: CostCurve, context: int, widest: int) -> list[tuple[int, float]]:
+    """(width, seconds that its last token adds) from width 2 on."""
+    seconds = [curve.verify_s(w, context) for w in range(1, widest + 1)]
+    return [(w, seconds[w - 1] - seconds[w - 2]) for w in range(2, widest + 1)]
+
+
+# ---- what was accepted -------------------------------------------------------------------------------------
+
+
+def judged(lane: LaneRecord, greedy: bool) -> list[tuple[int, int]]:
+    """(drafts whose fate is known, how many of them were right) of every round that drafted.
+
+    Greedy output is what the target would have said, so drafts that were never sent can be judged by it too. A
+    schedule that sends only likely drafts would otherwise make every slot look better than it is.
+    """
+    output, at, out = lane.output, 1, []
+    for r in lane.rounds:
+        drafted, known = r.draft_ids, output[at : at + len(r.draft_ids)]
+        at += len(r.committed)
+        if not greedy:
+            drafted, known = drafted[: r.proposed], drafted[: r.accepted]
+        if not drafted:
+            continue
+        right = next((k for k, (a, b) in enumerate(zip(drafted, known, strict=False)) if a != b), len(known))
+        ended = greedy and right == len(known) < len(drafted)  # the output ends before these drafts can be judged
+        out.append((right if ended else len(drafted), right))
+    return out
+
+
+def acceptance(outcomes: Sequence[tuple[int, int]]) -> list[float]:
+    """Acceptance of each slot given the ones before it, from `judged`; a slot that was rarely reached leans on the
+    one before it, and slots that were never reached are left out."""
+    out: list[float] = []
+    for k in range(1, max((known for known, _ in outcomes), default=0) + 1):
+        reached = sum(known >= k and right >= k - 1 for known, right in outcomes)
+        accepted = sum(right >= k for _, right in outcomes)
+        if not reached:
+            break
+        lean = FEW if out else 0.0
+        out.append((accepted + lean * (out[-1] if out else 0.0)) / (reached + lean))
+    return out
+
+
+# ---- predicted and measured --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A lane's tok/s as the curve has it for the rounds it went through, and as measured."""
+
+    lane: str
+    predicted: float
+    measured: float
+
+    @property
+    def error(self) -> float:
+        """Relative: 0.05 is 5 % too fast."""
+        return self.predicted / self.measured - 1
+
+
+def predictions(curve: CostCurve, race: RaceRecord) -> list[Prediction]:
+    """One for every lane that decoded and whose costs are known."""
+    out = []
+    for lane in race.lanes:
+        m = metrics(lane)
+        if m.tok_s and (not lane.spec.speculative or curve.knows(lane.spec.method)):
+            seconds = curve.seconds(lane.spec.method, lane.rounds)
+            out.append(Prediction(lane.spec.name, m.tokens / seconds, m.tok_s))
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """A lane's drafter at a fixed cap, as predicted from the acceptance seen.
+
+    tokens:     per round, expected
+    break_even: tokens per round at which it is as fast as plain decoding
+    """
+
+    cap: int
+    tok_s: float
+    times_plain: float
+    tokens: float
+    break_even: float
+
+
+def prospects(curve: CostCurve, lane: LaneRecord, greedy: bool) -> list[Prospect]:
+    """By cap, from 0 on, at the context of the middle round; empty if nothing was drafted or its costs are unknown."""
+    method, rounds = lane.spec.method, lane.rounds
+    accepted = acceptance(judged(lane, greedy)) if rounds else []
+    if not accepted or not curve.knows(method):
+        return []
+    context = middle(rounds)
+    plain = 1 / curve.plain_s(context)
+    out = []
+    for cap in range(len(accepted) + 1):
+        speed = curve.speed(method, accepted, cap, context)
+        even = curve.break_even(method, cap, context) if cap else 1.0
+        out.append(Prospect(cap, speed, speed / plain, tokens_per_round(accepted[:cap]), even))
+    return out
+
+
+def middle(rounds: Sequence[Round]) -> int:
+    return rounds[len(rounds) // 2].position
+
+
+# ---- advice ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """The best cap for one drafter on this text, and what it is predicted to gain over the lane's own setting.
+
+    cap:   0 if no cap is faster than plain decoding; then `best` is the cap that comes nearest
+    gain:  predicted tok/s at `cap` over the lane's predicted tok/s, minus 1
+    times: predicted × plain at `best`
+    """
+
+    lane: str
+    method: str
+    cap: int
+    best: int
+    tok_s: float
+    gain: float
+    times: float
+
+
+def suggest(curve: CostCurve, race: RaceRecord) -> list[Suggestion]:
+    """For every lane that drafted, in order."""
+    out, greedy = [], race.request.settings.greedy
+    for lane in race.lanes:
+        options = prospects(curve, lane, greedy) if lane.spec.speculative else []
+        if not options:
+            continue
+        best = max(options[1:], key=lambda p: p.tok_s)
+        chosen = best if best.times_plain > 1 else options[0]
+        own = metrics(lane).tokens / curve.seconds(lane.spec.method, lane.rounds)
+        out.append(
+            Suggestion(
+                lane.spec.name,
+                lane.spec.method,
+                chosen.cap,
+                best.cap,
+                chosen.tok_s,
+                chosen.tok_s / own - 1,
+                best.times_plain,
+            )
+        )
+    return out

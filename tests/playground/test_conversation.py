@@ -1,0 +1,117 @@
+"""The conversation that is kept: what a race leaves for the next one, and what the next one makes of it."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from dspark_core.decode.rounds import DecodeError, Round, Settings, Start
+from dspark_core.models.checkpoint import load_drafter
+from dspark_core.models.target import load_target
+from dspark_core.playground.compare import compared
+from dspark_core.playground.conversation import kept, told
+from dspark_core.race.inspector import inspect
+from dspark_core.race.race import Models, race
+from dspark_core.race.records import FULL, PLAIN, LaneRecord, LaneSpec, RaceRecord, RaceRequest, Verdict
+from dspark_core.race.trace import dumps, loads, trace_of
+from tests.conftest import GOLDEN
+from tests.models.build import talking_target
+
+PIECES = {1: b"<end>", 2: b" Blue", 3: b", because", 4: b" of \xc3", 5: b"<think>Hm.</think>", 6: b"  "}
+SPECS = LaneSpec("DSpark", FULL, 7, label="full block"), LaneSpec(PLAIN)
+
+
+def finished(*output, finish="stop", earlier=(), specs=SPECS, **how):
+    """A race whose plain lane answered with these tokens, and the other one with something else."""
+
+    def lane(spec, ids):
+        rounds = [Round(k, 9 + k, a, (), 0, 0, b, True, (b,), 0.1 * (k + 1)) for k, (a, b) in enumerate(pairwise(ids))]
+        rounds[-1] = replace(rounds[-1], finish=finish)
+        return LaneRecord(spec, Start(ids[0], 9, 0.1), rounds)
+
+    request = RaceRequest("Why is the sky blue?", specs, Settings(8), earlier=earlier)
+    lanes = [lane(spec, output if spec.method == PLAIN else (3, 3, 1)) for spec in specs]
+    record = RaceRecord("a target", "bf16", request, 9, lanes, verdict=Verdict("identical", "Same."), **how)
+    return trace_of(record, PIECES.__getitem__, frozenset({1}), {}, {}, {})
+
+
+def test_the_plain_answer_is_kept_without_its_stop_token():
+    talk = kept(finished(2, 3, 1))
+    assert talk.earlier == (("Why is the sky blue?", "Blue, because"),) and talk.tokens == 12 and not talk.cut
+    assert "1 exchange, about 12 tokens." in told(talk)
+    again = kept(finished(2, 3, 1, earlier=talk.earlier))
+    assert again.earlier == talk.earlier * 2 and "2 exchanges" in told(again)
+
+
+def test_without_a_plain_lane_it_is_the_first_one_s():
+    assert kept(finished(2, 1, specs=SPECS[:1] * 2)).earlier[0][1] == ", because, because"
+
+
+def test_thoughts_and_half_characters_are_left_out():
+    talk = kept(finished(5, 2, 4, finish="length"))
+    assert talk.earlier[0][1] == "Blue of" and talk.cut and "cut off at its token limit" in told(talk)
+
+
+def failed(trace):
+    trace.race.lanes[1].error = "It broke."
+    return trace
+
+
+LONG = (("x" * 50_000, "y" * 49_990),)
+REFUSED = {
+    "no race": (None, "no finished race"),
+    "stopped": (finished(2, 3, finish=None, stopped=True), "stopped before its end"),
+    "stopped when the plain lane was done": (finished(2, 3, 1, stopped=True), "stopped before its end"),
+    "failed": (failed(finished(2, 3, 1)), "The plain lane failed"),
+    "empty": (finished(6, 1), "The answer is empty"),
+    "too many": (finished(2, 3, 1, earlier=(("a", "b"),) * 16), "at most 16 exchanges here: start over"),
+    "too long": (finished(2, 3, 1, earlier=LONG), "at most 100,000 characters here: start over"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_no_exchange_is_not_kept(case):
+    trace, words = REFUSED[case]
+    with pytest.raises(ValueError, match=words):
+        kept(trace)
+
+
+def test_compared_races_show_their_conversations():
+    one, two = finished(2, 3, 1), finished(2, 3, 1, earlier=(("Hi", "Hello."),))
+    two.race.request = replace(two.race.request, system="Be brief.")
+    said = compared(one, two)
+    assert "The prompts differ" in said and "Hi\\n\\nHello." in said and "Be brief." in said
+
+
+def test_a_second_turn_has_the_template_s_ids_and_the_inspector_reads_them_too(tmp_path):
+    """Verdict and inspector recompute prefixes: with another prompt they would not find the race again."""
+    target = load_target(talking_target(tmp_path))
+    models = Models(target, {"DSpark": load_drafter(GOLDEN / "A" / "drafter", target)})
+    specs = LaneSpec(PLAIN), LaneSpec("DSpark", FULL, 7, label="full block")
+
+    def ran(request):
+        for _, event in race(models, request):
+            if isinstance(event, RaceRecord):
+                record = event
+        return record
+
+    request = RaceRequest("Say hello.", specs, Settings(24), system="Be brief.")
+    first = trace_of(ran(request), target.token_bytes, target.stop_ids, {}, {}, {})
+    talk = kept(first)
+    second = ran(replace(request, prompt="And goodbye?", earlier=talk.earlier))
+    text = (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nSay hello.<|im_end|>\n<|im_start|>assistant\n"
+        f"{talk.earlier[0][1]}<|im_end|>\n<|im_start|>user\nAnd goodbye?<|im_end|>\n<|im_start|>assistant\n"
+        "<think>\n\n</think>\n\n"
+    )
+    ids = target.text.tokenizer.encode(text, add_special_tokens=False)
+    assert target.encode_chat(second.request.messages) == ids and second.prompt_tokens == len(ids)
+    assert second.verdict.kind == "identical" and second.lanes[0].start.position == len(ids)
+
+    again = loads(dumps(trace_of(second, target.token_bytes, target.stop_ids, {}, {}, {}))).race
+    assert again.request == second.request
+    seen = inspect(models, again, 1, 0)
+    assert seen.agrees and seen.prefix == len(ids)
+    again.request = replace(again.request, earlier=())
+    with pytest.raises(DecodeError, match="in another way"):
+        inspect(models, again, 1, 0)

@@ -1,0 +1,149 @@
+"""Advice from a cost curve: worked by hand on curves and rounds whose figures are known."""
+
+import pytest
+
+from dspark_core.decode.cost_curve import CostCurve, Costs, Timing
+from dspark_core.decode.rounds import Round, Settings, Start
+from dspark_core.race.forecast import (
+    BETWEEN,
+    BUS,
+    TAXI,
+    acceptance,
+    judged,
+    machine,
+    predictions,
+    prospects,
+    steps,
+    suggest,
+)
+from dspark_core.race.records import CAP, PLAIN, LaneRecord, LaneSpec, RaceRecord, RaceRequest
+
+
+def timing(seconds):
+    return Timing(seconds, seconds, seconds, 3)
+
+
+def curve(verify, plain=0.1, draft=0.02):
+    costs = Costs(
+        64,
+        timing(plain),
+        {w: timing(verify(w)) for w in range(1, 18)},
+        {"DSpark": {n: timing(draft) for n in range(8)}},
+    )
+    return CostCurve({}, "now", 1.0, (costs,))
+
+
+TAXI_CURVE = curve(lambda w: 0.08 + 0.02 * w)
+BUS_CURVE = curve(lambda w: 0.1 if w == 1 else 0.19)
+
+
+def lane(spec, ids, drafts, proposed, times):
+    """Rounds that commit `ids` [from the second on] with the given drafts; acceptance follows from both."""
+    rounds, at = [], 1
+    for k, (draft, n, time_s) in enumerate(zip(drafts, proposed, times, strict=True)):
+        right = 0
+        while right < n and at + right < len(ids) and draft[right] == ids[at + right]:
+            right += 1
+        committed = tuple(ids[at : at + right + 1])
+        rounds.append(
+            Round(k, 63 + at, ids[at - 1], tuple(draft), n, right, committed[-1], right == n, committed, time_s)
+        )
+        at += len(committed)
+    return LaneRecord(spec, Start(ids[0], 63, 0.5), rounds)
+
+
+def race(*lanes, **settings):
+    specs = tuple(x.spec for x in lanes)
+    return RaceRecord("t", "bf16", RaceRequest("p", specs, Settings(20, **settings)), 63, list(lanes))
+
+
+def test_kinds_of_machine():
+    taxi, bus = machine(TAXI_CURVE, 64, 7), machine(BUS_CURVE, 64, 7)
+    assert (taxi.kind, bus.kind) == (TAXI, BUS)
+    assert taxi.further == pytest.approx(0.2) and taxi.entrance == pytest.approx(1.2)
+    assert bus.further == pytest.approx(0) and bus.entrance == pytest.approx(1.9)
+    assert machine(curve(lambda w: 0.1 + 0.007 * (w - 1)), 64, 7).kind == BETWEEN
+
+
+def test_the_ceiling_takes_every_draft_as_accepted_and_drafting_as_free():
+    assert machine(TAXI_CURVE, 64, 7).ceiling == pytest.approx(8 * 0.1 / 0.24)
+    assert machine(BUS_CURVE, 64, 7).ceiling == pytest.approx(8 * 0.1 / 0.19)
+
+
+def test_a_step_in_the_curve_stays_a_step():
+    added = dict(steps(BUS_CURVE, 64, 5))
+    assert added == pytest.approx({2: 0.09, 3: 0, 4: 0, 5: 0})
+
+
+def test_greedy_drafts_that_were_not_sent_are_judged_by_the_output():
+    ids = [1, 2, 3, 4, 5, 6, 7, 8]
+    x = lane(LaneSpec("DSpark"), ids, [(2, 3, 4, 9), (4, 5, 9, 9), (5, 6, 7, 8)], [1, 0, 3], [0.1, 0.2, 0.3])
+    assert [r.accepted for r in x.rounds] == [1, 0, 3] and x.output == ids
+    outcomes = judged(x, greedy=True)
+    assert outcomes[0] == (4, 3)  # three of four right, though one was sent
+    assert outcomes[1:] == [(4, 2), (4, 4)]
+    assert judged(x, greedy=False) == [(1, 1), (3, 3)]
+
+
+def test_drafts_beyond_the_end_of_the_output_are_not_judged():
+    x = lane(LaneSpec("DSpark"), [1, 2, 3], [(2, 3, 4, 5)], [4], [0.1])
+    assert judged(x, greedy=True) == [(2, 2)]
+
+
+def test_acceptance_by_slot_given_the_ones_before():
+    outcomes = [(3, 3)] * 6 + [(3, 1)] * 2 + [(3, 0)] * 2
+    assert acceptance(outcomes)[0] == pytest.approx(0.8)
+    second = (6 + 4 * 0.8) / (8 + 4)
+    assert acceptance(outcomes)[1] == pytest.approx(second)
+    assert len(acceptance([(3, 0)] * 4)) == 1  # later slots were never reached
+    assert acceptance([]) == []
+
+
+def test_predicted_against_measured():
+    ids = list(range(1, 9))
+    plain = lane(LaneSpec(PLAIN), ids, [()] * 7, [0] * 7, [0.11 * (k + 1) for k in range(7)])
+    drafted = lane(LaneSpec("DSpark", CAP, cap=2), ids, [(2, 3), (5, 0), (7, 8)], [2, 2, 2], [0.2, 0.4, 0.6])
+    one, two = predictions(TAXI_CURVE, race(plain, drafted))
+    assert one.predicted == pytest.approx(10) and one.error == pytest.approx(0.1)
+    assert two.predicted == pytest.approx(7 / (3 * (0.02 + 0.14))) and two.measured == pytest.approx(7 / 0.6)
+    assert [p.lane for p in predictions(TAXI_CURVE, race(lane(LaneSpec("DFlash"), ids, [(2,)], [1], [0.2])))] == []
+
+
+def good_and_bad(rounds=30):
+    """Half of the rounds are right for two drafts, the others for none."""
+    ids, drafts = [1], []
+    for k in range(rounds):
+        right = 2 if k % 2 else 0
+        following = [100 + 10 * k + j for j in range(right + 1)]
+        drafts.append((*following[:right], *[999] * (7 - right)))
+        ids += following
+    return lane(
+        LaneSpec("DSpark", label="full block"), ids, drafts, [7] * rounds, [0.3 * (k + 1) for k in range(rounds)]
+    )
+
+
+def test_prospects_by_cap():
+    x = good_and_bad()
+    options = prospects(TAXI_CURVE, x, greedy=True)
+    assert options[0].tok_s == pytest.approx(10) and options[0].times_plain == 1
+    assert options[1].tokens == pytest.approx(1.5)
+    assert options[1].tok_s == pytest.approx(1.5 / (0.02 + 0.12))
+    assert options[1].break_even == pytest.approx(0.14 / 0.1)
+    assert prospects(TAXI_CURVE, LaneRecord(LaneSpec("DSpark")), True) == []
+
+
+def test_the_suggested_cap_is_the_fastest_and_its_gain_is_over_what_was_raced():
+    x = good_and_bad()
+    (s,) = suggest(TAXI_CURVE, race(x))
+    fastest = max(prospects(TAXI_CURVE, x, True), key=lambda p: p.tok_s)
+    assert s.cap == s.best == fastest.cap == 2
+    raced = 60 / (30 * (0.02 + 0.24))
+    assert s.gain == pytest.approx(fastest.tok_s / raced - 1)
+    assert s.times == pytest.approx(fastest.times_plain)
+
+
+def test_where_no_cap_pays_plain_is_suggested():
+    x = lane(LaneSpec("DSpark"), list(range(1, 22)), [(0,) * 7] * 20, [7] * 20, [0.3 * (k + 1) for k in range(20)])
+    (s,) = suggest(TAXI_CURVE, race(x))
+    assert s.cap == 0 and s.best == 1 and s.times < 1
+    assert s.gain == pytest.approx(10 / (1 / 0.26) - 1)
