@@ -7,7 +7,7 @@ from dspark_core.report.log import MUST_AGREE, Header, Log, require_same
 
 from dspark_core import machine
 from dspark_core.machine import Device, device_of, mlx_device
-from dspark_core.race.models import Models
+from dspark_core.race.loaded import Models
 from dspark_core.race.records import LaneSpec, RaceRecord, RaceRequest
 from dspark_core.race.trace import dumps, loads
 from tests.playground.tiny import TinyEngine

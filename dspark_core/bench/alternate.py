@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 from ..decode.rounds import Settings
-from ..race.models import Models
+from ..race.loaded import Models
 from .peers import Peers
 from .plan import MLX_LM, PLAIN, PlannedLane, alternations
 from .run import decode_lane, prepare, warm_up

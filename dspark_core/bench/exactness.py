@@ -25,9 +25,8 @@ from collections.abc import Iterator, Sequence
 from ..decode.rounds import Settings
 from ..machine import device_of, machine
 from ..proof.agreement import gaps_along
+from ..race.loaded import Models, measured_noise
 from ..race.metrics import metrics, plain_metrics, strictness, times_plain
-from ..race.models import Models
-from ..race.noise import measured_noise
 from ..race.race import race
 from ..race.records import RaceRecord, RaceRequest
 from .plan import PlannedLane, SetPrompt, excess, parse_lanes, read_sets

@@ -20,9 +20,9 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from ..models.drafter import Drafter
-from ..models.precision import stored_words
 from ..models.target import Target
-from ..race.models import Models
+from ..models.weights import stored_words
+from ..race.loaded import Models
 from .plan import MLX_DSPARK
 
 TOKENIZER_FILES = ("*token*", "*.jinja", "vocab*", "merges*")

@@ -32,9 +32,8 @@ from ..decode.rounds import Settings
 from ..machine import machine, versions
 from ..models.checkpoint import load_drafter
 from ..models.target import load_target
-from ..race.costs import measured
 from ..race.forecast import judged, middle
-from ..race.models import Models
+from ..race.loaded import Models, measured
 from .figures import Figures, best_cap, figures
 from .log import Header, Log, Row, create_log, read_log, require_same
 from .peers import Peer, Peers, installed, mlx_dspark

@@ -15,8 +15,8 @@ from ..decode.rounds import DecodeError, Round, Settings, Start, tau
 from ..decode.schedule import FullBlock, Schedule
 from ..decode.speculative import speculative
 from ..models.target import Target
+from ..race.loaded import Models
 from ..race.metrics import metrics
-from ..race.models import Models
 from ..race.race import race, schedule_of
 from ..race.records import RaceRecord, RaceRequest
 from .peers import Peers

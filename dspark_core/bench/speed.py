@@ -38,8 +38,7 @@ from ..models.checkpoint import load_drafter
 from ..models.drafter import Drafter
 from ..models.target import Target, load_target
 from ..presets import load_prompts
-from ..race.costs import known, measured
-from ..race.models import Models
+from ..race.loaded import Models, known, measured
 from ..race.race import schedule_of
 from ..race.records import BLOCK, CAP, CONFIDENCE, HARDWARE, PLAIN, LaneSpec, RaceRequest
 from .alternate import alternate

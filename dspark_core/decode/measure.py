@@ -22,9 +22,8 @@ from ..models.cache import trim
 from ..models.drafter import Drafter
 from ..models.target import Target
 from ..store import read_json, write_json
-from .accept import accept_greedy
 from .cost_curve import FEWEST, CostCurve, Costs, Timing, agreeing
-from .sampling import Greedy
+from .sampling import Greedy, accept_greedy
 
 DENSE = 16  # drafts, and one more verified token, up to which every number has a point of its own
 SHORT, LONG = 64, 768  # positions in the cache

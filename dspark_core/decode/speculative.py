@@ -14,10 +14,9 @@ import mlx.core as mx
 from ..models.cache import trim
 from ..models.drafter import Drafter
 from ..models.target import Target
-from .accept import accept_greedy, accept_probability, accept_sampled, countable
 from .prefill import PREFILL_CHUNK, Prefilled, check, picker, prefill, require_finite
 from .rounds import DecodeError, Detail, Prefill, Round, Settings, Spent, Start
-from .sampling import Uniforms, take
+from .sampling import Uniforms, accept_greedy, accept_probability, accept_sampled, countable, take
 from .schedule import Schedule
 from .strict import Strict, gaps
 

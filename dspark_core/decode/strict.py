@@ -6,16 +6,32 @@ plain's. Where they are not, plain's own numbers decide: a cache that was only e
 the same prefill, is brought up to the position, one row at a time.
 
 That costs a plain step for every token since the cache was last clean, so a strict lane can be slower than plain.
+
+How far logits move with the number of rows that are computed together: the width noise of a target on a device.
+
+Kernels for one row and for several may add in another order. A logit then depends on the width of the forward that it
+comes from, and on the widths at which the keys and values before it were written. MLX's CPU backend has no such noise;
+GPUs do.
+
+It is measured twice. Strict mode must know what the loop's own forward does, whatever the reason. A verdict must not: a
+forward that is wrong moves logits with the width too, and would be its own excuse. So rounding is what mlx-lm's own
+forward does, with its own masks and caches, and no more than rounding can do.
 """
 
 import copy
+import math
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import mlx.core as mx
+from mlx_lm.models.cache import make_prompt_cache
 
-from ..models.cache import trim
+from ..models.cache import WindowCache, trim
 from ..models.target import Cache, Target
+from ..store import is_number, read_json, write_json
+from .measure import cache_file, made_of
 from .rounds import Again
 
 
@@ -86,3 +102,119 @@ def gaps(logits: mx.array) -> mx.array:
     best = mx.argmax(z, axis=-1, keepdims=True)
     others = mx.where(mx.arange(z.shape[-1]) == best, -mx.inf, z)
     return z.max(axis=-1) - others.max(axis=-1)
+
+
+# Every width from 1 to 17 once, in three passes of 51 positions each. One row on entries that were written wide has
+# noise too, so width 1 is among them.
+PASSES = (17, 3, 16, 15), (14, 1, 13, 12, 11), (10, 9, 2, 8, 7, 6, 5, 4)
+BEGINNING, LENGTH = 16, 51
+MOST = 1e6  # of a logit's movement, to be believed
+# Rounding errors of n layers add up like a random walk: about eps * logit * sqrt(n). Seen on an H100 (bfloat16, 30
+# layers, logits up to 30): 0.93, where that is 1.3.
+MOST_ROUNDING = 4
+TF32_EPS = 2.0**-10  # GPUs may multiply float32 with 10 bits of mantissa
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """How far a logit moves with the width at most, in the logits' own units; exactly 0 if no width changes any.
+
+    largest: in the loop's own forward
+    alone:   the same for the first forward of each pass alone, whose cache was not yet written wide
+    own:     in mlx-lm's own forward (the least of its caches'); None if that was not measured apart
+    limit:   more than this is no rounding
+    """
+
+    largest: float
+    alone: float
+    own: float | None = field(default=None, compare=False)
+    limit: float = field(default=math.inf, compare=False)
+
+    @property
+    def rounding(self) -> float:
+        """What of it may excuse a difference between two lanes; 0 where it is more than rounding can be."""
+        own = self.largest if self.own is None else min(self.own, self.largest)
+        return own if own <= self.limit else 0.0
+
+    @property
+    def fault(self) -> str:
+        """One sentence if the loop's forward moves logits further than rounding can; else empty."""
+        if self.largest <= self.limit:
+            return ""
+        return (
+            f"With the width this target's logits move by up to {self.largest:.3g} here, and rounding can move them by "
+            f"{self.limit:.2g} at most: the wide forward is at fault."
+        )
+
+
+def measure_noise(target: Target) -> Noise:
+    """Over the target's own greedy text: first as plain decoding computes it, then at all widths, on the cache that
+    those widths leave behind; once by the loop's forward, once by mlx-lm's."""
+    beginning = mx.arange(BEGINNING, dtype=mx.int32) * 37 % target.vocab_size
+
+    def loops(ids: mx.array, cache: list) -> mx.array:
+        return target.head(target.forward(ids, cache)[0])
+
+    def own(ids: mx.array, cache: list) -> mx.array:
+        return target.model(ids[None], cache=cache)[0]
+
+    largest, alone, _ = _moves(loops, target.new_cache, beginning)
+    caches = [lambda: make_prompt_cache(target.model)]
+    if any(isinstance(c, WindowCache) for c in target.new_cache()):
+        caches.append(target.new_cache)  # mlx-lm's ring adds in another order once it has wrapped, at any width
+    moves = [_moves(own, new_cache, beginning) for new_cache in caches]
+    by_own, peak = min(m[0] for m in moves), moves[0][2]
+    eps = mx.finfo(target.dtype).eps
+    if mx.default_device() != mx.Device(mx.cpu):
+        eps = max(eps, TF32_EPS)
+    return Noise(largest, alone, by_own, MOST_ROUNDING * eps * peak * math.sqrt(target.num_layers))
+
+
+def _moves(
+    logits: Callable[[mx.array, list], mx.array], new_cache: Callable[[], list], beginning: mx.array
+) -> tuple[float, float, float]:
+    """The largest move of any logit, the largest in the first forward of a pass, and the largest logit."""
+    cache = new_cache()
+    text, rows = [mx.argmax(logits(beginning, cache)[-1:], axis=-1).astype(mx.int32)], []
+    for _ in range(LENGTH):
+        rows.append(logits(text[-1], cache))
+        text.append(mx.argmax(rows[-1], axis=-1).astype(mx.int32))
+        mx.async_eval(text[-1])
+    ids = mx.concatenate(text)
+    moves = []
+    for widths in PASSES:
+        cache, at = new_cache(), 0
+        logits(beginning, cache)
+        for width in widths:
+            clean = mx.concatenate(rows[at : at + width]).astype(mx.float32)
+            moved = mx.abs(logits(ids[at : at + width], cache).astype(mx.float32) - clean).max()
+            moves.append((at == 0, moved.item()))
+            at += width
+    peak = mx.abs(mx.concatenate(rows)).max().item()
+    return max(m for _, m in moves), max(m for first, m in moves if first), peak
+
+
+# ---- kept on disk, beside the cost curves ----------------------------------------------------------------
+
+
+def load_noise(target: Target, directory: Path | None = None) -> Noise | None:
+    """What was measured for exactly this target, precision, device and versions; or None."""
+    wanted = made_of(target, {})
+    try:
+        kept = read_json(cache_file(wanted, directory, "noise-"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(kept, dict) or kept.keys() != {"made_of", "largest", "alone", "own", "limit"}:
+        return None
+    largest, alone, own, limit = (kept[k] for k in ("largest", "alone", "own", "limit"))
+    numbers = [largest, alone, limit] if own is None else [largest, alone, limit, own]
+    believable = all(is_number(x, 0, MOST) for x in numbers) and alone <= largest and kept["made_of"] == wanted
+    return Noise(*(None if x is None else float(x) for x in (largest, alone, own, limit))) if believable else None
+
+
+def save_noise(target: Target, noise: Noise, directory: Path | None = None) -> Path:
+    """Keep it. Raises OSError if the directory cannot be written."""
+    wanted = made_of(target, {})
+    file = cache_file(wanted, directory, "noise-")
+    write_json(file, {"made_of": wanted} | asdict(noise))
+    return file

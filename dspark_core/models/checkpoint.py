@@ -11,14 +11,12 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from ..errors import ModelError
-from .calibration import read_calibration
-from .config import check_fit, parse_config
+from .config import check_fit, parse_config, read_calibration
 from .drafter import DFlash, Drafter, DSpark, Weights
 from .fields import is_whole, shown
 from .headers import TensorInfo, read_config, read_headers
-from .precision import check_precision, convert
-from .reading import read_weights
 from .target import Progress, Target
+from .weights import check_precision, convert, read_weights
 
 BITS, GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
 FLOATS = ("F32", "F16", "BF16")

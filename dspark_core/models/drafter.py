@@ -11,12 +11,11 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .backbone import Backbone
-from .calibration import Calibration
-from .config import DrafterConfig
+from .config import Calibration, DrafterConfig
 from .heads import MARKOV_HEADS, ConfidenceHead
 from .info import DrafterInfo
 from .target import Target
-from .wide import wide_product
+from .weights import wide_product
 
 # logits [n, V], number of the first of these drafts -> their token ids [n] and the distribution q [n, V]
 # (float32) they were drawn from, or None for greedy drafts.

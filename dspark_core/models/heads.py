@@ -7,7 +7,7 @@ bias [V] that is added to the base logits of slot k (paper section 3; DeepSpec's
 import mlx.core as mx
 import mlx.nn as nn
 
-from .wide import wide_product
+from .weights import wide_product
 
 
 class VanillaMarkov(nn.Module):

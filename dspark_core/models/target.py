@@ -16,11 +16,9 @@ from ..errors import ModelError
 from .cache import WindowCache
 from .config import check_family
 from .headers import read_config, read_headers
-from .precision import check_precision, convert
-from .reading import read_weights
 from .text import Text
 from .token_bytes import TokenBytes
-from .wide import wide_product
+from .weights import check_precision, convert, read_weights, wide_product
 
 Cache = list[KVCache | WindowCache]
 Progress = Callable[[str], None]

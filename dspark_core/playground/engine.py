@@ -82,7 +82,7 @@ class PresetEngine:
         Everything that can be checked without weights is checked first. If reading them fails then, or the
         visitor stops it, what was there before is loaded again. Raises ModelError if the choice is not loaded.
         """
-        from ..models.reading import Stopped as ReadingStopped
+        from ..models.weights import Stopped as ReadingStopped
 
         before = self.choice
         if choice == before:
@@ -135,7 +135,7 @@ class PresetEngine:
 
     def _load(self, choice: Choice, tell: Tell, cancelled: Cancelled, strict: bool = False) -> None:
         """Open all, then unload, then read. `strict`: a drafter that does not fit refuses the whole choice."""
-        from ..models.reading import read_weights
+        from ..models.weights import read_weights
         from ..race.race import Models
 
         target, drafters = self._open(choice, tell, cancelled, strict)

@@ -8,8 +8,7 @@ from ..race.records import RaceRecord
 from ..race.trace import MAX_BYTES, Trace, TraceError, dumps, loads
 from .controls import Controls
 from .links import link_of
-from .saved import add, answer, board_of, file_name, listing, saving, saying, title, traced
-from .saved_page import saved_page
+from .saved import add, answer, board_of, file_name, listing, saved_page, saving, saying, title, traced
 from .widgets import page_file, script
 from .worker import Worker
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..catalog import local, pair
+from ..catalog import facts, local
 from ..catalog.facts import DRAFTER, TARGET, Facts, read, sort_of
 from ..catalog.hub import Download, Hub, Plan
 from ..catalog.memory import Machine, estimate, gigabytes
@@ -170,7 +170,7 @@ class Shelf:
             if found[sort.family] != UNKNOWN:
                 raise ModelError(f"Both drafters are {sort.family} drafters: one of each method can be loaded.")
             found[sort.family] = spot.directory
-        notice = pair.base_warning(target.facts) if sort_of(target.facts).kind == TARGET else None
+        notice = facts.base_warning(target.facts) if sort_of(target.facts).kind == TARGET else None
         return Choice(
             chosen.title,
             target.directory,
@@ -204,7 +204,7 @@ def mismatches(spots: Sequence[Spot]) -> list[str]:
     for spot in drafters:
         if target.facts and spot.facts:
             try:
-                pair.check(target.facts, spot.facts)
+                facts.check(target.facts, spot.facts)
             except ModelError as error:
                 words.append(str(error))
     return list(dict.fromkeys(words))
@@ -218,7 +218,7 @@ def report(chosen: Selection, spots: Sequence[Spot], machine: Machine) -> dict:
     lines += [_line("bad", words) for words in wrong]
     target, *drafters = spots
     if target.facts and not wrong and sort_of(target.facts).kind == TARGET:
-        if warning := pair.base_warning(target.facts):
+        if warning := facts.base_warning(target.facts):
             lines.append(_line("hint", warning.words, warning.link))
         known = [d.facts for d in drafters if d.facts]
         unknown = len(drafters) - len(known)

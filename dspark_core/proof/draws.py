@@ -28,7 +28,7 @@ from ..decode.speculative import speculative
 from ..models.cache import trim
 from ..models.drafter import Drafter
 from ..models.target import Target
-from ..race.noise import exact_device
+from ..race.loaded import exact_device
 from .chi_squared import MIN_EXPECTED, compare, compare_count, compare_places
 from .evidence import NO_BIAS, RIGHT, Check, DrawEvidence, DrawRequest, Pair, Step
 from .exact import exact_distribution, places

@@ -2,8 +2,7 @@
 
 import mlx.core as mx
 
-from ..decode.accept import accept_sampled
-from ..decode.sampling import draw
+from ..decode.sampling import accept_sampled, draw
 from .evidence import ALWAYS, BONUS, FROM_P, NO_BIAS, RIGHT
 
 

@@ -12,9 +12,18 @@ from dataclasses import dataclass, replace
 import mlx.core as mx
 import numpy as np
 
-from ..decode.accept import accept_greedy, accept_sampled, countable, residual
 from ..decode.rounds import DecodeError, Round, Settings
-from ..decode.sampling import Uniforms, as_float, draw, probabilities, take
+from ..decode.sampling import (
+    Uniforms,
+    accept_greedy,
+    accept_sampled,
+    as_float,
+    countable,
+    draw,
+    probabilities,
+    residual,
+    take,
+)
 from ..models.cache import trim
 from ..models.drafter import Drafter
 from .inspection import ACCEPTED, REJECTED, TOP, Block, Candidate, Inspection, OwnToken, Slot, fates, fates_of, piece

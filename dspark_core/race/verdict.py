@@ -14,7 +14,7 @@ from dataclasses import replace
 import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
-from ..decode.noise import Noise
+from ..decode.strict import Noise
 from ..models.target import Target
 from .records import Difference, RaceRecord, Verdict
 from .verdict_words import compared, first_difference, kind_of, parted, verdict_words

@@ -6,7 +6,7 @@ import pytest
 
 from dspark_core.bench.exactness import exactness
 from dspark_core.bench.plan import SetPrompt, parse_lanes
-from dspark_core.race.models import Models
+from dspark_core.race.loaded import Models
 
 from ..decode.noisy import NoisyTarget
 

@@ -20,7 +20,7 @@ from dspark_core.bench.figures import bootstrap
 from dspark_core.bench.plan import SetPrompt, alternations, excess, parse_lanes
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.target import load_target
-from dspark_core.race.models import Models
+from dspark_core.race.loaded import Models
 from dspark_core.race.race import schedule_of
 
 from ..conftest import GOLDEN, load_golden

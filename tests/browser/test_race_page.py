@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from dspark_core.decode.rounds import Round, tau
-from dspark_core.playground.charts import TITLES
+from dspark_core.playground.tabs.charts_tab import TITLES
 from dspark_core.race.metrics import metrics
 from dspark_core.race.records import LaneRecord, LaneSpec, Verdict
 from tests.playground.replay import STOP, recorded_rounds

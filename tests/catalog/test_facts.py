@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dspark_core.catalog import facts, local, pair
+from dspark_core.catalog import facts, local
 from dspark_core.catalog.names import HubName, parse
 from dspark_core.paths import assets
 
@@ -150,16 +150,16 @@ def test_looking_needs_no_network_and_neither_mlx_nor_gradio():
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_pairs_that_fit(name):
-    assert pair.check(golden("target", name), golden("drafter", name)).block_size in (7, 16)
+    assert facts.check(golden("target", name), golden("drafter", name)).block_size in (7, 16)
 
 
 def test_pairs_that_do_not(tmp_path):
-    assert "hidden_size is 48" in refusal(lambda: pair.check(golden("target", "A"), golden("drafter", "E")))
-    assert "is a drafter, not a target" in refusal(lambda: pair.check(golden("drafter", "A"), golden("drafter", "A")))
-    assert "is a target, not a drafter" in refusal(lambda: pair.check(golden("target", "A"), golden("target", "A")))
+    assert "hidden_size is 48" in refusal(lambda: facts.check(golden("target", "A"), golden("drafter", "E")))
+    assert "is a drafter, not a target" in refusal(lambda: facts.check(golden("drafter", "A"), golden("drafter", "A")))
+    assert "is a target, not a drafter" in refusal(lambda: facts.check(golden("target", "A"), golden("target", "A")))
     drafter = copy("drafter", "A", tmp_path)
     edit_config(drafter, num_target_layers=36)
-    assert "made for a target of 36 layers" in refusal(lambda: pair.check(golden("target", "A"), facts.read(drafter)))
+    assert "made for a target of 36 layers" in refusal(lambda: facts.check(golden("target", "A"), facts.read(drafter)))
 
 
 def target(name, has_template, hidden=64, layers=4):
@@ -168,11 +168,11 @@ def target(name, has_template, hidden=64, layers=4):
 
 
 def test_base_models_are_warned_of_with_the_right_link():
-    warning = pair.base_warning(target("Qwen/Qwen3-8B-Base", True, 4096, 36))
+    warning = facts.base_warning(target("Qwen/Qwen3-8B-Base", True, 4096, 36))
     assert "47 % instead of 82 %" in warning.words and "mlx-dspark" in warning.words
     assert warning.link == "https://huggingface.co/Qwen/Qwen3-8B" and "Qwen/Qwen3-8B." in warning.words
-    assert pair.base_warning(target("google/gemma-4-12B", True, 3840, 48)).link.endswith("google/gemma-4-12B-it")
-    nameless = pair.base_warning(target("my-model", False))
+    assert facts.base_warning(target("google/gemma-4-12B", True, 3840, 48)).link.endswith("google/gemma-4-12B-it")
+    nameless = facts.base_warning(target("my-model", False))
     assert "no chat template" in nameless.words and nameless.link == ""
     for name in ("Qwen/Qwen3-8B", "mlx-community/gemma-4-12B-it-8bit", "database-tuned", "Llama-3.2-1B-Instruct"):
-        assert pair.base_warning(target(name, True)) is None
+        assert facts.base_warning(target(name, True)) is None

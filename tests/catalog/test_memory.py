@@ -16,8 +16,8 @@ from dspark_core.decode.schedule import FullBlock
 from dspark_core.decode.speculative import speculative
 from dspark_core.errors import ModelError
 from dspark_core.models.checkpoint import open_drafter
-from dspark_core.models.reading import read_weights
 from dspark_core.models.target import load_target, open_target
+from dspark_core.models.weights import read_weights
 
 from ..models.build import GOLDEN, edit_weights, random_drafter
 

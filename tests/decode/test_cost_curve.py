@@ -15,10 +15,9 @@ import pytest
 from dspark_core.decode import measure as measuring
 from dspark_core.decode.cost_curve import CostCurve, Timing, tokens_per_round
 from dspark_core.decode.measure import Bench, load, made_of, measure, save
-from dspark_core.decode.noise import Noise, load_noise, save_noise
 from dspark_core.decode.rounds import Round
-from dspark_core.race.costs import known
-from dspark_core.race.models import Models
+from dspark_core.decode.strict import Noise, load_noise, save_noise
+from dspark_core.race.loaded import Models, known
 
 from .curves import curve
 

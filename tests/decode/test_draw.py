@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from dspark_core.decode import sampling
-from dspark_core.decode.accept import accept_sampled
 from dspark_core.decode.rounds import Settings
-from dspark_core.decode.sampling import Sampled, Uniforms, draw, probabilities, take
+from dspark_core.decode.sampling import Sampled, Uniforms, accept_sampled, draw, probabilities, take
 
 LARGE = 262_144
 ONE = 2**48

@@ -6,9 +6,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from dspark_core.decode.accept import accept_probability, accept_sampled, residual
 from dspark_core.decode.rounds import Settings
-from dspark_core.decode.sampling import Uniforms, draw, probabilities
+from dspark_core.decode.sampling import Uniforms, accept_probability, accept_sampled, draw, probabilities, residual
 
 V = 4
 

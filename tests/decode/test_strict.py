@@ -3,11 +3,10 @@
 import mlx.core as mx
 import pytest
 
-from dspark_core.decode.noise import Noise, load_noise, measure_noise, save_noise
 from dspark_core.decode.rounds import DecodeError, Settings
 from dspark_core.decode.schedule import FixedCap, FullBlock, HardwareAware
 from dspark_core.decode.speculative import speculative
-from dspark_core.decode.strict import Strict, gaps
+from dspark_core.decode.strict import Noise, Strict, gaps, load_noise, measure_noise, save_noise
 
 from .curves import BUS, TAXI
 from .helpers import NEVER, output, plain_output, rounds

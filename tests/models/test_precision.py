@@ -9,7 +9,7 @@ from dspark_core.decode.schedule import FullBlock
 from dspark_core.decode.speculative import speculative
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.target import load_target
-from dspark_core.models.wide import MIN_ROWS, wide_product
+from dspark_core.models.weights import MIN_ROWS, wide_product
 from tests.decode.helpers import NEVER, output, plain_output
 
 

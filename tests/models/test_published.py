@@ -7,7 +7,7 @@ import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
 
-from dspark_core.catalog import facts, memory, pair
+from dspark_core.catalog import facts, memory
 from dspark_core.decode.rounds import Settings
 from dspark_core.decode.schedule import FullBlock
 from dspark_core.decode.speculative import speculative
@@ -54,7 +54,7 @@ def test_true_shapes_are_what_the_loader_expects_and_no_weight_is_read(shape, tm
     assert set(shapes_of(model.model)) == renamed
     for name, checkpoint in drafters(shape).items():
         place = write_hollow(tmp_path / name, checkpoint)
-        config = pair.check(known, facts.read(place))
+        config = facts.check(known, facts.read(place))
         assert config.block_size == (16 if name == DFLASH16 else 7)
         drafter = open_drafter(place, model, "4-bit")
         assert (drafter.max_drafts, drafter.taps) == (15 if name == DFLASH16 else 7, config.taps)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from dspark_core.decode.rounds import DecodeError, Prefill, Round, Start
 from dspark_core.machine import machine, versions
-from dspark_core.race.lane import Clock
+from dspark_core.race.race import Clock
 from dspark_core.race.records import Difference, Failed, LaneRecord, RaceRecord, RaceRequest, RaceSource, Verdict
 from dspark_core.race.verdict_words import kind_of, parted, verdict_words
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from dspark_core.playground.compare import compared, pairs
 from dspark_core.playground.saved import MAX_KEPT, add, file_name, names
+from dspark_core.playground.tabs.compare_tab import compared, pairs
 from dspark_core.race.metrics import metrics
 from dspark_core.race.records import LaneSpec
 from dspark_core.race.trace import dumps, loads

@@ -8,8 +8,8 @@ import pytest
 from dspark_core.decode.rounds import DecodeError, Round, Settings, Start
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.target import load_target
-from dspark_core.playground.compare import compared
 from dspark_core.playground.conversation import kept, told
+from dspark_core.playground.tabs.compare_tab import compared
 from dspark_core.race.inspector import inspect
 from dspark_core.race.race import Models, race
 from dspark_core.race.records import FULL, PLAIN, LaneRecord, LaneSpec, RaceRecord, RaceRequest, Verdict

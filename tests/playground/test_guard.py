@@ -9,8 +9,7 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
-from dspark_core.playground.guard import CONTENT_SECURITY_POLICY, refused
-from dspark_core.playground.serve import launch
+from dspark_core.playground.serve import CONTENT_SECURITY_POLICY, launch, refused
 from tests.playground.replay import ReplayEngine, three_lanes
 from tests.playground.serving import served
 

@@ -13,8 +13,8 @@ from dspark_core.catalog.memory import Machine
 from dspark_core.decode.rounds import Settings
 from dspark_core.errors import ModelError
 from dspark_core.playground.engine import Loaded, PresetEngine
-from dspark_core.playground.follow import loaded_words
 from dspark_core.playground.selection import LEFT_OUT, NONE, NOT_HERE, OWN, UNKNOWN, Shelf, listing, report
+from dspark_core.playground.stream import loaded_words
 from dspark_core.playground.worker import Job, Worker
 from dspark_core.presets import read_presets
 from dspark_core.race.records import PLAIN, LaneSpec, RaceRequest

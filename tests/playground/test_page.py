@@ -10,9 +10,8 @@ import pytest
 
 from dspark_core.decode.rounds import Settings
 from dspark_core.playground import race_request
-from dspark_core.playground.charts import GREY, TITLES, charts, spent_chart
-from dspark_core.playground.follow import follow, models_status
-from dspark_core.playground.stream import FIELD, RECORD
+from dspark_core.playground.stream import FIELD, RECORD, follow, models_status
+from dspark_core.playground.tabs.charts_tab import GREY, TITLES, charts, spent_chart
 from dspark_core.playground.worker import Job, Worker
 from dspark_core.race.metrics import MIN_SAMPLES
 from dspark_core.race.records import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, LaneSpec, RaceRequest
@@ -119,12 +118,12 @@ def test_what_was_seen_is_told_when_lanes_end_at_most_once_a_second(monkeypatch)
         worker = worker_of(replay(pace=pace))
         return [seen for _, seen in follow(worker, Job(asked(), "me")) if seen]
 
-    monkeypatch.setattr("dspark_core.playground.follow.SEEN_S", 0.1)
+    monkeypatch.setattr("dspark_core.playground.stream.SEEN_S", 0.1)
     *midway, last = told(pace=1.0)  # DSpark ends after 1.4 s, plain and DFlash at 2.3 and 2.4
     assert len(midway) >= 2 and midway[0].lanes[1].finish and not midway[0].lanes[0].finish
     assert len(midway[0].lanes[0].rounds) < len(last.lanes[0].rounds)  # a copy, which the race leaves alone
     assert midway[0].verdict is None and last.verdict
-    monkeypatch.setattr("dspark_core.playground.follow.SEEN_S", 60.0)
+    monkeypatch.setattr("dspark_core.playground.stream.SEEN_S", 60.0)
     assert len(told(pace=0)) <= 2
 
 

@@ -2,8 +2,7 @@
 
 import mlx.core as mx
 
-from dspark_core.decode.accept import accept_sampled, residual
-from dspark_core.decode.sampling import draw
+from dspark_core.decode.sampling import accept_sampled, draw, residual
 
 
 def rule(kept=None, residual_q=None, bonus=None, reuse=False, flat=1.0):

@@ -12,8 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from dspark_core.playground.compare import compared
 from dspark_core.playground.saved import board_of
+from dspark_core.playground.tabs.compare_tab import compared
 from dspark_core.race.metrics import metrics, positions, speed_over_time
 from dspark_core.race.trace import MAX_BYTES, Trace, TraceError, dumps, loads
 from tests.race.long_trace import long_document

@@ -5,9 +5,9 @@ import random
 
 import pytest
 
-from dspark_core.playground.compare import compared
 from dspark_core.playground.saved import board_of
 from dspark_core.playground.stream import announcement
+from dspark_core.playground.tabs.compare_tab import compared
 from dspark_core.race.trace import TraceError, dumps, loads
 from dspark_core.race.verdict_words import parted, verdict_words
 from tests.race.real_races import REQUESTS, document, edited, race_record, rounds

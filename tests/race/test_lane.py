@@ -3,7 +3,7 @@
 import pytest
 
 from dspark_core.decode.rounds import DecodeError, Prefill, Round, Start
-from dspark_core.race.lane import Clock, Lane
+from dspark_core.race.race import Clock, Lane
 from dspark_core.race.records import Failed
 
 

@@ -12,7 +12,7 @@ from dspark_core.errors import ModelError
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.target import load_target
 from dspark_core.race import race as module
-from dspark_core.race.costs import known
+from dspark_core.race.loaded import known
 from dspark_core.race.race import Models, race
 from dspark_core.race.records import (
     CAP,

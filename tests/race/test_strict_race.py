@@ -6,9 +6,8 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from dspark_core.decode.noise import Noise
 from dspark_core.decode.rounds import Prefill, Round, Settings, Start
-from dspark_core.decode.strict import Strict
+from dspark_core.decode.strict import Noise, Strict
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.target import load_target
 from dspark_core.race.metrics import Strictness, metrics, strictness

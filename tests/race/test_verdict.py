@@ -7,13 +7,12 @@ import mlx.core as mx
 import pytest
 
 from dspark_core.decode import speculative
-from dspark_core.decode.noise import Noise, measure_noise
 from dspark_core.decode.rounds import Settings
+from dspark_core.decode.strict import Noise, measure_noise
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.target import load_target
-from dspark_core.race import noise as race_noise
-from dspark_core.race.models import Models
-from dspark_core.race.noise import rounding_noise
+from dspark_core.race import loaded as race_noise
+from dspark_core.race.loaded import Models, rounding_noise
 from dspark_core.race.race import race
 from dspark_core.race.records import CAP, PLAIN, Difference, LaneSpec, RaceRecord, RaceRequest
 from dspark_core.race.verdict import _next_logits, judge

@@ -22,13 +22,13 @@ import mlx.core as mx
 
 from dspark_core.bench.alternate import alternate
 from dspark_core.bench.plan import parse_lanes
-from dspark_core.catalog import facts, memory, pair
+from dspark_core.catalog import facts, memory
 from dspark_core.decode.plain import plain
 from dspark_core.decode.rounds import Round, Settings
 from dspark_core.decode.schedule import FullBlock
 from dspark_core.decode.speculative import speculative
 from dspark_core.models.target import load_target
-from dspark_core.race.models import Models
+from dspark_core.race.loaded import Models
 
 from ..models.published import DSPARK, QWEN3_4B, Shape, drafters, target
 
@@ -90,7 +90,7 @@ def main(root: Path) -> None:
     write(root / "target", model.config | QUANTIZATION, model.tensors, 8)
     write(root / "drafter", drafter.config, drafter.tensors, None)
     both = facts.read(root / "target"), facts.read(root / "drafter")
-    config = pair.check(*both)
+    config = facts.check(*both)
     say(f"written: {both[0].bytes:,} and {both[1].bytes:,} bytes; {config.method}, block {config.block_size}")
     mx.clear_cache()
     mx.reset_peak_memory()

@@ -1,4 +1,7 @@
-"""The Cost model tab: what a step costs on this machine, and what that makes of the last race."""
+"""The Cost model tab: what a step costs on this machine, and what that makes of the last race.
+
+What stands below the board after a race: sentences, one a line, as text and never as markup.
+"""
 
 import json
 import statistics
@@ -14,13 +17,11 @@ from ...race.forecast import BUS, SAME, TAXI, Prospect, Suggestion, machine, pre
 from ...race.metrics import metrics
 from ...race.records import Failed, RaceRecord
 from ...race.trace import Trace
-from ..charts import COLOURS, DASHES, PATTERNS, blank_figure
-from ..notices import decided, progress, progressed, verdict_box
+from ..controls import Controls
 from ..race_request import USUAL, Offers, offers_of
-from ..watch import watch
-from ..widgets import script, static
-from ..worker import Job, Worker
-from .charts_tab import CHART_TOOLS, TABLE_TOOLS
+from ..widgets import decided, progress, progressed, script, static, verdict_box
+from ..worker import Job, Worker, watch
+from .charts_tab import CHART_TOOLS, COLOURS, DASHES, PATTERNS, TABLE_TOOLS, blank_figure
 from .race_tab import ENGINE_USE, Raced
 
 TITLES = {
@@ -56,13 +57,13 @@ FEWEST_ROUNDS = 8  # of a lane, for advice
 
 
 def look_up(engine, cancelled):
-    from ...race.costs import known
+    from ...race.loaded import known
 
     yield -1, known(engine.models)
 
 
 def measure(engine, cancelled):
-    from ...race.costs import measured
+    from ...race.loaded import measured
 
     events = measured(engine.models)
     try:
@@ -370,3 +371,23 @@ def _tools(name: str, table: str, template: str) -> gr.HTML:
         apply_default_css=False,
         elem_id=f"tools-{name}",
     )
+
+
+def advice(worker: Worker, ask: Controls, raced: Raced) -> None:
+    """The place for advice, filled when a race is over and emptied when the next one begins."""
+    place = gr.HTML(
+        "[]",
+        html_template='<ul class="advice" hidden></ul>',
+        js_on_load=script("suggestions"),
+        apply_default_css=False,
+        elem_id="advice",
+    )
+
+    def advise(visitor: gr.Request, seen, trace):
+        if seen is None or not worker.ready:
+            return "[]"
+        return json.dumps(advice_on(curve_of(worker, visitor.session_hash), seen, trace, ask.offers()))
+
+    quietly = {"show_progress": "hidden", "api_visibility": "private"}
+    ask.start.click(lambda: "[]", None, place, queue=False, **quietly)
+    raced.kept.trace.change(advise, [raced.last, raced.kept.trace], place, concurrency_limit=None, **quietly)

@@ -20,10 +20,9 @@ from ...errors import ModelError
 from ...presets import METHODS, PRECISIONS, Preset
 from ...race.records import Failed
 from ..engine import Loaded, load_job, unload_job
-from ..follow import loaded_words
-from ..notices import decided, progress, progressed, verdict_box
 from ..selection import CONTEXTS, NONE, OWN, Shelf, listing, report
-from ..widgets import page_file, plain_text, script, static
+from ..stream import loaded_words
+from ..widgets import decided, page_file, plain_text, progress, progressed, script, static, verdict_box
 from ..worker import Job, Worker
 from .race_tab import ENGINE_USE, Raced
 

@@ -26,13 +26,10 @@ from ...proof.evidence import (
     Step,
 )
 from ...race.records import Failed, exact
-from ..charts import COLOURS, blank_figure
-from ..notices import decided, progress, progressed, verdict_box
 from ..race_request import USUAL, Offers, clamp, offers_of
-from ..watch import watch
-from ..widgets import script, static
-from ..worker import Job, Worker
-from .charts_tab import SAVE_PNG, SAVES, TABLE, TABLE_TOOLS
+from ..widgets import decided, progress, progressed, script, static, verdict_box
+from ..worker import Job, Worker, watch
+from .charts_tab import COLOURS, SAVE_PNG, SAVES, TABLE, TABLE_TOOLS, blank_figure
 from .race_tab import ENGINE_USE
 
 MAX_DRAWS, MAX_PROMPT = 50_000, 2_000

@@ -6,11 +6,10 @@ import gradio as gr
 
 from ..controls import Controls
 from ..conversation import Talk, wire
-from ..follow import RUNS, follow
 from ..inspector_panel import inspector_panel
 from ..race_request import lanes_of, request_of
 from ..saved_bar import Kept, keep_bar
-from ..stream import idle, refused
+from ..stream import RUNS, follow, idle, refused
 from ..widgets import page_file, script
 from ..worker import Job, Worker
 

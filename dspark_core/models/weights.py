@@ -3,10 +3,21 @@
 `"stored"` leaves a module as its files have it; `"bf16"`, `"8-bit"` and `"4-bit"` (group 64) convert it at
 load; `"auto"` is "stored" on a GPU. On MLX's CPU backend quantized weights with 16-bit activations are
 several times slower than dense bfloat16, so there "auto" dequantizes them, and leaves dense weights alone.
+
+Reads the weights of an opened model, piece by piece, so that loading shows its progress and can be stopped.
+
+Products with the tall matrices of a vocabulary, on both halves at once where that pays.
+
+MLX's CPU backend runs one operation at a time on one core. A head of V rows is a fifth of the embedded model's
+work, so on the CPU its two halves run on two streams (measured on 2 cores: 1.6 times as fast, bit for bit
+the same). GPUs and quantized weights take the layer as it is.
 """
+
+from collections.abc import Callable
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_flatten
 from mlx_lm.utils import dequantize_model
 
 from ..errors import ModelError
@@ -58,3 +69,46 @@ def _fits_groups(_path: str, layer: nn.Module) -> bool:
 
 def _leaves(module: nn.Module) -> list[nn.Module]:
     return [m for _, m in module.named_modules() if not m.children()]
+
+
+class Stopped(Exception):
+    """Loading was cancelled."""
+
+
+def read_weights(
+    module: nn.Module,
+    name: str,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> None:
+    """Evaluate every parameter. `progress` takes bytes done and in all, in the precision that was asked for.
+
+    One at a time and the largest first: a conversion holds a weight in both precisions for a moment, which costs
+    least while little else is there. Raises ModelError if a file cannot be read, Stopped.
+    """
+    arrays = sorted((w for _, w in tree_flatten(module.parameters())), key=lambda w: w.nbytes, reverse=True)
+    total, done = sum(w.nbytes for w in arrays), 0
+    progress(0, total)
+    for array in arrays:
+        if cancelled():
+            raise Stopped
+        try:
+            mx.eval(array)
+        except (RuntimeError, OSError, ValueError) as e:
+            raise ModelError(f"The weights of {name} cannot be read ({str(e)[:200].rstrip('.')}).") from None
+        done += array.nbytes
+        progress(done, total)
+
+
+MIN_ROWS = 4096
+_other = mx.new_thread_local_stream(mx.cpu)
+
+
+def wide_product(layer: nn.Linear | nn.Embedding, x: mx.array) -> mx.array:
+    """x [..., d] times the transposed weight [V, d] of a linear layer without bias or of an embedding: [..., V]."""
+    weight = layer.weight
+    dense = isinstance(layer, nn.Linear | nn.Embedding)
+    if not dense or weight.shape[0] < MIN_ROWS or mx.default_device() != mx.Device(mx.cpu):
+        return layer.as_linear(x) if hasattr(layer, "as_linear") else layer(x)
+    half = weight.shape[0] // 2
+    return mx.concatenate([x @ weight[:half].T, mx.matmul(x, weight[half:].T, stream=_other)], axis=-1)

@@ -1,0 +1,102 @@
+"""What a race runs on: one loaded target, its drafters, and what is known of this machine.
+
+The cost curve that belongs to loaded models: known, kept on disk, or measured now.
+
+The width noise of a target on this device: known, kept on disk, or measured now.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import mlx.core as mx
+
+from ..decode.cost_curve import CostCurve
+from ..decode.measure import Measuring, load, made_of, measure, save
+from ..decode.strict import Noise, load_noise, measure_noise, save_noise
+from ..machine import machine, versions
+from ..models.drafter import Drafter
+from ..models.info import DrafterInfo
+from ..models.target import Target
+from .records import RaceSource
+
+
+@dataclass
+class Models:
+    """A target and its drafters by method; a sentence in place of a drafter says why it cannot run."""
+
+    target: Target
+    drafters: dict[str, Drafter | str]
+    warm: set = field(default_factory=set)  # lanes that have run before, so that nothing compiles on the clock
+    kept: object | None = None  # what the inspector keeps of the last round it looked at; a race drops it
+    curve: CostCurve | None = None  # what a step costs here, once that is known (costs.py)
+    noise: Noise | None = None  # how far logits move with the width here, once that is known (noise.py)
+
+    @property
+    def loaded(self) -> dict[str, Drafter]:
+        """The drafters that can run."""
+        return {method: d for method, d in self.drafters.items() if isinstance(d, Drafter)}
+
+    @property
+    def descriptions(self) -> dict[str, str]:
+        """Method -> name, block and precision of its drafter, or why it does not run."""
+        return {
+            method: d if isinstance(d, str) else f"{d.name}, block {d.block_size}, {d.precision}"
+            for method, d in self.drafters.items()
+        }
+
+    @property
+    def info(self) -> dict[str, DrafterInfo]:
+        """What is known of them, without MLX."""
+        return {method: d.info for method, d in self.loaded.items()}
+
+    def source(self) -> RaceSource:
+        """What a race that begins now runs on. For the thread that owns MLX."""
+        text = self.target.text
+        token_bytes = text.token_bytes if text else lambda token_id: b""
+        return RaceSource(token_bytes, self.target.stop_ids, self.descriptions, machine(), versions())
+
+
+def known(models: Models) -> CostCurve | None:
+    """The curve of these models, from this run or from disk; None if it was never measured."""
+    if models.curve is None or models.curve.made_of != made_of(models.target, models.loaded):
+        models.curve = load(models.target, models.loaded)
+    return models.curve
+
+
+def measured(models: Models, quick: bool = False) -> Iterator[Measuring | CostCurve]:
+    """Measure the curve now, keep it, and use it from here on. Yields progress, then the curve."""
+    for event in measure(models.target, models.loaded, quick):
+        if isinstance(event, CostCurve):
+            models.curve = event
+            with suppress(OSError):  # a cache that cannot be written costs a measurement at the next start
+                save(event)
+        yield event
+
+
+def known_noise(models: Models) -> Noise | None:
+    """From this run or from disk; None if it was never measured."""
+    if models.noise is None:
+        models.noise = load_noise(models.target)
+    return models.noise
+
+
+def rounding_noise(models: Models) -> Noise:
+    """What a verdict goes by: known, or measured now; on MLX's CPU backend, where the width changes no logit, none."""
+    if known_noise(models) is None and exact_device():
+        return Noise(0.0, 0.0)
+    return measured_noise(models)
+
+
+def exact_device() -> bool:
+    """True where logits do not depend on how many rows are computed together: MLX's CPU backend."""
+    return mx.default_device() == mx.Device(mx.cpu)
+
+
+def measured_noise(models: Models) -> Noise:
+    """Known, or measured now (some seconds) and kept."""
+    if known_noise(models) is None:
+        models.noise = measure_noise(models.target)
+        with suppress(OSError):  # a cache that cannot be written costs a measurement at the next start
+            save_noise(models.target, models.noise)
+    return models.noise
