@@ -2,10 +2,10 @@
 
 import mlx.core as mx
 import pytest
-from dspark_core.report.exactness import exactness
-from dspark_core.report.log import MUST_AGREE, Header, Log, require_same
 
 from dspark_core import machine
+from dspark_core.bench.exactness import exactness
+from dspark_core.bench.log import MUST_AGREE, Header, Log, require_same
 from dspark_core.machine import Device, device_of, mlx_device
 from dspark_core.race.loaded import Models
 from dspark_core.race.records import LaneSpec, RaceRecord, RaceRequest

@@ -137,7 +137,7 @@ def test_looking_needs_no_network_and_neither_mlx_nor_gradio():
         "import socket\n"
         "def no(*a): raise AssertionError('a connection was tried')\n"
         "socket.socket.connect = socket.getaddrinfo = no\n"
-        "import sys; from pathlib import Path; from dspark_core.catalog import hub, local, pair\n"
+        "import sys; from pathlib import Path; from dspark_core.catalog import facts, hub, local\n"
         f"assert len(local.find([Path({str(EMBEDDED)!r})])) >= 3\n"
         "print(sorted({'mlx.core', 'gradio', 'torch', 'transformers'} & sys.modules.keys()))"
     )

@@ -146,11 +146,11 @@ def flagged(said, accept, n, seeds, sampler=RIGHT):
     """In how many of these seeds a proof of n draws flags a sampler, by the comparisons it names."""
     found = 0
     for seed in seeds:
-        draws = draws.Draws(said, request(sampler, n, seed=seed))
-        draws._accept = accept
-        while draws.done < n:
-            draws.more()
-        found += together(draws.checks()) < ALPHA
+        proof = draws.Draws(said, request(sampler, n, seed=seed))
+        proof._accept = accept
+        while proof.done < n:
+            proof.more()
+        found += together(proof.checks()) < ALPHA
     return found
 
 

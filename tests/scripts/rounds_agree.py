@@ -1,6 +1,7 @@
 """Does the MLX engine speculate in the rounds that the teacher-forced walk (PyTorch) finds?
 
-    .venv/bin/python -m tests.scripts.rounds_agree assets/models/smollm2-135m-instruct assets/models/dspark-smollm2-135m-b7 \\
+    .venv/bin/python -m tests.scripts.rounds_agree assets/models/smollm2-135m-instruct \\
+        assets/models/dspark-smollm2-135m-b7 \\
         --prompts FILE.jsonl ... --limit 4 --tokens 128 --log rounds.jsonl
 
 Not part of the test suite: on 2 cores a prompt of 128 tokens takes half a minute with each drafter. Both sides read the
