@@ -22,9 +22,9 @@ from pathlib import Path
 
 from .catalog.names import HubName
 from .errors import ModelError
-from .paths import assets
+from .paths import root
 
-ROOT = assets().parent
+ROOT = root()
 PRESETS = ROOT / "presets"
 EMBEDDED = "smollm2-135m"  # the preset that needs no download: what the page starts with
 KINDS = ("chat", "code", "math")
