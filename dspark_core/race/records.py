@@ -28,12 +28,13 @@ def exact(number: float) -> str:
 class LaneSpec:
     """One lane's own settings.
 
-    method:    "plain", or the method of a drafter, such as "DSpark"
+    method:    "plain", or the title of a drafter's method, such as "DSpark"
     schedule:  "full" sends every draft to verification, "cap" at most `cap` of them, "confidence" those
                before the first slot whose confidence is below `threshold`, "cumulative" those before the first
                where the product of the confidences is, "hardware" what this machine's costs make worthwhile; "block"
                what an effective block length of `cap` slots sends, whatever the drafter's first slot is
     label:     the schedule in the page's words; empty for a plain lane
+    drafter:   id of the loaded drafter that it runs, such as "dspark-2"; empty for the first one of its method
     """
 
     method: str
@@ -41,6 +42,12 @@ class LaneSpec:
     cap: int = 0
     threshold: float = 0.0
     label: str = ""
+    drafter: str = ""
+
+    @property
+    def drafter_id(self) -> str:
+        """Id of the loaded drafter that the lane runs; "plain" for a plain lane."""
+        return self.drafter or self.method.lower()
 
     @property
     def speculative(self) -> bool:
