@@ -1,11 +1,8 @@
 """The report as one HTML file: charts with the tables behind them, readable without a network.
 
-plotly's own script stands in it. The content security policy names it and the few lines that draw by their hashes and
-allows no request to anywhere, so that no text of a prompt can become script or reach out, whatever it says.
+plotly's own script stands in it, beside the few lines that draw.
 """
 
-import base64
-import hashlib
 import html
 import json
 from collections.abc import Sequence
@@ -13,7 +10,9 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from ..chart_style import COLOURS, GREY, SYMBOLS, bar_marker, line_style, point_marker
 from ..decode.cost_curve import CostCurve
+from ..offline_page import offline_page
 from ..paths import assets
 from .figures import LOSS_RATIO, SLOWER_RATIO, Figures
 from .log import Header
@@ -34,11 +33,7 @@ from .report_markdown import (
     versus_table,
 )
 
-LANE_COLOURS = ("#7a8592", "#2a86cf", "#d9662a", "#9a62c0", "#2f9e63", "#c2413b", "#8a7a2a", "#3aa6a6")
-LANE_PATTERNS = ("", "/", "x", ".", "\\", "+", "-", "|")
-LANE_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "5px,2px", "2px,6px")
-LANE_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
-RULE_GREY = "#9aa0a6"
+PLOTLY_NEEDS = "style-src 'unsafe-inline'", "img-src data: blob:"  # it styles what it draws, and saves it as an image
 
 PAGE_STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #6f7780; }
@@ -94,31 +89,10 @@ def report_page(header: Header, curve: CostCurve, figures: Figures, prompts: Seq
         _folded("Their texts", "".join(texts)),
     ]
     draw = (assets() / "page" / "report.js").read_text("utf-8")
-    plotly, data = get_plotlyjs(), _data({name: json.loads(chart.to_json()) for name, chart in drawn.items()})
-    policy = (
-        f"default-src 'none'; script-src {_hash(plotly)} {_hash(draw)}; base-uri 'none'; form-action 'none'; "
-        "style-src 'unsafe-inline'; img-src data: blob:"  # plotly styles what it draws, and can save it as an image
+    data = {name: json.loads(chart.to_json()) for name, chart in drawn.items()}
+    return offline_page(
+        "Decode speed", PAGE_STYLE, "\n".join(body), ("charts", data), [get_plotlyjs(), draw], PLOTLY_NEEDS
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="referrer" content="no-referrer">
-<title>Decode speed</title>
-<style>{PAGE_STYLE}</style>
-</head>
-<body>
-<main>
-{chr(10).join(body)}
-</main>
-<script type="application/json" id="charts">{data}</script>
-<script>{plotly}</script>
-<script>{draw}</script>
-</body>
-</html>
-"""
 
 
 def _chart_place(name: str, title: str) -> str:
@@ -134,16 +108,6 @@ def _html_table(table: Table) -> str:
 
 def _folded(summary: str, content: str) -> str:
     return f"<details><summary>{html.escape(summary)}</summary>{content}</details>"
-
-
-def _data(value) -> str:
-    """JSON in which no tag can begin or end."""
-    text = json.dumps(value, ensure_ascii=True)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _hash(text: str) -> str:
-    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
 
 
 class ReportCharts:
@@ -168,11 +132,11 @@ class ReportCharts:
                     "symmetric": False,
                     "array": [f.times_plain.high - f.times_plain.median for f in rows],
                     "arrayminus": [f.times_plain.median - f.times_plain.low for f in rows],
-                    "color": RULE_GREY,
+                    "color": GREY,
                 },
                 customdata=[[f.tok_s, f.prompts] for f in rows],
                 hovertemplate="%{y:.3f} × plain, %{customdata[0]:.2f} tok/s, %{customdata[1]} prompts",
-                marker=self._bar_style(i),
+                marker=bar_marker(i),
             )
         self._rule(chart, 1.0)
         return chart.update_layout(barmode="group")
@@ -183,7 +147,7 @@ class ReportCharts:
             of = {f.set: f.tokens_per_round for f in self.figures.lanes if f.lane == lane}
             rows = [name for name in names if name in of]
             chart.add_bar(
-                name=lane, x=[html.escape(heading(n)) for n in rows], y=[of[n] for n in rows], marker=self._bar_style(i)
+                name=lane, x=[html.escape(heading(n)) for n in rows], y=[of[n] for n in rows], marker=bar_marker(i)
             )
         return chart.update_layout(barmode="group")
 
@@ -200,7 +164,7 @@ class ReportCharts:
                     customdata=[s.reached for s in slots],
                     hovertemplate="position %{x}: %{y:.1%} of %{customdata}",
                     mode="lines+markers",
-                    **self._line_style(i),
+                    **line_style(i),
                 )
         return chart.update_layout(xaxis={"dtick": 1}, yaxis={"range": [0, 1.02], "tickformat": ".0%"})
 
@@ -222,7 +186,7 @@ class ReportCharts:
                         "arrayminus": [1e3 * (t.median - t.low) for t in timings],
                     },
                     mode="lines+markers",
-                    **self._line_style(i),
+                    **line_style(i),
                 )
                 i += 1
             self._rule(chart, 1e3 * c.plain.median, f"plain step, context {c.context}")
@@ -248,8 +212,8 @@ class ReportCharts:
                 textposition="bottom center",
                 textfont={"size": 11},
                 marker={
-                    "color": LANE_COLOURS[(i + 1) % len(LANE_COLOURS)],
-                    "symbol": LANE_SYMBOLS[i % len(LANE_SYMBOLS)],
+                    "color": COLOURS[(i + 1) % len(COLOURS)],
+                    "symbol": SYMBOLS[i % len(SYMBOLS)],
                     "size": 9,
                 },
             )
@@ -273,34 +237,17 @@ class ReportCharts:
                     hovertemplate="%{customdata[0]} %{customdata[1]}: predicted %{y:.2f}, measured %{x:.2f} "
                     "(%{customdata[2]:+.1%})",
                     mode="markers",
-                    marker={
-                        "color": LANE_COLOURS[i % len(LANE_COLOURS)],
-                        "symbol": LANE_SYMBOLS[i % len(LANE_SYMBOLS)],
-                        "size": 8,
-                    },
+                    marker=point_marker(i) | {"size": 8},
                 )
-        chart.add_shape(type="line", x0=0, y0=0, x1=most, y1=most, line={"color": RULE_GREY, "dash": "dot"})
+        chart.add_shape(type="line", x0=0, y0=0, x1=most, y1=most, line={"color": GREY, "dash": "dot"})
         return chart.update_layout(xaxis={"rangemode": "tozero"}, yaxis={"rangemode": "tozero"})
 
     def _lane_names(self) -> Sequence[str]:
         return list(dict.fromkeys(f.lane for f in self.figures.lanes))
 
     @staticmethod
-    def _bar_style(i: int) -> dict:
-        pattern = {"shape": LANE_PATTERNS[i % len(LANE_PATTERNS)], "fillmode": "overlay", "solidity": 0.25}
-        return {"color": LANE_COLOURS[i % len(LANE_COLOURS)], "pattern": pattern}
-
-    @staticmethod
-    def _line_style(i: int) -> dict:
-        colour = LANE_COLOURS[i % len(LANE_COLOURS)]
-        marker = {"color": colour, "symbol": LANE_SYMBOLS[i % len(LANE_SYMBOLS)]}
-        return {"line": {"color": colour, "dash": LANE_DASHES[i % len(LANE_DASHES)]}, "marker": marker}
-
-    @staticmethod
     def _rule(chart: go.Figure, y: float, text: str = "") -> None:
-        chart.add_hline(
-            y=y, line={"color": RULE_GREY, "dash": "dot"}, annotation_text=text, annotation_font={"size": 11}
-        )
+        chart.add_hline(y=y, line={"color": GREY, "dash": "dot"}, annotation_text=text, annotation_font={"size": 11})
 
     @staticmethod
     def _blank(x: str, y: str) -> go.Figure:

@@ -8,10 +8,11 @@ import time
 
 import pytest
 
+from dspark_core.chart_style import GREY
 from dspark_core.decode.rounds import Settings
 from dspark_core.playground import race_request
 from dspark_core.playground.stream import FIELD, RECORD, follow, models_status
-from dspark_core.playground.tabs.charts_tab import GREY, TITLES, charts, spent_chart
+from dspark_core.playground.tabs.charts_tab import TITLES, charts, spent_chart
 from dspark_core.playground.worker import Job, Worker
 from dspark_core.race.metrics import MIN_SAMPLES
 from dspark_core.race.records import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, LaneSpec, RaceRequest

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import gradio as gr
 import plotly.graph_objects as go
 
+from ...chart_style import COLOURS, DASHES, GREY, bar_marker
 from ...race.metrics import MIN_SAMPLES, lengths, metrics, plain_metrics, positions, speed_over_time, spent, times_plain
 from ...race.records import LaneRecord, RaceRecord
 from ..controls import Controls
@@ -23,10 +24,6 @@ from ..widgets import plain_text, script, static
 from ..worker import Job, Worker
 from .race_tab import ENGINE_USE, Raced
 
-COLOURS = ("#7a8592", "#2a86cf", "#d9662a", "#9a62c0")  # readable on the light and the dark page
-PATTERNS = ("", "/", "x", ".")
-DASHES = ("solid", "dash", "dot", "dashdot")
-GREY = "#9aa0a6"
 TITLES = {
     "speed": "tok/s by lane",
     "lengths": "Tokens per round, share of rounds",
@@ -74,7 +71,7 @@ def spent_chart(race: RaceRecord | None) -> Chart:
             y=[row[0] for row in rows],
             x=[row[k] for row in rows],
             orientation="h",
-            marker=_marker(k),
+            marker=bar_marker(k),
         )
     figure.update_layout(barmode="stack", legend={"traceorder": "normal"}, yaxis={"autorange": "reversed"})
     return _chart("spent", figure, ["lane", "draft ms", "verify ms", "rest ms", "rounds"], rows)
@@ -105,7 +102,7 @@ def _speed(lanes: list[LaneRecord]) -> Chart:
             x=[row[1]],
             y=[row[0]],
             orientation="h",
-            marker=_marker(i),
+            marker=bar_marker(i),
             text=[text],
             textposition="outside",
             cliponaxis=False,
@@ -121,7 +118,7 @@ def _lengths(lanes: list[tuple[int, LaneRecord]]) -> Chart:
     for i, lane in lanes:
         counts, rounds = lengths(lane.rounds), len(lane.rounds)
         shares = [round(n / rounds, 4) for n in counts.values()]
-        figure.add_bar(name=lane.spec.name, x=list(counts), y=shares, marker=_marker(i))
+        figure.add_bar(name=lane.spec.name, x=list(counts), y=shares, marker=bar_marker(i))
         rows += [[lane.spec.name, k, n, share] for (k, n), share in zip(counts.items(), shares, strict=True)]
     figure.update_layout(barmode="group", showlegend=True, xaxis={"dtick": 1}, yaxis={"tickformat": ".0%"})
     return _chart("lengths", figure, ["lane", "tokens in the round", "rounds", "share"], rows)
@@ -134,7 +131,7 @@ def _positions(lanes: list[tuple[int, LaneRecord]], kind: str) -> Chart:
             (p.slot, getattr(p, kind), p.reached if kind == "conditional" else p.sent) for p in positions(lane.rounds)
         ]
         points = [p for p in points if p[2]]
-        marker = _marker(i)
+        marker = bar_marker(i)
         marker["color"] = [COLOURS[i] if n >= MIN_SAMPLES else GREY for _, _, n in points]
         marker["opacity"] = [1.0 if n >= MIN_SAMPLES else 0.45 for _, _, n in points]
         marker["line"] = {"color": COLOURS[i], "width": 1.5}  # whose bar it is, also where it is grey
@@ -199,10 +196,6 @@ def blank_figure(x: str, y: str = "") -> go.Figure:
             bargap=0.25,
         )
     )
-
-
-def _marker(i: int) -> dict:
-    return {"color": COLOURS[i], "pattern": {"shape": PATTERNS[i], "fillmode": "overlay", "solidity": 0.25}}
 
 
 def _rounded(value: float | None) -> float | None:

@@ -9,6 +9,7 @@ import statistics
 import gradio as gr
 import plotly.graph_objects as go
 
+from ...chart_style import COLOURS, DASHES, bar_marker
 from ...decode.cost_curve import CostCurve
 from ...errors import ModelError
 from ...models.info import DrafterInfo
@@ -21,7 +22,7 @@ from ..controls import Controls
 from ..race_request import USUAL, Offers, offers_of
 from ..widgets import decided, progress, progressed, script, static, verdict_box
 from ..worker import Job, Worker, watch
-from .charts_tab import CHART_TOOLS, COLOURS, DASHES, PATTERNS, TABLE_TOOLS, blank_figure
+from .charts_tab import CHART_TOOLS, TABLE_TOOLS, blank_figure
 from .race_tab import ENGINE_USE, Raced
 
 TITLES = {
@@ -207,7 +208,7 @@ def further_figure(curve: CostCurve | None) -> tuple[go.Figure, str]:
             name=f"context {costs.context}",
             x=[w for w, _ in added],
             y=[1000 * s for _, s in added],
-            marker={"color": COLOURS[i], "pattern": {"shape": PATTERNS[i], "fillmode": "overlay", "solidity": 0.25}},
+            marker=bar_marker(i),
         )
         plain = curve.plain_s(costs.context)
         rows += [[w, costs.context, round(1000 * s, 2), round(s / plain, 3)] for w, s in added]

@@ -8,6 +8,7 @@ from html import escape
 import gradio as gr
 import plotly.graph_objects as go
 
+from ...chart_style import COLOURS
 from ...decode.rounds import Settings
 from ...presets import Prompt
 from ...proof.chi_squared import ALPHA
@@ -29,7 +30,7 @@ from ...race.records import Failed, exact
 from ..race_request import USUAL, Offers, clamp, offers_of
 from ..widgets import decided, progress, progressed, script, static, verdict_box
 from ..worker import Job, Worker, watch
-from .charts_tab import COLOURS, SAVE_PNG, SAVES, TABLE, TABLE_TOOLS, blank_figure
+from .charts_tab import SAVE_PNG, SAVES, TABLE, TABLE_TOOLS, blank_figure
 from .race_tab import ENGINE_USE
 
 MAX_DRAWS, MAX_PROMPT = 50_000, 2_000
