@@ -11,6 +11,7 @@ Every one of them has a --help of its own.
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import ModelError
@@ -18,7 +19,7 @@ from ..models.weights import PRECISIONS
 from ..presets import load_presets
 from ..race.records import BLOCK, CAP, CONFIDENCE, FULL, HARDWARE, PLAIN
 from . import exactness, report, speed
-from .plan import LANE_METHODS, MLX_LM
+from .plan import MLX_LM, BenchDrafter, add_drafters, preset_drafters
 
 DEFAULT_COMMAND = "speed"
 
@@ -30,9 +31,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         words = [DEFAULT_COMMAND, *words]
     a = parser.parse_args(words)
     try:
+        a.drafters = drafters_of(a)
         a.do(a)
     except (ModelError, ValueError) as e:
         sys.exit(f"error: {e}")
+
+
+def drafters_of(a: argparse.Namespace) -> dict[str, BenchDrafter]:
+    """By id: the embedded preset's, or what the arguments name instead. Raises ModelError and ValueError."""
+    known = preset_drafters()
+    at = {id_: replace(d, place=getattr(a, id_.replace("-", "_"))) for id_, d in known.items()}
+    drafters = add_drafters(at, a.drafter)
+    more = [id_ for id_ in drafters if id_ not in known]
+    if a.lanes == a.usual_lanes:
+        a.lanes = ",".join([a.lanes, *more])
+    return drafters
 
 
 def do_speed(a: argparse.Namespace) -> None:
@@ -53,7 +66,8 @@ def build_parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
     plain_text = argparse.RawDescriptionHelpFormatter
     top = argparse.ArgumentParser("python -m dspark_core.bench", description=__doc__, formatter_class=plain_text)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    models = model_options()
+    models, drafters = model_options(), list(preset_drafters())
+    all_lanes = ",".join([PLAIN, MLX_LM, *drafters])
 
     def add(name: str, do: Callable[[argparse.Namespace], None], text: str, about: str | None, *parents):
         p = commands.add_parser(
@@ -63,7 +77,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
         return p
 
     p = add(DEFAULT_COMMAND, do_speed, "decode speed, lane by lane (the default)", speed.__doc__, decode_options(64))
-    add_lane_options(p)
+    add_lane_options(p, drafters)
     p.add_argument("--profile", action="store_true", help="where the time goes")
     p.add_argument("--raced", action="store_true", help="each lane in a race and alone, with the ratio: `fair`")
     p.add_argument("--against", metavar="COMMAND", help="another engine to alternate with")
@@ -72,15 +86,15 @@ def build_parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
 
     text = "each lane in a race and alone, with the ratio"
     p = add("fair", do_speed, text, "Does sharing the device change a lane's speed?", decode_options(64))
-    add_lane_options(p)
+    add_lane_options(p, drafters)
     p.set_defaults(raced=True, profile=False, against=None, pair=None, repeat=None)
 
     p = add("exact", exactness.measure_exactness, "is greedy output the target's own?", exactness.__doc__)
-    add_set_options(p, lanes=",".join(LANE_METHODS), schedule=FULL)
+    add_set_options(p, lanes=",".join(drafters), schedule=FULL)
     p.add_argument("--tokens", type=int, default=64)
 
     p = add("report", do_report, "sets of prompts x lanes as a report", report.__doc__, decode_options(96))
-    add_set_options(p, lanes=",".join([PLAIN, MLX_LM, *LANE_METHODS]), schedule=HARDWARE)
+    add_set_options(p, lanes=all_lanes, schedule=HARDWARE)
     p.add_argument("--out", type=Path, required=True, help="directory of the report")
     p.add_argument("--uncounted", type=int, default=0, help="leave the first N alternations out of the figures")
     p.add_argument("--together", nargs="+", default=[], metavar="SET+SET", help="sets with figures in common")
@@ -94,11 +108,12 @@ def build_parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
 
 def model_options() -> argparse.ArgumentParser:
     preset = load_presets()[0]
-    paths = {d.method: d.path for d in preset.drafters}
     p = argparse.ArgumentParser(add_help=False)
     p.add_argument("--target", type=Path, default=preset.target)
-    for name, method in LANE_METHODS.items():
-        p.add_argument(f"--{name}", type=Path, default=paths[method], metavar="DIR")
+    for id_, drafter in preset_drafters(preset).items():
+        p.add_argument(f"--{id_}", type=Path, default=drafter.place, metavar="DIR", help=f"drafter of the lane {id_}")
+    text = "a drafter more, for lanes of this name, such as dspark-2; may be given several times"
+    p.add_argument("--drafter", action="append", default=[], metavar="ID=DIR", help=text)
     p.add_argument("--precision", default="auto", choices=PRECISIONS)
     p.add_argument("--draft-precision", default="auto", choices=PRECISIONS)
     return p
@@ -112,24 +127,28 @@ def decode_options(tokens: int) -> argparse.ArgumentParser:
     return p
 
 
-def add_lane_options(p: argparse.ArgumentParser) -> None:
+def add_lane_options(p: argparse.ArgumentParser, drafters: Sequence[str]) -> None:
     """One set of prompts, and one schedule for all lanes with a drafter."""
     p.add_argument("--prompts", type=Path, metavar="FILE", help="one {'prompt': ...} a line")
     p.add_argument("--limit", type=int, help="only the first N prompts")
-    p.add_argument(
-        "--lanes", default=",".join([PLAIN, *LANE_METHODS]), help=f"of {', '.join([PLAIN, MLX_LM, *LANE_METHODS])}"
-    )
+    add_lanes(p, ",".join([PLAIN, *drafters]), f"of {', '.join([PLAIN, MLX_LM, *drafters])}")
     p.add_argument("--schedule", choices=(FULL, BLOCK, CAP, CONFIDENCE, HARDWARE), help="default: full")
     p.add_argument("--cap", type=int, help="send at most N drafts a round")
     p.add_argument("--block", type=int, help="send the drafts of an effective block of N slots")
     p.add_argument("--threshold", type=float, help="send drafts up to the first with a lower confidence")
 
 
+def add_lanes(p: argparse.ArgumentParser, usual: str, text: str) -> None:
+    """Unless it is given, the option has further drafters' lanes too."""
+    p.add_argument("--lanes", default=usual, help=text)
+    p.set_defaults(usual_lanes=usual)
+
+
 def add_set_options(p: argparse.ArgumentParser, lanes: str, schedule: str) -> None:
     """Several sets of prompts, and a schedule for every lane."""
     p.add_argument("--prompts", nargs="+", default=[], metavar="NAME=FILE", help="one {'prompt': ...} a line")
     p.add_argument("--limit", type=int, help="only the first N prompts of each set")
-    p.add_argument("--lanes", default=lanes)
+    add_lanes(p, lanes, "which, and how: see above")
     p.add_argument("--schedule", default=schedule, help="of drafters without one of their own, separated by commas")
 
 

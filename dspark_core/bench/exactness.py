@@ -29,26 +29,25 @@ from ..race.loaded import Models, measured_noise
 from ..race.metrics import metrics, plain_metrics, strictness, times_plain
 from ..race.race import race
 from ..race.records import RaceRecord, RaceRequest
-from .plan import PlannedLane, SetPrompt, excess, parse_lanes, read_sets
-from .report import load_models
+from .plan import SetPrompt, SpecLane, excess, parse_lanes, read_sets
+from .run import load_models
 
 NORMAL_MODE, STRICT_MODE = "normal", "strict"
 
 
 def measure_exactness(a: argparse.Namespace) -> None:
     """The rows of `exactness` for the arguments of the command, one JSON object a line."""
-    lanes = [lane for lane in parse_lanes(f"plain,{a.lanes}", a.schedule) if lane.spec]
+    planned = parse_lanes(f"plain,{a.lanes}", a.schedule, drafters=a.drafters)
+    lanes = [lane for lane in planned if isinstance(lane, SpecLane)]
     prompts = read_sets(a.prompts, a.limit)
     models = load_models(a, lanes)
-    for words in excess([(lane.name, lane.run_spec) for lane in lanes], models.info):
+    for words in excess(lanes, models.info):
         print(words, file=sys.stderr)
     for row in exactness(models, prompts, lanes, a.tokens):
         print(json.dumps(row), flush=True)
 
 
-def exactness(
-    models: Models, prompts: Sequence[SetPrompt], lanes: Sequence[PlannedLane], tokens: int
-) -> Iterator[dict]:
+def exactness(models: Models, prompts: Sequence[SetPrompt], lanes: Sequence[SpecLane], tokens: int) -> Iterator[dict]:
     """The rows of this module's docstring. The first of `lanes` is plain."""
     noise = measured_noise(models)
     yield {
@@ -59,7 +58,7 @@ def exactness(
         "noise_alone": noise.alone,
     }
     modes, rows = [NORMAL_MODE, *([STRICT_MODE] if noise.largest else [])], []
-    specs, settings = tuple(lane.run_spec for lane in lanes), Settings(tokens)
+    specs, settings = tuple(lane.spec for lane in lanes), Settings(tokens)
     for prompt in prompts:
         for mode in modes:
             asked = RaceRequest(prompt.text, specs, settings, together=False, strict=mode == STRICT_MODE)
@@ -74,7 +73,7 @@ def exactness(
         yield {"mode": STRICT_MODE, "words": "not needed: logits are the same at every width, bit for bit"}
 
 
-def _compared(models: Models, record: RaceRecord, lanes: Sequence[PlannedLane]) -> Iterator[dict]:
+def _compared(models: Models, record: RaceRecord, lanes: Sequence[SpecLane]) -> Iterator[dict]:
     """A row for every lane with a drafter."""
     assert record.verdict is not None, "a finished race has a verdict"
     differences = {d.lane: d for d in record.verdict.differences}

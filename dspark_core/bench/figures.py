@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ..decode.cost_curve import CostCurve
 from ..race.forecast import acceptance, judged, middle
 from .log import Log, Row
-from .plan import MLX_LM, PEER, PLAIN, PlannedLane
+from .plan import PLAIN, BestCapLane, PeerLane, PlannedLane, SpecLane
 
 RESAMPLES = 2000
 LOSS_RATIO, SLOWER_RATIO = 0.95, 0.97  # ratios below these are counted
@@ -185,6 +185,9 @@ class _Cells:
         self.decoded = [k for k in measured if all(len(r.ids) > 1 for r in self.plain(k).values())]
         self.undecoded = len(measured) - len(self.decoded)
 
+    def _spec_lanes(self) -> list[SpecLane]:
+        return [lane for lane in self.lanes if isinstance(lane, SpecLane)]
+
     def has(self, key: Key, lane: PlannedLane) -> bool:
         return (key, lane.name) in self._cells
 
@@ -199,8 +202,8 @@ class _Cells:
         turns = self.turns(key, lane)
         return turns[min(turns)]
 
-    def outcomes(self, key: Key, lane: PlannedLane) -> list[tuple[int, int]]:
-        return judged(self.first(key, lane).record(lane.run_spec), self.greedy)
+    def outcomes(self, key: Key, lane: SpecLane) -> list[tuple[int, int]]:
+        return judged(self.first(key, lane).record(lane.spec), self.greedy)
 
     def prompt_figures(self, key: Key, lane: PlannedLane) -> PromptFigures:
         turns, plain, first = self.turns(key, lane), self.plain(key), self.first(key, lane)
@@ -220,7 +223,7 @@ class _Cells:
 
     def _predictions(self, key: Key, lane: PlannedLane, plain: Row) -> dict:
         """The fields of `PromptFigures` that the cost curve gives; none for engines without rounds."""
-        if lane.spec is None:
+        if not isinstance(lane, SpecLane):
             return {}
         rows, curve = list(self.turns(key, lane).values()), self.curve
         first = self.first(key, lane)
@@ -232,7 +235,7 @@ class _Cells:
             "scheduler": statistics.median(r.scheduler_s / r.seconds for r in rows),
         }
         if lane.spec.speculative and self.greedy:
-            same = [other for other in self.lanes if other.spec and other.spec.method == lane.spec.method]
+            same = [other for other in self._spec_lanes() if other.spec.drafter_id == lane.spec.drafter_id]
             outcomes = [x for other in same if self.has(key, other) for x in self.outcomes(key, other)]
             cap, speed = best_cap(curve, lane.spec.method, outcomes, middle(first.rounds))
             out |= {"best_cap": cap, "of_best": predicted / speed}
@@ -240,7 +243,7 @@ class _Cells:
 
     def slot_figures(self, lane: PlannedLane) -> list[SlotFigures]:
         """Of the first alternation: a greedy decode drafts the same in every one."""
-        if lane.spec is None or not lane.spec.speculative:
+        if not isinstance(lane, SpecLane) or not lane.spec.speculative:
             return []
         outcomes = [x for key in self.decoded if self.has(key, lane) for x in self.outcomes(key, lane)]
         out = []
@@ -253,14 +256,15 @@ class _Cells:
     def versus(self, name: str, members: Sequence[str]) -> list[Versus]:
         """This project's drafting lanes against every lane that is not its own, and those with the best cap."""
         out = []
-        foreign = [lane for lane in self.lanes if lane.engine in (PEER, MLX_LM)]
-        peers = [lane for lane in foreign if lane.engine == PEER]
-        for lane in self.lanes:
-            if lane.spec is None or not lane.spec.speculative or lane.best:
+        foreign = [lane for lane in self.lanes if not isinstance(lane, SpecLane)]
+        peers: list[PlannedLane] = [lane for lane in foreign if isinstance(lane, PeerLane)]
+        best = [lane for lane in self._spec_lanes() if isinstance(lane, BestCapLane)]
+        for lane in self._spec_lanes():
+            if not lane.spec.speculative or lane in best:
                 continue
-            others = [[other] for other in foreign]
+            others: list[list[PlannedLane]] = [[other] for other in foreign]
             others += [peers] if len(peers) > 1 else []
-            others += [[o] for o in self.lanes if o.best and o.run_spec.method == lane.spec.method]
+            others += [[o] for o in best if o.spec.drafter_id == lane.spec.drafter_id]
             for group in others:
                 ratio = bootstrap(self._ratios_to_fastest(lane, group, members))
                 if ratio is not None:

@@ -6,6 +6,7 @@ The first line says what is measured and on what, the machine's cost curve inclu
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from ..decode.cost_curve import CostCurve
 from ..decode.rounds import Round, Start
@@ -99,9 +100,10 @@ def read_log(path: Path) -> Log | None:
         return None
     try:
         top = json.loads(lines[0])
-        log = Log(path, decoder(Header)(top["header"]), CostCurve.from_json(json.dumps(top["curve"])))
+        header, read_row = decoder(Header)(top["header"]), decoder(Row)
+        log = Log(path, cast(Header, header), CostCurve.from_json(json.dumps(top["curve"])))
         for line in lines[1:]:
-            row = decoder(Row)(json.loads(line))
+            row = cast(Row, read_row(json.loads(line)))
             log.rows[row.key] = row
     except Misfit as e:
         raise ValueError(f"{path} is no log of this version: {e.place} {e.words}.") from None

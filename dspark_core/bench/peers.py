@@ -23,7 +23,7 @@ from ..models.drafter import Drafter
 from ..models.target import Target
 from ..models.weights import stored_words
 from ..race.loaded import Models
-from .plan import MLX_DSPARK
+from .plan import MLX_DSPARK, BenchDrafter
 
 TOKENIZER_FILES = ("*token*", "*.jinja", "vocab*", "merges*")
 
@@ -89,18 +89,19 @@ class Peers:
             peer.close()
 
 
-def mlx_dspark(models: Models, target: Path, drafter: Path, curves: Path) -> Peer:
-    """mlx-dspark on exactly the weights of `models`, written out for it; `target` and `drafter` are where these came
-    from, `curves` is where it keeps its own cost curves."""
+def mlx_dspark(models: Models, target: Path, drafters: Mapping[str, BenchDrafter], curves: Path) -> Peer:
+    """mlx-dspark on exactly the weights of `models`, written out for it; `target` and `drafters` say where these
+    came from, `curves` is where it keeps its own cost curves."""
     if installed() is None:
         raise ValueError("mlx-dspark is not installed here: pip install --no-deps mlx-dspark mlx-vlm.")
-    if "DSpark" not in models.loaded:
+    drafter = drafters.get(MLX_DSPARK.removeprefix("mlx-"))
+    if drafter is None or drafter.method not in models.loaded:
         raise ValueError("The lanes of mlx-dspark run this report's DSpark drafter: there is none.")
     with TemporaryDirectory() as place:
         where = Path(place)
-        native = where / "target" / target.name, where / "drafter" / drafter.name
+        native = where / "target" / target.name, where / "drafter" / drafter.place.name
         weights = write_target(models.target, target, native[0])
-        write_drafter(models.loaded["DSpark"], drafter, weights, native[1])
+        write_drafter(models.loaded[drafter.method], drafter.place, weights, native[1])
         del weights
         module = [sys.executable, "-m", "dspark_core.bench.mlx_dspark_peer"]
         return Peer([*module, *map(str, native), "--curves", str(curves)])

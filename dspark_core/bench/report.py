@@ -30,8 +30,6 @@ from pathlib import Path
 from ..decode.cost_curve import CostCurve
 from ..decode.rounds import Settings
 from ..machine import machine, versions
-from ..models.checkpoint import load_drafter
-from ..models.target import load_target
 from ..race.forecast import judged, middle
 from ..race.loaded import Models, measured
 from .figures import Figures, best_cap, figures
@@ -39,8 +37,8 @@ from .log import Header, Log, Row, create_log, read_log, require_same
 from .peers import Peer, Peers, installed, mlx_dspark
 from .plan import (
     AGAINST,
-    LANE_METHODS,
     MLX_DSPARK,
+    BestCapLane,
     PlannedLane,
     SetPrompt,
     alternations,
@@ -49,7 +47,7 @@ from .plan import (
     read_sets,
 )
 from .report_markdown import markdown
-from .run import decode_lane, prepare, warm_up
+from .run import decode_lane, load_models, prepare, warm_up
 
 
 class Report:
@@ -57,7 +55,7 @@ class Report:
 
     def __init__(self, a: argparse.Namespace):
         self.arguments, self.out = a, a.out
-        self.lanes = parse_lanes(a.lanes, a.schedule, a.extra_lanes, a.extra_limit)
+        self.lanes = parse_lanes(a.lanes, a.schedule, a.extra_lanes, a.extra_limit, a.drafters)
         self.prompts = read_sets(a.prompts, a.limit)
         self.log: Log | None = read_log(self.out / "log.jsonl")
 
@@ -73,7 +71,7 @@ class Report:
 
     def _measure(self) -> None:
         a, models = self.arguments, load_models(self.arguments, self.lanes)
-        for words in excess([(lane.name, lane.spec) for lane in self.lanes if lane.spec], models.info):
+        for words in excess(self.lanes, models.info):
             print_progress(words)
         header = header_of(a, models)
         if self.log is None:
@@ -83,7 +81,7 @@ class Report:
             self.log = create_log(self.out / "log.jsonl", header, curve)
         require_same(self.log, header)
         models.curve = self.log.curve
-        starts = {MLX_DSPARK: lambda: mlx_dspark(models, a.target, a.dspark, a.out)}
+        starts = {MLX_DSPARK: lambda: mlx_dspark(models, a.target, a.drafters, a.out)}
         if a.against:
             starts[AGAINST] = lambda: Peer(a.against)
         with Peers(starts) as peers:
@@ -141,33 +139,25 @@ class PromptRuns:
             if lane.name not in self._warm:
                 warm_up(self.models, self.peers, lane, ids[:16])
                 self._warm.add(lane.name)
-            cap, run = None, lane
-            if lane.best:
+            cap: int | None = None
+            run = lane
+            if isinstance(lane, BestCapLane):
                 cap = self._best_cap(lanes, lane, key)
                 run = lane.with_cap(cap)
             row = decode_lane(self.models, self.peers, run, ids, self.settings, prefilled)
             self.log.add(Row(*key, lane.name, turn, place % len(lanes), cap=cap, **row))
 
-    def _best_cap(self, lanes: Sequence[PlannedLane], lane: PlannedLane, key: tuple[str, int]) -> int:
+    def _best_cap(self, lanes: Sequence[PlannedLane], lane: BestCapLane, key: tuple[str, int]) -> int:
         """The best fixed cap in hindsight of what the drafter's other lanes did on this prompt in the first turn."""
-        spec, method = lane.run_spec, lane.run_spec.method
-        others = [o for o in lanes if o.spec and o.spec.method == method and not o.best]
+        others = [o for o in lanes if lane.learns_from(o)]
         rows = [self.log.rows[*key, o.name, 0] for o in others]
-        outcomes = [x for row in rows for x in judged(row.record(spec), True)]
+        outcomes = [x for row in rows for x in judged(row.record(lane.spec), True)]
         context = middle(rows[0].rounds) if rows and rows[0].rounds else 0
-        return best_cap(self.log.curve, method, outcomes, context)[0]
+        return best_cap(self.log.curve, lane.spec.method, outcomes, context)[0]
 
 
 def print_progress(text: str) -> None:
     print(f"{datetime.now().strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-
-
-def load_models(a: argparse.Namespace, lanes: Sequence[PlannedLane]) -> Models:
-    """The target of the arguments, and the drafters that the lanes need. Raises ModelError."""
-    target = load_target(a.target, a.precision)
-    wanted = {lane.spec.method for lane in lanes if lane.spec}
-    paths = {method: getattr(a, name) for name, method in LANE_METHODS.items() if method in wanted}
-    return Models(target, {method: load_drafter(path, target, a.draft_precision) for method, path in paths.items()})
 
 
 def header_of(a: argparse.Namespace, models: Models) -> Header:
@@ -180,11 +170,12 @@ def header_of(a: argparse.Namespace, models: Models) -> Header:
                 out.update(opened.read(2**20))
         return out.hexdigest()[:12]
 
-    paths, peer = {method: getattr(a, name) for name, method in LANE_METHODS.items()}, installed()
+    peer = installed()
+    places = {d.method: d.place for d in reversed(a.drafters.values())}  # of several, a method's first
     return Header(
         target=f"{models.target.name}, {digest(a.target)}",
         precision=models.target.precision,
-        drafters={m: f"{d.name}, {d.precision}, {digest(paths[m])}" for m, d in models.loaded.items()},
+        drafters={m: f"{d.name}, {d.precision}, {digest(places[m])}" for m, d in models.loaded.items()},
         tokens=a.tokens,
         temperature=a.temperature,
         seed=a.seed,

@@ -1,9 +1,11 @@
 """One decode of one prompt by one lane, and lanes raced together and alone. Runs on the thread that owns MLX."""
 
+import argparse
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import mlx.core as mx
 from mlx_lm.generate import generate_step
@@ -14,13 +16,15 @@ from ..decode.prefill import Prefilled, check, prefill_once
 from ..decode.rounds import DecodeError, Round, Settings, Start, tau
 from ..decode.schedule import FullBlock, Schedule
 from ..decode.speculative import speculative
-from ..models.target import Target
+from ..models.checkpoint import load_drafter
+from ..models.drafter import Drafter
+from ..models.target import Target, load_target
 from ..race.loaded import Models
 from ..race.metrics import metrics
 from ..race.race import race, schedule_of
-from ..race.records import RaceRecord, RaceRequest
+from ..race.records import LaneSpec, RaceRecord, RaceRequest
 from .peers import Peers
-from .plan import MLX_LM, PEER, PlannedLane
+from .plan import MlxLmLane, PeerLane, PlannedLane, SpecLane
 
 WARM_UP = Settings(4)
 
@@ -29,37 +33,32 @@ class Timed(Schedule):
     """Another schedule, with the seconds spent in it."""
 
     def __init__(self, inner: Schedule):
-        self._inner = inner
         self.seconds = 0.0
+        self._wrap(inner)
 
-    @property
-    def needs_confidence(self):
-        return self._inner.needs_confidence
+    def _wrap(self, inner: Schedule) -> None:
+        self._inner, self.needs_confidence, self.looks = inner, inner.needs_confidence, inner.looks
 
-    @property
-    def looks(self):
-        return self._inner.looks
-
-    def begin(self, max_drafts):
-        self._inner = self._timed(self._inner.begin, max_drafts)
+    def begin(self, max_drafts: int) -> Schedule:
+        self._wrap(self._timed(self._inner.begin, max_drafts))
         return self
 
-    def drafts(self, max_drafts, position):
+    def drafts(self, max_drafts: int, position: int) -> int:
         return self._timed(self._inner.drafts, max_drafts, position)
 
-    def look(self, first, drafts):
+    def look(self, first: float, drafts: int) -> int:
         return self._timed(self._inner.look, first, drafts)
 
-    def parked(self):
+    def parked(self) -> bool:
         return self._timed(self._inner.parked)
 
-    def proposed(self, drafted, confidence):
+    def proposed(self, drafted: int, confidence: list[float] | None) -> int:
         return self._timed(self._inner.proposed, drafted, confidence)
 
-    def observe(self, r):
-        return self._timed(self._inner.observe, r)
+    def observe(self, r: Round) -> None:
+        self._timed(self._inner.observe, r)
 
-    def _timed(self, ask, *question):
+    def _timed(self, ask: Callable[..., Any], *question: object) -> Any:
         began = time.perf_counter()
         try:
             return ask(*question)
@@ -75,9 +74,8 @@ def prepare(models: Models, ids: list[int]) -> Prefilled:
 
 def warm_up(models: Models, peers: Peers, lane: PlannedLane, ids: list[int]) -> None:
     """Compile kernels and fill caches outside the figures."""
-    if lane.spec and lane.spec.speculative:
-        events = speculative(models.target, models.loaded[lane.spec.method], ids, WARM_UP, FullBlock())
-        for _ in events:
+    if isinstance(lane, SpecLane) and lane.spec.speculative:
+        for _ in speculative(models.target, loaded_drafter(models, lane.spec), ids, WARM_UP, FullBlock()):
             pass
     else:
         decode_lane(models, peers, lane, ids, WARM_UP)
@@ -93,18 +91,31 @@ def decode_lane(
 ) -> dict:
     """The measured fields of a `Row`. Raises DecodeError, and ValueError for a peer that does not answer."""
     mx.synchronize()
-    if lane.engine == PEER:
-        return _peer(peers, lane, ids, settings)
-    if lane.engine == MLX_LM:
+    if isinstance(lane, PeerLane):
+        return _decode_by_peer(peers, lane, ids, settings)
+    if isinstance(lane, MlxLmLane):
         return decode_mlx_lm(models.target, ids, settings, prefilled)
-    spec = lane.run_spec
-    if not spec.speculative:
+    if not lane.spec.speculative:
         return row_fields(plain(models.target, ids, settings, prefilled=prefilled))
+    drafter = loaded_drafter(models, lane.spec)
+    schedule = Timed(schedule_of(lane.spec, models, drafter))
+    return row_fields(speculative(models.target, drafter, ids, settings, schedule, prefilled=prefilled), schedule)
+
+
+def loaded_drafter(models: Models, spec: LaneSpec) -> Drafter:
+    """The drafter that a lane runs. Raises DecodeError."""
     drafter = models.loaded.get(spec.method)
     if drafter is None:
         raise DecodeError(f"There is no {spec.method} drafter.")
-    schedule = Timed(schedule_of(spec, models, drafter))
-    return row_fields(speculative(models.target, drafter, ids, settings, schedule, prefilled=prefilled), schedule)
+    return drafter
+
+
+def load_models(a: argparse.Namespace, lanes: Sequence[PlannedLane]) -> Models:
+    """The target of the arguments, and the drafters that the lanes need. Raises ModelError."""
+    target = load_target(a.target, a.precision)
+    wanted = {lane.spec.drafter_id for lane in lanes if isinstance(lane, SpecLane)}
+    needed = [d for id_, d in a.drafters.items() if id_ in wanted]
+    return Models(target, {d.method: load_drafter(d.place, target, a.draft_precision) for d in needed})
 
 
 def row_fields(events: Iterator, schedule: Timed | None = None) -> dict:
@@ -154,7 +165,7 @@ def decode_mlx_lm(target: Target, ids: list[int], settings: Settings, prefilled:
     return {"tok_s": (len(out) - 1) / seconds if seconds else 0.0, "seconds": seconds, "ids": tuple(out)}
 
 
-def _peer(peers: Peers, lane: PlannedLane, ids: list[int], settings: Settings) -> dict:
+def _decode_by_peer(peers: Peers, lane: PeerLane, ids: list[int], settings: Settings) -> dict:
     """Another process decodes, and this one waits."""
     if not settings.greedy:
         raise DecodeError(f"The lane {lane.name} decodes greedily only.")

@@ -28,23 +28,21 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from ..decode.plain import plain
 from ..decode.rounds import Settings
-from ..decode.schedule import FullBlock, Schedule
+from ..decode.schedule import Schedule
 from ..decode.speculative import speculative
-from ..models.checkpoint import load_drafter
-from ..models.drafter import Drafter
-from ..models.target import Target, load_target
 from ..presets import load_prompts
 from ..race.loaded import Models, known, measured
 from ..race.race import schedule_of
-from ..race.records import BLOCK, CAP, CONFIDENCE, HARDWARE, PLAIN, LaneSpec, RaceRequest
+from ..race.records import BLOCK, CAP, CONFIDENCE, HARDWARE, RaceRequest
 from .alternate import alternate
-from .peers import Peer
-from .plan import LANE_METHODS, MLX_LM, PlannedLane, excess, read_prompt_lines
-from .run import compare_raced_and_alone, decode_mlx_lm, row_fields
+from .peers import Peer, Peers
+from .plan import BestCapLane, MlxLmLane, PeerLane, PlannedLane, SpecLane, excess, parse_lane_name, read_prompt_lines
+from .run import compare_raced_and_alone, decode_mlx_lm, load_models, loaded_drafter, row_fields, warm_up
 
 DEFAULT_REPEAT = 3  # alternations with another engine
 
@@ -53,80 +51,102 @@ def measure_speed(a: argparse.Namespace) -> None:
     """The lines of this module's docstring, for the arguments of the command. Raises ModelError and ValueError."""
     if a.repeat is not None and (a.repeat < 1 or a.profile):
         raise ValueError("--repeat takes a number from 1 on, and no --profile.")
-    lanes = a.lanes.split(",")
-    specs = {lane: _spec(lane, a) for lane in lanes}
-    target = load_target(a.target, a.precision)
-    drafters = {k: load_drafter(getattr(a, k), target, a.draft_precision) for k in LANE_METHODS if k in lanes}
-    models = Models(target, {LANE_METHODS[k]: d for k, d in drafters.items()})
-    for words in excess(list(specs.items()), models.info):
+    lanes = speed_lanes(a)
+    models = load_models(a, lanes)
+    for words in excess(lanes, models.info):
         print(words, file=sys.stderr)
-    if drafters and a.schedule == HARDWARE and known(models) is None:
+    specs = tuple(lane.spec for lane in lanes if isinstance(lane, SpecLane))
+    if any(spec.schedule == HARDWARE for spec in specs) and known(models) is None:
         for _ in measured(models):
             pass
-    prompts = [target.encode_chat([{"role": "user", "content": text}]) for text in _texts(a)][: a.limit]
+    texts = [p.text for p in load_prompts()] if a.prompts is None else read_prompt_lines(a.prompts)
+    texts = texts[: a.limit]
+    prompts = [models.target.encode_chat([{"role": "user", "content": text}]) for text in texts]
     settings = Settings(a.tokens, a.temperature, seed=a.seed)
-    if a.raced:
-        _raced(models, [specs[lane] for lane in lanes], _texts(a)[: a.limit], a)
-        return
-    if a.repeat and not a.against:
-        for row in alternate(models, [_planned(k, specs[k]) for k in lanes], prompts, settings, a.repeat):
-            print_row(row)
-        return
-    schedules = {k: schedule_of(specs[k], models, d) for k, d in drafters.items()}
-
-    def decode(lane: str, ids: list[int], profile: bool = False) -> dict:
-        if lane == MLX_LM:
-            return rounded(decode_mlx_lm(target, ids, settings))
-        return measure_decode(target, drafters.get(lane), ids, settings, schedules.get(lane), profile)
-
-    for lane in lanes:  # warm-up: kernels compile and caches fill outside the figures
-        measure_decode(target, drafters.get(lane), prompts[0], Settings(4), FullBlock())
-    peer = Peer(a.against) if a.against else None
-    pairs = [p.split(":") for p in a.pair.split(",")] if a.pair else [[lane, lane] for lane in lanes]
-    ratios: dict[str, list[float]] = {}
-    for i, ids in enumerate(prompts):
-        if peer is None:
-            for lane in lanes:
-                print_row({"engine": lane, "prompt": i} | decode(lane, ids, a.profile))
-            continue
-        for ours, theirs in pairs:
-            runs: dict[str, list[dict]] = {ours: [], "peer " + theirs: []}
-            for _ in range(a.repeat or DEFAULT_REPEAT):
-                runs[ours].append(decode(ours, ids))
-                runs["peer " + theirs].append(peer.measure(theirs, ids, a.tokens))
-            medians = {}
-            for engine, results in runs.items():
-                medians[engine] = statistics.median(r["tok_s"] for r in results)
-                row = {"engine": engine, "prompt": i} | results[0]
-                print_row(row | {"engine": engine, "tok_s": round(medians[engine], 3)})
-            ratio = medians[ours] / medians["peer " + theirs]
-            ratios.setdefault(f"{ours} / peer {theirs}", []).append(ratio)
-            print_row({"ratio": f"{ours} / peer {theirs}", "prompt": i, "value": round(ratio, 4)})
-    for name, values in ratios.items():
-        print_row({"median_ratio": name, "value": round(statistics.median(values), 4), "prompts": len(values)})
-
-
-def _raced(models: Models, specs: list[LaneSpec], texts: list[str], a) -> None:
-    """Every lane in a race on the fair clock and alone, in alternation, to exactly `--tokens` tokens."""
-    settings = Settings(a.tokens, a.temperature, seed=a.seed, stop_ids=frozenset())
-    for row in compare_raced_and_alone(models, [RaceRequest(text, tuple(specs), settings) for text in texts]):
-        print_row(row)
-
-
-def measure_decode(
-    target: Target,
-    drafter: Drafter | None,
-    ids: list[int],
-    settings: Settings,
-    schedule: Schedule | None,
-    profile: bool = False,
-) -> dict:
-    """Decode one prompt (without a drafter: plainly); a result with the fields of this module's docstring."""
-    if drafter is None:
-        events = plain(target, ids, settings, profile=profile)
+    if a.raced:  # to exactly `--tokens` tokens
+        endless = replace(settings, stop_ids=frozenset())
+        rows = compare_raced_and_alone(models, [RaceRequest(text, specs, endless) for text in texts])
+    elif a.repeat and not a.against:
+        rows = alternate(models, lanes, prompts, settings, a.repeat)
+    elif a.against:
+        rows = Decodes(models, lanes, settings).against(a.against, a.pair, prompts, a.repeat or DEFAULT_REPEAT)
     else:
-        events = speculative(target, drafter, ids, settings, schedule or FullBlock(), profile=profile)
-    return summarise(events)
+        rows = Decodes(models, lanes, settings).one_by_one(prompts, a.profile)
+    for row in rows:
+        print(json.dumps(row), flush=True)
+
+
+def speed_lanes(a: argparse.Namespace) -> list[PlannedLane]:
+    """The lanes of the arguments under the names that were typed. Raises ValueError for a lane that there is not, and
+    a schedule without what it needs."""
+    options = {BLOCK: (a.block, "--block"), CAP: (a.cap, "--cap"), CONFIDENCE: (a.threshold, "--threshold")}
+    for schedule, (value, option) in options.items():
+        if (a.schedule == schedule) != (value is not None):
+            raise ValueError(f"--schedule {schedule} and {option} go together.")
+    value, _ = options.get(a.schedule, (None, ""))
+    out: list[PlannedLane] = []
+    for name in a.lanes.split(","):
+        (lane,) = parse_lane_name(name, a.drafters, a.schedule if value is None else f"{a.schedule}={value}")
+        if isinstance(lane, PeerLane | BestCapLane):
+            raise ValueError(f"The lane {name} is one of a report: python -m dspark_core.bench report --lanes {name}.")
+        if isinstance(lane, MlxLmLane) and (a.temperature or a.raced):
+            raise ValueError("The lane mlx-lm decodes greedily and alone: use it without --temperature and --raced.")
+        out.append(replace(lane, name=name))
+    return out
+
+
+class Decodes:
+    """Lanes that decode one prompt after the other; what a schedule learns it keeps from prompt to prompt."""
+
+    def __init__(self, models: Models, lanes: Sequence[PlannedLane], settings: Settings):
+        self.models, self.settings = models, settings
+        self.lanes: Mapping[str, PlannedLane] = {lane.name: lane for lane in lanes}
+        drafting = [lane for lane in lanes if isinstance(lane, SpecLane) and lane.spec.speculative]
+        self.schedules: dict[str, Schedule] = {
+            lane.name: schedule_of(lane.spec, models, loaded_drafter(models, lane.spec)) for lane in drafting
+        }
+
+    def one_by_one(self, prompts: Sequence[list[int]], profile: bool) -> Iterator[dict]:
+        self._warm_up(prompts[0])
+        for i, ids in enumerate(prompts):
+            for name in self.lanes:
+                yield {"engine": name, "prompt": i} | self.decode(name, ids, profile)
+
+    def against(self, command: str, pairs: str | None, prompts: Sequence[list[int]], repeat: int) -> Iterator[dict]:
+        """`pairs` is "ours:theirs,..."; without it lanes of the same name."""
+        self._warm_up(prompts[0])
+        peer = Peer(command)
+        named = [p.split(":") for p in pairs.split(",")] if pairs else [[name, name] for name in self.lanes]
+        ratios: dict[str, list[float]] = {}
+        for i, ids in enumerate(prompts):
+            for ours, theirs in named:
+                runs: dict[str, list[dict]] = {ours: [], "peer " + theirs: []}
+                for _ in range(repeat):
+                    runs[ours].append(self.decode(ours, ids))
+                    runs["peer " + theirs].append(peer.measure(theirs, ids, self.settings.max_tokens))
+                medians = {engine: statistics.median(r["tok_s"] for r in results) for engine, results in runs.items()}
+                for engine, results in runs.items():
+                    row = {"engine": engine, "prompt": i} | results[0]
+                    yield row | {"engine": engine, "tok_s": round(medians[engine], 3)}
+                ratio = medians[ours] / medians["peer " + theirs]
+                ratios.setdefault(f"{ours} / peer {theirs}", []).append(ratio)
+                yield {"ratio": f"{ours} / peer {theirs}", "prompt": i, "value": round(ratio, 4)}
+        for name, values in ratios.items():
+            yield {"median_ratio": name, "value": round(statistics.median(values), 4), "prompts": len(values)}
+
+    def decode(self, name: str, ids: list[int], profile: bool = False) -> dict:
+        """The fields of this module's docstring. Raises DecodeError."""
+        lane, target = self.lanes[name], self.models.target
+        if isinstance(lane, MlxLmLane):
+            return rounded(decode_mlx_lm(target, ids, self.settings))
+        if name not in self.schedules or not isinstance(lane, SpecLane):
+            return summarise(plain(target, ids, self.settings, profile=profile))
+        drafter = loaded_drafter(self.models, lane.spec)
+        return summarise(speculative(target, drafter, ids, self.settings, self.schedules[name], profile=profile))
+
+    def _warm_up(self, ids: list[int]) -> None:
+        for lane in self.lanes.values():
+            warm_up(self.models, Peers({}), lane, ids)
 
 
 def summarise(events: Iterator) -> dict:
@@ -148,32 +168,3 @@ def rounded(row: dict) -> dict:
         "tokens_per_round": round(row.get("tokens_per_round", 1.0), 3),
         "ids": list(row["ids"]),
     }
-
-
-def print_row(row: dict) -> None:
-    print(json.dumps(row), flush=True)
-
-
-def _texts(a: argparse.Namespace) -> list[str]:
-    if a.prompts is None:
-        return [p.text for p in load_prompts()]
-    return read_prompt_lines(a.prompts)
-
-
-def _spec(lane: str, a: argparse.Namespace) -> LaneSpec:
-    """Raises ValueError for a lane that there is not, and a schedule without what it needs."""
-    if lane == MLX_LM and (a.temperature or a.raced):
-        raise ValueError("The lane mlx-lm decodes greedily and alone: use it without --temperature and --raced.")
-    if lane in (PLAIN, MLX_LM):
-        return LaneSpec(PLAIN)
-    if lane not in LANE_METHODS:
-        raise ValueError(f"There is no lane {lane!r}: use {', '.join([PLAIN, MLX_LM, *LANE_METHODS])}.")
-    options = ((BLOCK, a.block, "--block"), (CAP, a.cap, "--cap"), (CONFIDENCE, a.threshold, "--threshold"))
-    for schedule, value, option in options:
-        if (a.schedule == schedule) != (value is not None):
-            raise ValueError(f"--schedule {schedule} and {option} go together.")
-    return LaneSpec(LANE_METHODS[lane], a.schedule, a.block or a.cap or 0, a.threshold or 0.0, label=a.schedule)
-
-
-def _planned(name: str, spec: LaneSpec) -> PlannedLane:
-    return PlannedLane(name, name if name in (PLAIN, MLX_LM) else "speculative", spec)

@@ -1,5 +1,6 @@
 """What the page, the bench and the report know of a drafter. No MLX: it crosses from the thread that owns it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -50,3 +51,13 @@ class DrafterInfo:
     def length(self, drafts: int) -> int:
         """The effective block length that sends so many drafts."""
         return drafts + self.first_slot
+
+
+def drafter_ids(methods: Iterable[str]) -> list[str]:
+    """Ids of drafters of these methods, in this order: "dspark", "dflash", "dspark-2"."""
+    ids: list[str] = []
+    counts: dict[str, int] = {}
+    for method in map(str.lower, methods):
+        counts[method] = n = counts.get(method, 0) + 1
+        ids.append(method if n == 1 else f"{method}-{n}")
+    return ids

@@ -245,16 +245,14 @@ def test_a_block_lane_sends_what_its_drafter_s_slots_predict(name, asked, sent):
     *_, lane = parse_lanes(f"plain,dflash:block={asked}")
     schedule = schedule_of(lane.spec, models, golden.drafter)
     assert schedule.drafts(golden.drafter.max_drafts, 30) == sent
-    words = excess([(lane.name, lane.spec)], models.info)
+    words = excess([lane], models.info)
     assert words == (["dflash:block=99: block 99 was asked for; drafter has a block of 16."] if asked == 99 else [])
 
 
 def test_a_cap_beyond_the_drafter_is_said():
     *_, cap, full = parse_lanes("plain,dspark:cap=9,dspark:full")
     known = {"DSpark": load_golden(GOLDEN / "A").drafter.info}
-    assert excess([(lane.name, lane.spec) for lane in (cap, full)], known) == [
-        "dspark:cap=9: a cap of 9 was asked for; drafter drafts 7 at most."
-    ]
+    assert excess([cap, full], known) == ["dspark:cap=9: a cap of 9 was asked for; drafter drafts 7 at most."]
 
 
 @pytest.mark.parametrize(
