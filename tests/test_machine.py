@@ -43,7 +43,7 @@ def test_a_cpu_is_named_by_its_processor():
 
 def test_bench_exact_names_the_device(golden_a, tmp_path, monkeypatch):
     monkeypatch.setattr("dspark_core.decode.measure.default_directory", lambda: tmp_path)
-    first = next(exactness(Models(golden_a.target, {"DSpark": golden_a.drafter}), [], [], 4))
+    first = next(exactness(Models(golden_a.target, {"dspark": golden_a.drafter}), [], [], 4))
     assert first["device"] == machine.machine()["device"] != ""
 
 

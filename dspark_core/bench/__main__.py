@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def drafters_of(a: argparse.Namespace) -> dict[str, BenchDrafter]:
     """By id: the embedded preset's, or what the arguments name instead. Raises ModelError and ValueError."""
     known = preset_drafters()
-    at = {id_: replace(d, place=getattr(a, id_.replace("-", "_"))) for id_, d in known.items()}
+    at = {id_: replace(d, place=getattr(a, id_.replace("-", "_"), None)) for id_, d in known.items()}
     drafters = add_drafters(at, a.drafter)
     more = [id_ for id_ in drafters if id_ not in known]
     if a.lanes == a.usual_lanes:
@@ -111,6 +111,8 @@ def model_options() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(add_help=False)
     p.add_argument("--target", type=Path, default=preset.target)
     for id_, drafter in preset_drafters(preset).items():
+        if drafter.place is None:
+            continue
         p.add_argument(f"--{id_}", type=Path, default=drafter.place, metavar="DIR", help=f"drafter of the lane {id_}")
     text = "a drafter more, for lanes of this name, such as dspark-2; may be given several times"
     p.add_argument("--drafter", action="append", default=[], metavar="ID=DIR", help=text)

@@ -41,7 +41,7 @@ def measure_exactness(a: argparse.Namespace) -> None:
     lanes = [lane for lane in planned if isinstance(lane, SpecLane)]
     prompts = read_sets(a.prompts, a.limit)
     models = load_models(a, lanes)
-    for words in excess(lanes, models.info):
+    for words in excess(lanes, models.infos):
         print(words, file=sys.stderr)
     for row in exactness(models, prompts, lanes, a.tokens):
         print(json.dumps(row), flush=True)

@@ -163,11 +163,11 @@ def figures(
     )
 
 
-def best_cap(curve: CostCurve, method: str, outcomes: Sequence[tuple[int, int]], context: int) -> tuple[int, float]:
+def best_cap(curve: CostCurve, drafter_id: str, outcomes: Sequence[tuple[int, int]], context: int) -> tuple[int, float]:
     """The best fixed cap for what was accepted (see race.advice.judged), 0 for plain decoding; its predicted tok/s."""
     accepted = acceptance(outcomes)
-    cap = curve.best_cap(method, accepted, context)
-    return cap, curve.speed(method, accepted, cap, context)
+    cap = curve.best_cap(drafter_id, accepted, context)
+    return cap, curve.speed(drafter_id, accepted, cap, context)
 
 
 class _Cells:
@@ -227,7 +227,7 @@ class _Cells:
             return {}
         rows, curve = list(self.turns(key, lane).values()), self.curve
         first = self.first(key, lane)
-        seconds = [curve.seconds(lane.spec.method, row.rounds) for row in rows]
+        seconds = [curve.seconds(lane.spec.drafter_id, row.rounds) for row in rows]
         predicted = statistics.median((len(first.ids) - 1) / s for s in seconds)
         out = {
             "predicted": predicted,
@@ -237,7 +237,7 @@ class _Cells:
         if lane.spec.speculative and self.greedy:
             same = [other for other in self._spec_lanes() if other.spec.drafter_id == lane.spec.drafter_id]
             outcomes = [x for other in same if self.has(key, other) for x in self.outcomes(key, other)]
-            cap, speed = best_cap(curve, lane.spec.method, outcomes, middle(first.rounds))
+            cap, speed = best_cap(curve, lane.spec.drafter_id, outcomes, middle(first.rounds))
             out |= {"best_cap": cap, "of_best": predicted / speed}
         return out
 

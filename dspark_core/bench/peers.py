@@ -19,7 +19,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from ..models.drafter import Drafter
+from ..models.drafter import BlockDrafter
 from ..models.target import Target
 from ..models.weights import stored_words
 from ..race.loaded import Models
@@ -95,13 +95,14 @@ def mlx_dspark(models: Models, target: Path, drafters: Mapping[str, BenchDrafter
     if installed() is None:
         raise ValueError("mlx-dspark is not installed here: pip install --no-deps mlx-dspark mlx-vlm.")
     drafter = drafters.get(MLX_DSPARK.removeprefix("mlx-"))
-    if drafter is None or drafter.method not in models.loaded:
+    loaded = drafter and models.loaded.get(drafter.id)
+    if drafter is None or drafter.place is None or not isinstance(loaded, BlockDrafter):
         raise ValueError("The lanes of mlx-dspark run this report's DSpark drafter: there is none.")
     with TemporaryDirectory() as place:
         where = Path(place)
         native = where / "target" / target.name, where / "drafter" / drafter.place.name
         weights = write_target(models.target, target, native[0])
-        write_drafter(models.loaded[drafter.method], drafter.place, weights, native[1])
+        write_drafter(loaded, drafter.place, weights, native[1])
         del weights
         module = [sys.executable, "-m", "dspark_core.bench.mlx_dspark_peer"]
         return Peer([*module, *map(str, native), "--curves", str(curves)])
@@ -131,7 +132,7 @@ def write_target(target: Target, source: Path, out: Path) -> dict[str, mx.array]
     return weights
 
 
-def write_drafter(drafter: Drafter, source: Path, target_weights: dict[str, mx.array], out: Path) -> None:
+def write_drafter(drafter: BlockDrafter, source: Path, target_weights: dict[str, mx.array], out: Path) -> None:
     """Write the loaded drafter, which came from `source`, in its native format, which holds the target's embedding and
     head."""
     embed = next(w for n, w in target_weights.items() if n.endswith("embed_tokens.weight"))

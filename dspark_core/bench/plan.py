@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ..catalog.names import HubName
 from ..models.config import parse_config
 from ..models.headers import read_config, read_headers
 from ..models.info import DrafterInfo, drafter_ids
@@ -23,11 +24,15 @@ VALUED = {BLOCK: int, CAP: int, CONFIDENCE: float, CUMULATIVE: float}
 
 @dataclass(frozen=True, slots=True)
 class BenchDrafter:
-    """A drafter that lanes can run; `id` is its name in lanes, such as "dspark", or "dspark-2" for a second one."""
+    """A drafter that lanes can run.
+
+    id:    its name in lanes, such as "dspark", or "dspark-2" for a second one
+    place: its directory; None for a method that needs none
+    """
 
     id: str
     method: str
-    place: Path
+    place: Path | None
 
     def lane_spec(self, schedule: str) -> LaneSpec:
         """Its lane with full, block=N, cap=N, confidence=X, cumulative=X or hardware. Raises ValueError."""
@@ -48,7 +53,7 @@ class BenchDrafter:
 
 def preset_drafters(preset: Preset | None = None) -> dict[str, BenchDrafter]:
     """By id: those of a preset that lie on this disk; without one, of the embedded preset."""
-    found = [(d.method, d.path) for d in (preset or load_presets()[0]).drafters if isinstance(d.path, Path)]
+    found = [(d.method, d.path) for d in (preset or load_presets()[0]).drafters if not isinstance(d.path, HubName)]
     ids = drafter_ids(method for method, _ in found)
     return {id_: BenchDrafter(id_, *rest) for id_, rest in zip(ids, found, strict=True)}
 
@@ -175,12 +180,12 @@ def parse_lanes(
     return out
 
 
-def excess(lanes: Sequence[PlannedLane], drafters: Mapping[str, DrafterInfo]) -> list[str]:
+def excess(lanes: Sequence[PlannedLane], drafters: Sequence[DrafterInfo]) -> list[str]:
     """A sentence for every lane that asks for more drafts than its drafter has; it gets all of them."""
     out = []
     for lane in lanes:
         spec = lane.spec if isinstance(lane, SpecLane) else LaneSpec(PLAIN)
-        info = drafters.get(spec.method)
+        info = next((i for i in drafters if i.id == spec.drafter_id), None)
         words = info.excess(spec.cap, spec.schedule == BLOCK) if info and spec.schedule in (BLOCK, CAP) else ""
         out += [f"{lane.name}: {words}."] if words else []
     return out

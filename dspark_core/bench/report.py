@@ -30,6 +30,7 @@ from pathlib import Path
 from ..decode.cost_curve import CostCurve
 from ..decode.rounds import Settings
 from ..machine import machine, versions
+from ..models.info import DrafterInfo
 from ..race.forecast import judged, middle
 from ..race.loaded import Models, measured
 from .figures import Figures, best_cap, figures
@@ -71,7 +72,7 @@ class Report:
 
     def _measure(self) -> None:
         a, models = self.arguments, load_models(self.arguments, self.lanes)
-        for words in excess(self.lanes, models.info):
+        for words in excess(self.lanes, models.infos):
             print_progress(words)
         header = header_of(a, models)
         if self.log is None:
@@ -153,7 +154,7 @@ class PromptRuns:
         rows = [self.log.rows[*key, o.name, 0] for o in others]
         outcomes = [x for row in rows for x in judged(row.record(lane.spec), True)]
         context = middle(rows[0].rounds) if rows and rows[0].rounds else 0
-        return best_cap(self.log.curve, lane.spec.method, outcomes, context)[0]
+        return best_cap(self.log.curve, lane.spec.drafter_id, outcomes, context)[0]
 
 
 def print_progress(text: str) -> None:
@@ -170,12 +171,15 @@ def header_of(a: argparse.Namespace, models: Models) -> Header:
                 out.update(opened.read(2**20))
         return out.hexdigest()[:12]
 
+    def described(info: DrafterInfo) -> str:
+        place = a.drafters[info.id].place
+        return ", ".join(filter(None, (info.name, info.precision, place and digest(place))))
+
     peer = installed()
-    places = {d.method: d.place for d in reversed(a.drafters.values())}  # of several, a method's first
     return Header(
         target=f"{models.target.name}, {digest(a.target)}",
         precision=models.target.precision,
-        drafters={m: f"{d.name}, {d.precision}, {digest(places[m])}" for m, d in models.loaded.items()},
+        drafters={i.lane_drafter or i.method: described(i) for i in models.infos},
         tokens=a.tokens,
         temperature=a.temperature,
         seed=a.seed,

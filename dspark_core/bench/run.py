@@ -15,7 +15,7 @@ from ..decode.plain import plain
 from ..decode.prefill import Prefilled, check, prefill_once
 from ..decode.rounds import DecodeError, Round, Settings, Start, tau
 from ..decode.schedule import FullBlock, Schedule
-from ..decode.speculative import speculative
+from ..decode.speculative import Options, speculative
 from ..models.checkpoint import load_drafter
 from ..models.drafter import Drafter
 from ..models.target import Target, load_target
@@ -99,14 +99,15 @@ def decode_lane(
         return row_fields(plain(models.target, ids, settings, prefilled=prefilled))
     drafter = loaded_drafter(models, lane.spec)
     schedule = Timed(schedule_of(lane.spec, models, drafter))
-    return row_fields(speculative(models.target, drafter, ids, settings, schedule, prefilled=prefilled), schedule)
+    options = Options(prefilled=prefilled)
+    return row_fields(speculative(models.target, drafter, ids, settings, schedule, options), schedule)
 
 
 def loaded_drafter(models: Models, spec: LaneSpec) -> Drafter:
     """The drafter that a lane runs. Raises DecodeError."""
-    drafter = models.loaded.get(spec.method)
+    drafter = models.loaded.get(spec.drafter_id)
     if drafter is None:
-        raise DecodeError(f"There is no {spec.method} drafter.")
+        raise DecodeError(f"There is no drafter {spec.drafter_id}.")
     return drafter
 
 
@@ -115,7 +116,7 @@ def load_models(a: argparse.Namespace, lanes: Sequence[PlannedLane]) -> Models:
     target = load_target(a.target, a.precision)
     wanted = {lane.spec.drafter_id for lane in lanes if isinstance(lane, SpecLane)}
     needed = [d for id_, d in a.drafters.items() if id_ in wanted]
-    return Models(target, {d.method: load_drafter(d.place, target, a.draft_precision) for d in needed})
+    return Models(target, {d.id: load_drafter(d.place, target, a.draft_precision, method=d.method) for d in needed})
 
 
 def row_fields(events: Iterator, schedule: Timed | None = None) -> dict:

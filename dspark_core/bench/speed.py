@@ -34,7 +34,7 @@ from dataclasses import replace
 from ..decode.plain import plain
 from ..decode.rounds import Settings
 from ..decode.schedule import Schedule
-from ..decode.speculative import speculative
+from ..decode.speculative import Options, speculative
 from ..presets import load_prompts
 from ..race.loaded import Models, known, measured
 from ..race.race import schedule_of
@@ -53,7 +53,7 @@ def measure_speed(a: argparse.Namespace) -> None:
         raise ValueError("--repeat takes a number from 1 on, and no --profile.")
     lanes = speed_lanes(a)
     models = load_models(a, lanes)
-    for words in excess(lanes, models.info):
+    for words in excess(lanes, models.infos):
         print(words, file=sys.stderr)
     specs = tuple(lane.spec for lane in lanes if isinstance(lane, SpecLane))
     if any(spec.schedule == HARDWARE for spec in specs) and known(models) is None:
@@ -142,7 +142,8 @@ class Decodes:
         if name not in self.schedules or not isinstance(lane, SpecLane):
             return summarise(plain(target, ids, self.settings, profile=profile))
         drafter = loaded_drafter(self.models, lane.spec)
-        return summarise(speculative(target, drafter, ids, self.settings, self.schedules[name], profile=profile))
+        options = Options(profile=profile)
+        return summarise(speculative(target, drafter, ids, self.settings, self.schedules[name], options))
 
     def _warm_up(self, ids: list[int]) -> None:
         for lane in self.lanes.values():

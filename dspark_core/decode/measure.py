@@ -1,7 +1,7 @@
 """Fills a `CostCurve`: times plain steps, verifications and drafts on this machine, in mixed order.
 
-Runs on the thread that owns MLX, as a generator that can be closed between any two measurements. Contexts are filled
-with synthetic keys and values, so that a long one costs no prefill: what a step costs does not depend on them.
+Runs on the thread that owns MLX, as a generator that can be closed between any two measurements. The target's cache is
+filled with synthetic keys and values, so that a long one costs no prefill: what a step costs does not depend on them.
 """
 
 import hashlib
@@ -19,10 +19,11 @@ from pathlib import Path
 import mlx.core as mx
 
 from ..models.cache import trim
-from ..models.drafter import Drafter
+from ..models.drafter import Context, Drafter
 from ..models.target import Target
 from ..store import read_json, write_json
 from .cost_curve import FEWEST, CostCurve, Costs, Timing, agreeing
+from .prefill import PREFILL_CHUNK
 from .sampling import Greedy, accept_greedy
 
 DENSE = 16  # drafts, and one more verified token, up to which every number has a point of its own
@@ -33,7 +34,9 @@ PASSES = 5  # samples of a point, where there is time
 MOST_SAMPLES = 9  # of a point whose samples do not agree
 FULL_S, QUICK_S = 35.0, 12.0  # points and samples beyond what is needed are taken as far as they fit into this
 
-Point = tuple[int, str, int]  # a context's place, "plain", "verify" or a method, and the tokens verified or drafted
+Point = tuple[
+    int, str, int
+]  # a context's place, "plain", "verify" or a drafter's id, and the tokens verified or drafted
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +52,39 @@ class Bench:
     def __init__(self, target: Target, drafters: dict[str, Drafter], context: int):
         self.target, self.context = target, context
         self.cache = target.new_cache()
-        self.taps = next(iter(drafters.values())).taps if drafters else ()
+        self.taps = max((d.taps for d in drafters.values()), key=len, default=())
         hidden, _ = target.forward(mx.array([0]), self.cache)
         mx.eval(hidden)
-        _fill(self.cache, context - 1)
-        self.drafts = {}
-        for method, drafter in drafters.items():
-            draft = drafter.begin()
-            features = mx.zeros((CATCH_UP, len(drafter.taps) * target.hidden_size), target.dtype)
-            draft.extend(features[:1])
-            mx.eval(draft.state)
-            _fill(draft.cache, context - 1)
-            self.drafts[method] = draft, features
+        self._fill(context - 1)
         self.ids = mx.arange(_widest(drafters), dtype=mx.int32) % target.vocab_size
+        self.drafts = {id_: self._context(drafter) for id_, drafter in drafters.items()}
+
+    def _fill(self, n: int) -> None:
+        """n more positions of noise in the target's cache, of the shape and type that the first one had: what a step
+        costs does not depend on them, and a prefill of the target's would take long."""
+        for c in self.cache:
+            keys, values = c.keys, c.values
+            shape = (*keys.shape[:2], n)
+            c.update_and_fetch(
+                mx.random.normal((*shape, keys.shape[3])).astype(keys.dtype),
+                mx.random.normal((*shape, values.shape[3])).astype(values.dtype),
+            )
+        mx.eval([c.state for c in self.cache])
+
+    def _context(self, drafter: Drafter) -> tuple[Context, mx.array | None]:
+        """Its context after `context` positions of noise, and the taps of CATCH_UP more. Every position goes in as in
+        a prefill, for what a context is made of is the drafter's own affair."""
+        draft, features = drafter.begin(), None
+        for start in range(0, self.context, PREFILL_CHUNK):
+            ids = (mx.arange(start, min(start + PREFILL_CHUNK, self.context)) % self.target.vocab_size).astype(mx.int32)
+            if drafter.taps:
+                shape = ids.shape[0], len(drafter.taps) * self.target.hidden_size
+                features = mx.random.normal(shape).astype(self.target.dtype)
+            draft.extend(ids, features)
+            mx.eval(draft.state)
+        if drafter.taps:
+            features = mx.zeros((CATCH_UP, len(drafter.taps) * self.target.hidden_size), self.target.dtype)
+        return draft, features
 
     def plain(self) -> float:
         """Seconds of one step, out of PLAIN_STEPS pipelined ones."""
@@ -94,39 +117,30 @@ class Bench:
         hidden, features = self.target.forward(self.ids[:width], self.cache, self.taps)
         logits = self.target.head(hidden)
         accepted, following = accept_greedy(self.ids[1:width], logits, mx.array(width - 1))
-        mx.eval(accepted, following, logits.max(axis=-1), features if self.taps else [])
+        mx.eval(accepted, following, logits.max(axis=-1), [] if features is None else features)
         took = time.perf_counter() - began
         trim(self.cache, width)
         return took
 
-    def draft(self, method: str, rows: int) -> float:
-        context, features = self.drafts[method]
+    def draft(self, drafter: str, rows: int) -> float:
+        """Seconds of asking a drafter for `rows` drafts; 0 rows: of its look at the first confidence."""
+        context, features = self.drafts[drafter]
+        ids = self.ids[:CATCH_UP]
         began = time.perf_counter()
-        context.extend(features)
+        context.extend(ids, features)
         if rows:
             block = context.propose(self.ids[:1], rows, Greedy(), confidence=True)
-            mx.eval(block.ids, block.logits.max(axis=-1), block.confidence if block.confidence is not None else [])
+            peaks = None if block.logits is None else block.logits.max(axis=-1)
+            mx.eval([x for x in (block.ids, peaks, block.confidence) if x is not None])
         else:
             mx.eval(context.look(self.ids[:1]).confidence)
         took = time.perf_counter() - began
-        trim(context.cache, CATCH_UP)
+        context.rollback(CATCH_UP)
         return took
 
     def run(self, kind: str, n: int) -> float:
-        """Seconds of "plain", "verify" n, or a method's draft of n."""
+        """Seconds of "plain", "verify" n, or a drafter's draft of n."""
         return self.plain() if kind == "plain" else self.verify(n) if kind == "verify" else self.draft(kind, n)
-
-
-def _fill(cache, n: int) -> None:
-    """n more positions of noise, of the shape and type that the first one had."""
-    for c in cache:
-        keys, values = c.keys, c.values
-        shape = (*keys.shape[:2], n)
-        c.update_and_fetch(
-            mx.random.normal((*shape, keys.shape[3])).astype(keys.dtype),
-            mx.random.normal((*shape, values.shape[3])).astype(values.dtype),
-        )
-    mx.eval([c.state for c in cache])
 
 
 def measure(target: Target, drafters: dict[str, Drafter], quick: bool = False) -> Iterator[Measuring | CostCurve]:
@@ -142,7 +156,7 @@ def measure(target: Target, drafters: dict[str, Drafter], quick: bool = False) -
     long = min(LONG, target.context_length - _widest(drafters) - PLAIN_STEPS)
     benches = [Bench(target, drafters, n) for n in ([SHORT, long] if long > 2 * SHORT else [SHORT])]
     order, share = random.Random(0), 0.0
-    needed, *more = ([*order.sample(part, len(part))] for part in _plan(drafters, len(benches), quick))
+    needed, *more = ([*order.sample(stage, len(stage))] for stage in _plan(drafters, len(benches), quick))
     seconds: dict[Point, list[float]] = {}
     spent = 0.0  # by one sample of every point so far
 
@@ -154,7 +168,7 @@ def measure(target: Target, drafters: dict[str, Drafter], quick: bool = False) -
         share = max(share, min(0.99, max(done, elapsed() / limit)))
         return Measuring(share)
 
-    for point in (*needed, *(p for part in more for p in part)):
+    for point in (*needed, *(p for stage in more for p in stage)):
         b, *what = point
         if point not in needed and elapsed() + (FEWEST - 1) * spent > limit:
             break
@@ -175,7 +189,7 @@ def measure(target: Target, drafters: dict[str, Drafter], quick: bool = False) -
             bench.context,
             Timing.of(seconds[b, "plain", 0]),
             _timings(seconds, b, "verify"),
-            {method: _timings(seconds, b, method) for method in drafters},
+            {id_: _timings(seconds, b, id_) for id_ in drafters},
         )
         for b, bench in enumerate(benches)
     )
@@ -184,7 +198,7 @@ def measure(target: Target, drafters: dict[str, Drafter], quick: bool = False) -
 
 
 def _plan(drafters: dict[str, Drafter], contexts: int, quick: bool) -> list[list[Point]]:
-    """Points in three parts: those without which there is no curve, those that show its shape, all others."""
+    """Points in three stages: those without which there is no curve, those that show its shape, all others."""
     last = longest(drafters) + 1
     every = [*range(1, DENSE + 2), *range(DENSE + 8, last, 8), last]
     needed = [(b, "plain", 0) for b in range(contexts)]
@@ -194,22 +208,23 @@ def _plan(drafters: dict[str, Drafter], contexts: int, quick: bool) -> list[list
     rest = [(b, "verify", n) for b in range(contexts) for n in every]
     if contexts > 1:
         shape.append((1, "verify", 1))
-    for method, d in drafters.items():
+    for id_, d in drafters.items():
         few, most = points_of(d)
-        needed += [(0, method, few), (0, method, most)]
-        shape += [(0, method, n) for n in (1, 2, 4, 8, 12, 24, 32) if n < most]
-        shape += [(b, method, n) for b in range(1, contexts) for n in (few, most)]
-        rest += [(0, method, n) for n in range(few, most) if n <= DENSE or n % 8 == 0]
-    parts, planned = [], set()
-    for part in (needed, shape, [] if quick else rest):
-        parts.append([p for p in dict.fromkeys(part) if p not in planned])
-        planned.update(part)
-    return parts
+        needed += [(0, id_, few), (0, id_, most)]
+        shape += [(0, id_, n) for n in (1, 2, 4, 8, 12, 24, 32) if n < most]
+        shape += [(b, id_, n) for b in range(1, contexts) for n in (few, most)]
+        rest += [(0, id_, n) for n in range(few, most) if n <= DENSE or n % 8 == 0]
+    stages: list[list[Point]] = []
+    planned: set[Point] = set()
+    for stage in (needed, shape, [] if quick else rest):
+        stages.append([p for p in dict.fromkeys(stage) if p not in planned])
+        planned.update(stage)
+    return stages
 
 
 def longest(drafters: dict[str, Drafter]) -> int:
     """Drafts of the longest block."""
-    return max((d.max_drafts for d in drafters.values()), default=0)
+    return max((d.info.max_drafts for d in drafters.values()), default=0)
 
 
 def _widest(drafters: dict[str, Drafter]) -> int:
@@ -218,7 +233,7 @@ def _widest(drafters: dict[str, Drafter]) -> int:
 
 def points_of(drafter: Drafter) -> tuple[int, int]:
     """The fewest and the most head rows whose cost a schedule asks for."""
-    return 0 if drafter.has_confidence else 1, drafter.max_drafts
+    return 0 if drafter.info.has_confidence else 1, drafter.info.max_drafts
 
 
 def _wants(samples: list[float], time_left: bool) -> bool:
@@ -238,7 +253,8 @@ def made_of(target: Target, drafters: dict[str, Drafter]) -> dict[str, str]:
     """What a curve depends on."""
     device = mx.default_device()
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    shapes = {m: f"{d.name}, {d.precision}, {_digest(repr(d.config))}" for m, d in sorted(drafters.items())}
+    infos = {id_: d.info for id_, d in sorted(drafters.items())}
+    shapes = {id_: f"{i.name}, {i.precision}, {_digest(i.shapes)}" for id_, i in infos.items()}
     return {
         "target": f"{target.name}, {_digest(repr(target.model))}",
         "precision": target.precision,
@@ -246,7 +262,7 @@ def made_of(target: Target, drafters: dict[str, Drafter]) -> dict[str, str]:
         "threads": str(threads),
         "mlx": version("mlx"),
         "mlx-lm": version("mlx-lm"),
-        "drafters": "; ".join(f"{m}: {s}" for m, s in shapes.items()),
+        "drafters": "; ".join(f"{id_}: {s}" for id_, s in shapes.items()),
     }
 
 
@@ -275,7 +291,7 @@ def _serves(curve: CostCurve, drafters: dict[str, Drafter]) -> bool:
     return (
         costs.draft.keys() == drafters.keys()
         and costs.verify.keys() >= {1, longest(drafters) + 1}
-        and all(costs.draft[method].keys() >= set(points_of(d)) for method, d in drafters.items())
+        and all(costs.draft[id_].keys() >= set(points_of(d)) for id_, d in drafters.items())
     )
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -12,6 +12,8 @@ from .rounds import DecodeError, Prefill, Settings
 from .sampling import Greedy, Sampled, Uniforms
 
 PREFILL_CHUNK = 256
+
+Extend = Callable[[mx.array, mx.array | None], list[mx.array]]
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,10 @@ class Prefilled:
         """Give an empty `cache` copies of this one's entries."""
         cache[:] = copy.deepcopy(self.cache)
 
-    def features(self, taps: tuple[int, ...]) -> mx.array:
-        """[n, m*d]. Raises DecodeError for a layer that was not kept."""
+    def features(self, taps: tuple[int, ...]) -> mx.array | None:
+        """[n, m*d]; None without taps. Raises DecodeError for a layer that was not kept."""
+        if not taps:
+            return None
         if missing := [t for t in taps if t not in self.tapped]:
             raise DecodeError(f"The prefill did not keep the states of layers {missing}.")
         return mx.concatenate([self.tapped[t] for t in taps], axis=-1)
@@ -82,20 +86,22 @@ class Prefilled:
 def prefill_once(target: Target, prompt: list[int], taps: tuple[int, ...] = ()) -> Prefilled:
     """Run a prompt through the target and keep what any decode with drafters of these taps begins with. Raises
     DecodeError."""
-    request, cache, kept = check(target, prompt, Settings()), target.new_cache(), []
+    request, cache = check(target, prompt, Settings()), target.new_cache()
+    chunks: list[mx.array] = []
 
-    def keep(features):
-        kept.append(features)
-        return features
+    def extend(ids: mx.array, features: mx.array | None) -> list[mx.array]:
+        if features is not None:
+            chunks.append(features)
+        return chunks[-1:]
 
-    events = prefill(request, cache, taps, keep)
+    events = prefill(request, cache, taps, extend)
     while True:
         try:
             next(events)
         except StopIteration as end:
             logits = end.value
             break
-    layers = mx.split(mx.concatenate(kept), len(taps), axis=-1) if taps else []
+    layers = mx.split(mx.concatenate(chunks), len(taps), axis=-1) if taps else []
     mx.eval(layers, logits)
     return Prefilled(request.prompt, cache, dict(zip(taps, layers, strict=True)), logits)
 
@@ -104,26 +110,25 @@ def prefill(
     request: Request,
     cache: Cache,
     taps: tuple[int, ...] = (),
-    extend: Callable[[mx.array], list] = lambda _: [],
+    extend: Extend = lambda ids, features: [],
     prefilled: Prefilled | None = None,
-) -> Iterator[Prefill]:
-    """Run the prompt through the target in chunks; `extend(taps [n, m*d])` takes the tapped states of each and
-    returns arrays to evaluate with it. Yields Prefill; returns the logits [1, V] of the last position. With
-    `prefilled` everything is taken from there."""
+) -> Generator[Prefill, None, mx.array]:
+    """Run the prompt through the target in chunks; `extend(ids [n], taps [n, m*d])` takes the positions of each, with
+    None for the tapped states where `taps` is empty, and returns arrays to evaluate with it. Yields Prefill; returns
+    the logits [1, V] of the last position. With `prefilled` everything is taken from there."""
     ids, total = mx.array(request.prompt, dtype=mx.int32), len(request.prompt)
     if prefilled is not None:
         if prefilled.prompt != request.prompt:
             raise DecodeError("The prefill is that of another prompt.")
         prefilled.into(cache)
-        mx.eval([c.state for c in cache], extend(prefilled.features(taps)) if taps else [])
+        mx.eval([c.state for c in cache], extend(ids, prefilled.features(taps)))
         yield Prefill(total, total)
         return prefilled.logits
     yield Prefill(0, total)
     for start in range(0, total, PREFILL_CHUNK):
         chunk = ids[start : start + PREFILL_CHUNK]
         hidden, features = request.target.forward(chunk, cache, taps)
-        more = extend(features) if taps else []
-        mx.eval(hidden[-1:], [c.state for c in cache], more)
+        mx.eval(hidden[-1:], [c.state for c in cache], extend(chunk, features))
         yield Prefill(start + chunk.size, total)
     logits = request.target.head(hidden[-1:])
     peak = logits.max(axis=-1)

@@ -7,18 +7,35 @@ everything before the anchor; the anchor goes through the target as the first ro
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
 from ..models.cache import trim
-from ..models.drafter import Drafter
+from ..models.drafter import Drafter, Look, Proposal, calibrated
 from ..models.target import Target
-from .prefill import PREFILL_CHUNK, Prefilled, check, picker, prefill, require_finite
-from .rounds import DecodeError, Detail, Prefill, Round, Settings, Spent, Start
-from .sampling import Uniforms, accept_greedy, accept_probability, accept_sampled, countable, take
+from .prefill import PREFILL_CHUNK, Prefilled, Request, check, picker, prefill, require_finite
+from .rounds import Again, DecodeError, Detail, Prefill, Round, Settings, Spent, Start
+from .sampling import Sampled, Uniforms, accept_greedy, accept_probability, accept_sampled, countable, take
 from .schedule import Schedule
 from .strict import Strict, gaps
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a decode runs, whatever it decodes.
+
+    confidence: fill `Round.confidence`, where the drafter has a confidence head
+    profile:    time draft and verification apart (one synchronisation more a round)
+    prefilled:  the prompt's prefill, done before
+    strict:     how far the device moves logits with the width; above 0, greedy choices that this could have turned are
+                decided again by plain decoding's own numbers (strict.py)
+    """
+
+    confidence: bool = False
+    profile: bool = False
+    prefilled: Prefilled | None = None
+    strict: float = 0.0
 
 
 def speculative(
@@ -27,178 +44,319 @@ def speculative(
     prompt: list[int],
     settings: Settings,
     schedule: Schedule,
+    options: Options = Options(),
     *,
     uniforms: Uniforms | None = None,
     clock: Callable[[], float] = time.perf_counter,
-    confidence: bool = False,
-    profile: bool = False,
-    prefilled: Prefilled | None = None,
-    strict: float = 0.0,
 ) -> Iterator[Prefill | Start | Round]:
     """Decode with a drafter. The output is the target's own: token for token when greedy, in distribution otherwise.
 
-    `uniforms` takes the place of `settings.seed`; they are used in this order: the first token; then per round
-    the drafts in slot order, the acceptances of all proposed drafts, the correction or bonus. `clock` returns
-    seconds of own time; `confidence` fills `Round.confidence`; `profile` times draft and verification
-    separately (one synchronisation more a round); `prefilled` is this prompt's prefill, done before; `strict` is how
-    far the device moves logits with the width (noise.py): above 0, greedy choices that this could have turned are
-    decided again by plain decoding's own numbers (strict.py). Raises DecodeError.
+    `uniforms` takes the place of `settings.seed`; they are used in this order: the first token; then per round one
+    for each draft in slot order (also of a drafter that draws none), the acceptances of all proposed drafts, the
+    correction or bonus. `clock` returns seconds of own time. Raises DecodeError.
 
     A greedy round whose length is known before it is drafted has one synchronisation. While the schedule drafts
-    nothing, rounds are plain steps, pipelined as `plain` does; their taps reach the drafter's context when it drafts
-    again. Everything that is read of a round was put on the device as a part of it, before the round that follows.
+    nothing, rounds are plain steps, pipelined as `plain` does; their positions reach the drafter's context when it
+    drafts again. Everything that is read of a round was put on the device as a part of it, before the round that
+    follows.
     """
-    if schedule.needs_confidence and not drafter.has_confidence:
-        raise DecodeError(f"{drafter.name} has no confidence head, which this schedule needs.")
-    if strict and not settings.greedy:
+    if schedule.needs_confidence and not drafter.info.has_confidence:
+        raise DecodeError(f"{drafter.info.name} has no confidence head, which this schedule needs.")
+    if options.strict and not settings.greedy:
         raise DecodeError("Strict mode decides between the two best tokens again, so it is for greedy decoding only.")
-    request = check(target, prompt, settings)
-    uniforms = uniforms or Uniforms(settings.seed)
-    pick = picker(settings, uniforms)
-    with_confidence = drafter.has_confidence and (confidence or schedule.needs_confidence)
-    schedule = schedule.begin(drafter.max_drafts)
     began = clock()
-    cache, context = target.new_cache(), drafter.begin()
+    request = check(target, prompt, settings)
+    decode = Speculation(request, drafter, settings, schedule, options, Tape(uniforms, settings.seed), clock)
+    logits = yield from prefill(request, decode.cache, drafter.taps, decode.extend, options.prefilled)
+    yield decode.start(logits, began)
+    while not decode.finish:
+        draft = decode.draft()
+        verified = decode.verify(draft)
+        settled = decode.settle(draft, verified)
+        yield decode.commit(draft, verified, settled)
 
-    def extend(features):
-        context.extend(features)
-        return context.state
 
-    logits = yield from prefill(request, cache, drafter.taps, extend, prefilled)
-    anchor, _ = pick(logits)
-    anchor_id = anchor.item()
-    _, finish = request.cut([anchor_id], 0)
-    position = len(request.prompt)
-    yield Start(anchor_id, position, clock() - began, finish)
+class Tape:
+    """Uniform numbers in the order of their use. What a block did not need goes back and is used next."""
 
-    stop_ids = sorted(request.stop_ids)
-    keeper = Strict(target, cache, strict, clock) if strict else None
-    nothing = context.propose(anchor, 0, pick)
+    def __init__(self, uniforms: Uniforms | None, seed: int):
+        self._source = uniforms or Uniforms(seed)
+        self._back: mx.array | None = None
 
-    def catch_up():
-        """Bring the drafter's context up to the anchor; returns arrays to evaluate."""
-        context.extend(mx.concatenate(behind))
-        behind.clear()
-        return context.state
+    def take(self, n: int) -> mx.array:
+        """The next n numbers, [n] uint64 or float32, as the source gives them."""
+        back, self._back = self._back, None
+        if back is None:
+            return take(self._source, n)
+        if n < back.shape[0]:
+            self._back = back[n:]
+            return back[:n]
+        return mx.concatenate([back, take(self._source, n - back.shape[0])])
 
-    def verify(anchor, block, n):
-        """The target on the anchor and the first n drafts, and what is kept: on its way, not waited for."""
-        drafts = block.ids[:n]
-        if keeper:
-            keeper.before(n + 1)
-        hidden, features = target.forward(mx.concatenate([anchor, drafts]) if n else anchor, cache, drafter.taps)
-        logits = target.head(hidden)
-        end, numbers = countable(drafts, stop_ids), []
-        if not n:  # a plain step
-            accepted, (following, p) = end, pick(logits)
-            numbers = [] if p is None else [mx.array([])] * 3
-        elif settings.greedy:
-            accepted, following = accept_greedy(drafts, logits, end)
-        else:
-            p = pick.distribution(logits)
-            u_accept, u_next = take(uniforms, n), take(uniforms, 1)
-            accepted, following, q, p = accept_sampled(drafts, block.q[:n], p, u_accept, u_next, end)
-            numbers = [q, p, accept_probability(q, p)]
-        close = gaps(logits) if keeper else mx.array([])
-        peaks = logits.max(axis=-1)
-        mx.async_eval(accepted, end, following, peaks, features, numbers, close)
-        return _Verified(accepted, end, following, peaks, features, numbers, close)
-
-    began, index, produced = clock(), 0, 1
-    ahead, behind = None, []  # a plain step already on the device; taps that the drafter's context lacks
-    while not finish:
-        stamp = clock()
-        n = 0 if ahead else schedule.drafts(drafter.max_drafts, position)
-        block, look, confident, draft_peaks = nothing, None, None, None
-        if n:
-            if behind:
-                catch_up()
-            if schedule.looks:
-                look = context.look(anchor)
-                n = schedule.look(drafter.calibrated(look.confidence).item(), n)
-        if n:
-            block = context.propose(anchor, n, pick.block(n), with_confidence, look)
-            confident = drafter.calibrated(block.confidence) if with_confidence else None
-            draft_peaks = block.logits.max(axis=-1)
-            # The drafter works while the verification's graph is built.
-            mx.async_eval(block.ids, draft_peaks, [] if confident is None else confident)
-            if profile:
-                mx.eval(block.ids, draft_peaks)
-            if schedule.needs_confidence:
-                n = schedule.proposed(n, confident.tolist())
-        drafted = clock()
-
-        v = ahead or verify(anchor, block, n)
-        ahead = None
-        if block is nothing and look is None and not profile and produced + 1 < request.limit and schedule.parked():
-            ahead = verify(v.following, nothing, 0)
-        if profile:
-            mx.eval(v.peaks, v.features)
-        verified = clock()
-
-        require_finite(v.peaks.tolist(), position)
-        if draft_peaks is not None:
-            _require_finite_drafts(draft_peaks.tolist(), position)
-        kept, next_id = v.accepted.item(), v.following.item()
-        draft_ids = [] if block is nothing else block.ids.tolist()
-        trim(cache, n - kept)
-        chosen, again = [*draft_ids[:kept], next_id], None
-        if keeper:
-            counted = len(request.cut(chosen, produced)[0])
-            chosen, again = keeper.settle(anchor_id, chosen, v.gaps.tolist()[:counted])
-            kept, next_id = len(chosen) - 1, chosen[-1]
-            ahead = None if again else ahead  # it went on from a cache that has been replaced
-        behind.append(v.features[: kept + 1])
-        if len(behind) == PREFILL_CHUNK:
-            mx.async_eval(catch_up())
-        committed, finish = request.cut(chosen, produced)
-        now = clock()
-        done = Round(
-            index,
-            position,
-            anchor_id,
-            tuple(draft_ids),
-            n,
-            kept,
-            next_id,
-            kept == v.end.item(),
-            tuple(committed),
-            now - began,
-            finish,
-            tuple(confident.tolist()) if confident is not None else None,
-            Detail(*(tuple(x.tolist()) for x in v.numbers)) if v.numbers else None,
-            Spent(drafted - stamp, verified - drafted, now - verified) if profile else None,
-            look is not None,
-            again,
-        )
-        schedule.observe(done)
-        yield done
-        anchor = mx.array([next_id], dtype=mx.int32) if again else v.following
-        anchor_id = next_id
-        position += kept + 1
-        produced += len(committed)
-        index += 1
+    def give_back(self, numbers: mx.array) -> None:
+        """Numbers [n] that were the last to be taken and were not used."""
+        self._back = numbers if self._back is None else mx.concatenate([numbers, self._back])
 
 
 @dataclass(frozen=True)
-class _Verified:
+class Draft:
+    """What a round drafted. Arrays are on their way, not waited for.
+
+    proposal:   n drafts; None where nothing was drafted
+    sent:       the first so many of them go to verification
+    idle:       the schedule asked for nothing, not even a look
+    looked:     the block was computed and its first confidence asked before any draft
+    confidence: [n] calibrated probabilities; None if they were not asked for
+    peaks:      [n] largest draft logits; None where there are none
+    began, ended: the clock
+    """
+
+    proposal: Proposal | None
+    sent: int
+    idle: bool
+    looked: bool
+    confidence: mx.array | None
+    peaks: mx.array | None
+    began: float
+    ended: float
+
+
+@dataclass(frozen=True)
+class Verified:
     """One verification on its way: accepted drafts [], how many could be [], next id [1], largest logits [n + 1],
-    taps [n + 1, m*d], q, p and accept probability of the drafts where sampled, and in strict mode the gap of the two
-    best logits [n + 1], empty otherwise."""
+    taps [n + 1, m*d] (None without taps), q, p and accept probability of the drafts where sampled, and in strict mode
+    the gap of the two best logits [n + 1], empty otherwise. `ended`: the clock at its end, where that is profiled."""
 
     accepted: mx.array
     end: mx.array
     following: mx.array
     peaks: mx.array
-    features: mx.array
+    features: mx.array | None
     numbers: list[mx.array]
     gaps: mx.array
+    ended: float = 0.0
 
 
-def _require_finite_drafts(peaks: list[float], position: int) -> None:
-    for k, peak in enumerate(peaks):
-        if not math.isfinite(peak):
-            raise DecodeError(
-                f"The drafter's logits are not finite at slot {k + 1} of the block at position {position}: "
-                "decoding stops here."
-            )
+@dataclass(frozen=True)
+class Settled:
+    """What a round came to, on the host: every token drafted; the accepted drafts and the target's own token; and
+    what strict mode decided again."""
+
+    draft_ids: list[int]
+    chosen: list[int]
+    again: Again | None
+
+
+class Speculation:
+    """One decode under way: the target's cache, the drafter's context, and the anchor that is in neither.
+
+    The host waits for the device in three places and in no other: `wait_for_look`, `wait_for_confidences`,
+    `wait_for_verification` (and, profiled, at the end of `draft` and of `verify`).
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        drafter: Drafter,
+        settings: Settings,
+        schedule: Schedule,
+        options: Options,
+        tape: Tape,
+        clock: Callable[[], float],
+    ):
+        self.request, self.target = request, request.target
+        self.drafter, self.settings, self.options = drafter, settings, options
+        self.tape, self.clock = tape, clock
+        self.pick = picker(settings, tape)
+        self.schedule = schedule.begin(drafter.info.max_drafts)
+        self.with_confidence = drafter.info.has_confidence and (options.confidence or schedule.needs_confidence)
+        self.stop_ids = sorted(request.stop_ids)
+        self.cache, self.context = self.target.new_cache(), drafter.begin()
+        self.strict = Strict(self.target, self.cache, options.strict, clock) if options.strict else None
+        self.ahead: Verified | None = None  # a plain step that is on the device already
+        # Committed positions that the drafter's context lacks. Their ids are plain numbers: sliced from a step's own
+        # arrays they would stand behind the step that follows.
+        self.behind_ids: list[int] = []
+        self.behind_taps: list[mx.array] = []
+        self.anchor, self.anchor_id = mx.zeros((1,), dtype=mx.int32), 0
+        self.position, self.index, self.produced = len(request.prompt), 0, 1
+        self.started = 0.0
+        self.finish: str | None = None
+
+    def extend(self, ids: mx.array, taps: mx.array | None) -> list[mx.array]:
+        """Append committed positions to the drafter's context; returns arrays to evaluate."""
+        self.context.extend(ids, taps)
+        return self.context.state
+
+    def start(self, logits: mx.array, began: float) -> Start:
+        """The first token, from the logits [1, V] of the prompt's last position."""
+        self.anchor, _ = self.pick(logits)
+        self.anchor_id = self.anchor.item()
+        _, self.finish = self.request.cut([self.anchor_id], 0)
+        self.started = self.clock()
+        return Start(self.anchor_id, self.position, self.started - began, self.finish)
+
+    # ---- draft ----
+
+    def draft(self) -> Draft:
+        """As many drafts as the schedule asks for, or as the drafter has; decides how many of them are sent."""
+        began, info, schedule = self.clock(), self.drafter.info, self.schedule
+        n = asked = 0 if self.ahead else schedule.drafts(info.max_drafts, self.position)
+        look: Look | None = None
+        if n:
+            self.catch_up()
+            if schedule.looks:
+                look = self.context.look(self.anchor)
+                n = schedule.look(self.wait_for_look(look), n)
+        proposal = self.propose(n, look) if n else None
+        if proposal is None:
+            return Draft(None, 0, not asked, look is not None, None, None, began, self.clock())
+        with_confidence = self.with_confidence and proposal.confidence is not None
+        confidence = calibrated(proposal.confidence, info.calibration) if with_confidence else None
+        peaks = None if proposal.logits is None else proposal.logits.max(axis=-1)
+        # The drafter works while the verification's graph is built.
+        mx.async_eval([x for x in (proposal.ids, peaks, confidence) if x is not None])
+        if self.options.profile:
+            mx.eval([x for x in (proposal.ids, peaks) if x is not None])
+        sent = proposal.ids.shape[0]
+        if schedule.needs_confidence:
+            sent = schedule.proposed(sent, self.wait_for_confidences(confidence))
+        return Draft(proposal, sent, False, look is not None, confidence, peaks, began, self.clock())
+
+    def propose(self, n: int, look: Look | None) -> Proposal | None:
+        """At most n drafts after the anchor; None if the drafter has none. Raises DecodeError if it has more."""
+        pick = self.pick.block(n)
+        proposal = self.context.propose(self.anchor, n, pick, self.with_confidence, look)
+        drafts = proposal.ids.shape[0]
+        if drafts > n:
+            raise DecodeError(f"{self.drafter.info.name} drafted {drafts} tokens where {n} were asked for.")
+        if drafts < n and isinstance(pick, Sampled):  # so that a round's numbers follow from what it records
+            self.tape.give_back(pick.numbers[drafts:])
+        return proposal if drafts else None
+
+    def catch_up(self) -> list[mx.array]:
+        """Bring the drafter's context up to the anchor; returns arrays to evaluate."""
+        if not self.behind_ids:
+            return []
+        taps = mx.concatenate(self.behind_taps) if self.drafter.taps else None
+        state = self.extend(mx.array(self.behind_ids, dtype=mx.int32), taps)
+        self.behind_ids, self.behind_taps = [], []
+        return state
+
+    def wait_for_look(self, look: Look) -> float:
+        """The first draft's probability of being accepted: known before any head row is computed."""
+        return calibrated(look.confidence, self.drafter.info.calibration).item()
+
+    def wait_for_confidences(self, confidence: mx.array | None) -> list[float]:
+        """Of every draft. It costs a synchronisation in mid-round, so it is done for schedules that need it alone."""
+        return [] if confidence is None else confidence.tolist()
+
+    # ---- verify ----
+
+    def verify(self, draft: Draft) -> Verified:
+        """The target on the anchor and the drafts that are sent: the one of this round, and behind it, while drafting
+        is parked, that of the next one."""
+        verified = self.ahead or self.pass_target(self.anchor, draft.proposal, draft.sent)
+        self.ahead = None
+        # A next step may only be begun where this round can end in no other way than with the token that the step
+        # starts from, and where nothing will be drafted from it.
+        profile, more = self.options.profile, self.produced + 1 < self.request.limit
+        if draft.idle and more and not profile and self.schedule.parked():
+            self.ahead = self.pass_target(verified.following, None, 0)
+        if not profile:
+            return verified
+        mx.eval(verified.peaks, [] if verified.features is None else verified.features)
+        return replace(verified, ended=self.clock())
+
+    def pass_target(self, anchor: mx.array, proposal: Proposal | None, n: int) -> Verified:
+        """The target on an anchor [1] and n drafts, and what is kept: on its way, not waited for."""
+        drafts = proposal.ids[:n] if proposal else mx.zeros((0,), dtype=mx.int32)
+        if self.strict:
+            self.strict.before(n + 1)
+        tokens = mx.concatenate([anchor, drafts]) if n else anchor
+        hidden, features = self.target.forward(tokens, self.cache, self.drafter.taps)
+        logits = self.target.head(hidden)
+        end = countable(drafts, self.stop_ids)
+        numbers: list[mx.array] = []
+        if not n:  # a plain step
+            accepted, (following, p) = end, self.pick(logits)
+            numbers = [] if p is None else [mx.array([])] * 3
+        elif self.settings.greedy:
+            accepted, following = accept_greedy(drafts, logits, end)
+        else:
+            p = self.pick.distribution(logits)
+            q = proposal.distribution(p.shape[-1])[:n]
+            u_accept, u_next = self.tape.take(n), self.tape.take(1)
+            accepted, following, q, p = accept_sampled(drafts, q, p, u_accept, u_next, end)
+            numbers = [q, p, accept_probability(q, p)]
+        close = gaps(logits) if self.strict else mx.array([])
+        peaks = logits.max(axis=-1)
+        # All that the host will read of this round goes onto the device here, with the round itself: an array that is
+        # built later stands behind the next step in the device's queue, and waiting for it is waiting for that step.
+        mx.async_eval(accepted, end, following, peaks, [] if features is None else features, numbers, close)
+        return Verified(accepted, end, following, peaks, features, numbers, close)
+
+    # ---- settle and commit ----
+
+    def wait_for_verification(self, draft: Draft, verified: Verified) -> tuple[list[int], int, int]:
+        """Draft ids, accepted count, and the target's own token. Raises DecodeError for logits that are not finite."""
+        require_finite(verified.peaks.tolist(), self.position)
+        if draft.peaks is not None:
+            bad = next((k for k, peak in enumerate(draft.peaks.tolist(), 1) if not math.isfinite(peak)), None)
+            if bad:
+                raise DecodeError(
+                    f"The drafter's logits are not finite at slot {bad} of the block at position {self.position}: "
+                    "decoding stops here."
+                )
+        draft_ids = draft.proposal.ids.tolist() if draft.proposal else []
+        return draft_ids, verified.accepted.item(), verified.following.item()
+
+    def settle(self, draft: Draft, verified: Verified) -> Settled:
+        """Wait for the verification; drop from the cache what it rejected; decide close calls again in strict mode."""
+        draft_ids, accepted, next_id = self.wait_for_verification(draft, verified)
+        trim(self.cache, draft.sent - accepted)
+        chosen, again = [*draft_ids[:accepted], next_id], None
+        if self.strict:
+            counted = len(self.request.cut(chosen, self.produced)[0])
+            chosen, again = self.strict.settle(self.anchor_id, chosen, verified.gaps.tolist()[:counted])
+            if again:  # the step ahead went on from a cache that has been replaced
+                self.ahead = None
+        return Settled(draft_ids, chosen, again)
+
+    def commit(self, draft: Draft, verified: Verified, settled: Settled) -> Round:
+        """The round as it stands in the output, and everything ready for the next one."""
+        chosen, accepted = settled.chosen, len(settled.chosen) - 1
+        self.behind_ids += [self.anchor_id, *chosen[:-1]]
+        if verified.features is not None:
+            self.behind_taps.append(verified.features[: accepted + 1])
+        if len(self.behind_ids) >= PREFILL_CHUNK:  # while parked: neither memory nor the next catching-up grows
+            mx.async_eval(self.catch_up())
+        committed, self.finish = self.request.cut(chosen, self.produced)
+        now = self.clock()
+        spent = Spent(draft.ended - draft.began, verified.ended - draft.ended, now - verified.ended)
+        done = Round(
+            index=self.index,
+            position=self.position,
+            anchor_id=self.anchor_id,
+            draft_ids=tuple(settled.draft_ids),
+            proposed=draft.sent,
+            accepted=accepted,
+            next_id=chosen[-1],
+            bonus=accepted == verified.end.item(),
+            committed=tuple(committed),
+            time_s=now - self.started,
+            finish=self.finish,
+            confidence=None if draft.confidence is None else tuple(draft.confidence.tolist()),
+            detail=Detail(*(tuple(x.tolist()) for x in verified.numbers)) if verified.numbers else None,
+            spent=spent if self.options.profile else None,
+            looked=draft.looked,
+            again=settled.again,
+        )
+        self.schedule.observe(done)
+        # The anchor stays on the device: a round ahead was built on it. Strict mode's own token came from the host.
+        self.anchor = mx.array(chosen[-1:], dtype=mx.int32) if settled.again else verified.following
+        self.anchor_id = chosen[-1]
+        self.position += accepted + 1
+        self.produced += len(committed)
+        self.index += 1
+        return done

@@ -1,9 +1,10 @@
-"""A drafter's directory (config.json + model*.safetensors) -> Drafter.
+"""A drafter's directory (config.json + model*.safetensors), or the name of a method that needs none -> Drafter.
 
 Formats: DeepSpec (`Qwen3DSparkModel`, `Gemma4DSparkModel`; with Markov rank 0 they are DeepSpec's DFlash) and z-lab
 (`DFlashDraftModel`). What the config says is read in config.py; here every name and shape is checked and weights read.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import mlx.core as mx
@@ -12,9 +13,10 @@ from mlx.utils import tree_flatten
 
 from ..errors import ModelError
 from .config import check_fit, parse_config, read_calibration
-from .drafter import DFlash, Drafter, DSpark, Weights
+from .drafter import BlockDrafter, Drafter, Weights, method_module
 from .fields import is_whole, shown
 from .headers import TensorInfo, read_config, read_headers
+from .info import DrafterInfo
 from .target import Progress, Target
 from .weights import check_precision, convert, read_weights
 
@@ -23,38 +25,83 @@ FLOATS = ("F32", "F16", "BF16")
 
 
 def load_drafter(
-    directory: str | Path, target: Target, precision: str = "auto", progress: Progress = lambda _: None
+    place: str | Path | None,
+    target: Target,
+    precision: str = "auto",
+    progress: Progress = lambda _: None,
+    method: str | None = None,
 ) -> Drafter:
-    """Load a drafter for `target`.
+    """Load a drafter for `target`: of a directory, or of a `method` that needs none, whose place is None.
 
     Everything is checked against the file headers before weights are read. Raises ModelError, in one
     sentence, if the format is unknown, a tensor is missing, unexpected or of another shape, or the
     drafter's hidden size, vocabulary or taps don't fit the target.
     """
-    drafter = open_drafter(directory, target, precision)
+    drafter = open_drafter(place, target, precision, method)
     progress("reading weights")
-    read_weights(drafter.weights, drafter.name)
+    read_drafter(drafter)
     return drafter
 
 
-def open_drafter(directory: str | Path, target: Target, precision: str = "auto") -> Drafter:
-    """A drafter whose files are checked, but whose weights are not read yet: `read_weights(drafter.weights, ...)`
-    follows. Raises ModelError."""
-    directory = Path(directory)
+def open_drafter(
+    place: str | Path | None, target: Target, precision: str = "auto", method: str | None = None
+) -> Drafter:
+    """A drafter whose files are checked, but whose weights are not read yet: `read_drafter` follows. `method` is what
+    the directory's config.json says, if it is not given. Raises ModelError."""
     check_precision(precision)
+    place = None if place is None else Path(place)
+    if method is None:
+        if place is None:
+            raise ModelError("A drafter without a directory must name its method.")
+        method = parse_config(place, read_config(place), read_headers(place)).method
+    drafter: Drafter = method_module(method).open_drafter(place, target, precision)
+    return drafter
+
+
+def read_drafter(
+    drafter: Drafter,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> None:
+    """Read the weights of an opened drafter, if it has any; see `read_weights`."""
+    if drafter.info.needs_weights:
+        read_weights(drafter.weights, drafter.info.name, progress, cancelled)
+
+
+def read_checkpoint(
+    directory: Path | None, target: Target, precision: str, kind: type[BlockDrafter], method: str, about: str
+) -> BlockDrafter:
+    """A block drafter of a directory, everything checked, its weights not read yet. Raises ModelError."""
+    if directory is None:
+        raise ModelError(f"A {method} drafter needs a directory with its weights.")
     raw = read_config(directory)
     tensors = read_headers(directory)
     config = parse_config(directory, raw, tensors)
+    if config.method != method:
+        raise ModelError(f"{directory / 'config.json'} is of a {config.method} drafter, not of a {method} drafter.")
     check_fit(directory, config, target)
-    calibration = read_calibration(directory, config.info(directory.name).max_drafts)
-    weights = Weights(config)
+    calibration = read_calibration(directory, config.max_drafts)
+    weights = kind.Weights(config)
     _declare_quantized(directory, weights, raw, tensors)
     check_tensors(directory, weights, tensors)
     for file in sorted({t.file for t in tensors.values()}):
         weights.load_weights(list(mx.load(str(file)).items()), strict=False)
-    words = convert(weights, precision)
-    kind = DSpark if config.markov_rank else DFlash
-    return kind(config, weights, target, directory.name, words, calibration)
+    info = DrafterInfo(
+        id=method.lower(),
+        method=method,
+        title=method,
+        about=about,
+        name=directory.name,
+        precision=convert(weights, precision),
+        block=config.block_size,
+        first_slot=config.first_slot,
+        max_drafts=config.max_drafts,
+        has_confidence=config.confidence,
+        has_bias=config.markov_rank > 0,
+        calibration=calibration,
+        shapes=repr(config),
+    )
+    return kind(config, weights, target, info)
 
 
 def _declare_quantized(directory: Path, weights: Weights, raw: dict, tensors: dict[str, TensorInfo]) -> None:

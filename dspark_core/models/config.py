@@ -13,21 +13,16 @@ of held-out rounds whose first k + 1 drafts were all accepted. Either may be mis
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from types import ModuleType
+from typing import Any, Protocol
 
 from ..errors import ModelError
 from .backbone_config import MAX_LAYERS, MAX_ROLLBACK, BackboneConfig, read_backbone
 from .fields import FOREIGN, NESTED, Fields, is_number, is_whole, shown
 from .headers import TensorInfo
-from .info import DrafterInfo
+from .info import Calibration
+from .targets import families, family_of
 
-TARGET_TYPES = {
-    "llama": "Llama",
-    "qwen3": "Qwen3",
-    "gemma4": "Gemma-4",
-    "gemma4_text": "Gemma-4",
-    "gemma4_unified": "Gemma-4",
-}
 MARKOV_TYPES = ("vanilla", "gated", "rnn")
 DEEPSPEC = {"Qwen3DSparkModel": False, "Gemma4DSparkModel": True}  # -> Gemma-4 layers?
 ZLAB = "DFlashDraftModel"
@@ -59,7 +54,7 @@ class ShapeOf(Protocol):
 def target_shape(directory: Path, config: dict) -> TargetShape:
     """The shape of the target that `config` describes. Raises ModelError if its family is not supported or a
     field is missing."""
-    check_family(directory, config)
+    family = check_family(directory, config)
     text = config.get("text_config") or config
 
     def whole(name):
@@ -68,27 +63,27 @@ def target_shape(directory: Path, config: dict) -> TargetShape:
             raise ModelError(f"{directory / 'config.json'}: {name} must be a whole number above 0, not {value!r}.")
         return value
 
-    family = TARGET_TYPES[config["model_type"]]
-    return TargetShape(directory.name, family, whole("hidden_size"), whole("vocab_size"), whole("num_hidden_layers"))
+    return TargetShape(
+        directory.name, family.TITLE, whole("hidden_size"), whole("vocab_size"), whole("num_hidden_layers")
+    )
 
 
-def check_family(directory: Path, config: dict) -> None:
-    """Raises ModelError for a target that is not of a supported family, or that wants code of its own to run."""
+def check_family(directory: Path, config: dict[str, Any]) -> ModuleType:
+    """The family of a target. Raises ModelError if it is not a supported one, or if it wants code of its own to run."""
     where = directory / "config.json"
     kind, text = config.get("model_type"), config.get("text_config") or config
     if not isinstance(text, dict):
         raise ModelError(f"{where}: text_config must be an object.")
-    if kind not in TARGET_TYPES:
-        raise ModelError(
-            f"{where} has model_type {kind!r}; targets of the Llama, Qwen3 and Gemma-4 families are supported."
-        )
+    family = family_of(kind)
+    if family is None:
+        titles = [f.TITLE for f in families()]
+        there_are = f"{', '.join(titles[:-1])} and {titles[-1]}"
+        raise ModelError(f"{where} has model_type {kind!r}; targets of the {there_are} families are supported.")
     if config.get("model_file"):
         raise ModelError(f"{where} asks to run code from {config['model_file']!r}; code of a model is never run.")
-    if kind.startswith("gemma4") and (text.get("hidden_size_per_layer_input") or text.get("num_kv_shared_layers")):
-        raise ModelError(
-            f"{where}: Gemma-4 models with per-layer embeddings or shared key/value layers (E2B, E4B) are not "
-            "supported."
-        )
+    if why := getattr(family, "refuse", lambda text: "")(text):
+        raise ModelError(f"{where}: {why}")
+    return family
 
 
 @dataclass(frozen=True)
@@ -111,11 +106,10 @@ class DrafterConfig:
     confidence: bool = False
     confidence_with_markov: bool = False
 
-    def info(self, title: str) -> DrafterInfo:
-        """What others than the decode loop need to know of it."""
-        return DrafterInfo(
-            self.method, title, self.block_size, self.first_slot, self.confidence, has_bias=self.markov_rank > 0
-        )
+    @property
+    def max_drafts(self) -> int:
+        """Drafts a round."""
+        return self.block_size - self.first_slot
 
 
 def parse_config(directory: Path, raw: dict, tensors: dict[str, TensorInfo]) -> DrafterConfig:
@@ -257,20 +251,6 @@ def check_fit(directory: Path, c: DrafterConfig, target: ShapeOf) -> None:
 
 
 FILE = "calibration.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """Per slot; empty where nothing is known."""
-
-    temperatures: tuple[float, ...] = ()
-    survival: tuple[float, ...] = ()
-
-    @property
-    def acceptance(self) -> tuple[float, ...]:
-        """Acceptance of each slot given that those before it were accepted."""
-        before = (1.0, *self.survival)
-        return tuple(s / b if b > 0 else 0.0 for b, s in zip(before, self.survival, strict=False))
 
 
 def read_calibration(directory: Path, drafts: int) -> Calibration:

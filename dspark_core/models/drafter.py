@@ -1,20 +1,28 @@
-"""What the decode loop sees of a drafter: a context that is extended with taps, and blocks it proposes.
+"""What the decode loop sees of a drafter: a context that is extended with what was committed, and blocks it proposes.
 
-DSpark and DFlash share the backbone and differ in which slots predict and how a block becomes tokens. A new
-method is one more subclass of `Drafter` here and one name in checkpoint.py.
+A method is a file of drafters/, found by its name, with `open_drafter(place, target, precision)`; what that returns
+follows `Drafter`. Both published methods are a `BlockDrafter`: DSpark and DFlash share a backbone and differ in which
+slots predict and in how a block becomes tokens.
 """
 
+from __future__ import annotations
+
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Protocol, runtime_checkable
 
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..errors import ModelError
+from . import drafters
 from .backbone import Backbone
-from .config import Calibration, DrafterConfig
-from .heads import MARKOV_HEADS, ConfidenceHead
-from .info import DrafterInfo
-from .target import Target
+from .cache import trim
+from .config import DrafterConfig
+from .info import Calibration, DrafterInfo
+from .target import Cache, Target
 from .weights import wide_product
 
 # logits [n, V], number of the first of these drafts -> their token ids [n] and the distribution q [n, V]
@@ -24,22 +32,29 @@ Pick = Callable[[mx.array, int], tuple[mx.array, mx.array | None]]
 
 @dataclass(frozen=True)
 class Proposal:
-    """One drafted block, still on the device. n drafts.
+    """Drafted tokens, still on the device: n of them, which may be fewer than were asked for, or none.
 
-    ids:        [n] draft tokens
-    q:          [n, V] float32 distributions they were drawn from, None if greedy
-    logits:     [n, V] draft logits, Markov bias included
-    base:       [n, V] draft logits without it
-    hidden:     [n, d] block hidden states that predict
-    confidence: [n] logits of the confidence head, None without one
+    ids:        [n] draft tokens, int32
+    q:          [n, V] float32 distributions they were drawn from. None if greedy, or if the drafter is certain of its
+                tokens, which is a distribution with all mass on each
+    logits:     [n, V] draft logits, Markov bias included; None where there are none
+    base:       [n, V] draft logits without it; None likewise
+    hidden:     [n, d] block hidden states that predict; None likewise
+    confidence: [n] logits of each draft being accepted given those before it; None without a confidence head
     """
 
     ids: mx.array
-    q: mx.array | None
-    logits: mx.array
-    base: mx.array
-    hidden: mx.array
-    confidence: mx.array | None
+    q: mx.array | None = None
+    logits: mx.array | None = None
+    base: mx.array | None = None
+    hidden: mx.array | None = None
+    confidence: mx.array | None = None
+
+    def distribution(self, vocab_size: int) -> mx.array:
+        """q [n, V], of a drafter that is certain of its tokens too."""
+        if self.q is not None:
+            return self.q
+        return (mx.arange(vocab_size) == self.ids[:, None]).astype(mx.float32)
 
 
 @dataclass(frozen=True)
@@ -47,58 +62,111 @@ class Look:
     """A block before any of its tokens is drafted: hidden states [max_drafts, d] that predict, and the confidence
     logit [1] of the first draft (it depends on the anchor alone), None without a confidence head."""
 
-    hidden: mx.array
+    hidden: mx.array | None
     confidence: mx.array | None
 
 
+@runtime_checkable
+class Context(Protocol):
+    """What a drafter keeps of the committed positions of one decode."""
+
+    def extend(self, ids: mx.array, taps: mx.array | None) -> None:
+        """Append n newly committed positions: ids [n] and the target's taps [n, m*d], None where it needs none."""
+
+    def look(self, anchor: mx.array) -> Look:
+        """The block after `anchor` [1] and its first confidence. Called only where `has_confidence`."""
+        raise NotImplementedError
+
+    def propose(
+        self, anchor: mx.array, n: int, pick: Pick, confidence: bool = False, look: Look | None = None
+    ) -> Proposal:
+        """At most n drafts after `anchor` [1], which is committed but not in the context; fewer, or none, are fine.
+        With `confidence` theirs too, where there is any; `look` is what `look` returned for this anchor."""
+        raise NotImplementedError
+
+    def rollback(self, n: int) -> None:
+        """Forget the newest n positions. Raises ValueError if it cannot go back that far."""
+
+    @property
+    def state(self) -> list[mx.array]:
+        """Arrays to evaluate after `extend`."""
+        raise NotImplementedError
+
+
+@runtime_checkable
+class Drafter(Protocol):
+    """A loaded drafter. It holds no state of a decode: `begin` does.
+
+    taps: layers of the target whose hidden states its context is extended with; () if it needs none
+    """
+
+    info: DrafterInfo
+    taps: tuple[int, ...]
+
+    def begin(self) -> Context:
+        """An empty context for one decode."""
+        raise NotImplementedError
+
+
+def method_module(method: str) -> ModuleType:
+    """The file of a method, "DSpark" say. Raises ModelError, with the methods there are, if it has none."""
+    name = method.lower()
+    if name not in drafters.names():
+        there_are = ", ".join(drafters.names())
+        raise ModelError(f"There is no drafting method {method[:80]!r}; there are {there_are}.")
+    return importlib.import_module(f"{drafters.__name__}.{name}")
+
+
+def calibrated(confidence: mx.array, calibration: Calibration) -> mx.array:
+    """Probabilities [n] float32 of the first n slots' confidence logits [n], at the checkpoint's temperatures."""
+    z, t = confidence.astype(mx.float32), calibration.temperatures[: confidence.shape[0]]
+    return mx.sigmoid(z / mx.array(t) if t else z)
+
+
+class ConfidenceHead(nn.Module):
+    """c_k = sigmoid(w [h_k ; W1[x_{k-1}]] + b), or from h_k alone: P(x_k accepted | x_1..x_{k-1} accepted)."""
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.proj = nn.Linear(features, 1)
+
+    def __call__(self, features: mx.array) -> mx.array:
+        """Logits [n] (before the sigmoid) of features [n, d] or [n, d + r]."""
+        return self.proj(features)[:, 0]
+
+
 class Weights(Backbone):
-    """Every tensor a drafter's checkpoint may hold, under the names it has there."""
+    """Every tensor that a block drafter's checkpoint may hold, under the names it has there."""
 
     def __init__(self, c: DrafterConfig):
         super().__init__(c.backbone)
-        d, V, r = c.backbone.hidden_size, c.vocab_size, c.markov_rank
+        d, V = c.backbone.hidden_size, c.vocab_size
         if c.own_embedding:
             self.embed_tokens = nn.Embedding(V, d)
         if c.own_head:
             self.lm_head = nn.Linear(d, V, bias=False)
-        if r:
-            self.markov_head = MARKOV_HEADS[c.markov_type](V, r, d)
         if c.confidence:
-            self.confidence_head = ConfidenceHead(d + r if c.confidence_with_markov else d)
+            self.confidence_head = ConfidenceHead(d + c.markov_rank if c.confidence_with_markov else d)
 
 
-class Drafter:
-    """A loaded drafter. It holds no state of a decode: `begin` does."""
+class BlockDrafter:
+    """A drafter that computes a block of slots in one pass over keys and values made of the target's taps.
 
-    def __init__(
-        self,
-        config: DrafterConfig,
-        weights: Weights,
-        target: Target,
-        name: str,
-        precision: str,
-        calibration: Calibration | None = None,
-    ):
+    Every slot is drafted in parallel; a method whose drafts see each other overrides `chain`.
+    """
+
+    Weights = Weights
+
+    def __init__(self, config: DrafterConfig, weights: Weights, target: Target, info: DrafterInfo):
         self.config = config
         self.weights = weights
         self.target = target
-        self.name = name
-        self.precision = precision
-        self.calibration = calibration or Calibration()
-        self.method = config.method
+        self.info = info
         self.taps = config.taps
-        self.block_size = config.block_size
-        self.max_drafts = self.info.max_drafts
-        self.has_confidence = config.confidence
-        self._masks = mx.full((config.block_size - 1,), config.mask_token_id, dtype=mx.int32)
+        self.masks = mx.full((config.block_size - 1,), config.mask_token_id, dtype=mx.int32)
 
-    @property
-    def info(self) -> DrafterInfo:
-        return self.config.info(self.name)
-
-    def begin(self) -> "DraftContext":
-        """An empty context for one decode."""
-        return DraftContext(self, self.weights.new_cache())
+    def begin(self) -> BlockContext:
+        return BlockContext(self, self.weights.new_cache())
 
     def embed(self, ids: mx.array) -> mx.array:
         """Input embeddings [n, d] of ids [n], from the checkpoint if it holds them, else the target's."""
@@ -113,43 +181,22 @@ class Drafter:
         cap = self.config.softcap
         return z if cap is None else mx.tanh(z / cap) * cap
 
-    def calibrated(self, confidence: mx.array) -> mx.array:
-        """Probabilities [n] float32 of the first n slots' confidence logits [n], at the checkpoint's temperatures."""
-        z, t = confidence.astype(mx.float32), self.calibration.temperatures[: confidence.shape[0]]
-        return mx.sigmoid(z / mx.array(t) if t else z)
-
-    def chain(self, anchor: mx.array, base: mx.array, hidden: mx.array, pick: Pick):
+    def chain(
+        self, anchor: mx.array, base: mx.array, hidden: mx.array, pick: Pick
+    ) -> tuple[mx.array, mx.array | None, mx.array, mx.array]:
         """Tokens [n], q, logits [n, V] and previous tokens [n] from base logits: here all slots at once."""
         ids, q = pick(base, 0)
         return ids, q, base, mx.concatenate([anchor, ids[:-1]])
 
-
-class DFlash(Drafter):
-    """Block diffusion: every slot is drafted in parallel."""
-
-
-class DSpark(Drafter):
-    """Semi-autoregressive: the base logits come in parallel, the Markov bias token by token."""
-
-    def chain(self, anchor, base, hidden, pick):
-        head = self.weights.markov_head
-        state, previous = head.start(), anchor
-        ids, qs, logits = [], [], []
-        for k in range(base.shape[0]):
-            bias, state = head.bias(previous, hidden[k : k + 1], state)
-            logits.append(base[k : k + 1] + bias)
-            previous, q = pick(logits[-1], k)
-            ids.append(previous)
-            qs.append(q)
-        ids = mx.concatenate(ids)
-        q = None if qs[0] is None else mx.concatenate(qs)
-        return ids, q, mx.concatenate(logits), mx.concatenate([anchor, ids[:-1]])
+    def confidence(self, hidden: mx.array, previous: mx.array) -> mx.array:
+        """Logits [n] of the confidence head for slots of hidden states [n, d] after the tokens `previous` [n]."""
+        return self.weights.confidence_head(hidden)
 
 
-class DraftContext:
-    """A drafter's keys and values of the committed positions of one decode."""
+class BlockContext:
+    """A block drafter's keys and values of the committed positions of one decode."""
 
-    def __init__(self, drafter: Drafter, cache):
+    def __init__(self, drafter: BlockDrafter, cache: Cache):
         self.drafter = drafter
         self.cache = cache
 
@@ -158,24 +205,22 @@ class DraftContext:
         """Committed positions in the context."""
         return self.cache[0].offset
 
-    def extend(self, taps: mx.array) -> None:
-        """Append n newly committed positions from the target's taps [n, m*d]."""
+    def extend(self, ids: mx.array, taps: mx.array | None) -> None:
         self.drafter.weights.extend(taps, self.cache)
 
-    def look(self, anchor: mx.array) -> "Look":
+    def look(self, anchor: mx.array) -> Look:
         """The block after `anchor` [1], without any head row. The whole block is always computed (it is
         bidirectional, so a shorter one would change every logit)."""
         d = self.drafter
-        embeddings = d.embed(mx.concatenate([anchor, d._masks]))
-        first = d.config.first_slot
-        hidden = d.weights.block(embeddings, self.cache)[first : first + d.max_drafts]
-        return Look(hidden, self._confidence(hidden[:1], anchor) if d.has_confidence else None)
+        embeddings = d.embed(mx.concatenate([anchor, d.masks]))
+        first = d.info.first_slot
+        hidden = d.weights.block(embeddings, self.cache)[first : first + d.info.max_drafts]
+        return Look(hidden, d.confidence(hidden[:1], anchor) if d.info.has_confidence else None)
 
     def propose(
-        self, anchor: mx.array, n: int, pick: Pick, confidence: bool = False, look: "Look | None" = None
+        self, anchor: mx.array, n: int, pick: Pick, confidence: bool = False, look: Look | None = None
     ) -> Proposal:
-        """Draft n tokens after `anchor` [1], from the block of `look` if that is given. Only n slots get head
-        logits and tokens."""
+        """n drafts, from the block of `look` if that is given. Only n slots get head logits and tokens."""
         d = self.drafter
         if n == 0:
             rows = mx.zeros((0, d.config.vocab_size))
@@ -183,17 +228,12 @@ class DraftContext:
         hidden = (look or self.look(anchor)).hidden[:n]
         base = d.head(hidden)
         ids, q, logits, previous = d.chain(anchor, base, hidden, pick)
-        c = self._confidence(hidden, previous) if confidence and d.has_confidence else None
+        c = d.confidence(hidden, previous) if confidence and d.info.has_confidence else None
         return Proposal(ids, q, logits, base, hidden, c)
 
-    def _confidence(self, hidden: mx.array, previous: mx.array) -> mx.array:
-        """Logits [n] of the confidence head for slots of hidden states [n, d] after the tokens `previous` [n]."""
-        weights, features = self.drafter.weights, hidden
-        if self.drafter.config.confidence_with_markov:
-            features = mx.concatenate([hidden, weights.markov_head.markov_w1(previous)], axis=-1)
-        return weights.confidence_head(features)
+    def rollback(self, n: int) -> None:
+        trim(self.cache, n)
 
     @property
-    def state(self):
-        """Arrays to evaluate after `extend`."""
+    def state(self) -> list[mx.array]:
         return [c.state for c in self.cache]

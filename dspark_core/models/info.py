@@ -1,30 +1,72 @@
-"""What the page, the bench and the report know of a drafter. No MLX: it crosses from the thread that owns it."""
+"""What the page, the bench and the report know of a drafter. No MLX: it crosses from the thread that owns that."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
-class DrafterInfo:
-    """One loaded drafter.
+class Calibration:
+    """What is known of a drafter's acceptance on held-out text, a number a slot; empty where nothing is known.
 
-    title:      its name, for the visitor
-    block:      slots that it computes, the anchor's among them
-    first_slot: the first one that predicts: 0 is the anchor's own, 1 the one after it
-    has_bias:   its drafts see each other (a Markov head); without it a length is set as a block of slots
+    temperatures: of the confidence head (sequential temperature scaling)
+    survival:     share of rounds whose first k + 1 drafts were all accepted
     """
 
-    method: str
-    title: str
-    block: int
-    first_slot: int
-    has_confidence: bool
-    has_bias: bool
+    temperatures: tuple[float, ...] = ()
+    survival: tuple[float, ...] = ()
 
     @property
-    def max_drafts(self) -> int:
-        """Drafts a round."""
-        return self.drafts(self.block)
+    def acceptance(self) -> tuple[float, ...]:
+        """Acceptance of each slot given that those before it were accepted."""
+        before = (1.0, *self.survival)
+        return tuple(s / b if b > 0 else 0.0 for b, s in zip(before, self.survival, strict=False))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrafterInfo:
+    """One drafter: all that the loop, the page, the bench and the report go by.
+
+    id:             in lanes, links and scripts: the method in lower case, "dspark-2" for a second one of a method
+    method:         its name, such as "DSpark"
+    title:          its name for the visitor
+    about:          one or two sentences for somebody who has not seen a race
+    name:           of its directory or repository; its title where there is none
+    precision:      of its weights
+    block:          slots B that it computes; of a method without slots, the most drafts
+    first_slot:     the first one that predicts: 0 is the anchor's own, 1 the one after it
+    max_drafts:     drafts a round at most; a round may bring fewer, or none
+    has_confidence: it gives each draft's logit of being accepted, and knows the first one before it drafts
+    has_bias:       its drafts see each other (a Markov head); without it a length is set as a block of slots
+    needs_taps:     its context is made of the target's hidden states
+    needs_weights:  it is read from a directory
+    calibration:    where it was measured
+    shapes:         what else decides what a draft costs, in any words
+    """
+
+    id: str
+    method: str
+    title: str
+    about: str = ""
+    name: str = ""
+    precision: str = ""
+    block: int
+    first_slot: int = 0
+    max_drafts: int
+    has_confidence: bool = False
+    has_bias: bool = False
+    needs_taps: bool = True
+    needs_weights: bool = True
+    calibration: Calibration = field(default_factory=Calibration)
+    shapes: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:  # of a method that is read from nowhere
+            object.__setattr__(self, "name", self.title)
+
+    @property
+    def lane_drafter(self) -> str:
+        """How a lane names it: empty for the first of its method, its id for a further one."""
+        return "" if self.id == self.method.lower() else self.id
 
     @property
     def by_block(self) -> bool:
@@ -43,9 +85,9 @@ class DrafterInfo:
     def excess(self, asked: float, as_block: bool) -> str:
         """A clause that says so if a block length, or else a cap, is more than there is; empty if it is not."""
         if as_block and asked > self.block:
-            return f"block {asked:g} was asked for; {self.title} has a block of {self.block}"
+            return f"block {asked:g} was asked for; {self.name} has a block of {self.block}"
         if not as_block and asked > self.max_drafts:
-            return f"a cap of {asked:g} was asked for; {self.title} drafts {self.max_drafts} at most"
+            return f"a cap of {asked:g} was asked for; {self.name} drafts {self.max_drafts} at most"
         return ""
 
     def length(self, drafts: int) -> int:
@@ -61,3 +103,14 @@ def drafter_ids(methods: Iterable[str]) -> list[str]:
         counts[method] = n = counts.get(method, 0) + 1
         ids.append(method if n == 1 else f"{method}-{n}")
     return ids
+
+
+def named(infos: Iterable[tuple[str, DrafterInfo]]) -> tuple[DrafterInfo, ...]:
+    """Drafters under the ids that they were loaded by. No two have one title: further ones of a title are numbered."""
+    out: list[DrafterInfo] = []
+    titles: list[str] = []
+    for id_, info in infos:
+        titles.append(info.title)
+        n = titles.count(info.title)
+        out.append(replace(info, id=id_, title=info.title if n == 1 else f"{info.title} {n}"))
+    return tuple(out)

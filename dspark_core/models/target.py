@@ -1,14 +1,13 @@
 """The target: a model that mlx-lm loads, with tapped hidden states and a cache that rolls back.
 
-mlx-lm's models return logits only. The walks below call the same layer modules in the same order and
-yield the hidden state after each one; at load their logits are compared with the model's own.
+mlx-lm's models return logits only. A family's walk (targets/<family>.py) calls the same layer modules in the same order
+and yields the hidden state after each one; at load its logits are compared with the model's own.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import mlx.core as mx
-from mlx_lm.models.base import create_attention_mask
 from mlx_lm.models.cache import KVCache
 from mlx_lm.utils import load_model
 
@@ -16,55 +15,13 @@ from ..errors import ModelError
 from .cache import WindowCache
 from .config import check_family
 from .headers import read_config, read_headers
+from .targets import family_of
 from .text import Text
 from .token_bytes import TokenBytes
 from .weights import check_precision, convert, read_weights, wide_product
 
 Cache = list[KVCache | WindowCache]
 Progress = Callable[[str], None]
-
-
-def _walk_llama(body, ids: mx.array, cache: Cache) -> Iterator[mx.array]:
-    """Hidden states [1, T, d] of a Llama: embedding output, then after each layer."""
-    h = body.embed_tokens(ids)
-    yield h
-    full = create_attention_mask(h, cache[body.fa_idx])
-    if body.swa_idx is not None:
-        sliding = create_attention_mask(h, cache[body.swa_idx], window_size=body.sliding_window)
-    for layer, c in zip(body.layers, cache, strict=True):
-        h = layer(h, sliding if layer.use_sliding else full, cache=c)
-        yield h
-
-
-def _walk_qwen3(body, ids: mx.array, cache: Cache) -> Iterator[mx.array]:
-    """Hidden states [1, T, d] of a Qwen3: embedding output, then after each layer."""
-    h = body.embed_tokens(ids)
-    yield h
-    mask = create_attention_mask(h, cache[0])
-    for layer, c in zip(body.layers, cache, strict=True):
-        h = layer(h, mask, c)
-        yield h
-
-
-def _walk_gemma4(body, ids: mx.array, cache: Cache) -> Iterator[mx.array]:
-    """Hidden states [1, T, d] of a Gemma-4 text model: scaled embedding, then after each layer."""
-    h = body.embed_tokens(ids) * body.embed_scale
-    yield h
-    masks = {}
-    for layer, c in zip(body.layers, cache, strict=True):
-        if layer.layer_type not in masks:
-            window = body.window_size if layer.layer_type == "sliding_attention" else None
-            masks[layer.layer_type] = create_attention_mask(h, c, window_size=window)
-        h, _, _ = layer(h, masks[layer.layer_type], c)
-        yield h
-
-
-WALKS = {
-    "llama": _walk_llama,
-    "qwen3": _walk_qwen3,
-    "gemma4_text": _walk_gemma4,
-    "gemma4_unified_text": _walk_gemma4,
-}
 
 
 class Target:
@@ -78,8 +35,7 @@ class Target:
         self._lm = getattr(model, "language_model", model)  # Gemma-4 wraps its text model
         self._body = self._lm.model
         args = self._lm.args
-        self.family = self._lm.model_type
-        self._walk = WALKS[self.family]
+        self._walk = family_of(self._lm.model_type).walk
         self.num_layers = len(self._body.layers)
         self.hidden_size = args.hidden_size
         self.vocab_size = args.vocab_size
@@ -198,11 +154,11 @@ def open_target(directory: str | Path, precision: str = "auto", progress: Progre
     directory = Path(directory)
     check_precision(precision)
     config = read_config(directory)
-    check_family(directory, config)
+    instead = getattr(check_family(directory, config), "config_for_mlx", lambda config: {})
     tensors = read_headers(directory)
     progress("checking names and shapes")
     try:
-        model, config = load_model(directory, lazy=True, model_config=_said(config))
+        model, config = load_model(directory, lazy=True, model_config=instead(config))
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as e:
         raise ModelError(_one_sentence(directory, tensors, str(e))) from e
     words = convert(model, precision)
@@ -210,15 +166,6 @@ def open_target(directory: str | Path, precision: str = "auto", progress: Progre
     has_text = any((directory / f).exists() for f in ("tokenizer.json", "tokenizer.model"))
     text = Text(directory, config.get("eos_token_id")) if has_text else None
     return Target(model, config, text, directory.name, words)
-
-
-def _said(config: dict) -> dict:
-    """What mlx-lm must be told of a config. A unified Gemma-4 has neither per-layer embeddings nor shared key/value
-    layers, and its config need not say so; mlx-lm would take it for an E2B then."""
-    if config["model_type"] != "gemma4_unified":
-        return {}
-    none = {"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0}
-    return {"text_config": none | (config.get("text_config") or {})}
 
 
 def _one_sentence(directory: Path, tensors: dict, message: str) -> str:

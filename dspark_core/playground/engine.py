@@ -5,7 +5,7 @@ MLX and mlx-lm are imported inside the functions, so that importing this module 
 
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..catalog.checksums import Stopped, verify
@@ -13,7 +13,7 @@ from ..catalog.facts import read
 from ..catalog.local import name_of
 from ..catalog.memory import Machine, this_machine, too_big
 from ..errors import ModelError
-from ..models.info import DrafterInfo
+from ..models.info import DrafterInfo, drafter_ids
 from ..presets import Place, Preset
 from .worker import Job
 
@@ -135,6 +135,7 @@ class PresetEngine:
 
     def _load(self, choice: Choice, tell: Tell, cancelled: Cancelled, strict: bool = False) -> None:
         """Open all, then unload, then read. `strict`: a drafter that does not fit refuses the whole choice."""
+        from ..models.checkpoint import read_drafter
         from ..models.weights import read_weights
         from ..race.race import Models
 
@@ -146,17 +147,20 @@ class PresetEngine:
 
         for method, drafter in drafters.items():  # first, for they are converted: see read_weights
             if not isinstance(drafter, str):
-                read_weights(drafter.weights, drafter.name, progress(f"the {method} drafter"), cancelled)
+                read_drafter(drafter, progress(f"the {method} drafter"), cancelled)
         read_weights(target.model, target.name, progress("the target"), cancelled)
         tell(Loading(f"{choice.title}: checking the taps"))
         target.prove_taps()
-        self.choice, self._models = choice, Models(target, drafters)
+        self.choice, self._models = (
+            choice,
+            Models(target, dict(zip(drafter_ids(drafters), drafters.values(), strict=True))),
+        )
         self.notice = choice.notice
         self.name, self.precision, self.stop_ids = target.name, target.precision, target.stop_ids
         if target.text is not None:
             self.token_bytes = target.text.token_bytes  # of the text alone: a page may keep it after a switch
         self.drafters = self._models.descriptions
-        self.drafter_info = self._models.info
+        self.drafter_info = {i.method: i for i in reversed(self._models.infos)}
 
     def _open(self, choice: Choice, tell: Tell, cancelled: Cancelled, strict: bool):
         """Target and drafters with everything checked but their weights unread; what is loaded is not touched."""
@@ -183,8 +187,8 @@ class PresetEngine:
             tell(Loading(f"{choice.title}: the {method} drafter"))
             try:
                 check(where)
-                drafters[method] = open_drafter(where, target, choice.drafter_precision)
-                drafters[method].name = name_of(where)
+                drafter = drafters[method] = open_drafter(where, target, choice.drafter_precision, method=method)
+                drafter.info = replace(drafter.info, name=name_of(where))
             except ModelError as error:
                 if strict:
                     raise

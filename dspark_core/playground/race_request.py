@@ -15,8 +15,10 @@ ALL_LANES = MAX_LANES * LANE_CONTROLS  # after them may come whether strict mode
 Offers = Mapping[str, DrafterInfo]  # by method
 # What a lane may ask of a method while no drafter of it is loaded: that of the drafters most in use.
 USUAL: Offers = {
-    "DSpark": DrafterInfo("DSpark", "DSpark", 7, 0, has_confidence=True, has_bias=True),
-    "DFlash": DrafterInfo("DFlash", "DFlash", 16, 1, has_confidence=False, has_bias=False),
+    "DSpark": DrafterInfo(
+        id="dspark", method="DSpark", title="DSpark", block=7, max_drafts=7, has_confidence=True, has_bias=True
+    ),
+    "DFlash": DrafterInfo(id="dflash", method="DFlash", title="DFlash", block=16, first_slot=1, max_drafts=15),
 }
 TOGETHER, IN_TURN = "together, by a fair clock", "one after another"
 

@@ -16,7 +16,7 @@ def agreement(
     models: Models, request: AgreementRequest, cancelled: Callable[[], bool] = lambda: False
 ) -> Iterator[tuple[int, Step | Agreement]]:
     """Yields (-1, Step) while it works and (-1, Agreement) for every prompt that was decoded to its end."""
-    lanes = LaneSpec(PLAIN), *(LaneSpec(method, label="full block") for method in models.loaded)
+    lanes = LaneSpec(PLAIN), *(LaneSpec(i.method, label="full block", drafter=i.lane_drafter) for i in models.infos)
     settings = Settings(max_tokens=request.tokens)
     for k, prompt in enumerate(request.prompts):
         asked = RaceRequest(prompt, lanes, settings, together=False)

@@ -120,8 +120,8 @@ def ask(
     checked = check(target, prompt, settings)
     cache, context = target.new_cache(), drafter.begin()
 
-    def extend(features):
-        context.extend(features)
+    def extend(ids, features):
+        context.extend(ids, features)
         return context.state
 
     for event in (work := _Returning(prefill(checked, cache, drafter.taps, extend))):
@@ -134,7 +134,7 @@ def ask(
     block = context.propose(anchor, DRAFTS, Given(shape, [0] * DRAFTS))
     hidden, features = target.forward(anchor, cache, drafter.taps)
     p, exact = both(target.head(hidden))
-    context.extend(features)
+    context.extend(anchor, features)
     q = block.q[:1]
     said = Said(prompt, anchor.item(), number, start, exact_start, p, exact, q, believed(q, block.base[:1]), {})
     mx.eval(p, said.q, said.believed_q, block.base, block.hidden)

@@ -45,16 +45,17 @@ def _sentence(race: str, curve: str, advice: str) -> str:
 
 
 def _other_drafter(measured: str, trace: Trace) -> str:
-    """`measured` is "method: name, precision, digest" for every drafter, with "; " between them; a race describes
+    """`measured` is "drafter's id: name, precision, digest" for every drafter, with "; " between them; a race describes
     one as "name, block B, precision"."""
     ours = dict(d.split(": ", 1) for d in measured.split("; ") if ": " in d)
-    for method in dict.fromkeys(lane.spec.method for lane in trace.race.lanes if lane.spec.speculative and lane.rounds):
-        theirs = trace.drafters.get(method, "")
+    for spec in dict.fromkeys(lane.spec for lane in trace.race.lanes if lane.spec.speculative and lane.rounds):
+        drafter = spec.drafter or spec.method
+        theirs = trace.drafters.get(drafter, "")
         name, _, precision = theirs.rpartition(", block ")
-        known = ours.get(method, "").rpartition(", ")[0]
+        known = ours.get(spec.drafter_id, "").rpartition(", ")[0]
         if not theirs or known != f"{name}, {precision.partition(', ')[2]}":
-            ran = f"drafted with {theirs}" if theirs else f"does not say with which {method} drafter it ran"
-            return _sentence(ran, f"is of {known or f'no {method} drafter'}", "load that pair to have it judged")
+            ran = f"drafted with {theirs}" if theirs else f"does not say with which {drafter} drafter it ran"
+            return _sentence(ran, f"is of {known or f'no {drafter} drafter'}", "load that pair to have it judged")
     return ""
 
 

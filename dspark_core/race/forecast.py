@@ -110,8 +110,8 @@ def predictions(curve: CostCurve, race: RaceRecord) -> list[Prediction]:
     out = []
     for lane in race.lanes:
         m = metrics(lane)
-        if m.tok_s and (not lane.spec.speculative or curve.knows(lane.spec.method)):
-            seconds = curve.seconds(lane.spec.method, lane.rounds)
+        if m.tok_s and (not lane.spec.speculative or curve.knows(lane.spec.drafter_id)):
+            seconds = curve.seconds(lane.spec.drafter_id, lane.rounds)
             out.append(Prediction(lane.spec.name, m.tokens / seconds, m.tok_s))
     return out
 
@@ -133,16 +133,16 @@ class Prospect:
 
 def prospects(curve: CostCurve, lane: LaneRecord, greedy: bool) -> list[Prospect]:
     """By cap, from 0 on, at the context of the middle round; empty if nothing was drafted or its costs are unknown."""
-    method, rounds = lane.spec.method, lane.rounds
+    drafter, rounds = lane.spec.drafter_id, lane.rounds
     accepted = acceptance(judged(lane, greedy)) if rounds else []
-    if not accepted or not curve.knows(method):
+    if not accepted or not curve.knows(drafter):
         return []
     context = middle(rounds)
     plain = 1 / curve.plain_s(context)
     out = []
     for cap in range(len(accepted) + 1):
-        speed = curve.speed(method, accepted, cap, context)
-        even = curve.break_even(method, cap, context) if cap else 1.0
+        speed = curve.speed(drafter, accepted, cap, context)
+        even = curve.break_even(drafter, cap, context) if cap else 1.0
         out.append(Prospect(cap, speed, speed / plain, tokens_per_round(accepted[:cap]), even))
     return out
 
@@ -181,7 +181,7 @@ def suggest(curve: CostCurve, race: RaceRecord) -> list[Suggestion]:
             continue
         best = max(options[1:], key=lambda p: p.tok_s)
         chosen = best if best.times_plain > 1 else options[0]
-        own = metrics(lane).tokens / curve.seconds(lane.spec.method, lane.rounds)
+        own = metrics(lane).tokens / curve.seconds(lane.spec.drafter_id, lane.rounds)
         out.append(
             Suggestion(
                 lane.spec.name,

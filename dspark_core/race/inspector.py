@@ -25,7 +25,7 @@ from ..decode.sampling import (
     take,
 )
 from ..models.cache import trim
-from ..models.drafter import Drafter
+from ..models.drafter import calibrated
 from .inspection import ACCEPTED, REJECTED, TOP, Block, Candidate, Inspection, OwnToken, Slot, fates, fates_of, piece
 from .race import Models
 from .records import LaneRecord, RaceRecord
@@ -65,11 +65,10 @@ def reading(settings: Settings) -> Settings:
     return replace(settings, temperature=1.0, top_k=0, top_p=1.0) if settings.greedy else settings
 
 
-def judged(ids: mx.array, draft_logits: mx.array, target_logits: mx.array, settings: Settings) -> Judged:
-    """ids [n], draft logits [n, V], target logits [m + 1, V] with m <= n."""
-    n, m = ids.shape[0], target_logits.shape[0] - 1
+def judged(ids: mx.array, q: mx.array, target_logits: mx.array, settings: Settings) -> Judged:
+    """ids [n], the drafter's distributions q [n, V], target logits [m + 1, V] with m <= n."""
+    m = target_logits.shape[0] - 1
     p = probabilities(target_logits, settings)
-    q = probabilities(draft_logits, settings) if n else mx.zeros((0, p.shape[-1]))
     q_x = mx.take_along_axis(q, ids[:, None], axis=-1)[:, 0]
     p_x = mx.take_along_axis(p[:-1], ids[:m, None], axis=-1)[:, 0]
     accept = mx.minimum(1.0, p_x / mx.maximum(q_x[:m], 1e-30))
@@ -112,7 +111,7 @@ class Inspector:
 
     def __init__(self, models: Models):
         self._models = models
-        self._drafters = {m: d for m, d in models.drafters.items() if isinstance(d, Drafter)}
+        self._drafters = models.loaded
         self._taps = tuple(sorted({t for d in self._drafters.values() for t in d.taps}))
         self.forget()
 
@@ -120,7 +119,7 @@ class Inspector:
         """Drop what is kept of the last prefix."""
         self._known: list[int] = []
         self._cache = self._models.target.new_cache()
-        self._contexts = {method: d.begin() for method, d in self._drafters.items()}
+        self._contexts = {id_: d.begin() for id_, d in self._drafters.items()}
 
     def inspect(
         self,
@@ -143,7 +142,7 @@ class Inspector:
         if text[round_.position : round_.position + 1] != [round_.anchor_id]:
             raise DecodeError("The recorded round does not fit the recorded answer.")
         self._require_ids([*text, *round_.draft_ids])
-        drafter = self._drafter(lane, round_)
+        drafter_id = self._drafter_id(lane, round_)
         numbers = None if settings.greedy else _numbers(lane, index, uniforms or Uniforms(settings.seed))
         tail = [round_.anchor_id, *round_.draft_ids[: round_.proposed]]
         try:
@@ -151,7 +150,7 @@ class Inspector:
             if reused is None:
                 return None
             verified = self._read(text[len(self._known) : round_.position], tail)
-            block, without, agrees = self._round(drafter, round_, verified, settings, numbers)
+            block, without, agrees = self._round(drafter_id, round_, verified, settings, numbers)
         except Exception:
             self.forget()
             raise
@@ -182,18 +181,20 @@ class Inspector:
                 f"{self._models.target.name} ends at {size - 1}: it cannot be recomputed here."
             )
 
-    def _drafter(self, lane: LaneRecord, round_: Round) -> Drafter | None:
+    def _drafter_id(self, lane: LaneRecord, round_: Round) -> str:
+        """Of the loaded drafter that drafted a round; empty if none did. Raises DecodeError."""
         if not round_.draft_ids:
-            return None
-        drafter = self._drafters.get(lane.spec.method)
+            return ""
+        name = lane.spec.drafter or lane.spec.method
+        drafter = self._drafters.get(lane.spec.drafter_id)
         if drafter is None:
-            raise DecodeError(f"The {lane.spec.method} drafter that drafted this round is not loaded.")
-        if len(round_.draft_ids) > drafter.max_drafts:
+            raise DecodeError(f"The {name} drafter that drafted this round is not loaded.")
+        if len(round_.draft_ids) > drafter.info.max_drafts:
             raise DecodeError(
-                f"{len(round_.draft_ids)} tokens were drafted; the loaded {lane.spec.method} drafter drafts "
-                f"{drafter.max_drafts} at most."
+                f"{len(round_.draft_ids)} tokens were drafted; the loaded {name} drafter drafts "
+                f"{drafter.info.max_drafts} at most."
             )
-        return drafter
+        return lane.spec.drafter_id
 
     # ---- the prefix ------------------------------------------------------------------------------------------
 
@@ -222,8 +223,8 @@ class Inspector:
         target, n = self._models.target, len(chunk)
         ids = mx.array([*chunk, *tail], dtype=mx.int32)
         hidden, features = target.forward(ids, self._cache, self._taps)
-        for method, context in self._contexts.items() if n else ():
-            context.extend(self._tapped(features[:n], method))
+        for id_, context in self._contexts.items() if n else ():
+            context.extend(ids[:n], self._tapped(features, n, self._drafters[id_].taps))
         self._known += chunk
         return target.head(hidden[n:]) if tail else hidden[n:]
 
@@ -231,23 +232,25 @@ class Inspector:
         """Forget the newest n tokens. Raises ValueError if a window cannot go back that far."""
         if not n:
             return
-        for caches in (self._cache, *(context.cache for context in self._contexts.values())):
-            trim(caches, n)
+        trim(self._cache, n)
+        for context in self._contexts.values():
+            context.rollback(n)
         del self._known[len(self._known) - n :]
 
-    def _tapped(self, features: mx.array, method: str) -> mx.array:
-        """The columns [n, m*d] of all taps that one drafter looks at, in its order."""
-        taps = self._drafters[method].taps
+    def _tapped(self, features: mx.array | None, n: int, taps: tuple[int, ...]) -> mx.array | None:
+        """The first n rows of those columns [n, m*d] of all taps that one drafter looks at, in its order."""
+        if features is None or not taps:
+            return None
         if taps == self._taps:
-            return features
-        parts = mx.split(features, len(self._taps), axis=-1)
-        return mx.concatenate([parts[self._taps.index(t)] for t in taps], axis=-1)
+            return features[:n]
+        layers = mx.split(features[:n], len(self._taps), axis=-1)
+        return mx.concatenate([layers[self._taps.index(t)] for t in taps], axis=-1)
 
     # ---- the round -------------------------------------------------------------------------------------------
 
     def _round(
         self,
-        drafter: Drafter | None,
+        drafter_id: str,
         round_: Round,
         verified: mx.array,
         settings: Settings,
@@ -257,41 +260,47 @@ class Inspector:
 
         `verified` [m + 1, V] are the target's logits along anchor and sent drafts, which are in its cache.
         """
-        shown, sent = reading(settings), round_.proposed
-        ids = mx.array(round_.draft_ids, dtype=mx.int32)
-        proposal = None
-        if drafter:
-            context = self._contexts[drafter.method]
-            anchor = mx.array([round_.anchor_id], dtype=mx.int32)
-            proposal = context.propose(anchor, ids.shape[0], _along(ids), True)
-        vocabulary = verified.shape[-1]
-        draft_logits = proposal.logits if proposal else mx.zeros((0, vocabulary))
-        recorded = judged(ids, draft_logits, verified, shown)
-        confidence = None
-        if proposal is not None and proposal.confidence is not None:
-            confidence = drafter.calibrated(proposal.confidence).tolist()
-        redrawn = _drafted(draft_logits, settings, numbers)
+        ids, q, redrawn, confidence, base = self._drafted_again(
+            drafter_id, round_, verified.shape[-1], settings, numbers
+        )
+        recorded = judged(ids, q, verified, reading(settings))
         accepted, next_id, _ = self._fate(recorded, verified, settings, numbers)
-        agrees = (redrawn.tolist(), accepted, next_id) == (list(round_.draft_ids), round_.accepted, round_.next_id)
-        agrees = agrees and self._same_confidence(drafter, confidence, round_.confidence)
+        agrees = (redrawn, accepted, next_id) == (list(round_.draft_ids), round_.accepted, round_.next_id)
+        agrees = agrees and self._same_confidence(drafter_id, confidence, round_.confidence)
         block = self._block(recorded, fates_of(round_), round_.next_id, numbers, confidence)
-
-        without = None
-        if drafter and drafter.config.markov_rank:
-            without = self._unbiased(proposal.base, round_, verified, settings, numbers)
-        trim(self._cache, 1 + sent)
+        without = None if base is None else self._unbiased(base, round_, verified, settings, numbers)
+        trim(self._cache, 1 + round_.proposed)
         return block, without, agrees
 
-    def _same_confidence(
-        self, drafter: Drafter | None, again: list[float] | None, recorded: tuple[float, ...] | None
-    ) -> bool:
+    def _drafted_again(
+        self, drafter_id: str, round_: Round, vocabulary: int, settings: Settings, numbers: Numbers | None
+    ) -> tuple[mx.array, mx.array, list[int], list[float] | None, mx.array | None]:
+        """The recorded drafts [n], the drafter's distributions along them [n, V], the drafts that it gives now, their
+        confidences, and their logits [n, V] without the Markov bias where there is one; None for what there is not."""
+        ids = mx.array(round_.draft_ids, dtype=mx.int32)
+        if not drafter_id:
+            return ids, mx.zeros((0, vocabulary)), [], None, None
+        info, anchor = self._drafters[drafter_id].info, mx.array([round_.anchor_id], dtype=mx.int32)
+        proposal = self._contexts[drafter_id].propose(anchor, ids.shape[0], _along(ids), True)
+        if proposal.logits is None:  # what a drafter is certain of shows as such
+            q, redrawn = proposal.distribution(vocabulary), proposal.ids
+        else:
+            q, redrawn = probabilities(proposal.logits, reading(settings)), _drafted(proposal.logits, settings, numbers)
+        missing = mx.zeros((ids.shape[0] - q.shape[0], vocabulary))  # where another one drafted the recorded round
+        confidence = None
+        if proposal.confidence is not None:
+            confidence = calibrated(proposal.confidence, info.calibration).tolist()
+        base = proposal.base if info.has_bias else None
+        return ids, mx.concatenate([q, missing]), redrawn.tolist(), confidence, base
+
+    def _same_confidence(self, drafter_id: str, again: list[float] | None, recorded: tuple[float, ...] | None) -> bool:
         """Are these the recorded probabilities, but for rounding? A race that asked for none wrote none down."""
         if recorded is None:
             return True
         if again is None or len(again) != len(recorded):
-            return drafter is None and not recorded
+            return not drafter_id and not recorded
         rounding = max(1e-3, 4 * mx.finfo(self._models.target.dtype).eps)  # of the logit, which is then divided
-        temperatures = drafter.calibration.temperatures or (1.0,) * len(again)
+        temperatures = self._drafters[drafter_id].info.calibration.temperatures or (1.0,) * len(again)
         return all(abs(a - b) <= rounding / min(t, 1.0) for a, b, t in zip(again, recorded, temperatures, strict=False))
 
     def _unbiased(
@@ -303,13 +312,14 @@ class Inspector:
         sent, shown = round_.proposed, reading(settings)
         ids = _drafted(base, settings, numbers)
         own = ids.tolist()[:sent]
+        q = probabilities(base, shown)
         same = next((k for k, (a, b) in enumerate(zip(round_.draft_ids, own, strict=False)) if a != b), sent)
-        block = judged(ids, base, verified[: same + 2], shown)  # a last row is needed for its shape alone
+        block = judged(ids, q, verified[: same + 2], shown)  # a last row is needed for its shape alone
         accepted, next_id, bonus = self._fate(block, verified[: same + 2], settings, numbers)
         if same < sent and accepted > same:
             trim(self._cache, sent - same)
             verified = mx.concatenate([verified[: same + 1], self._read([], own[same:])])
-            block = judged(ids, base, verified, shown)
+            block = judged(ids, q, verified, shown)
             accepted, next_id, bonus = self._fate(block, verified, settings, numbers)
         fate = fates(ids.tolist(), sent, accepted, bonus, next_id)
         return self._block(block, fate, next_id, numbers, None)

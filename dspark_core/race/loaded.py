@@ -14,47 +14,69 @@ import mlx.core as mx
 from ..decode.cost_curve import CostCurve
 from ..decode.measure import Measuring, load, made_of, measure, save
 from ..decode.strict import Noise, load_noise, measure_noise, save_noise
+from ..errors import ModelError
 from ..machine import machine, versions
-from ..models.drafter import Drafter
-from ..models.info import DrafterInfo
+from ..models.drafter import Drafter, method_module
+from ..models.info import DrafterInfo, named
 from ..models.target import Target
 from .records import RaceSource
 
 
 @dataclass
 class Models:
-    """A target and its drafters by method; a sentence in place of a drafter says why it cannot run."""
+    """A target and its drafters by id (see `drafter_ids`); a sentence in place of a drafter says why it cannot run."""
 
     target: Target
     drafters: dict[str, Drafter | str]
     warm: set = field(default_factory=set)  # lanes that have run before, so that nothing compiles on the clock
     kept: object | None = None  # what the inspector keeps of the last round it looked at; a race drops it
-    curve: CostCurve | None = None  # what a step costs here, once that is known (costs.py)
-    noise: Noise | None = None  # how far logits move with the width here, once that is known (noise.py)
+    curve: CostCurve | None = None  # what a step costs here, once that is known
+    noise: Noise | None = None  # how far logits move with the width here, once that is known
 
     @property
     def loaded(self) -> dict[str, Drafter]:
-        """The drafters that can run."""
-        return {method: d for method, d in self.drafters.items() if isinstance(d, Drafter)}
+        """The drafters that can run, by id."""
+        return {id_: d for id_, d in self.drafters.items() if not isinstance(d, str)}
+
+    @property
+    def infos(self) -> tuple[DrafterInfo, ...]:
+        """What is known of the drafters that can run, without MLX."""
+        return named((id_, d.info) for id_, d in self.loaded.items())
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Id -> why a drafter does not run."""
+        return {id_: d for id_, d in self.drafters.items() if isinstance(d, str)}
 
     @property
     def descriptions(self) -> dict[str, str]:
-        """Method -> name, block and precision of its drafter, or why it does not run."""
-        return {
-            method: d if isinstance(d, str) else f"{d.name}, block {d.block_size}, {d.precision}"
-            for method, d in self.drafters.items()
-        }
-
-    @property
-    def info(self) -> dict[str, DrafterInfo]:
-        """What is known of them, without MLX."""
-        return {method: d.info for method, d in self.loaded.items()}
+        """Name, block and precision of each drafter, or why it does not run: by method, by id where it is not the
+        first of its method. So `spec.drafter or spec.method` of a lane finds its drafter."""
+        described = {}
+        for id_, d in self.drafters.items():
+            method = method_of(id_) if isinstance(d, str) else d.info.method
+            words = d if isinstance(d, str) else describe(d.info)
+            described[method if id_ == method.lower() else id_] = words
+        return described
 
     def source(self) -> RaceSource:
         """What a race that begins now runs on. For the thread that owns MLX."""
         text = self.target.text
         token_bytes = text.token_bytes if text else lambda token_id: b""
         return RaceSource(token_bytes, self.target.stop_ids, self.descriptions, machine(), versions())
+
+
+def method_of(drafter_id: str) -> str:
+    """The method of a drafter's id as it is written: "DSpark" of "dspark-2"."""
+    for name in (drafter_id, drafter_id.rpartition("-")[0]):
+        with suppress(ModelError):
+            return getattr(method_module(name), "METHOD", name)
+    return drafter_id
+
+
+def describe(info: DrafterInfo) -> str:
+    """Name, block and precision, if it has one."""
+    return ", ".join(filter(None, (info.name, f"block {info.block}", info.precision)))
 
 
 def known(models: Models) -> CostCurve | None:

@@ -18,7 +18,7 @@ import mlx.core as mx
 from ..decode.plain import plain
 from ..decode.rounds import DecodeError, Prefill, Round, Settings, Start
 from ..decode.schedule import ConfidenceThreshold, CumulativeThreshold, FixedCap, FullBlock, HardwareAware, Schedule
-from ..decode.speculative import speculative
+from ..decode.speculative import Options, speculative
 from ..errors import ModelError
 from ..models.drafter import Drafter
 from .loaded import Models, known, known_noise, measured, measured_noise, rounding_noise
@@ -138,7 +138,7 @@ def schedule_of(spec: LaneSpec, models: Models, drafter: Drafter) -> Schedule:
         curve = known(models)
         if curve is None:
             raise DecodeError(f"{spec.method} needs this machine's cost curve, which has not been measured.")
-        return HardwareAware(curve, spec.method, drafter.calibration.acceptance, drafter.has_confidence)
+        return HardwareAware(curve, spec.drafter_id, drafter.info.calibration.acceptance, drafter.info.has_confidence)
     if spec.schedule == CONFIDENCE:
         return ConfidenceThreshold(spec.threshold)
     if spec.schedule == CUMULATIVE:
@@ -163,14 +163,14 @@ def decode(
     if not spec.speculative:
         yield from plain(models.target, prompt, settings, clock=clock, profile=profile)
         return
-    drafter = models.drafters.get(spec.method, f"no {spec.method} drafter is configured for this target.")
+    drafter = models.drafters.get(spec.drafter_id, f"no {spec.method} drafter is configured for this target.")
     if isinstance(drafter, str):
         raise DecodeError(f"{spec.method} is not running: {drafter}")
     schedule = schedule_of(spec, models, drafter)
     if rehearse:
         schedule = Rehearsal(schedule)
     yield from speculative(
-        models.target, drafter, prompt, settings, schedule, clock=clock, profile=profile, strict=strict
+        models.target, drafter, prompt, settings, schedule, Options(profile=profile, strict=strict), clock=clock
     )
 
 

@@ -16,7 +16,7 @@ SETTINGS = Settings(12, stop_ids=frozenset())
 
 @pytest.fixture
 def models(golden_a):
-    return Models(golden_a.target, {"DSpark": golden_a.drafter})
+    return Models(golden_a.target, {"dspark": golden_a.drafter})
 
 
 def test_every_lane_decodes_the_same_and_is_measured_as_often(models, golden_a, monkeypatch):

@@ -23,7 +23,7 @@ def target(golden_a, tmp_path, monkeypatch):
 
 
 def test_normal_mode_differs_and_strict_does_not(golden_a, target):
-    models = Models(NoisyTarget(target, 1, on_logits=1.0, on_cache=0.2), {"DSpark": golden_a.drafter})
+    models = Models(NoisyTarget(target, 1, on_logits=1.0, on_cache=0.2), {"dspark": golden_a.drafter})
     device, *rows = exactness(models, PROMPTS, LANES, 32)
     assert device["noise"] > device["noise_alone"] > 0.9
     rows, summaries = rows[:8], rows[8:]
@@ -49,7 +49,7 @@ def test_normal_mode_differs_and_strict_does_not(golden_a, target):
 
 
 def test_without_noise_strict_mode_is_not_run(golden_a, target):
-    _, *rows, last = exactness(Models(target, {"DSpark": golden_a.drafter}), PROMPTS[:1], LANES, 12)
+    _, *rows, last = exactness(Models(target, {"dspark": golden_a.drafter}), PROMPTS[:1], LANES, 12)
     assert {r["mode"] for r in rows} == {"normal"} and "not needed" in last["words"]
     assert [r["kind"] for r in rows[:2]] == ["identical"] * 2
 
@@ -57,4 +57,4 @@ def test_without_noise_strict_mode_is_not_run(golden_a, target):
 def test_a_lane_that_cannot_run_is_an_error(golden_a, target):
     lanes = [LANES[0], replace(LANES[1], spec=replace(LANES[1].spec, method="DFlash"))]
     with pytest.raises(ValueError, match="DFlash"):
-        list(exactness(Models(target, {"DSpark": golden_a.drafter}), PROMPTS[:1], lanes, 4))
+        list(exactness(Models(target, {"dspark": golden_a.drafter}), PROMPTS[:1], lanes, 4))

@@ -241,17 +241,17 @@ def test_every_lane_comes_first_equally_often_and_the_best_cap_once_it_is_known(
 def test_a_block_lane_sends_what_its_drafter_s_slots_predict(name, asked, sent):
     """Set C's anchor slot predicts, set D's does not."""
     golden = load_golden(GOLDEN / name)
-    models = Models(golden.target, {"DFlash": golden.drafter})
+    models = Models(golden.target, {"dflash": golden.drafter})
     *_, lane = parse_lanes(f"plain,dflash:block={asked}")
     schedule = schedule_of(lane.spec, models, golden.drafter)
-    assert schedule.drafts(golden.drafter.max_drafts, 30) == sent
-    words = excess([lane], models.info)
+    assert schedule.drafts(golden.drafter.info.max_drafts, 30) == sent
+    words = excess([lane], models.infos)
     assert words == (["dflash:block=99: block 99 was asked for; drafter has a block of 16."] if asked == 99 else [])
 
 
 def test_a_cap_beyond_the_drafter_is_said():
     *_, cap, full = parse_lanes("plain,dspark:cap=9,dspark:full")
-    known = {"DSpark": load_golden(GOLDEN / "A").drafter.info}
+    known = [load_golden(GOLDEN / "A").drafter.info]
     assert excess([cap, full], known) == ["dspark:cap=9: a cap of 9 was asked for; drafter drafts 7 at most."]
 
 

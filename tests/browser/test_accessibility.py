@@ -24,7 +24,7 @@ def tiny():
 
     def load(progress):
         engine = TinyEngine()
-        engine.models.drafters["DFlash"] = "it was not found."
+        engine.models.drafters["dflash"] = "it was not found."
         return engine
 
     with served(load) as page:

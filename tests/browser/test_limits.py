@@ -7,9 +7,9 @@ from tests.playground.serving import served
 
 from .tab import replay
 
-B7 = DrafterInfo("DFlash", "dflash-b7", 7, 0, has_confidence=False, has_bias=False)
-B32 = DrafterInfo("DFlash", "dflash-b32", 32, 1, has_confidence=False, has_bias=False)
-SHORT = DrafterInfo("DSpark", "dspark-b5", 5, 0, has_confidence=False, has_bias=True)
+B7 = DrafterInfo(id="dflash", method="DFlash", title="dflash-b7", block=7, first_slot=0, max_drafts=7)
+B32 = DrafterInfo(id="dflash", method="DFlash", title="dflash-b32", block=32, first_slot=1, max_drafts=31)
+SHORT = DrafterInfo(id="dspark", method="DSpark", title="dspark-b5", block=5, first_slot=0, max_drafts=5, has_bias=True)
 
 
 def engine(name, **info):

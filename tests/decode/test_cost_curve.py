@@ -17,6 +17,7 @@ from dspark_core.decode.cost_curve import CostCurve, Timing, tokens_per_round
 from dspark_core.decode.measure import Bench, load, made_of, measure, save
 from dspark_core.decode.rounds import Round
 from dspark_core.decode.strict import Noise, load_noise, save_noise
+from dspark_core.models.info import DrafterInfo
 from dspark_core.race.loaded import Models, known
 
 from .curves import curve
@@ -78,7 +79,7 @@ def test_json_round_trip_needs_no_mlx():
 
 @pytest.fixture(scope="module")
 def measured(golden_a):
-    drafters = {golden_a.drafter.method: golden_a.drafter}
+    drafters = {golden_a.drafter.info.method: golden_a.drafter}
     *progress, result = measure(golden_a.target, drafters)
     return drafters, progress, result
 
@@ -92,7 +93,7 @@ def test_measuring_fills_every_point(golden_a, measured):
         assert set(costs.verify) == set(range(1, 18))
         for t in (costs.plain, *costs.verify.values(), *costs.draft["DSpark"].values()):
             assert 0 < t.low <= t.median <= t.high and t.n >= 3
-    most = golden_a.drafter.max_drafts
+    most = golden_a.drafter.info.max_drafts
     assert set(c.costs[0].draft["DSpark"]) == set(range(most + 1))
     assert c.round_s("DSpark", most, most, 200) > c.plain_s(200)
     assert CostCurve.from_json(c.to_json()) == c
@@ -186,13 +187,15 @@ def test_a_timing_needs_three_samples_and_takes_those_that_agree_with_the_fastes
 class Block:
     """A stand-in for a drafter with any number of drafts, as far as planning and timing ask."""
 
-    name, precision, taps, has_confidence = "block", "bf16", (0,), True
+    taps = (0,)
 
-    def __init__(self, max_drafts):
-        self.max_drafts, self.config = max_drafts, max_drafts
+    def __init__(self, most):
+        self.info = DrafterInfo(
+            id="dspark", method="DSpark", title="b", name="block", block=most, max_drafts=most, has_confidence=True
+        )
 
     def begin(self):
-        return SimpleNamespace(extend=lambda features: None, state=[], cache=[])
+        return SimpleNamespace(extend=lambda ids, features: None, state=[])
 
 
 @pytest.mark.parametrize("quick", [True, False])

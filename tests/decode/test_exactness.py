@@ -30,7 +30,7 @@ def test_greedy_equals_plain_over_320_tokens(golden):
     expected = plain_output(golden.target, prompt, length)
     assert len(expected) == length
     schedules = [FullBlock(), FixedCap(0), FixedCap(1), FixedCap(3)]
-    if golden.drafter.has_confidence:
+    if golden.drafter.info.has_confidence:
         schedules += [ConfidenceThreshold(0.6), CumulativeThreshold(0.4)]
     schedules += [hardware(golden.drafter, costs) for costs in (TAXI, BUS)]
     for schedule in schedules:
@@ -39,7 +39,7 @@ def test_greedy_equals_plain_over_320_tokens(golden):
 
 
 def hardware(drafter, costs) -> HardwareAware:
-    return HardwareAware(costs, drafter.method, (), drafter.has_confidence)
+    return HardwareAware(costs, drafter.info.method, (), drafter.info.has_confidence)
 
 
 class Turns(Schedule):
@@ -69,7 +69,7 @@ class Turns(Schedule):
 def test_the_drafter_keeps_up_while_it_is_parked(golden, looks):
     """After any number of plain steps a block is the one that a context built in one go drafts at that position."""
     target, drafter, prompt = golden.target, golden.drafter, golden.trace["prompt_ids"]
-    n, looks = drafter.max_drafts, looks and drafter.has_confidence
+    n, looks = drafter.info.max_drafts, looks and drafter.info.has_confidence
     settings = Settings(60, stop_ids=NEVER)
     events = list(speculative(target, drafter, prompt, settings, Turns([3, 0, 1, 7, 2], n, looks)))
     text = [*prompt, *output(events)]
@@ -79,7 +79,7 @@ def test_the_drafter_keeps_up_while_it_is_parked(golden, looks):
     _, taps = target.forward(mx.array(text), target.new_cache(), drafter.taps)
     for r in drafted:
         context = drafter.begin()
-        context.extend(taps[: r.position])
+        context.extend(mx.array(text[: r.position]), taps[: r.position])
         block = context.propose(mx.array([r.anchor_id]), n, Greedy())
         assert (r.draft_ids, r.looked) == (tuple(block.ids.tolist()), looks), r.position
 
@@ -168,7 +168,9 @@ def test_embedded_model_in_bf16(embedded):
     expected = plain_output(embedded.target, ids, 12)
     for drafter in embedded.drafters.values():
         settings = Settings(12, stop_ids=NEVER)
-        assert output(speculative(embedded.target, drafter, ids, settings, FullBlock())) == expected, drafter.method
+        assert output(speculative(embedded.target, drafter, ids, settings, FullBlock())) == expected, (
+            drafter.info.method
+        )
 
 
 @pytest.mark.long

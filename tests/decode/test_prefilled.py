@@ -6,7 +6,7 @@ from dspark_core.decode.plain import plain
 from dspark_core.decode.prefill import PREFILL_CHUNK, prefill_once
 from dspark_core.decode.rounds import DecodeError, Settings
 from dspark_core.decode.schedule import FullBlock
-from dspark_core.decode.speculative import speculative
+from dspark_core.decode.speculative import Options, speculative
 
 from .helpers import NEVER, output, plain_output, rounds
 
@@ -17,7 +17,9 @@ def test_shared_prefill_changes_nothing(golden):
     alone = list(speculative(golden.target, golden.drafter, prompt, settings, FullBlock()))
     done = prefill_once(golden.target, prompt, tuple(sorted({-1, *golden.drafter.taps})))
     for _ in range(2):  # the first decode leaves nothing behind
-        events = list(speculative(golden.target, golden.drafter, prompt, settings, FullBlock(), prefilled=done))
+        events = list(
+            speculative(golden.target, golden.drafter, prompt, settings, FullBlock(), Options(prefilled=done))
+        )
         assert [r.committed for r in rounds(events)] == [r.committed for r in rounds(alone)]
         assert output(plain(golden.target, prompt, settings, prefilled=done)) == output(alone)
 
@@ -34,4 +36,6 @@ def test_a_prefill_that_does_not_fit(golden_a):
     with pytest.raises(DecodeError, match="another prompt"):
         list(plain(golden_a.target, [1, 2], Settings(4), prefilled=done))
     with pytest.raises(DecodeError, match="did not keep"):
-        list(speculative(golden_a.target, golden_a.drafter, [1, 2, 3], Settings(4), FullBlock(), prefilled=done))
+        list(
+            speculative(golden_a.target, golden_a.drafter, [1, 2, 3], Settings(4), FullBlock(), Options(prefilled=done))
+        )

@@ -8,7 +8,7 @@ from dspark_core.decode.plain import plain
 from dspark_core.decode.prefill import prefill_once
 from dspark_core.decode.rounds import Settings
 from dspark_core.decode.schedule import ConfidenceThreshold, FixedCap, FullBlock, Schedule
-from dspark_core.decode.speculative import speculative
+from dspark_core.decode.speculative import Options, speculative
 
 from .helpers import NEVER, output, rounds
 from .queue import Queue
@@ -75,7 +75,8 @@ def test_parked_rounds(golden, monkeypatch, settings):
     monkeypatch.setattr(module, "PREFILL_CHUNK", 4)
     prompt = golden.trace["prompt_ids"]
     events, queue = watched(
-        monkeypatch, lambda: speculative(golden.target, golden.drafter, prompt, settings, Parked(), confidence=True)
+        monkeypatch,
+        lambda: speculative(golden.target, golden.drafter, prompt, settings, Parked(), Options(confidence=True)),
     )
     assert not queue.late
     assert queue.ahead >= 8
@@ -93,7 +94,7 @@ def test_drafted_rounds(golden_a, monkeypatch, settings, schedule, profile):
     _, queue = watched(
         monkeypatch,
         lambda: speculative(
-            golden_a.target, golden_a.drafter, prompt, settings, schedule, confidence=True, profile=profile
+            golden_a.target, golden_a.drafter, prompt, settings, schedule, Options(confidence=True, profile=profile)
         ),
     )
     assert not queue.late
@@ -102,6 +103,7 @@ def test_drafted_rounds(golden_a, monkeypatch, settings, schedule, profile):
 def test_strict_rounds(golden_a, monkeypatch):
     prompt = golden_a.trace["prompt_ids"]
     _, queue = watched(
-        monkeypatch, lambda: speculative(golden_a.target, golden_a.drafter, prompt, GREEDY, Parked(), strict=1e-9)
+        monkeypatch,
+        lambda: speculative(golden_a.target, golden_a.drafter, prompt, GREEDY, Parked(), Options(strict=1e-9)),
     )
     assert not queue.late

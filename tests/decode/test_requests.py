@@ -9,7 +9,7 @@ from dspark_core.decode.plain import plain
 from dspark_core.decode.prefill import PREFILL_CHUNK
 from dspark_core.decode.rounds import DecodeError, Prefill, Round, Settings, Start
 from dspark_core.decode.schedule import ConfidenceThreshold, FixedCap, FullBlock
-from dspark_core.decode.speculative import speculative
+from dspark_core.decode.speculative import Options, speculative
 from tests.conftest import GOLDEN, load_golden
 
 from .helpers import NEVER, output, plain_output, rounds
@@ -101,17 +101,17 @@ def test_confidence_schedule_needs_a_head():
 
 def test_rounds_tell_their_story(golden):
     """Positions follow each other, own time grows, committed tokens are the accepted drafts and the next token."""
-    events = list(speculative(*_greedy(golden, 48), FullBlock(), confidence=True))
+    events = list(speculative(*_greedy(golden, 48), FullBlock(), Options(confidence=True)))
     start = next(e for e in events if isinstance(e, Start))
     position, anchor, time_s = start.position, start.token_id, 0.0
     for i, r in enumerate(rounds(events)):
         assert (r.index, r.position, r.anchor_id) == (i, position, anchor)
-        assert r.proposed == len(r.draft_ids) == golden.drafter.max_drafts
+        assert r.proposed == len(r.draft_ids) == golden.drafter.info.max_drafts
         assert r.bonus == (r.accepted == r.proposed)
         whole = (*r.draft_ids[: r.accepted], r.next_id)
         assert r.committed == whole or (r.finish == "length" and r.committed == whole[: len(r.committed)])
         assert r.time_s > time_s
-        if golden.drafter.has_confidence:
+        if golden.drafter.info.has_confidence:
             assert len(r.confidence) == r.proposed and all(0 < c < 1 for c in r.confidence)
         else:
             assert r.confidence is None
@@ -141,7 +141,7 @@ def test_same_seed_same_output(golden):
 
 
 def test_profile_splits_a_round(golden_a):
-    events = list(speculative(*_greedy(golden_a, 48), FullBlock(), profile=True))
+    events = list(speculative(*_greedy(golden_a, 48), FullBlock(), Options(profile=True)))
     assert output(events) == golden_a.trace["greedy_output_ids"]
     for before, r in zip([None, *rounds(events)], rounds(events), strict=False):
         took = r.time_s - (before.time_s if before else 0.0)

@@ -5,7 +5,7 @@ import pytest
 
 from dspark_core.decode.rounds import DecodeError, Settings
 from dspark_core.decode.schedule import FixedCap, FullBlock, HardwareAware
-from dspark_core.decode.speculative import speculative
+from dspark_core.decode.speculative import Options, speculative
 from dspark_core.decode.strict import Noise, Strict, gaps, load_noise, measure_noise, save_noise
 
 from .curves import BUS, TAXI
@@ -20,17 +20,17 @@ LOUD = {"D": 2.5, "E": 2.5}  # their logits lie further apart
 def decoded(target, golden, schedule, strict=0.0):
     settings = Settings(LENGTH, stop_ids=NEVER)
     prompt = golden.trace["prompt_ids"]
-    return list(speculative(target, golden.drafter, prompt, settings, schedule, strict=strict))
+    return list(speculative(target, golden.drafter, prompt, settings, schedule, Options(strict=strict)))
 
 
 def schedules(drafter):
     """Whole blocks, short ones, parked most of the time, and by turns, with a plain step on its way at each end."""
     return [
         FullBlock(),
-        HardwareAware(TAXI, drafter.method, (), drafter.has_confidence),
-        Turns([3, 0, 1, 5, 2], drafter.max_drafts, False),
+        HardwareAware(TAXI, drafter.info.method, (), drafter.info.has_confidence),
+        Turns([3, 0, 1, 5, 2], drafter.info.max_drafts, False),
         FixedCap(2),
-        HardwareAware(BUS, drafter.method, (), drafter.has_confidence),
+        HardwareAware(BUS, drafter.info.method, (), drafter.info.has_confidence),
     ]
 
 
@@ -84,7 +84,7 @@ def test_what_a_round_says_of_it(golden_a):
         lost = r.again.steps - since - r.accepted - 1 if r.again else 0  # drafts that plain decoding did not confirm
         since += r.accepted + 1
         if r.again:
-            assert 0 <= lost < golden_a.drafter.max_drafts and (lost == 0 or r.again.changed)
+            assert 0 <= lost < golden_a.drafter.info.max_drafts and (lost == 0 or r.again.changed)
             assert 1 <= r.again.positions <= r.accepted + 1
             assert 0 < r.again.seconds < r.time_s - before
             since = 0
@@ -121,7 +121,7 @@ def test_gaps():
 def test_sampling_refuses_it(golden_a):
     settings = Settings(4, temperature=1.0)
     with pytest.raises(DecodeError, match="greedy"):
-        next(speculative(golden_a.target, golden_a.drafter, [1, 2], settings, FullBlock(), strict=0.1))
+        next(speculative(golden_a.target, golden_a.drafter, [1, 2], settings, FullBlock(), Options(strict=0.1)))
 
 
 def test_the_noise_is_kept(golden_a, golden_e, tmp_path):

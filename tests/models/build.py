@@ -82,15 +82,16 @@ def talking_target(to: Path) -> Path:
 
 def random_drafter(directory: Path, config: dict, seed: int = 0) -> Path:
     """Write a drafter of any supported configuration with random weights, named as the formats name them."""
-    from dspark_core.models.checkpoint import parse_config
-    from dspark_core.models.drafter import Weights
+    from dspark_core.models.config import parse_config
+    from dspark_core.models.drafter import method_module
 
     directory.mkdir(parents=True)
     (directory / "config.json").write_text(json.dumps(config))
     own = (
         {} if config["architectures"] == ["DFlashDraftModel"] else {"embed_tokens.weight": None, "lm_head.weight": None}
     )
-    weights = Weights(parse_config(directory, config, own))
+    parsed = parse_config(directory, config, own)
+    weights = method_module(parsed.method).KIND.Weights(parsed)
     mx.random.seed(seed)
     tensors = {}
     for name, like in tree_flatten(weights.parameters()):

@@ -36,8 +36,8 @@ def test_every_round_is_the_reference_s(name, target, tmp_path):
     d, e = drafter_of(tmp_path, target, **CAUSAL[name]), mx.load(str(GOLDEN / SET / f"{name}.safetensors"))
     context, before = d.begin(), 0
     for r, start in enumerate(e["rounds.start"].tolist()):
-        context.extend(e["full_tapped_hidden"][before:start])
-        block = context.propose(e["rounds.anchor"][r : r + 1], d.max_drafts, greedy)
+        context.extend(e["greedy_ids"][before:start], e["full_tapped_hidden"][before:start])
+        block = context.propose(e["rounds.anchor"][r : r + 1], d.info.max_drafts, greedy)
         assert worst(block.hidden, e["rounds.block_hidden"][r][1:]) < TOLERANCE
         if r < len(e["rounds.base_logits"]):
             assert worst(block.base, e["rounds.base_logits"][r][1:]) < TOLERANCE

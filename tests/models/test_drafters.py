@@ -8,7 +8,7 @@ from dspark_core.decode.rounds import Settings
 from dspark_core.decode.schedule import ConfidenceThreshold, FullBlock
 from dspark_core.decode.speculative import speculative
 from dspark_core.models.checkpoint import load_drafter
-from dspark_core.models.heads import GatedMarkov, RnnMarkov
+from dspark_core.models.drafters.dspark import GatedMarkov, RnnMarkov
 from tests.decode.helpers import NEVER, output, plain_output
 
 from .build import random_drafter
@@ -81,10 +81,10 @@ def test_every_combination_is_exact(name, tmp_path, request):
     which, config = COMBINATIONS[name]
     golden = request.getfixturevalue(f"golden_{which.lower()}")
     drafter = load_drafter(random_drafter(tmp_path / "d", config), golden.target)
-    assert drafter.max_drafts == (7 if "z-lab" in name else 5)
+    assert drafter.info.max_drafts == (7 if "z-lab" in name else 5)
     prompt = golden.trace["prompt_ids"]
     expected = plain_output(golden.target, prompt, 60)
-    schedules = [FullBlock()] + ([ConfidenceThreshold(0.5)] if drafter.has_confidence else [])
+    schedules = [FullBlock()] + ([ConfidenceThreshold(0.5)] if drafter.info.has_confidence else [])
     for schedule in schedules:
         settings = Settings(60, stop_ids=NEVER)
         assert output(speculative(golden.target, drafter, prompt, settings, schedule)) == expected
@@ -111,7 +111,7 @@ def test_sliding_layers_are_causal_in_the_block_and_see_the_window(tmp_path, gol
     taps = mx.random.normal((n, 128))
     context = drafter.begin()
     for start in range(0, n, 11):  # grows in pieces, past the window
-        context.extend(taps[start : start + 11])
+        context.extend(mx.arange(11), taps[start : start + 11])
     embeddings = drafter.embed(mx.arange(B))
     got = W.block(embeddings, context.cache)
 

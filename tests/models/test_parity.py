@@ -39,7 +39,7 @@ def test_first_block_without_cache(golden):
     embeddings = d.embed(e["block_ids"])
     assert worst(embeddings, e["block_embeds"]) < TOLERANCE
     context = d.begin()
-    context.extend(e["tapped_hidden"])
+    context.extend(e["prompt_ids"], e["tapped_hidden"])
     hidden = d.weights.block(embeddings, context.cache)
     assert worst(hidden, e["block_hidden"]) < TOLERANCE
     assert worst(d.head(hidden), e["base_logits"]) < TOLERANCE
@@ -52,10 +52,10 @@ def test_every_round_of_the_greedy_run(golden):
     t.forward(e["prompt_ids"], cache)
     first, before = d.config.first_slot, 0
     for r, start in enumerate(e["rounds.start"].tolist()):
-        context.extend(e["full_tapped_hidden"][before:start])
+        context.extend(e["greedy_ids"][before:start], e["full_tapped_hidden"][before:start])
         assert context.length == start
         anchor = e["rounds.anchor"][r : r + 1]
-        block = context.propose(anchor, d.max_drafts, greedy, confidence=True)
+        block = context.propose(anchor, d.info.max_drafts, greedy, confidence=True)
         assert context.length == start, "the block's own keys must leave the context"
         assert block.ids.tolist() == e["rounds.tokens"][r].tolist()
         assert worst(block.hidden, e["rounds.block_hidden"][r][first:]) < TOLERANCE
@@ -70,14 +70,15 @@ def test_every_round_of_the_greedy_run(golden):
         hidden, _ = t.forward(mx.concatenate([anchor, block.ids]), cache)
         assert worst(t.head(hidden), e["rounds.target_logits"][r]) < TOLERANCE
         for c in cache:
-            c.trim(d.max_drafts - e["rounds.accepted"][r].item())
+            c.trim(d.info.max_drafts - e["rounds.accepted"][r].item())
         before = start
 
 
 def test_drafting_fewer_tokens_gives_the_same_first_ones(golden):
     d, e = golden.drafter, golden.expected
-    for n in range(1, d.max_drafts + 1):
+    for n in range(1, d.info.max_drafts + 1):
         context = d.begin()
-        context.extend(e["full_tapped_hidden"][: e["rounds.start"][0].item()])
+        start = e["rounds.start"][0].item()
+        context.extend(e["greedy_ids"][:start], e["full_tapped_hidden"][:start])
         block = context.propose(e["rounds.anchor"][:1], n, greedy)
         assert block.ids.tolist() == e["rounds.tokens"][0].tolist()[:n]

@@ -33,7 +33,7 @@ def test_converted_pairs_stay_exact(golden_a, precision, draft_precision):
 
 
 def test_dense_weights_keep_their_dtype_under_auto(golden_a):
-    assert golden_a.target.precision == golden_a.drafter.precision == "f32"
+    assert golden_a.target.precision == golden_a.drafter.info.precision == "f32"
     assert golden_a.target.dtype == mx.float32
 
 
@@ -42,7 +42,7 @@ def test_embedded_model_is_dequantized_on_the_cpu(embedded):
     expected = "bf16 (dequantized from 4-bit)" if on_cpu else "4-bit"
     assert embedded.target.precision == expected
     for drafter in embedded.drafters.values():
-        assert drafter.precision == ("bf16 (dequantized from 8-bit)" if on_cpu else "8-bit")
+        assert drafter.info.precision == ("bf16 (dequantized from 8-bit)" if on_cpu else "8-bit")
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8])

@@ -13,7 +13,7 @@ from dspark_core.decode.schedule import FullBlock
 from dspark_core.decode.speculative import speculative
 from dspark_core.models.checkpoint import open_drafter
 from dspark_core.models.config import parse_config
-from dspark_core.models.drafter import Weights
+from dspark_core.models.drafter import method_module
 from dspark_core.models.target import open_target
 from dspark_core.playground.engine import Choice, PresetEngine
 from tests.decode.helpers import output, plain_output, rounds
@@ -57,11 +57,11 @@ def test_true_shapes_are_what_the_loader_expects_and_no_weight_is_read(shape, tm
         config = facts.check(known, facts.read(place))
         assert config.block_size == (16 if name == DFLASH16 else 7)
         drafter = open_drafter(place, model, "4-bit")
-        assert (drafter.max_drafts, drafter.taps) == (15 if name == DFLASH16 else 7, config.taps)
-        assert shapes_of(Weights(config)) == checkpoint.tensors
+        assert (drafter.info.max_drafts, drafter.taps) == (15 if name == DFLASH16 else 7, config.taps)
+        assert shapes_of(method_module(config.method).KIND.Weights(config)) == checkpoint.tensors
         bare = {n: None for n in ("embed_tokens.weight", "lm_head.weight") if n in checkpoint.tensors}
         alone = parse_config(place, checkpoint.config, bare)  # from config.json, without any tensor's shape
-        assert shapes_of(Weights(alone)) == checkpoint.tensors
+        assert shapes_of(method_module(alone.method).KIND.Weights(alone)) == checkpoint.tensors
     assert mx.get_peak_memory() - before < 10_000_000
 
 
@@ -136,7 +136,7 @@ def test_every_drafter_is_exact_on_its_target(shape, engine, tmp_path):
     for name, drafter in drafters_here.items():
         greedy = decode(engine.models, name, prompt, Settings(10, stop_ids=NEVER), Uneven())
         assert output(greedy) == expected, name
-        assert {r.proposed for r in rounds(greedy)} == {0, drafter.max_drafts}
+        assert {r.proposed for r in rounds(greedy)} == {0, drafter.info.max_drafts}
         assert any(r.accepted < r.proposed for r in rounds(greedy)), "nothing was rolled back"
         # So hot that both distributions are nearly even: most drafts are accepted.
         hot = Settings(20, temperature=100.0, stop_ids=NEVER)
@@ -161,7 +161,7 @@ def test_zlabs_gemma_drafter_takes_embedding_and_head_from_its_target(engine, tm
         h = mx.random.normal((2, shape.hidden))
         assert mx.allclose(drafter.head(h), 30 * mx.tanh(h @ rows.T / 30), atol=1e-4)
         context = drafter.begin()
-        context.extend(mx.random.normal((40, 5 * shape.hidden)))
+        context.extend(mx.arange(40), mx.random.normal((40, 5 * shape.hidden)))
         block = drafter.embed(mx.arange(16))
         moved = mx.concatenate([block[:15], block[15:] + 1])
         a, b = (drafter.weights.block(x, context.cache) for x in (block, moved))

@@ -86,7 +86,7 @@ def test_compared_races_show_their_conversations():
 def test_a_second_turn_has_the_template_s_ids_and_the_inspector_reads_them_too(tmp_path):
     """Verdict and inspector recompute prefixes: with another prompt they would not find the race again."""
     target = load_target(talking_target(tmp_path))
-    models = Models(target, {"DSpark": load_drafter(GOLDEN / "A" / "drafter", target)})
+    models = Models(target, {"dspark": load_drafter(GOLDEN / "A" / "drafter", target)})
     specs = LaneSpec(PLAIN), LaneSpec("DSpark", FULL, 7, label="full block")
 
     def ran(request):

@@ -45,7 +45,7 @@ def test_stop_tokens_and_recorded_uniforms(loaded):
 def test_a_calibrated_confidence_is_the_same_in_race_trace_and_inspector(golden_calibrated):
     """The page, a saved race and the inspector show the probability that the schedule compared."""
     engine = TinyEngine()
-    engine.models.drafters["DSpark"] = load_drafter(golden_calibrated.path / "drafter", engine.models.target)
+    engine.models.drafters["dspark"] = load_drafter(golden_calibrated.path / "drafter", engine.models.target)
     lanes = LaneSpec(PLAIN), LaneSpec("DSpark", CONFIDENCE, threshold=0.6, label="confidence ≥ 0.60")
     events = list(engine.race(RaceRequest("x", lanes, Settings(24, stop_ids=frozenset())), lambda: False))
     record = events[0][1]

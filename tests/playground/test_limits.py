@@ -22,10 +22,10 @@ from dspark_core.race.trace import dumps, loads
 from ..conftest import GOLDEN
 from ..race.long_trace import long_trace
 
-B7 = DrafterInfo("DFlash", "b7", 7, 0, has_confidence=False, has_bias=False)
-B16 = DrafterInfo("DFlash", "b16", 16, 1, has_confidence=False, has_bias=False)
-B8 = DrafterInfo("DFlash", "b8", 8, 1, has_confidence=False, has_bias=False)
-CAP5 = DrafterInfo("DSpark", "cap5", 5, 0, has_confidence=False, has_bias=True)
+B7 = DrafterInfo(id="dflash", method="DFlash", title="b7", block=7, first_slot=0, max_drafts=7)
+B16 = DrafterInfo(id="dflash", method="DFlash", title="b16", block=16, first_slot=1, max_drafts=15)
+B8 = DrafterInfo(id="dflash", method="DFlash", title="b8", block=8, first_slot=1, max_drafts=7)
+CAP5 = DrafterInfo(id="dspark", method="DSpark", title="cap5", block=5, first_slot=0, max_drafts=5, has_bias=True)
 SHIPPED = GOLDEN.parents[1] / "assets" / "models"
 
 
@@ -85,7 +85,7 @@ def test_what_is_loaded_says_how_long_a_lane_may_be(drafter, block, drafts):
     assert offers_of(engine) == USUAL == offers_of(None)
     engine.load(Choice("x", target, {"DFlash": drafter}))
     info = offers_of(engine)["DFlash"]
-    assert (info.block, info.max_drafts, info.title) == (block, drafts, drafter.name)
+    assert (info.block, info.max_drafts, info.name) == (block, drafts, drafter.name)
     lane = lane_of(*lane_controls("dflash:block=99", offers_of(engine)), offers_of(engine))
     shorter = lane_of("DFlash", block - 1, FULL, 3, 0.5, offers_of(engine))
     assert (lane.label, lane.cap, shorter.cap) == (f"block {block}", drafts, drafts - 1)

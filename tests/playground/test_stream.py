@@ -3,7 +3,7 @@
 from dspark_core.decode.plain import plain
 from dspark_core.decode.rounds import Prefill, Round, Settings, Start
 from dspark_core.decode.schedule import FullBlock
-from dspark_core.decode.speculative import speculative
+from dspark_core.decode.speculative import Options, speculative
 from dspark_core.playground.stream import FIELD, RECORD, WINDOW, BoardText, LaneText, announcement, record
 from dspark_core.race.inspection import fates_of, recorded
 from dspark_core.race.records import Failed, LaneRecord, LaneSpec, RaceRecord, RaceRequest, Verdict
@@ -96,7 +96,7 @@ def test_no_draft_is_struck_through_beside_itself_in_strict_mode(golden_a):
     """Widths differ here, so close calls are decided again; some for the very draft that the verification refused."""
     target = NoisyTarget(golden_a.target, 5, on_logits=1.0, on_cache=0.1)
     how = Settings(60, stop_ids=frozenset())
-    events = speculative(target, golden_a.drafter, golden_a.trace["prompt_ids"], how, FullBlock(), strict=2.0)
+    events = speculative(target, golden_a.drafter, golden_a.trace["prompt_ids"], how, FullBlock(), Options(strict=2.0))
     text, kinds, answer = BoardText(7, RaceRequest("hi", (LaneSpec("DSpark"),), how)), [], []
     text.begin(lambda token_id: b"<%d>" % token_id, frozenset(), 1)
     for event in events:

@@ -39,9 +39,11 @@ class TinyEngine(PresetEngine):
         target.stop_ids = Words.stop_ids
         drafters = {"DSpark": "A", "DFlash": "C"}
         self._clear()
-        self._models = Models(target, {m: load_drafter(GOLDEN / d / "drafter", target) for m, d in drafters.items()})
+        self._models = Models(
+            target, {m.lower(): load_drafter(GOLDEN / d / "drafter", target) for m, d in drafters.items()}
+        )
         self.name, self.precision = "tiny", target.precision
         target.name = "tiny"
         self.stop_ids, self.token_bytes = target.stop_ids, target.token_bytes
-        self.drafter_info = {m: d.info for m, d in self._models.drafters.items()}
+        self.drafter_info = {i.method: i for i in self._models.infos}
         self.drafters = {m: f"golden set {d}" for m, d in drafters.items()}

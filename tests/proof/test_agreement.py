@@ -20,7 +20,7 @@ def models():
     target = load_target(GOLDEN / "A" / "target")
     target.stop_ids = frozenset()
     target.encode_chat = lambda messages: list(range(1, 6 + len(messages[-1]["content"])))
-    return Models(target, {"DSpark": load_drafter(GOLDEN / "A" / "drafter", target), "DFlash": "it was not found."})
+    return Models(target, {"dspark": load_drafter(GOLDEN / "A" / "drafter", target), "dflash": "it was not found."})
 
 
 def rows(models, tokens=20):
@@ -75,7 +75,7 @@ def test_it_says_what_each_lane_did_at_exact_ties(models, higher):
     for _ in range(4):
         text.append(mx.argmax(_next_logits(models.target, [*prompt, *text], 1)).item())
     a, b = text[1], (text[1] + 1) % 256
-    head, width = models.target.head, models.drafters["DSpark"].max_drafts + 1
+    head, width = models.target.head, models.drafters["dspark"].info.max_drafts + 1
 
     def tied(hidden):
         z = equal(head(hidden), a, b)

@@ -19,7 +19,7 @@ MADE_OF = {
     "threads": "2",
     "mlx": "0.32.4",
     "mlx-lm": "0.32.2",
-    "drafters": "DFlash: flash-b16, 8-bit, 00ff00ff00ff; DSpark: spark-b7, 8-bit, ff00ff00ff00",
+    "drafters": "dflash: flash-b16, 8-bit, 00ff00ff00ff; dspark: spark-b7, 8-bit, ff00ff00ff00",
 }
 CURVE = replace(TAXI_CURVE, made_of=MADE_OF)
 MACHINE = {"system": "Linux 6", "processor": "AMD EPYC", "cores": "2", "memory": "24 GiB", "device": "CPU"}

@@ -28,7 +28,7 @@ def curve(verify, plain=0.1, draft=0.02):
         64,
         timing(plain),
         {w: timing(verify(w)) for w in range(1, 18)},
-        {"DSpark": {n: timing(draft) for n in range(8)}},
+        {"dspark": {n: timing(draft) for n in range(8)}},
     )
     return CostCurve({}, "now", 1.0, (costs,))
 

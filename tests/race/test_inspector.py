@@ -9,8 +9,10 @@ import pytest
 
 from dspark_core.decode.plain import plain
 from dspark_core.decode.rounds import DecodeError, Round, Settings, Start
+from dspark_core.decode.sampling import probabilities
 from dspark_core.decode.schedule import ConfidenceThreshold, CumulativeThreshold, FixedCap, FullBlock
 from dspark_core.decode.speculative import speculative
+from dspark_core.models.drafter import calibrated
 from dspark_core.race.inspection import recorded
 from dspark_core.race.inspector import Inspector, judged, reading
 from dspark_core.race.race import Models
@@ -24,7 +26,7 @@ SCHEDULES = {"full": FullBlock(), "cap": FixedCap(3), "confidence": ConfidenceTh
 
 def ran(golden, settings, schedule=None, uniforms=None):
     """A lane of a golden set's models: speculative with a schedule, plain without."""
-    lane = LaneRecord(LaneSpec(golden.drafter.method if schedule else PLAIN))
+    lane = LaneRecord(LaneSpec(golden.drafter.info.method if schedule else PLAIN))
     prompt = golden.trace["prompt_ids"]
     more = {"uniforms": uniforms} if uniforms else {}
     if schedule:
@@ -38,7 +40,7 @@ def ran(golden, settings, schedule=None, uniforms=None):
 
 
 def inspector(golden):
-    return Inspector(Models(golden.target, {golden.drafter.method: golden.drafter}))
+    return Inspector(Models(golden.target, {golden.drafter.info.id: golden.drafter}))
 
 
 def softmax(z, temperature=1.0):
@@ -99,7 +101,12 @@ def test_whole_distributions_of_the_first_round(golden_acd):
     """accept_prob and residual_probs as the reference computed them, every entry (set D holds none of these)."""
     e = golden_acd.expected
     draft_logits = e["rounds.draft_logits"] if "rounds.draft_logits" in e else e["rounds.base_logits"]
-    seen = judged(e["rounds.tokens"][0], draft_logits[0], e["rounds.target_logits"][0], Settings(temperature=1.0))
+    seen = judged(
+        e["rounds.tokens"][0],
+        probabilities(draft_logits[0], Settings(temperature=1.0)),
+        e["rounds.target_logits"][0],
+        Settings(temperature=1.0),
+    )
     assert close(seen.q, softmax(draft_logits[0])) and close(seen.p, softmax(e["rounds.target_logits"][0]))
     left = np.maximum(softmax(e["rounds.target_logits"][0])[:-1] - softmax(draft_logits[0]), 0)
     assert close(seen.residual, left / left.sum(axis=-1, keepdims=True))
@@ -162,7 +169,9 @@ def test_the_confidence_is_the_calibrated_one_that_the_schedule_saw(golden_calib
     z = e["rounds.confidence_logits"][0]
     first = look.inspect(golden_calibrated.trace["prompt_ids"], lane, 0, settings).block.slots
     assert close([s.confidence for s in first], 1 / (1 + np.exp(-np.array(z) / np.array(TEMPERATURES))))
-    assert worst(golden_calibrated.drafter.calibrated(z), mx.sigmoid(z / mx.array(TEMPERATURES))) < 1e-6
+    assert (
+        worst(calibrated(z, golden_calibrated.drafter.info.calibration), mx.sigmoid(z / mx.array(TEMPERATURES))) < 1e-6
+    )
 
 
 @pytest.mark.parametrize("change", [lambda c: (*c[:-1], c[-1] + 0.05), lambda c: c[:-1], lambda c: (0.5,) * len(c)])

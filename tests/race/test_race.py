@@ -39,7 +39,7 @@ PROMPT = list(range(1, 20))
 def models():
     target = load_target(GOLDEN / "A" / "target")
     target.encode_chat = lambda messages: PROMPT  # the golden targets have no tokenizer
-    return Models(target, {"DSpark": load_drafter(GOLDEN / "A" / "drafter", target), "DFlash": "it was not found."})
+    return Models(target, {"dspark": load_drafter(GOLDEN / "A" / "drafter", target), "dflash": "it was not found."})
 
 
 def request(*lanes, tokens=24, **settings):
@@ -76,7 +76,8 @@ def test_a_lane_without_its_drafter_says_why_and_the_rest_is_judged(models):
 
 
 def test_a_schedule_the_drafter_cannot_follow_is_the_lanes_error(models, monkeypatch):
-    monkeypatch.setattr(models.drafters["DSpark"], "has_confidence", False)
+    drafter = models.drafters["dspark"]
+    monkeypatch.setattr(drafter, "info", replace(drafter.info, has_confidence=False))
     record, _ = run(models, request(LaneSpec(PLAIN), LaneSpec("DSpark", CONFIDENCE, threshold=0.5)))
     assert "no confidence head" in record.lanes[1].error
 
@@ -125,7 +126,7 @@ def test_a_hardware_aware_lane_measures_once_and_keeps_it(models, tmp_path, monk
     assert record.verdict.kind == "identical" and [lane.error for lane in record.lanes] == [None] * 3
     (kept,) = tmp_path.glob("*.json")
     curve, models.curve = models.curve, None
-    assert known(models) == curve and curve.made_of["drafters"].startswith("DSpark")
+    assert known(models) == curve and curve.made_of["drafters"].startswith("dspark")
     kept.unlink()
     run(models, asked)
     assert not list(tmp_path.glob("*.json")), "it was measured again"
@@ -262,7 +263,7 @@ def test_an_adaptive_lane_has_done_everything_before_its_clock_runs(models, monk
             break
     events.close()
     warm = [e for e in done if isinstance(e, Round)]
-    most = models.drafters["DSpark"].max_drafts
+    most = models.drafters["dspark"].info.max_drafts
     looked = schedule["schedule"] == HARDWARE
     assert [r.proposed for r in warm] == [most, 0 if looked else most, 0, 0, most]
     assert all(r.confidence for r in warm if r.draft_ids) and warm[1].looked == looked

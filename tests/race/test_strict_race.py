@@ -28,7 +28,7 @@ def models(tmp_path, monkeypatch):
     monkeypatch.setattr("dspark_core.decode.measure.default_directory", lambda: tmp_path)
     target = load_target(GOLDEN / "A" / "target")
     target.encode_chat = lambda messages: list(range(1, 20))
-    return Models(target, {"DSpark": load_drafter(GOLDEN / "A" / "drafter", target)})
+    return Models(target, {"dspark": load_drafter(GOLDEN / "A" / "drafter", target)})
 
 
 def run(models, request) -> tuple[RaceRecord, list]:

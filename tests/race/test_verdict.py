@@ -40,7 +40,7 @@ def nothing_on_disk(tmp_path, monkeypatch):
 
 def models_of(target, drafter) -> Models:
     """The lanes name DSpark; here that is whatever drafter the set has."""
-    return Models(target, {"DSpark": drafter})
+    return Models(target, {"dspark": drafter})
 
 
 def verdicts(models, prompts=PROMPTS, strict=False):

@@ -107,7 +107,7 @@ def main(root: Path) -> None:
     say(engine.load(Choice("4B", root / "target", {"DSpark": root / "drafter"}, "stored", "4-bit"), tell).words)
     say(f"{engine.name}, {engine.precision}; {engine.drafters}; MLX holds {mx.get_active_memory():,} bytes")
     prompt, settings = [9707, 11, 1879, 0], Settings(max_tokens=2, stop_ids=frozenset())
-    loaded, drafter = engine.models.target, engine.models.drafters["DSpark"]
+    loaded, drafter = engine.models.target, engine.models.drafters["dspark"]
     lanes = [plain(loaded, prompt, settings)]
     lanes.append(speculative(loaded, drafter, prompt, Settings(9, stop_ids=frozenset()), FullBlock()))
     rounds = []

@@ -174,7 +174,7 @@ def test_export_load_speculate(place, name, form):
     if name == "dspark":  # the others learn too little in so few steps
         assert len(rounds) < len(wanted) - 1
     # The same rounds as the teacher-forced walk finds.
-    beyond, _ = decode(plain(target, prompt, Settings(max_tokens=48 + drafter.max_drafts)))
+    beyond, _ = decode(plain(target, prompt, Settings(max_tokens=48 + drafter.info.max_drafts)))
     answer = Answer(prompt + beyond, len(prompt), len(prompt + wanted))
     walked = walk(TorchTarget.load(place / "target"), TorchDrafter.load(out), [answer])[0]
     assert [w.tokens for w in walked] == [len(r.committed) for r in rounds]
@@ -282,7 +282,7 @@ def test_torch_and_mlx_agree(place, name):
         hidden = drafter(target.embed, padded, row, torch.tensor([[at]]))[0, 0]
     context = mlx_drafter.begin()
     _, mlx_taps = mlx_target.forward(mx.array(ids), mlx_target.new_cache(), mlx_drafter.taps)
-    context.extend(mlx_taps)
+    context.extend(mx.array(ids), mlx_taps)
     proposal = context.propose(mx.array([anchor]), drafter.config.drafts, lambda z, _: (z.argmax(-1), None), True)
     np.testing.assert_allclose(np.array(proposal.hidden), hidden.numpy(), atol=1e-4, rtol=0)
     logits = hidden @ target.head.T

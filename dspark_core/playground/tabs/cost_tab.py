@@ -259,7 +259,7 @@ def lanes_table(curve: CostCurve | None, race: RaceRecord | None) -> str:
     rows = []
     for p in predictions(curve, race) if curve and race else []:
         lane = next(x for x in race.lanes if x.spec.name == p.lane)
-        even = curve.seconds(lane.spec.method, lane.rounds) / sum(curve.plain_s(r.position) for r in lane.rounds)
+        even = curve.seconds(lane.spec.drafter_id, lane.rounds) / sum(curve.plain_s(r.position) for r in lane.rounds)
         tokens = metrics(lane).tokens_per_round
         rows.append([p.lane, *(round(x, 3) for x in (p.measured, p.predicted, 100 * p.error, tokens, even))])
     return _table("lanes", rows)

@@ -106,7 +106,7 @@ def drawing(request: DrawRequest):
     def work(engine, cancelled):
         from ...proof.draws import prove
 
-        drafter = engine.models.drafters.get(request.method, "it is not configured for this target.")
+        drafter = engine.models.drafters.get(request.method.lower(), "it is not configured for this target.")
         if isinstance(drafter, str):
             yield -1, Failed(f"{request.method} is not running: {drafter}")
             return

@@ -1,13 +1,30 @@
-"""DSpark's heads: the Markov head that makes a parallel block semi-autoregressive, and the confidence head.
+"""DSpark: the base logits come in parallel, the Markov bias token by token; a confidence head says what to send.
 
 x_0 is the anchor and h_k the block hidden state that predicts x_k. A Markov head turns (x_{k-1}, h_k) into a
 bias [V] that is added to the base logits of slot k (paper section 3; DeepSpec's markov_head.py).
 """
 
+from pathlib import Path
+
 import mlx.core as mx
 import mlx.nn as nn
 
-from .weights import wide_product
+from ..checkpoint import read_checkpoint
+from ..config import DrafterConfig
+from ..drafter import BlockDrafter, Drafter, Pick, Weights
+from ..target import Target
+from ..weights import wide_product
+
+METHOD = "DSpark"
+ABOUT = (
+    "Drafts a block at once; a small head then settles it token by token, each one seeing the one before. "
+    "A single step of the target checks the whole block."
+)
+
+
+def open_drafter(place: Path, target: Target, precision: str) -> Drafter:
+    """From a directory, checked, its weights unread. Raises ModelError."""
+    return read_checkpoint(place, target, precision, KIND, METHOD, ABOUT)
 
 
 class VanillaMarkov(nn.Module):
@@ -66,13 +83,36 @@ class RnnMarkov(VanillaMarkov):
 MARKOV_HEADS = {"vanilla": VanillaMarkov, "gated": GatedMarkov, "rnn": RnnMarkov}
 
 
-class ConfidenceHead(nn.Module):
-    """c_k = sigmoid(w [h_k ; W1[x_{k-1}]] + b), or from h_k alone: P(x_k accepted | x_1..x_{k-1} accepted)."""
+class DSparkWeights(Weights):
+    def __init__(self, c: DrafterConfig):
+        super().__init__(c)
+        self.markov_head = MARKOV_HEADS[c.markov_type](c.vocab_size, c.markov_rank, c.backbone.hidden_size)
 
-    def __init__(self, features: int):
-        super().__init__()
-        self.proj = nn.Linear(features, 1)
 
-    def __call__(self, features: mx.array) -> mx.array:
-        """Logits [n] (before the sigmoid) of features [n, d] or [n, d + r]."""
-        return self.proj(features)[:, 0]
+class DSpark(BlockDrafter):
+    """Semi-autoregressive: every draft sees the one before it."""
+
+    Weights = DSparkWeights
+
+    def chain(
+        self, anchor: mx.array, base: mx.array, hidden: mx.array, pick: Pick
+    ) -> tuple[mx.array, mx.array | None, mx.array, mx.array]:
+        head = self.weights.markov_head
+        state, previous = head.start(), anchor
+        ids, qs, logits = [], [], []
+        for k in range(base.shape[0]):
+            bias, state = head.bias(previous, hidden[k : k + 1], state)
+            logits.append(base[k : k + 1] + bias)
+            previous, q = pick(logits[-1], k)
+            ids.append(previous)
+            qs.append(q)
+        q = None if qs[0] is None else mx.concatenate(qs)
+        return mx.concatenate(ids), q, mx.concatenate(logits), mx.concatenate([anchor, *ids[:-1]])
+
+    def confidence(self, hidden: mx.array, previous: mx.array) -> mx.array:
+        if self.config.confidence_with_markov:
+            hidden = mx.concatenate([hidden, self.weights.markov_head.markov_w1(previous)], axis=-1)
+        return self.weights.confidence_head(hidden)
+
+
+KIND = DSpark
