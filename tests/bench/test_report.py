@@ -328,3 +328,48 @@ def test_raced_and_fair_are_the_same(tiny, capsys, monkeypatch):
 def test_what_cannot_be_measured_is_one_line(wrong, tiny, capsys, monkeypatch):
     with pytest.raises(SystemExit, match="error: "):
         lines(tiny, capsys, monkeypatch, *wrong)
+
+
+# ---- drafters --------------------------------------------------------------------------------------------
+
+
+def test_a_second_drafter_of_a_method_is_a_lane_of_its_own(tiny, capsys, monkeypatch):
+    more = ["--drafter", f"dspark-2={GOLDEN / 'A' / 'drafter'}", "--drafter", f"wide={GOLDEN / 'D' / 'drafter'}"]
+    rows = lines(tiny, capsys, monkeypatch, *more, "--cap", "2")
+    assert [r["engine"] for r in rows] == ["plain", "dspark", "dflash", "dspark-2", "wide"]
+    assert len({tuple(r["ids"]) for r in rows}) == 1 and all(r["tokens_per_round"] > 1 for r in rows[1:2])
+    assert rows[1]["tokens_per_round"] == rows[3]["tokens_per_round"]
+    chosen = lines(
+        tiny, capsys, monkeypatch, *more[:2], "--lanes", "plain,dspark-2:cap=1,dspark-2:full", "--repeat", "1"
+    )
+    assert [r["engine"] for r in chosen if "engine" in r] == ["plain", "dspark-2:cap=1", "dspark-2:full"]
+    assert chosen[1]["tokens_per_round"] <= 2
+
+
+def test_a_report_says_which_drafter_each_lane_had(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    more = ["--drafter", f"dspark-2={GOLDEN / 'A' / 'drafter'}", "--limit", "1", "--repeat", "1", "--schedule", "full"]
+    main(["report", *asked(tiny, tmp_path, *more), "--lanes", "plain,dspark,dspark-2,dspark-2:best"])
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert set(found["header"]["drafters"]) == {"DSpark", "dspark-2"}
+    assert {p["lane"] for p in found["prompts"]} == {"plain", "dspark:full", "dspark-2:full", "dspark-2:best"}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("nowhere", "takes ID=DIR"),
+        ("plain=somewhere", "takes ID=DIR"),
+        ("A b=somewhere", "takes ID=DIR"),
+        ("x=nowhere", "nowhere"),
+    ],
+)
+def test_a_drafter_that_cannot_be_a_lane_is_one_line(given, words, tiny, capsys, monkeypatch):
+    with pytest.raises(SystemExit, match=f"error: .*{words}"):
+        lines(tiny, capsys, monkeypatch, "--drafter", given)
+
+
+@pytest.mark.parametrize("lane", ["peer:theirs", "dspark:best"])
+def test_lanes_of_a_report_are_named_as_such(lane, tiny, capsys, monkeypatch):
+    with pytest.raises(SystemExit, match="bench report --lanes"):
+        lines(tiny, capsys, monkeypatch, "--lanes", f"plain,{lane}")
