@@ -39,10 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def drafters_of(a: argparse.Namespace) -> dict[str, BenchDrafter]:
     """By id: the embedded preset's, or what the arguments name instead. Raises ModelError and ValueError."""
-    known = preset_drafters()
-    at = {id_: replace(d, place=getattr(a, id_.replace("-", "_"), None)) for id_, d in known.items()}
+    usual = preset_drafters()
+    at = {id_: replace(d, place=getattr(a, id_.replace("-", "_"), None)) for id_, d in usual.items()}
     drafters = add_drafters(at, a.drafter)
-    more = [id_ for id_ in drafters if id_ not in known]
+    more = [id_ for id_ in drafters if id_ not in usual]
     if a.lanes == a.usual_lanes:
         a.lanes = ",".join([a.lanes, *more])
     return drafters

@@ -101,15 +101,22 @@ def read_log(path: Path) -> Log | None:
     try:
         top = json.loads(lines[0])
         header, read_row = decoder(Header)(top["header"]), decoder(Row)
-        log = Log(path, cast(Header, header), CostCurve.from_json(json.dumps(top["curve"])))
+        log = Log(path, cast(Header, header), _curve_of(top["curve"]))
         for line in lines[1:]:
             row = cast(Row, read_row(json.loads(line)))
             log.rows[row.key] = row
     except Misfit as e:
         raise ValueError(f"{path} is no log of this version: {e.place} {e.words}.") from None
-    except (ValueError, KeyError, TypeError, RecursionError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise ValueError(f"{path} is no log of this version ({e!r}).") from None
     return log
+
+
+def _curve_of(value: dict) -> CostCurve:
+    """Raises ValueError, KeyError or TypeError. Older logs name drafters as their method is written: ids are that in
+    lower case."""
+    costs = [c | {"draft": {name.lower(): points for name, points in c["draft"].items()}} for c in value["costs"]]
+    return CostCurve.from_json(json.dumps(value | {"costs": costs}))
 
 
 def require_same(log: Log, header: Header) -> None:

@@ -84,11 +84,11 @@ class Served:
         self.caches = (self.target.make_cache(), self.drafter.make_ctx_cache())
         if len(ids) > 1:
 
-            def keep(cache, context, position):
+            def store(cache, context, position):
                 if position == len(ids) - 1:
                     self.caches = copy.deepcopy((cache, context))
 
-            self._generate(ids, 1, prefill_marks=[len(ids) - 1], on_prefill=keep)
+            self._generate(ids, 1, prefill_marks=[len(ids) - 1], on_prefill=store)
         self.prompt = ids
 
     def _generate(self, ids: list[int], tokens: int, **options):

@@ -17,21 +17,7 @@ from ..paths import assets
 from .figures import LOSS_RATIO, SLOWER_RATIO, Figures
 from .log import Header
 from .plan import SetPrompt
-from .report_markdown import (
-    NONE_SLOWER,
-    Table,
-    curve_table,
-    facts,
-    heading,
-    lane_figures_table,
-    method,
-    prompts_table,
-    sentences,
-    sets,
-    slots_table,
-    slow_table,
-    versus_table,
-)
+from .report_markdown import NONE_SLOWER, ReportTables, Table, curve_table, facts, heading
 
 PLOTLY_NEEDS = "style-src 'unsafe-inline'", "img-src data: blob:"  # it styles what it draws, and saves it as an image
 
@@ -51,7 +37,7 @@ summary { cursor: pointer; }
 
 
 def report_page(header: Header, curve: CostCurve, figures: Figures, prompts: Sequence[SetPrompt]) -> str:
-    charts = ReportCharts(figures, curve)
+    report, charts = ReportTables(figures), ReportCharts(figures, curve)
     drawn = {
         "speed": charts.speed(),
         "every-prompt": charts.every_prompt(),
@@ -60,28 +46,28 @@ def report_page(header: Header, curve: CostCurve, figures: Figures, prompts: Seq
         "costs": charts.costs(),
         "predicted": charts.predicted(),
     }
-    slow = slow_table(figures)
+    slow = report.slow_table()
     by_set = []
-    for name in sets(figures):
-        versus = versus_table(figures, name)
-        by_set += [f"<h3>{html.escape(heading(name))}</h3>", _html_table(lane_figures_table(figures, name))]
+    for name in report.sets():
+        versus = report.versus_table(name)
+        by_set += [f"<h3>{html.escape(heading(name))}</h3>", _html_table(report.lanes_table(name))]
         by_set += [_html_table(versus)] if versus.rows else []
     texts = [f"<h3>{html.escape(f'{p.set} {p.index}')}</h3><pre>{html.escape(p.text)}</pre>" for p in prompts]
     described = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in facts(header))
     body = [
         "<h1>Decode speed</h1>",
         f"<dl>{described}</dl>",
-        f"<p>{html.escape(method(figures))}</p>",
-        f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in sentences(figures))}</ul>",
+        f"<p>{html.escape(report.method())}</p>",
+        f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in report.sentences())}</ul>",
         _chart_place("speed", "Speed by lane"),
         *by_set,
         _chart_place("every-prompt", "Every prompt"),
         "<h3>Slowdowns</h3>",
         _html_table(slow) if slow.rows else f"<p>{html.escape(NONE_SLOWER)}</p>",
-        _folded("Table of every prompt", _html_table(prompts_table(figures))),
+        _folded("Table of every prompt", _html_table(report.prompts_table())),
         _chart_place("tokens-per-round", "Tokens per round"),
         _chart_place("acceptance", "Acceptance by position"),
-        _folded("Table", _html_table(slots_table(figures))),
+        _folded("Table", _html_table(report.slots_table())),
         _chart_place("costs", "What a step costs here"),
         _folded("Table", _html_table(curve_table(curve))),
         _chart_place("predicted", "Predicted against measured"),
@@ -119,7 +105,7 @@ class ReportCharts:
 
     def speed(self) -> go.Figure:
         """× plain by set and lane, with the bootstrap interval of the median."""
-        chart, names = self._blank("", "× plain, median over prompts"), sets(self.figures)
+        chart, names = self._blank("", "× plain, median over prompts"), ReportTables(self.figures).sets()
         for i, lane in enumerate(self._lane_names()):
             of = {f.set: f for f in self.figures.lanes if f.lane == lane}
             rows = [of[name] for name in names if name in of]
@@ -142,7 +128,7 @@ class ReportCharts:
         return chart.update_layout(barmode="group")
 
     def tokens_per_round(self) -> go.Figure:
-        chart, names = self._blank("", "tokens per round, median over prompts"), sets(self.figures)
+        chart, names = self._blank("", "tokens per round, median over prompts"), ReportTables(self.figures).sets()
         for i, lane in enumerate(self._lane_names()):
             of = {f.set: f.tokens_per_round for f in self.figures.lanes if f.lane == lane}
             rows = [name for name in names if name in of]

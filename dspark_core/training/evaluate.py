@@ -119,7 +119,9 @@ def draft_everywhere(target: TorchTarget, drafter: TorchDrafter, answers: list[A
     return accepted, confidence
 
 
-def walk(target: TorchTarget, drafter: TorchDrafter, answers: list[Answer], batch: int = 8) -> list[list[WalkedRound]]:
+def walk_answers(
+    target: TorchTarget, drafter: TorchDrafter, answers: list[Answer], batch: int = 8
+) -> list[list[WalkedRound]]:
     """The rounds of greedy speculation over each answer. The first token comes from the prefill and is the first
     anchor; the last round ends where the answer does."""
     walked = []
@@ -179,7 +181,7 @@ def evaluate(
         answers = greedy_answers(target, chat, prompts, new_tokens, beyond)
         details[file.stem] = {"answers": [{"ids": a.ids[: a.end], "start": a.start} for a in answers], "rounds": {}}
         for name, drafter in drafters.items():
-            walked = walk(target, drafter, answers)
+            walked = walk_answers(target, drafter, answers)
             results[name][file.stem] = summarize(walked, drafter.config.drafts)
             details[file.stem]["rounds"][name] = [[r.tokens for r in rounds] for rounds in walked]
     return results, details
@@ -205,6 +207,6 @@ def full_rounds(
     """Of every round that had room for a whole block: confidence logits [N, K] (K 0 without a head) and whether the
     first k + 1 drafts were all accepted [N, K]."""
     K = drafter.config.drafts
-    rounds = [r for walked in walk(target, drafter, answers, batch) for r in walked if r.possible == K]
+    rounds = [r for walked in walk_answers(target, drafter, answers, batch) for r in walked if r.possible == K]
     logits = np.array([r.confidence for r in rounds]).reshape(len(rounds), -1)
     return logits, np.array([[r.accepted > k for k in range(K)] for r in rounds], float).reshape(-1, K)

@@ -132,6 +132,17 @@ def test_the_same_command_goes_on_and_measures_nothing_twice(measured, capsys):
         main(["report", *arguments, "--from-log", "--out", str(out / "nowhere")])
 
 
+def test_a_log_with_methods_in_place_of_ids_gives_the_same_report(measured, tmp_path):
+    arguments, out = measured
+    first, *rest = (out / "log.jsonl").read_text().splitlines(keepends=True)
+    top = json.loads(first)
+    for costs in top["curve"]["costs"]:
+        costs["draft"] = {{"dspark": "DSpark", "dflash": "DFlash"}[k]: v for k, v in costs["draft"].items()}
+    (tmp_path / "log.jsonl").write_text(json.dumps(top) + "\n" + "".join(rest))
+    main(["report", *arguments, "--from-log", "--out", str(tmp_path)])
+    assert (tmp_path / "report.md").read_text() == (out / "report.md").read_text()
+
+
 class Seen(HTMLParser):
     """Tags with their attributes, and the texts of scripts and of `pre`."""
 

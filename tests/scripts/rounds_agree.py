@@ -27,7 +27,7 @@ from dspark_core.decode.speculative import speculative
 from dspark_core.models.checkpoint import load_drafter as load_mlx_drafter
 from dspark_core.models.target import load_target as load_mlx_target
 from dspark_core.training.data import Chat
-from dspark_core.training.evaluate import Answer, draft_everywhere, read_prompts, walk
+from dspark_core.training.evaluate import Answer, draft_everywhere, read_prompts, walk_answers
 from dspark_core.training.torch_drafter import TorchDrafter
 from dspark_core.training.torch_target import TorchTarget
 
@@ -56,7 +56,7 @@ def compare(mlx_target, mlx_drafter, target, drafter, prompt: list[int], new_tok
     answer = Answer(prompt + said, len(prompt), len(prompt) + len(said))
     engine = agree = [len(r.committed) for r in rounds]
     with torch.inference_mode():
-        walked = [w.tokens for w in walk(target, drafter, [answer])[0]]
+        walked = [w.tokens for w in walk_answers(target, drafter, [answer])[0]]
         if walked != engine:
             accepted = draft_everywhere(target, drafter, [answer])[0][0].tolist()
             # What follows the answer's end is unknown to the walk.

@@ -23,7 +23,7 @@ from dspark_core.decode.speculative import speculative  # noqa: E402
 from dspark_core.models.checkpoint import load_drafter as load_mlx_drafter  # noqa: E402
 from dspark_core.models.target import load_target as load_mlx_target  # noqa: E402
 from dspark_core.training.data import Chat, open_lines  # noqa: E402
-from dspark_core.training.evaluate import Answer, summarize, walk  # noqa: E402
+from dspark_core.training.evaluate import Answer, summarize, walk_answers  # noqa: E402
 from dspark_core.training.torch_drafter import TorchDrafter  # noqa: E402
 from dspark_core.training.torch_target import TorchTarget  # noqa: E402
 
@@ -176,7 +176,7 @@ def test_export_load_speculate(place, name, form):
     # The same rounds as the teacher-forced walk finds.
     beyond, _ = decode(plain(target, prompt, Settings(max_tokens=48 + drafter.info.max_drafts)))
     answer = Answer(prompt + beyond, len(prompt), len(prompt + wanted))
-    walked = walk(TorchTarget.load(place / "target"), TorchDrafter.load(out), [answer])[0]
+    walked = walk_answers(TorchTarget.load(place / "target"), TorchDrafter.load(out), [answer])[0]
     assert [w.tokens for w in walked] == [len(r.committed) for r in rounds]
     assert [w.length for w in walked] == [r.acceptance_length for r in rounds]
 
@@ -197,7 +197,7 @@ def test_the_walk_counts_rounds_as_the_engine_does(stop, limit, monkeypatch):
 
     monkeypatch.setattr("dspark_core.training.evaluate.draft_everywhere", accepted)
     drafter = SimpleNamespace(config=SimpleNamespace(confidence=False, drafts=drafts))
-    (walked,) = walk(None, drafter, [answer])
+    (walked,) = walk_answers(None, drafter, [answer])
     at, produced, engine = 0, 1, []
     request = Request(None, (), frozenset({text[stop - 10]} if stop else ()), limit, "length")
     finish = None
