@@ -36,12 +36,8 @@ class ReportTables:
     def method(self) -> str:
         undecoded = f", but {self.figures.undecoded} whose answer is a single token" if self.figures.undecoded else ""
         turns = "alternation" if self.figures.uncounted == 1 else f"{self.figures.uncounted} alternations"
-        uncounted = (
-            f" The first {turns} of every prompt prepared the device and is not counted."
-            if self.figures.uncounted
-            else ""
-        )
-        return f"{METHOD} No prompt is left out{undecoded}.{uncounted}"
+        words = f" The first {turns} of every prompt prepared the device and is not counted."
+        return f"{METHOD} No prompt is left out{undecoded}.{words if self.figures.uncounted else ''}"
 
     def sets(self) -> list[str]:
         """Names of the sets, then of those taken together."""
@@ -51,13 +47,8 @@ class ReportTables:
         """What came out for every drafting lane, where sets are taken together; set by set if none are."""
         single, names = {p.set for p in self.figures.prompts}, self.sets()
         names = [n for n in names if n not in single] or names
-        plain = PLAIN, MLX_LM
-        return [
-            self._lane_sentence(f)
-            for name in names
-            for f in self.figures.lanes
-            if f.set == name and f.lane not in plain
-        ]
+        drafting = [f for f in self.figures.lanes if f.lane not in (PLAIN, MLX_LM)]
+        return [self._lane_sentence(f) for name in names for f in drafting if f.set == name]
 
     def _lane_sentence(self, f: LaneFigures) -> str:
         where = "all sets" if f.set == ALL else f.set

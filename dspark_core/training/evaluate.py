@@ -131,10 +131,10 @@ def walk_answers(
         for a, row, sure in zip(part, accepted, confidence, strict=True):
             at, rounds = a.start, []
             while at < a.end - 1:
-                known = len(a.ids) - 1 - at
+                following = len(a.ids) - 1 - at
                 n = row[at - a.start]
                 logits = tuple(sure[at - a.start]) if drafter.config.confidence else ()
-                tokens, possible = min(n + 1, a.end - 1 - at), min(drafter.config.drafts, known)
+                tokens, possible = min(n + 1, a.end - 1 - at), min(drafter.config.drafts, following)
                 length = tokens if len(a.ids) == a.end else n + 1
                 rounds.append(WalkedRound(at, n, tokens, length, possible, logits))
                 at += rounds[-1].tokens

@@ -153,7 +153,7 @@ def test_sequential_temperature_scaling():
     sts = json.loads((GOLDEN / "sched.json").read_text())["sts"]
     logits, labels = np.array(sts["logits"]), np.array(sts["prefix_accept"], float)
     grid = np.array(sts["grid"])
-    temperatures = calibrate.fit(logits, labels, grid, sts["bins"])
+    temperatures = calibrate.fit_temperatures(logits, labels, grid, sts["bins"])
     assert temperatures.tolist() == pytest.approx(sts["temperatures"])
     before, after = calibrate.survival(logits), calibrate.survival(logits, temperatures)
     for k in range(logits.shape[1]):
