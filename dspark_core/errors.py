@@ -1,5 +1,46 @@
-"""The one error that loading a model raises."""
+"""The errors that a visitor reads. Each message is one sentence that says what is wrong, where, and what to do.
+
+    Refused              something cannot be done
+      ModelError         a model that cannot be used here
+        HubError         a hub that cannot be reached, or a download that cannot go on
+      PresetError        a preset file that cannot be used
+      LaneError          a lane that does not exist                                        (also a ValueError)
+      DecodeError        a request that cannot be decoded, or a model whose logits fail    (also a ValueError)
+      TraceError         a document that is no race this version can read                  (also a ValueError)
+    Cancelled            the visitor's wish: no fault, and nothing to read
+
+The three that are ValueErrors refuse what somebody asked for or handed over, and whoever took it may catch it as one.
+dspark_core.training has its TrainingError to itself: it imports nothing of the rest.
+"""
 
 
-class ModelError(Exception):
-    """A model that cannot be used here; the message is one sentence naming file and expectation."""
+class Refused(Exception):
+    """Something cannot be done; the message is one sentence for whoever asked for it."""
+
+
+class ModelError(Refused):
+    """A model that cannot be used here; the message names file and expectation."""
+
+
+class HubError(ModelError):
+    """A hub that cannot be reached, or a download that cannot go on."""
+
+
+class PresetError(Refused):
+    """A preset file that cannot be used; the message names file and field."""
+
+
+class LaneError(Refused, ValueError):
+    """A lane that does not exist."""
+
+
+class DecodeError(Refused, ValueError):
+    """A request that cannot be decoded, or a model that gave logits which are not finite."""
+
+
+class TraceError(Refused, ValueError):
+    """A document that is no race this version can read."""
+
+
+class Cancelled(Exception):
+    """What was running was cancelled."""

@@ -84,7 +84,7 @@ def _host() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}",
         "processor": _processor() or platform.machine(),
         "cores": str(threads),
-        "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB",
+        "memory": f"{physical_memory() / 2**30:.0f} GiB",
     }
 
 

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .catalog.names import HubName
-from .errors import ModelError
+from .errors import ModelError, PresetError
+from .models.config import PRECISIONS
 from .paths import root
 
 ROOT = root()
@@ -29,14 +30,9 @@ PRESETS = ROOT / "presets"
 EMBEDDED = "smollm2-135m"  # the preset that needs no download: what the page starts with
 KINDS = ("chat", "code", "math")
 METHODS = ("DSpark", "DFlash")
-PRECISIONS = ("auto", "stored", "bf16", "8-bit", "4-bit")  # of drafters at load, as models/precision.py has them
 TEXT = {"title": str, "note": str, "trained_with": str, "drafter_precision": str}
 
 Place = Path | HubName
-
-
-class PresetError(Exception):
-    """A preset file that cannot be used; the message is one sentence naming file and field."""
 
 
 @dataclass(frozen=True)

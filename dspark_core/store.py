@@ -1,17 +1,66 @@
-"""Small JSON files that a program keeps for itself: read with suspicion, written whole or not at all.
+"""What this program writes down for itself: cost curves, a device's noise, checksums of files that were checked.
 
-Such a file may be cut off, edited, from another version, or no file at all. Whatever it is, reading it gives a value
-or raises one of two errors, and whoever reads it can do without.
+All of it lies in one directory, the cache directory of this platform, as small JSON files. They are caches: what is
+lost costs a measurement or a check, and places where earlier versions had theirs are not looked at. A file may be cut
+off, edited, from another version, or no file at all. Whatever it is, reading it gives a value or none, and whoever
+reads it checks what the value says before believing it.
 """
 
+import hashlib
 import json
 import math
 import os
+import platform
 import stat
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 MAX_BYTES = 1_000_000
+
+
+def cache_directory() -> Path:
+    """~/Library/Caches/dspark-playground on a Mac; elsewhere the same in $XDG_CACHE_HOME, or in ~/.cache."""
+    base = Path.home() / "Library" / "Caches"
+    if platform.system() != "Darwin":
+        chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        base = chosen if chosen.is_absolute() else Path.home() / ".cache"  # a relative one is to be ignored
+    return base / "dspark-playground"
+
+
+class Store:
+    """JSON values, each in a file of its own, found by its kind and by what it depends on.
+
+    directory: by default the cache directory of this platform
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self.directory = directory or cache_directory()
+
+    def file(self, kind: str, key: Mapping[str, str] | None = None) -> Path:
+        """Where the value of a kind is; without a key there is one of that kind."""
+        if key is None:
+            return self.directory / f"{kind}.json"
+        return self.directory / kind / f"{short_digest(json.dumps(dict(key), sort_keys=True))}.json"
+
+    def load(self, kind: str, key: Mapping[str, str] | None = None) -> Any:
+        """The value, for the caller to check; None if there is none that can be read."""
+        try:
+            return read_json(self.file(kind, key))
+        except (OSError, ValueError):
+            return None
+
+    def save(self, kind: str, key: Mapping[str, str] | None, value: Any) -> Path:
+        """Put a value in place of the one there was; its file. Raises OSError."""
+        file = self.file(kind, key)
+        write_json(file, value)
+        return file
+
+
+def short_digest(text: str) -> str:
+    """Twelve digits that stand for a text in a file's name or a description."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def read_json(path: Path, max_bytes: int = MAX_BYTES) -> Any:
@@ -29,28 +78,38 @@ def read_json(path: Path, max_bytes: int = MAX_BYTES) -> Any:
 def parse_json(text: str) -> Any:
     """The value of strict JSON: no NaN or infinity, no key twice in one object, nothing nested beyond reason. Raises
     ValueError."""
+
+    def constant(name: str) -> None:
+        raise ValueError(f"{name} is no number in JSON")
+
+    def table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a key stands twice in one object")
+        return found
+
     try:
-        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_object)
+        return json.loads(text, parse_constant=constant, object_pairs_hook=table)
     except RecursionError:
-        raise ValueError("It is nested too deeply.") from None
+        raise ValueError("it is nested too deeply") from None
 
 
 def write_json(path: Path, value: Any) -> None:
     """Put a file in place of what is there in one step, so that no reader finds half of it. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
+    new = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.part")
     try:
-        part.write_text(json.dumps(value, indent=1), encoding="utf-8")
+        new.write_text(json.dumps(value, indent=1), encoding="utf-8")
         if path.is_dir() and not path.is_symlink():
             path.rmdir()  # somebody's slip; one that is not empty stays, and is an OSError
-        part.replace(path)
+        new.replace(path)
     except OSError:
-        if part.is_file():
-            part.unlink()
+        if new.is_file():
+            new.unlink()
         raise
 
 
-def is_number(value: Any, least: float, most: float) -> bool:
+def in_range(value: Any, least: float, most: float) -> bool:
     """A number between both, and no boolean, infinity or NaN."""
     return type(value) in (int, float) and least <= value <= most and math.isfinite(value)
 
@@ -58,14 +117,3 @@ def is_number(value: Any, least: float, most: float) -> bool:
 def is_count(value: Any, least: int, most: int) -> bool:
     """A whole number between both, and no boolean."""
     return type(value) is int and least <= value <= most
-
-
-def _no_constant(name: str):
-    raise ValueError(f"{name} is no number.")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("A key stands twice in one object.")
-    return found

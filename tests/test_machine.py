@@ -6,7 +6,7 @@ import pytest
 from dspark_core import machine
 from dspark_core.bench.exactness import exactness
 from dspark_core.bench.log import MUST_AGREE, Header, Log, require_same
-from dspark_core.machine import Device, device_of, mlx_device
+from dspark_core.machine import Device, device_of, mlx_device, physical_memory
 from dspark_core.race.loaded import Models
 from dspark_core.race.records import LaneSpec, RaceRecord, RaceRequest
 from dspark_core.race.trace import dumps, loads
@@ -42,7 +42,7 @@ def test_a_cpu_is_named_by_its_processor():
 
 
 def test_bench_exact_names_the_device(golden_a, tmp_path, monkeypatch):
-    monkeypatch.setattr("dspark_core.decode.measure.default_directory", lambda: tmp_path)
+    monkeypatch.setattr("dspark_core.store.cache_directory", lambda: tmp_path)
     first = next(exactness(Models(golden_a.target, {"dspark": golden_a.drafter}), [], [], 4))
     assert first["device"] == machine.machine()["device"] != ""
 
@@ -72,3 +72,14 @@ def test_a_report_does_not_go_on_upon_another_device():
     there = Header(**facts, machine={"device": "CUDA, NVIDIA H100"}, versions={}, when="")
     with pytest.raises(ValueError, match=r"another machine .*H100"):
         require_same(Log(None, here, None), there)
+
+
+def test_memory_is_that_of_the_container(tmp_path):
+    device = mlx_device()
+    assert device.kind in ("CPU", "Metal", "CUDA") and device.memory > 10**9 and device.name
+    assert machine.machine()["memory"] == f"{physical_memory() / 2**30:.0f} GiB"
+    limit = tmp_path / "memory.max"
+    limit.write_text("1000000000\n")
+    assert physical_memory(limit) == 10**9
+    limit.write_text("max\n")
+    assert physical_memory(limit) == physical_memory(tmp_path / "none") > 10**9

@@ -5,7 +5,8 @@ import collections
 import pytest
 
 from dspark_core.catalog.names import HubName
-from dspark_core.presets import METHODS, PresetError, load_presets, load_prompts, read_presets
+from dspark_core.errors import PresetError
+from dspark_core.presets import METHODS, load_presets, load_prompts, read_presets
 
 
 def test_embedded_preset_is_there():

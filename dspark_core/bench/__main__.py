@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import ModelError
+from ..errors import Refused
 from ..models.weights import PRECISIONS
 from ..presets import load_presets
 from ..race.records import BLOCK, CAP, CONFIDENCE, FULL, HARDWARE, PLAIN
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         a.drafters = drafters_of(a)
         a.do(a)
-    except (ModelError, ValueError) as e:
+    except (Refused, ValueError) as e:
         sys.exit(f"error: {e}")
 
 

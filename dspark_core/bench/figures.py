@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..decode.cost_curve import CostCurve
-from ..race.forecast import acceptance, judged, middle
+from ..race.forecast import draft_outcomes, middle_position, slot_acceptance
 from .log import Log, Row
 from .plan import PLAIN, BestCapLane, PeerLane, PlannedLane, SpecLane
 
@@ -164,8 +164,8 @@ def figures(
 
 
 def best_cap(curve: CostCurve, drafter_id: str, outcomes: Sequence[tuple[int, int]], context: int) -> tuple[int, float]:
-    """The best fixed cap for what was accepted (see race.advice.judged), 0 for plain decoding; its predicted tok/s."""
-    accepted = acceptance(outcomes)
+    """The best fixed cap for what was accepted (forecast.draft_outcomes), 0 for plain decoding; its predicted tok/s."""
+    accepted = slot_acceptance(outcomes)
     cap = curve.best_cap(drafter_id, accepted, context)
     return cap, curve.speed(drafter_id, accepted, cap, context)
 
@@ -203,7 +203,7 @@ class _Cells:
         return turns[min(turns)]
 
     def outcomes(self, key: Key, lane: SpecLane) -> list[tuple[int, int]]:
-        return judged(self.first(key, lane).record(lane.spec), self.greedy)
+        return draft_outcomes(self.first(key, lane).record(lane.spec), self.greedy)
 
     def prompt_figures(self, key: Key, lane: PlannedLane) -> PromptFigures:
         turns, plain, first = self.turns(key, lane), self.plain(key), self.first(key, lane)
@@ -237,7 +237,7 @@ class _Cells:
         if lane.spec.speculative and self.greedy:
             same = [other for other in self._spec_lanes() if other.spec.drafter_id == lane.spec.drafter_id]
             outcomes = [x for other in same if self.has(key, other) for x in self.outcomes(key, other)]
-            cap, speed = best_cap(curve, lane.spec.drafter_id, outcomes, middle(first.rounds))
+            cap, speed = best_cap(curve, lane.spec.drafter_id, outcomes, middle_position(first.rounds))
             out |= {"best_cap": cap, "of_best": predicted / speed}
         return out
 

@@ -6,12 +6,12 @@ The first line says what is measured and on what, the machine's cost curve inclu
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 from ..decode.cost_curve import CostCurve
 from ..decode.rounds import Round, Start
-from ..race.codec import Misfit, decoder, encode
 from ..race.records import LaneRecord, LaneSpec
+from ..race.schema import Misfit, Schema, encode
 
 LOG_VERSION = 1
 MUST_AGREE = ("target", "precision", "drafters", "tokens", "temperature", "seed", "machine", "versions")
@@ -44,7 +44,7 @@ class Row:
     cap: int | None = None
 
     @property
-    def key(self) -> tuple:
+    def key(self) -> tuple[str, int, str, int]:
         return self.set, self.prompt, self.lane, self.turn
 
     def record(self, spec: LaneSpec) -> LaneRecord:
@@ -76,7 +76,7 @@ class Log:
     path: Path
     header: Header
     curve: CostCurve
-    rows: dict[tuple, Row] = field(default_factory=dict)
+    rows: dict[tuple[str, int, str, int], Row] = field(default_factory=dict)
 
     def add(self, row: Row) -> None:
         self.rows[row.key] = row
@@ -100,10 +100,10 @@ def read_log(path: Path) -> Log | None:
         return None
     try:
         top = json.loads(lines[0])
-        header, read_row = decoder(Header)(top["header"]), decoder(Row)
-        log = Log(path, cast(Header, header), _curve_of(top["curve"]))
+        log = Log(path, Schema(Header).decode(top["header"]), _curve_of(top["curve"]))
+        rows = Schema(Row)
         for line in lines[1:]:
-            row = cast(Row, read_row(json.loads(line)))
+            row = rows.decode(json.loads(line))
             log.rows[row.key] = row
     except Misfit as e:
         raise ValueError(f"{path} is no log of this version: {e.place} {e.words}.") from None
@@ -130,6 +130,6 @@ def require_same(log: Log, header: Header) -> None:
             )
 
 
-def _append_line(path: Path, value: dict) -> None:
+def _append_line(path: Path, value: dict[str, Any]) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(value, separators=(",", ":")) + "\n")

@@ -31,7 +31,7 @@ from ..decode.cost_curve import CostCurve
 from ..decode.rounds import Settings
 from ..machine import machine, versions
 from ..models.info import DrafterInfo
-from ..race.forecast import judged, middle
+from ..race.forecast import draft_outcomes, middle_position
 from ..race.loaded import Models, measured
 from .figures import Figures, best_cap, figures
 from .log import Header, Log, Row, create_log, read_log, require_same
@@ -152,8 +152,8 @@ class PromptRuns:
         """The best fixed cap in hindsight of what the drafter's other lanes did on this prompt in the first turn."""
         others = [o for o in lanes if lane.learns_from(o)]
         rows = [self.log.rows[*key, o.name, 0] for o in others]
-        outcomes = [x for row in rows for x in judged(row.record(lane.spec), True)]
-        context = middle(rows[0].rounds) if rows and rows[0].rounds else 0
+        outcomes = [x for row in rows for x in draft_outcomes(row.record(lane.spec), True)]
+        context = middle_position(rows[0].rounds) if rows and rows[0].rounds else 0
         return best_cap(self.log.curve, lane.spec.drafter_id, outcomes, context)[0]
 
 

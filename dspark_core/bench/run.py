@@ -13,9 +13,10 @@ from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from ..decode.plain import plain
 from ..decode.prefill import Prefilled, check, prefill_once
-from ..decode.rounds import DecodeError, Round, Settings, Start, tau
+from ..decode.rounds import Round, Settings, Start, tau
 from ..decode.schedule import FullBlock, Schedule
 from ..decode.speculative import Options, speculative
+from ..errors import DecodeError
 from ..models.checkpoint import load_drafter
 from ..models.drafter import Drafter
 from ..models.target import Target, load_target
@@ -52,7 +53,7 @@ class Timed(Schedule):
     def parked(self) -> bool:
         return self._timed(self._inner.parked)
 
-    def proposed(self, drafted: int, confidence: list[float] | None) -> int:
+    def proposed(self, drafted: int, confidence: Sequence[float] | None) -> int:
         return self._timed(self._inner.proposed, drafted, confidence)
 
     def observe(self, r: Round) -> None:

@@ -1,13 +1,15 @@
-"""What is known of a model before its weights are read: its config.json and its tensors' names, types and shapes.
+"""A model before its weights are read: its config.json and its tensors' names, types and shapes.
 
 Does a drafter fit a target? From configs and tensor headers, before any weights are read.
 """
 
 import json
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import ModelError
 from ..models.config import DrafterConfig, check_fit, parse_config, target_shape
@@ -21,6 +23,17 @@ DTYPE_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16"
 DRAFTER_FIELDS = ("block_size", "target_layer_ids", "dflash_config", *FOREIGN)  # no target's config has any of them
 TARGET, DRAFTER, OTHER = "target", "drafter", "other"
 
+# The instruct models that the published drafters were trained on, by (hidden size, layers) of the target.
+INSTRUCT = {
+    (2560, 36): "Qwen/Qwen3-4B",
+    (4096, 36): "Qwen/Qwen3-8B",
+    (5120, 40): "Qwen/Qwen3-14B",
+    (3840, 48): "google/gemma-4-12B-it",
+}
+# "-Base" and "-pt" are how the families name a base model; Gemma's instruct models are the ones with "-it".
+BASE_NAME = re.compile(r"(^|[-_.])(base|pt)($|[-_.])", re.IGNORECASE)
+INSTRUCT_NAME = re.compile(r"(^|[-_.])(it|instruct|chat)($|[-_.])", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -33,9 +46,41 @@ class Facts:
 
     name: str
     where: Path
-    config: dict
+    config: dict[str, Any]
     tensors: dict[str, TensorInfo]
     has_template: bool
+
+    @classmethod
+    def read(cls, directory: Path, name: str = "") -> "Facts":
+        """Those of a model directory. Raises ModelError if a file is missing, cut off or points elsewhere."""
+        config = read_config(directory)
+        check_weight_files(directory, cls._object(directory / INDEX), {f.name for f in directory.glob("*.safetensors")})
+        tokenizer = cls._object(directory / "tokenizer_config.json") or {}
+        templates = ("chat_template.jinja", "chat_template.json")
+        has_template = "chat_template" in tokenizer or any((directory / t).is_file() for t in templates)
+        return cls(name or directory.name, directory, config, read_headers(directory), has_template)
+
+    @staticmethod
+    def _object(path: Path) -> dict[str, Any] | None:
+        """A JSON object, None if there is no such file. Raises ModelError."""
+        if not path.is_file():
+            return None
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ModelError(f"{path} is larger than {MAX_JSON_BYTES // 1_000_000} MB, which no such file is.")
+        return object_of(path, path.read_bytes())
+
+    @property
+    def text(self) -> dict[str, Any]:
+        """The configuration of the text model, where that is a part of the whole."""
+        text = self.config.get("text_config")
+        return text if isinstance(text, dict) else self.config
+
+    def size(self, name: str) -> int:
+        """A size in the text model's configuration. Raises ModelError if it is not there."""
+        value = self.text.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ModelError(f"{self.where / 'config.json'}: {name} must be a whole number above 0, not {value!r}.")
+        return value
 
     @property
     def bytes(self) -> int:
@@ -53,23 +98,11 @@ class Sort:
 
 
 def tensor_bytes(info: TensorInfo) -> int:
-    count = 1
-    for n in info.shape:
-        count *= n
-    return count * DTYPE_BYTES.get(info.dtype, 1)
+    """Bytes of a tensor as stored."""
+    return math.prod(info.shape) * DTYPE_BYTES.get(info.dtype, 1)
 
 
-def read(directory: Path, name: str = "") -> Facts:
-    """The facts of a model directory. Raises ModelError if a file is missing, cut off or points elsewhere."""
-    config = read_config(directory)
-    check_weight_files(directory, _json(directory / INDEX), {f.name for f in directory.glob("*.safetensors")})
-    tokenizer = _json(directory / "tokenizer_config.json") or {}
-    templates = ("chat_template.jinja", "chat_template.json")
-    has_template = "chat_template" in tokenizer or any((directory / t).is_file() for t in templates)
-    return Facts(name or directory.name, directory, config, read_headers(directory), has_template)
-
-
-def check_weight_files(where: Path, index: dict | None, present: Iterable[str]) -> None:
+def check_weight_files(where: Path, index: dict[str, Any] | None, present: Iterable[str]) -> None:
     """Raises ModelError if the index of a sharded model names a file outside its directory or one that is missing."""
     wanted = (index or {}).get("weight_map", {})
     if not isinstance(wanted, dict) or not all(isinstance(f, str) for f in wanted.values()):
@@ -103,29 +136,20 @@ def stored(facts: Facts) -> str:
         bits = bits_of(facts.config, name) if info.dtype == "U32" else None
         words = f"{bits}-bit" if bits else DTYPE_WORDS.get(info.dtype, info.dtype)
         sizes[words] = sizes.get(words, 0) + tensor_bytes(info)
-    return max(sizes, key=sizes.get, default="empty")
+    return max(sizes, key=lambda words: sizes[words], default="empty")
 
 
-def bits_of(config: dict, tensor: str) -> int | None:
+def bits_of(config: dict[str, Any], tensor: str) -> int | None:
     """Bits of a quantized weight: its layer's own setting, or the model's."""
     q = config.get("quantization") or config.get("quantization_config")
     if not isinstance(q, dict):
         return None
-    own = q.get(tensor.removesuffix(".weight"))
-    bits = own.get("bits") if isinstance(own, dict) else q.get("bits")
+    layer = q.get(tensor.removesuffix(".weight"))
+    bits = layer.get("bits") if isinstance(layer, dict) else q.get("bits")
     return bits if isinstance(bits, int) else None
 
 
-def _json(path: Path) -> dict | None:
-    """A JSON object, None if there is no such file. Raises ModelError."""
-    if not path.is_file():
-        return None
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise ModelError(f"{path} is larger than {MAX_JSON_BYTES // 1_000_000} MB, which no such file is.")
-    return object_of(path, path.read_bytes())
-
-
-def object_of(where: Path, data: bytes) -> dict:
+def object_of(where: Path, data: bytes) -> dict[str, Any]:
     """The JSON object in `data`. Raises ModelError naming `where`."""
     try:
         value = json.loads(data)
@@ -136,27 +160,15 @@ def object_of(where: Path, data: bytes) -> dict:
     return value
 
 
-# The instruct models that the published drafters were trained on, by (hidden size, layers) of the target.
-INSTRUCT = {
-    (2560, 36): "Qwen/Qwen3-4B",
-    (4096, 36): "Qwen/Qwen3-8B",
-    (5120, 40): "Qwen/Qwen3-14B",
-    (3840, 48): "google/gemma-4-12B-it",
-}
-# "-Base" and "-pt" are how the families name a base model; Gemma's instruct models are the ones with "-it".
-BASE_NAME = re.compile(r"(^|[-_.])(base|pt)($|[-_.])", re.IGNORECASE)
-INSTRUCT_NAME = re.compile(r"(^|[-_.])(it|instruct|chat)($|[-_.])", re.IGNORECASE)
-
-
 @dataclass(frozen=True)
-class Warning:
-    """Something that works, but not well. `link` leads to what would work better; empty if that is not known."""
+class BaseModelWarning:
+    """A target that works, but not well. `link` leads to what would work better; empty if that is not known."""
 
     words: str
     link: str = ""
 
 
-def check(target: Facts, drafter: Facts) -> DrafterConfig:
+def check_pair(target: Facts, drafter: Facts) -> DrafterConfig:
     """The drafter's configuration if it fits the target. Raises ModelError, in one sentence, if it does not.
 
     Tensor by tensor the drafter is checked when it is opened (models/checkpoint.py).
@@ -171,7 +183,7 @@ def check(target: Facts, drafter: Facts) -> DrafterConfig:
     return config
 
 
-def base_warning(target: Facts) -> Warning | None:
+def base_warning(target: Facts) -> BaseModelWarning | None:
     """A warning if the target is a base model: drafters are trained on what the instruct model writes."""
     if is_base_name(target.name):
         why = f"{target.name} is named as a base model"
@@ -185,7 +197,9 @@ def base_warning(target: Facts) -> Warning | None:
         f"{why}, and drafters are trained on the instruct model: fewer drafts will be accepted "
         "(47 % instead of 82 % as mlx-dspark measured)"
     )
-    return Warning(words + (f"; use {right}." if right else "."), f"https://huggingface.co/{right}" if right else "")
+    if right:
+        return BaseModelWarning(f"{words}; use {right}.", f"https://huggingface.co/{right}")
+    return BaseModelWarning(f"{words}.")
 
 
 def is_base_name(name: str) -> bool:

@@ -13,9 +13,9 @@ from huggingface_hub import scan_cache_dir
 from huggingface_hub.errors import CacheNotFound
 
 from ..errors import ModelError
-from .facts import OTHER, Sort, read, sort_of, stored
+from .facts import OTHER, Facts, Sort, sort_of, stored
 
-HF, LM_STUDIO, OWN = "Hugging Face cache", "LM Studio", "directory"
+HF, LM_STUDIO, DIRECTORY = "Hugging Face cache", "LM Studio", "directory"
 MAX_DEPTH = 3  # below a directory that the user names
 MAX_DIRECTORIES = 5000
 
@@ -42,22 +42,27 @@ def find(directories: Iterable[Path] = (), cache: Path | None = None, lm_studio:
     found = [
         *(describe(path, HF, name) for name, path in hub_snapshots(cache)),
         *(describe(p, LM_STUDIO, f"{p.parent.name}/{p.name}") for p in _models_in(lm_studio or lm_studio_models(), 2)),
-        *(describe(p, OWN) for d in directories for p in _models_in(Path(d).expanduser(), MAX_DEPTH)),
+        *(describe(p, DIRECTORY) for d in directories for p in _models_in(Path(d).expanduser(), MAX_DEPTH)),
     ]
     order = ("target", "drafter", OTHER)
     unique = {f.path.resolve(): f for f in reversed(found)}
     return sorted(unique.values(), key=lambda f: (order.index(f.sort.kind), f.name.lower()))
 
 
-def describe(path: Path, source: str = OWN, name: str = "") -> Found:
+def describe(path: Path, source: str = DIRECTORY, name: str = "") -> Found:
     """One model directory. What is wrong with it is in its `sort`, not an exception."""
     try:
         size = sum(f.stat().st_size for f in path.iterdir() if f.is_file())
-        facts = read(path, name)
+        facts = Facts.read(path, name)
     except (ModelError, OSError) as error:
         words = str(error) if isinstance(error, ModelError) else f"{path} cannot be read ({error.strerror})."
         return Found(name or path.name, path, source, Sort(OTHER, "", words), 0 if isinstance(error, OSError) else size)
     return Found(facts.name, path, source, sort_of(facts), size, stored(facts))
+
+
+def cache_folder(cache: Path, repo: str) -> Path:
+    """Where the Hugging Face cache has a model: "owner/name" stands in the folder's name."""
+    return cache / f"models--{repo.replace('/', '--')}"
 
 
 def name_of(directory: Path) -> str:
@@ -83,10 +88,16 @@ def hub_snapshots(cache: Path | None = None) -> Iterator[tuple[str, Path]]:
 def lm_studio_models() -> Path:
     """LM Studio's models folder: where its settings say, else where it usually is."""
     home = Path.home()
-    pointer = home / ".lmstudio-home-pointer"
-    root = Path(_text(pointer).strip() or home / ".lmstudio")
+
+    def text(path: Path) -> str:
+        try:
+            return path.read_text(encoding="utf-8")[:1_000_000]
+        except (OSError, ValueError):
+            return ""
+
+    root = Path(text(home / ".lmstudio-home-pointer").strip() or home / ".lmstudio")
     try:
-        chosen = json.loads(_text(root / "settings.json") or "{}").get("downloadsFolder")
+        chosen = json.loads(text(root / "settings.json") or "{}").get("downloadsFolder")
     except (ValueError, AttributeError):
         chosen = None
     candidates = [Path(chosen)] if isinstance(chosen, str) and chosen else []
@@ -94,20 +105,13 @@ def lm_studio_models() -> Path:
     return next((c for c in candidates if c.is_dir()), candidates[-1])
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")[:1_000_000]
-    except (OSError, ValueError):
-        return ""
-
-
 def _models_in(root: Path, depth: int) -> Iterator[Path]:
     """Directories with a config.json, at most `depth` levels below `root`; hidden ones are left out."""
-    for seen, (path, below, files) in enumerate(os.walk(root)):
+    for count, (path, below, files) in enumerate(os.walk(root)):
         level = len(Path(path).relative_to(root).parts)
         if "config.json" in files:
             yield Path(path)
             below.clear()
         below[:] = sorted(d for d in below if not d.startswith(".")) if level < depth else []
-        if seen >= MAX_DIRECTORIES:
+        if count >= MAX_DIRECTORIES:
             return

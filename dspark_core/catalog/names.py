@@ -20,7 +20,7 @@ class HubName:
     repo: str
     revision: str = "main"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         repo, shown = self.repo, f"{self.repo[:200]!r}"
         if "\\" in repo or repo.count("/") != 1 or repo[0] in "/~." or ".." in repo:
             raise ModelError(f"{shown} is not a hub name (owner/name); a path begins with /, ~ or a dot.")

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from ..store import is_count, is_number, parse_json
+from ..store import in_range, is_count, parse_json
 from .rounds import Round
 
 VERSION = 2  # in version 1 one sample could stand for a point
@@ -65,7 +65,7 @@ class Costs:
 class CostCurve:
     """The costs of one target with its drafters, at one precision on one device.
 
-    made_of: what it was measured with (target, precision, device, threads, versions, drafters): another value
+    made_of: what it was measured with (target, precision, device, cores, versions, drafters): another value
              of any makes another curve
     when:    ISO time of the measurement; `took_s` is how long it took
     costs:   by context, shortest first
@@ -171,7 +171,7 @@ class CostCurve:
         made_of, when = raw["made_of"], raw["when"]
         _require(isinstance(made_of, dict) and all(map(_is_text, made_of.values())), "made_of is not words")
         _require(_is_time(when), "when is no time")
-        _require(is_number(raw["took_s"], 0, 1e9), "took_s is no duration")
+        _require(in_range(raw["took_s"], 0, 1e9), "took_s is no duration")
         _require(isinstance(raw["costs"], list) and 1 <= len(raw["costs"]) <= MOST_CONTEXTS, "no list of costs")
         costs = tuple(_costs(c) for c in raw["costs"])
         contexts = [c.context for c in costs]
@@ -236,7 +236,7 @@ def _timings(value: Any, least: int) -> dict[int, Timing]:
 def _timing(value: Any) -> Timing:
     raw = _fields(value, "median", "low", "high", "n")
     low, median, high = raw["low"], raw["median"], raw["high"]
-    _require(all(is_number(s, SHORTEST_S, LONGEST_S) for s in (low, median, high)), "a time is no time")
+    _require(all(in_range(s, SHORTEST_S, LONGEST_S) for s in (low, median, high)), "a time is no time")
     _require(low <= median <= high, "a time's low, median and high do not ascend")
     _require(is_count(raw["n"], FEWEST, 1_000_000), f"a time of fewer than {FEWEST} samples")
     return Timing(median, low, high, raw["n"])

@@ -4,24 +4,20 @@ Runs on the thread that owns MLX, as a generator that can be closed between any 
 filled with synthetic keys and values, so that a long one costs no prefill: what a step costs does not depend on them.
 """
 
-import hashlib
-import json
-import os
-import platform
 import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import mlx.core as mx
 
+from ..machine import machine, versions
 from ..models.cache import trim
 from ..models.drafter import Context, Drafter
 from ..models.target import Target
-from ..store import read_json, write_json
+from ..store import Store, short_digest
 from .cost_curve import FEWEST, CostCurve, Costs, Timing, agreeing
 from .prefill import PREFILL_CHUNK
 from .sampling import Greedy, accept_greedy
@@ -32,6 +28,7 @@ PLAIN_STEPS = 3  # in one measurement, so that the pipelining shows
 CATCH_UP = 3  # positions by which a draft brings its context up to date
 PASSES = 5  # samples of a point, where there is time
 MOST_SAMPLES = 9  # of a point whose samples do not agree
+KIND = "costs"  # of what the store holds
 FULL_S, QUICK_S = 35.0, 12.0  # points and samples beyond what is needed are taken as far as they fit into this
 
 Point = tuple[
@@ -246,43 +243,36 @@ def _timings(seconds: dict[Point, list[float]], context: int, kind: str) -> dict
     return {n: Timing.of(s) for (b, k, n), s in sorted(seconds.items()) if (b, k) == (context, kind)}
 
 
-# ---- kept on disk ----------------------------------------------------------------------------------------
+# ---- on disk ----------------------------------------------------------------------------------------------
 
 
 def made_of(target: Target, drafters: dict[str, Drafter]) -> dict[str, str]:
-    """What a curve depends on."""
-    device = mx.default_device()
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    """What a curve depends on: models, and what `machine` says of this machine that changes their speed."""
+    here, installed = machine(), versions()
     infos = {id_: d.info for id_, d in sorted(drafters.items())}
-    shapes = {id_: f"{i.name}, {i.precision}, {_digest(i.shapes)}" for id_, i in infos.items()}
+    shapes = {id_: f"{i.name}, {i.precision}, {short_digest(i.shapes)}" for id_, i in infos.items()}
     return {
-        "target": f"{target.name}, {_digest(repr(target.model))}",
+        "target": f"{target.name}, {short_digest(repr(target.model))}",
         "precision": target.precision,
-        "device": f"{device.type.name}, {mx.device_info().get('device_name', '')}",
-        "threads": str(threads),
-        "mlx": version("mlx"),
-        "mlx-lm": version("mlx-lm"),
+        **{fact: here[fact] for fact in ("device", "processor", "cores")},
+        **{package: installed[package] for package in ("mlx", "mlx-lm")},
         "drafters": "; ".join(f"{id_}: {s}" for id_, s in shapes.items()),
     }
 
 
-def default_directory() -> Path:
-    """Where curves are kept: the user's cache directory."""
-    if platform.system() == "Darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "dspark-playground" / "costs"
-
-
-def load(target: Target, drafters: dict[str, Drafter], directory: Path | None = None) -> CostCurve | None:
-    """The curve kept for exactly these, or None."""
+def load_curve(target: Target, drafters: dict[str, Drafter], directory: Path | None = None) -> CostCurve | None:
+    """The curve on disk (see store.py) for exactly these, or None."""
     wanted = made_of(target, drafters)
     try:
-        curve = CostCurve.of(read_json(cache_file(wanted, directory)))
-    except (OSError, ValueError):
+        curve = CostCurve.of(Store(directory).load(KIND, wanted))
+    except ValueError:
         return None
     return curve if curve.made_of == wanted and _serves(curve, drafters) else None
+
+
+def save_curve(curve: CostCurve, directory: Path | None = None) -> Path:
+    """Put it on disk; its file. Raises OSError if the directory cannot be written."""
+    return Store(directory).save(KIND, curve.made_of, curve.as_json())
 
 
 def _serves(curve: CostCurve, drafters: dict[str, Drafter]) -> bool:
@@ -293,20 +283,3 @@ def _serves(curve: CostCurve, drafters: dict[str, Drafter]) -> bool:
         and costs.verify.keys() >= {1, longest(drafters) + 1}
         and all(costs.draft[id_].keys() >= set(points_of(d)) for id_, d in drafters.items())
     )
-
-
-def save(curve: CostCurve, directory: Path | None = None) -> Path:
-    """Keep a curve. Raises OSError if the directory cannot be written."""
-    file = cache_file(curve.made_of, directory)
-    write_json(file, curve.as_json())
-    return file
-
-
-def cache_file(wanted: dict[str, str], directory: Path | None, kind: str = "") -> Path:
-    """Where a measurement that depends on `wanted` is kept."""
-    name = _digest(json.dumps(dict(wanted), sort_keys=True))
-    return (directory or default_directory()) / f"{kind}{name}.json"
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -2,13 +2,14 @@
 
 import copy
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 import mlx.core as mx
 
+from ..errors import DecodeError
 from ..models.target import Cache, Target
-from .rounds import DecodeError, Prefill, Settings
+from .rounds import Prefill, Settings
 from .sampling import Greedy, Sampled, Uniforms
 
 PREFILL_CHUNK = 256
@@ -125,16 +126,32 @@ def prefill(
         yield Prefill(total, total)
         return prefilled.logits
     yield Prefill(0, total)
-    for start in range(0, total, PREFILL_CHUNK):
-        chunk = ids[start : start + PREFILL_CHUNK]
+
+    def forward(chunk: mx.array, cache: Cache) -> tuple[mx.array, list[mx.array]]:
         hidden, features = request.target.forward(chunk, cache, taps)
-        mx.eval(hidden[-1:], [c.state for c in cache], extend(chunk, features))
-        yield Prefill(start + chunk.size, total)
+        return hidden, extend(chunk, features)
+
+    for start, hidden in walk_prefix(forward, ids, cache):
+        yield Prefill(start + hidden.shape[0], total)
     logits = request.target.head(hidden[-1:])
     peak = logits.max(axis=-1)
     mx.eval(logits, peak)
     require_finite(peak.tolist(), total - 1)
     return logits
+
+
+def walk_prefix(
+    forward: Callable[[mx.array, Cache], tuple[mx.array, list[mx.array]]], ids: mx.array, cache: Cache
+) -> Iterator[tuple[int, mx.array]]:
+    """Run ids [n] through `forward` in chunks, so that no pass and no attention matrix grows with a long prefix.
+
+    `forward(ids [m], cache)` gives hidden states [m, d] and what else is to be evaluated with them. Yields the index
+    of each chunk's first id and its hidden states, once `cache` holds the chunk.
+    """
+    for start in range(0, ids.size, PREFILL_CHUNK):
+        hidden, more = forward(ids[start : start + PREFILL_CHUNK], cache)
+        mx.eval(hidden[-1:], [c.state for c in cache], more)
+        yield start, hidden
 
 
 def require_finite(peaks: list[float], position: int) -> None:

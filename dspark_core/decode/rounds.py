@@ -8,9 +8,7 @@ then one `Round` after another until one of them carries a `finish`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-
-class DecodeError(ValueError):
-    """A request that cannot be decoded, or a model that gave logits which are not finite."""
+from ..errors import DecodeError
 
 
 @dataclass(frozen=True, slots=True)

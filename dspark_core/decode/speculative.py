@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
+from ..errors import DecodeError
 from ..models.cache import trim
 from ..models.drafter import Drafter, Look, Proposal, calibrated
 from ..models.target import Target
 from .prefill import PREFILL_CHUNK, Prefilled, Request, check, picker, prefill, require_finite
-from .rounds import Again, DecodeError, Detail, Prefill, Round, Settings, Spent, Start
+from .rounds import Again, Detail, Prefill, Round, Settings, Spent, Start
 from .sampling import Sampled, Uniforms, accept_greedy, accept_probability, accept_sampled, countable, take
 from .schedule import Schedule
 from .strict import Strict, gaps

@@ -1,7 +1,7 @@
 """Strict mode: greedy output that is plain decoding's, token for token, also where logits depend on the width.
 
 A verification computes several rows at once, and on some devices its logits then differ by a little from those that
-plain decoding would compute (noise.py). Where the two best logits are further apart than that can bridge, the choice is
+plain decoding would compute. Where the two best logits are further apart than that can bridge, the choice is
 plain's. Where they are not, plain's own numbers decide: a cache that was only ever written one row at a time, after
 the same prefill, is brought up to the position, one row at a time.
 
@@ -30,8 +30,8 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from ..models.cache import WindowCache, trim
 from ..models.target import Cache, Target
-from ..store import is_number, read_json, write_json
-from .measure import cache_file, made_of
+from ..store import Store, in_range
+from .measure import made_of
 from .rounds import Again
 
 
@@ -73,27 +73,29 @@ class Strict:
             self._behind += fed
             return chosen, None
         began = self._clock()
-        own = self._own_choices([*self._behind, *fed], len(chosen) - first)
-        agreed = next((k for k, (a, b) in enumerate(zip(own, chosen[first:], strict=True)) if a != b), None)
-        decided = own if agreed is None else own[: agreed + 1]
+        plain = self._plain_choices(self._clean, [*self._behind, *fed], len(chosen) - first)
+        other = next((k for k, (a, b) in enumerate(zip(plain, chosen[first:], strict=True)) if a != b), None)
+        decided = plain if other is None else plain[: other + 1]
         settled = chosen[:first] + decided
+        # What the clean cache was fed behind the first other choice is a text that plain decoding would not have.
         trim(self._clean, len(chosen) - len(settled))
-        again = Again(len(decided), agreed is not None, len(self._behind) + len(fed), self._clock() - began)
+        again = Again(len(decided), other is not None, len(self._behind) + len(fed), self._clock() - began)
         self._cache[:] = self._clean
         self._clean, self._behind = None, []
         return settled, again
 
-    def _own_choices(self, tokens: list[int], n: int) -> list[int]:
+    def _plain_choices(self, clean: Cache, tokens: list[int], n: int) -> list[int]:
         """Run tokens through the clean cache one by one; what plain decoding chooses after each of the last n."""
         ids, choices = mx.array(tokens, dtype=mx.int32), []
         for k in range(len(tokens)):
-            hidden, _ = self._target.forward(ids[k : k + 1], self._clean)
+            hidden, _ = self._target.forward(ids[k : k + 1], clean)
             if k >= len(tokens) - n:
                 choices.append(mx.argmax(self._target.head(hidden), axis=-1))
                 mx.async_eval(choices[-1])
             else:
-                mx.async_eval([c.state for c in self._clean])
-        return mx.concatenate(choices).tolist()
+                mx.async_eval([c.state for c in clean])
+        found: list[int] = mx.concatenate(choices).tolist()
+        return found
 
 
 def gaps(logits: mx.array) -> mx.array:
@@ -152,26 +154,26 @@ def measure_noise(target: Target) -> Noise:
     those widths leave behind; once by the loop's forward, once by mlx-lm's."""
     beginning = mx.arange(BEGINNING, dtype=mx.int32) * 37 % target.vocab_size
 
-    def loops(ids: mx.array, cache: list) -> mx.array:
+    def loops(ids: mx.array, cache: Cache) -> mx.array:
         return target.head(target.forward(ids, cache)[0])
 
-    def own(ids: mx.array, cache: list) -> mx.array:
+    def mlx_lms(ids: mx.array, cache: Cache) -> mx.array:
         return target.model(ids[None], cache=cache)[0]
 
     largest, alone, _ = _moves(loops, target.new_cache, beginning)
     caches = [lambda: make_prompt_cache(target.model)]
     if any(isinstance(c, WindowCache) for c in target.new_cache()):
         caches.append(target.new_cache)  # mlx-lm's ring adds in another order once it has wrapped, at any width
-    moves = [_moves(own, new_cache, beginning) for new_cache in caches]
-    by_own, peak = min(m[0] for m in moves), moves[0][2]
+    moves = [_moves(mlx_lms, new_cache, beginning) for new_cache in caches]
+    by_mlx_lm, peak = min(m[0] for m in moves), moves[0][2]
     eps = mx.finfo(target.dtype).eps
     if mx.default_device() != mx.Device(mx.cpu):
         eps = max(eps, TF32_EPS)
-    return Noise(largest, alone, by_own, MOST_ROUNDING * eps * peak * math.sqrt(target.num_layers))
+    return Noise(largest, alone, by_mlx_lm, MOST_ROUNDING * eps * peak * math.sqrt(target.num_layers))
 
 
 def _moves(
-    logits: Callable[[mx.array, list], mx.array], new_cache: Callable[[], list], beginning: mx.array
+    logits: Callable[[mx.array, Cache], mx.array], new_cache: Callable[[], Cache], beginning: mx.array
 ) -> tuple[float, float, float]:
     """The largest move of any logit, the largest in the first forward of a pass, and the largest logit."""
     cache = new_cache()
@@ -194,27 +196,22 @@ def _moves(
     return max(m for _, m in moves), max(m for first, m in moves if first), peak
 
 
-# ---- kept on disk, beside the cost curves ----------------------------------------------------------------
+# ---- on disk ---------------------------------------------------------------------------------------------
 
 
 def load_noise(target: Target, directory: Path | None = None) -> Noise | None:
-    """What was measured for exactly this target, precision, device and versions; or None."""
+    """What was measured for exactly this target, precision, device and versions (see store.py); or None."""
     wanted = made_of(target, {})
-    try:
-        kept = read_json(cache_file(wanted, directory, "noise-"))
-    except (OSError, ValueError):
+    stored = Store(directory).load("noise", wanted)
+    if not isinstance(stored, dict) or stored.keys() != {"made_of", "largest", "alone", "own", "limit"}:
         return None
-    if not isinstance(kept, dict) or kept.keys() != {"made_of", "largest", "alone", "own", "limit"}:
-        return None
-    largest, alone, own, limit = (kept[k] for k in ("largest", "alone", "own", "limit"))
+    largest, alone, own, limit = (stored[k] for k in ("largest", "alone", "own", "limit"))
     numbers = [largest, alone, limit] if own is None else [largest, alone, limit, own]
-    believable = all(is_number(x, 0, MOST) for x in numbers) and alone <= largest and kept["made_of"] == wanted
+    believable = all(in_range(x, 0, MOST) for x in numbers) and alone <= largest and stored["made_of"] == wanted
     return Noise(*(None if x is None else float(x) for x in (largest, alone, own, limit))) if believable else None
 
 
 def save_noise(target: Target, noise: Noise, directory: Path | None = None) -> Path:
-    """Keep it. Raises OSError if the directory cannot be written."""
+    """Put it on disk; its file. Raises OSError if the directory cannot be written."""
     wanted = made_of(target, {})
-    file = cache_file(wanted, directory, "noise-")
-    write_json(file, {"made_of": wanted} | asdict(noise))
-    return file
+    return Store(directory).save("noise", wanted, {"made_of": wanted} | asdict(noise))

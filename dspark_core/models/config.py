@@ -23,6 +23,8 @@ from .headers import TensorInfo
 from .info import Calibration
 from .targets import families, family_of
 
+PRECISIONS = ("auto", "stored", "bf16", "8-bit", "4-bit")  # of weights, converted at load (weights.py)
+GROUP_SIZE = 64  # of weights that are quantized at load
 MARKOV_TYPES = ("vanilla", "gated", "rnn")
 DEEPSPEC = {"Qwen3DSparkModel": False, "Gemma4DSparkModel": True}  # -> Gemma-4 layers?
 ZLAB = "DFlashDraftModel"
@@ -45,10 +47,14 @@ class TargetShape:
 class ShapeOf(Protocol):
     """A TargetShape, or the loaded Target itself."""
 
-    name: str
-    hidden_size: int
-    vocab_size: int
-    num_layers: int
+    @property
+    def name(self) -> str: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def num_layers(self) -> int: ...
 
 
 def target_shape(directory: Path, config: dict) -> TargetShape:

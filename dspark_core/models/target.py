@@ -137,7 +137,7 @@ def _rolling(cache) -> KVCache | WindowCache:
 def load_target(directory: str | Path, precision: str = "auto", progress: Progress = lambda _: None) -> Target:
     """Load an mlx-lm or Hugging Face directory (Llama, Qwen3, Gemma-4 families).
 
-    `precision`: see `precision.PRECISIONS`. A directory without tokenizer files loads, but cannot encode
+    `precision`: see `config.PRECISIONS`. A directory without tokenizer files loads, but cannot encode
     text. Raises ModelError, in one sentence, for anything that is missing, cut off or does not fit.
     """
     target = open_target(directory, precision, progress)

@@ -20,10 +20,9 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 from mlx_lm.utils import dequantize_model
 
-from ..errors import ModelError
+from ..errors import Cancelled, ModelError
+from .config import GROUP_SIZE, PRECISIONS
 
-PRECISIONS = ("auto", "stored", "bf16", "8-bit", "4-bit")
-GROUP_SIZE = 64
 DTYPE_WORDS = {mx.bfloat16: "bf16", mx.float16: "f16", mx.float32: "f32"}
 
 
@@ -71,10 +70,6 @@ def _leaves(module: nn.Module) -> list[nn.Module]:
     return [m for _, m in module.named_modules() if not m.children()]
 
 
-class Stopped(Exception):
-    """Loading was cancelled."""
-
-
 def read_weights(
     module: nn.Module,
     name: str,
@@ -84,14 +79,14 @@ def read_weights(
     """Evaluate every parameter. `progress` takes bytes done and in all, in the precision that was asked for.
 
     One at a time and the largest first: a conversion holds a weight in both precisions for a moment, which costs
-    least while little else is there. Raises ModelError if a file cannot be read, Stopped.
+    least while little else is there. Raises ModelError if a file cannot be read, Cancelled.
     """
     arrays = sorted((w for _, w in tree_flatten(module.parameters())), key=lambda w: w.nbytes, reverse=True)
     total, done = sum(w.nbytes for w in arrays), 0
     progress(0, total)
     for array in arrays:
         if cancelled():
-            raise Stopped
+            raise Cancelled
         try:
             mx.eval(array)
         except (RuntimeError, OSError, ValueError) as e:

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..catalog.checksums import Stopped, verify
-from ..catalog.facts import read
+from ..catalog.checksums import verify
+from ..catalog.facts import Facts
 from ..catalog.local import name_of
-from ..catalog.memory import Machine, this_machine, too_big
-from ..errors import ModelError
+from ..catalog.memory import too_big
+from ..errors import Cancelled, ModelError
+from ..machine import Device, mlx_device
 from ..models.info import DrafterInfo, drafter_ids
 from ..presets import Place, Preset
 from .worker import Job
@@ -51,7 +52,6 @@ class Loaded:
 
 
 Tell = Callable[[Loading], None]
-Cancelled = Callable[[], bool]
 
 
 class PresetEngine:
@@ -59,7 +59,7 @@ class PresetEngine:
 
     def __init__(self, preset: Preset, precision: str, progress: Callable[[str], None]):
         """Starts with `preset`, which must be on this machine; without a model, and with the reason, if it cannot."""
-        self.machine: Machine = this_machine()
+        self.machine: Device = mlx_device()
         self._clear()
         if not isinstance(preset.target, Path):
             self.problem = _here_or_why(preset.target)
@@ -82,15 +82,13 @@ class PresetEngine:
         Everything that can be checked without weights is checked first. If reading them fails then, or the
         visitor stops it, what was there before is loaded again. Raises ModelError if the choice is not loaded.
         """
-        from ..models.weights import Stopped as ReadingStopped
-
         before = self.choice
         if choice == before:
             return Loaded(f"{choice.title} is loaded already.", False)
         try:
             self._load(choice, tell, cancelled, strict=True)
             return Loaded(f"{choice.title} is loaded.", True)
-        except (Stopped, ReadingStopped):
+        except Cancelled:
             failure = None
         except ModelError as error:
             failure = str(error)  # not the error itself: its frames hold the weights
@@ -133,7 +131,7 @@ class PresetEngine:
         self.drafters: dict[str, str] = {}
         self.drafter_info: dict[str, DrafterInfo] = {}
 
-    def _load(self, choice: Choice, tell: Tell, cancelled: Cancelled, strict: bool = False) -> None:
+    def _load(self, choice: Choice, tell: Tell, cancelled: Callable[[], bool], strict: bool = False) -> None:
         """Open all, then unload, then read. `strict`: a drafter that does not fit refuses the whole choice."""
         from ..models.checkpoint import read_drafter
         from ..models.weights import read_weights
@@ -151,10 +149,9 @@ class PresetEngine:
         read_weights(target.model, target.name, progress("the target"), cancelled)
         tell(Loading(f"{choice.title}: checking the taps"))
         target.prove_taps()
-        self.choice, self._models = (
-            choice,
-            Models(target, dict(zip(drafter_ids(drafters), drafters.values(), strict=True))),
-        )
+        methods = [name if isinstance(d, str) else d.info.method for name, d in drafters.items()]
+        ids = drafter_ids(methods)
+        self.choice, self._models = choice, Models(target, dict(zip(ids, drafters.values(), strict=True)))
         self.notice = choice.notice
         self.name, self.precision, self.stop_ids = target.name, target.precision, target.stop_ids
         if target.text is not None:
@@ -162,14 +159,14 @@ class PresetEngine:
         self.drafters = self._models.descriptions
         self.drafter_info = {i.method: i for i in reversed(self._models.infos)}
 
-    def _open(self, choice: Choice, tell: Tell, cancelled: Cancelled, strict: bool):
+    def _open(self, choice: Choice, tell: Tell, cancelled: Callable[[], bool], strict: bool):
         """Target and drafters with everything checked but their weights unread; what is loaded is not touched."""
         from ..models.checkpoint import open_drafter
         from ..models.target import open_target
 
         def check(path):
             if cancelled():
-                raise Stopped
+                raise Cancelled
             verify(path, lambda done, total: tell(Loading(f"Checking {name_of(path)}", done, total)), cancelled)
 
         tell(Loading(f"{choice.title}: checking files"))
@@ -187,19 +184,19 @@ class PresetEngine:
             tell(Loading(f"{choice.title}: the {method} drafter"))
             try:
                 check(where)
-                drafter = drafters[method] = open_drafter(where, target, choice.drafter_precision, method=method)
+                drafter = drafters[method] = open_drafter(where, target, choice.drafter_precision)
                 drafter.info = replace(drafter.info, name=name_of(where))
             except ModelError as error:
                 if strict:
                     raise
                 drafters[method] = str(error)
         if cancelled():
-            raise Stopped
+            raise Cancelled
         return target, drafters
 
     def _too_big(self, choice: Choice, drafters: list[Path]) -> str:
-        facts = [read(d) for d in drafters]
-        return too_big(read(choice.target), facts, self.machine, choice.precision, choice.drafter_precision)
+        facts = [Facts.read(d) for d in drafters]
+        return too_big(Facts.read(choice.target), facts, self.machine, choice.precision, choice.drafter_precision)
 
     @property
     def models(self):

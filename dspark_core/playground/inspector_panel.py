@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import gradio as gr
 
-from ..decode.rounds import DecodeError
+from ..errors import DecodeError
 from ..race.inspection import Inspection, recorded
 from ..race.records import Failed, RaceRecord
 from ..race.trace import Trace

@@ -19,6 +19,7 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
+from ..errors import LaneError
 from ..race.records import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, PLAIN, exact
 from .controls import OFF, Controls
 from .limits import ASKING, Limits, fit, schedules
@@ -33,10 +34,6 @@ STRICT = FIRST_LANE + ALL_LANES
 NUMBERS = {"tokens": 1, "temperature": 2, "top_k": 3, "top_p": 4, "seed": 5}  # a link's names, places in `asked`
 _SETTINGS = {"tokens": "max_tokens"}  # a link's name -> the setting's, where it is another
 _NAMED = {name.lower(): name for name in METHODS}
-
-
-class LaneError(ValueError):
-    """A lane that does not exist; the message is one sentence."""
 
 
 def lane_controls(text: str, offers: Offers = USUAL) -> list:

@@ -39,7 +39,7 @@ def board_of(trace: Trace) -> str:
             before = lane.start.prefill_s
             timed += [(before, i, lane.start), *((before + r.time_s, i, r) for r in lane.rounds)]
         if lane.error is not None:
-            words = f"This lane failed; the saved race gives as the reason: “{lane.error}”"
+            words = f"This lane failed; the saved race gives as the reason: “{one_line(lane.error)}”"
             timed.append((float("inf"), i, Failed(words)))
     board.add_all((i, event) for _, i, event in sorted(timed, key=lambda t: t[0]))
     board.strict(race)
@@ -52,7 +52,13 @@ def board_of(trace: Trace) -> str:
 
 def title(trace: Trace) -> str:
     """A race in a few words, the same for the list of kept races and for a table's head."""
-    return f"{trace.race.target}, {trace.race.precision}, {moment(trace)}"
+    return f"{one_line(trace.race.target)}, {one_line(trace.race.precision)}, {moment(trace)}"
+
+
+def one_line(text: str) -> str:
+    """A file's own words inside a sentence of the page: nothing that ends the line, turns its direction or closes the
+    quotation marks around them."""
+    return "".join(c if c.isprintable() else " " for c in text).translate({0x201C: '"', 0x201D: '"'})
 
 
 def moment(trace: Trace) -> str:

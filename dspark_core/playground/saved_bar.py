@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import gradio as gr
 
+from ..errors import TraceError
 from ..race.records import RaceRecord
-from ..race.trace import MAX_BYTES, Trace, TraceError, dumps, loads
+from ..race.trace import MAX_BYTES, Trace, dumps, loads
 from .controls import Controls
 from .links import link_of
 from .saved import add, answer, board_of, file_name, listing, saved_page, saving, saying, title, traced

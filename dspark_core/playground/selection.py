@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..catalog import facts, local
-from ..catalog.facts import DRAFTER, TARGET, Facts, read, sort_of
-from ..catalog.hub import Download, Hub, Plan
-from ..catalog.memory import Machine, estimate, gigabytes
+from ..catalog.download import Download, Downloads
+from ..catalog.facts import DRAFTER, TARGET, Facts, sort_of
+from ..catalog.hub import Hub, Plan
+from ..catalog.memory import estimate, gigabytes
 from ..catalog.names import HubName, directory, parse
 from ..errors import ModelError
+from ..machine import Device
 from ..presets import METHODS, PRECISIONS, Place, Preset, read_presets
 from .engine import Choice
 from .race_request import clamp
@@ -70,6 +72,7 @@ class Shelf:
         self.presets = {p.name: p for p in presets}
         self.bad = tuple(bad)
         self.hub = hub or Hub()
+        self.downloads = Downloads(self.hub)
 
     def preset(self, name) -> Preset | None:
         """The preset of a name that a page or a link sent; None for one's own models and for anything else."""
@@ -122,7 +125,7 @@ class Shelf:
         else:
             found = place
         try:
-            return Spot(part, found, self._source(found), facts=read(found, part.name))
+            return Spot(part, found, self._source(found), facts=Facts.read(found, part.name))
         except (ModelError, OSError) as error:
             return Spot(part, problem=str(error))
 
@@ -138,7 +141,7 @@ class Shelf:
         for root, words in ((self.hub.cache, local.HF), (self.hub.lm_studio, local.LM_STUDIO)):
             if found.is_relative_to(root):
                 return words
-        return local.OWN
+        return local.DIRECTORY
 
     # ---- what becomes of it --------------------------------------------------------------------------
 
@@ -150,7 +153,7 @@ class Shelf:
             raise ModelError(target.problem)
         if misfits := mismatches(spots):
             raise ModelError(misfits[0])
-        return [self.hub.start(s.plan) for s in spots if s.plan and not s.problem]
+        return [self.downloads.start(s.plan) for s in spots if s.plan and not s.problem]
 
     def choice(self, chosen: Selection, spots: Sequence[Spot]) -> Choice:
         """What the engine is to load. A drafter that is not here leaves its reason. Raises ModelError."""
@@ -204,13 +207,13 @@ def mismatches(spots: Sequence[Spot]) -> list[str]:
     for spot in drafters:
         if target.facts and spot.facts:
             try:
-                facts.check(target.facts, spot.facts)
+                facts.check_pair(target.facts, spot.facts)
             except ModelError as error:
                 words.append(str(error))
     return list(dict.fromkeys(words))
 
 
-def report(chosen: Selection, spots: Sequence[Spot], machine: Machine) -> dict:
+def report(chosen: Selection, spots: Sequence[Spot], machine: Device) -> dict:
     """Rows (part, name, what it is, where, to download) and lines (kind, words, link) for the page."""
     rows = [[_role(s), s.part.name, _what(s), _where(s), _missing(s)] for s in spots]
     lines = [_line("bad", s.problem) for s in spots if s.problem]

@@ -213,7 +213,7 @@ def announcement(race: RaceRecord) -> str:
     told = []
     for lane in race.lanes:
         m = metrics(lane)
-        if lane.error:
+        if lane.error is not None:
             told.append(f"{lane.spec.name} failed.")
         elif m.tok_s:
             times = times_plain(m, plain) if lane.spec.speculative else None

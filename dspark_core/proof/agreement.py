@@ -4,11 +4,14 @@ from collections.abc import Callable, Iterator
 
 import mlx.core as mx
 
+from ..decode.prefill import walk_prefix
 from ..decode.rounds import Round, Settings
+from ..decode.strict import gaps
 from ..models.target import Target
-from ..race.race import Models, race
+from ..race.loaded import Models
+from ..race.race import race
 from ..race.records import PLAIN, LaneSpec, RaceRecord, RaceRequest
-from ..race.verdict import CHUNK, first_difference
+from ..race.verdict_words import first_difference
 from .evidence import Agreement, AgreementRequest, Step
 
 
@@ -21,7 +24,8 @@ def agreement(
     for k, prompt in enumerate(request.prompts):
         asked = RaceRequest(prompt, lanes, settings, together=False)
         events = race(models, asked, cancelled)
-        record, committed = None, 0
+        record: RaceRecord | None = None
+        committed = 0
         try:
             for _, event in events:
                 if isinstance(event, RaceRecord):
@@ -32,13 +36,13 @@ def agreement(
                     yield -1, Step((k + share) / len(request.prompts), f"prompt {k + 1} of {len(request.prompts)}")
         finally:
             events.close()
-        if record.stopped or cancelled():
+        if record is None or record.verdict is None or record.stopped or cancelled():
             return
         output = record.lanes[0].output
         if not output:
             continue
-        gaps, best = choices_along(models.target, models.target.encode_chat(asked.messages), output)
-        tied = [k for k, gap in enumerate(gaps.tolist()) if gap == 0]
+        distances, best = choices_along(models.target, models.target.encode_chat(asked.messages), output)
+        tied = [k for k, gap in enumerate(distances.tolist()) if gap == 0]
         verdict = record.verdict
         yield (
             -1,
@@ -49,7 +53,7 @@ def agreement(
                 verdict.kind,
                 verdict.words,
                 verdict.differences,
-                gaps.min().item(),
+                distances.min().item(),
                 len(tied),
                 tuple(_lower(lane.output, output, tied, best.tolist()) for lane in record.lanes),
             ),
@@ -72,14 +76,12 @@ def choices_along(target: Target, prompt: list[int], output: list[int]) -> tuple
     """[n] best logit minus second best at every position of the output, and [n] the lowest id with the best, in
     chunks."""
     cache, ids = target.new_cache(), mx.array([*prompt, *output[:-1]], dtype=mx.int32)
-    gaps, best = [], []
-    for start in range(0, ids.size, CHUNK):
-        hidden, _ = target.forward(ids[start : start + CHUNK], cache)
-        first = max(0, len(prompt) - 1 - start)
+    distances, best = [], []
+    for start, hidden in walk_prefix(lambda chunk, cache: (target.forward(chunk, cache)[0], []), ids, cache):
+        first = max(0, len(prompt) - 1 - start)  # rows before the prompt's last choose nothing of the output
         if first < hidden.shape[0]:
-            logits = target.head(hidden[first:]).astype(mx.float32)
-            top = mx.topk(logits, 2, axis=-1)
-            gaps.append(mx.abs(top[:, 1] - top[:, 0]))
+            logits = target.head(hidden[first:])
+            distances.append(gaps(logits))
             best.append(mx.argmax(logits, axis=-1))
-        mx.eval(gaps, best, [c.state for c in cache])
-    return mx.concatenate(gaps), mx.concatenate(best)
+            mx.eval(distances[-1], best[-1])  # so that no chunk's logits outlive it
+    return mx.concatenate(distances), mx.concatenate(best)

@@ -44,7 +44,7 @@ class Comparison:
         return self.p_value < ALPHA
 
 
-def compare(probability: np.ndarray, drawn: np.ndarray, other: tuple[float, int] = (0.0, 0)) -> Comparison:
+def compare_table(probability: np.ndarray, drawn: np.ndarray, other: tuple[float, int] = (0.0, 0)) -> Comparison:
     """Compare counts with probabilities.
 
     `probability` and `drawn` are [K, V]: outcome (row, column). Cells that expect fewer than MIN_EXPECTED draws
@@ -92,13 +92,15 @@ def compare_places(places: np.ndarray, impossible: int = 0) -> Comparison | None
     counts = np.bincount(np.minimum((places * bins).astype(int), bins - 1), minlength=bins)
     if not len(places):  # nothing but impossible draws
         return Comparison(impossible, 0.0, 0, 0.0, 1.0, 0.0, 0.0, impossible, 1)
-    found = compare(np.full((1, bins), 1 / bins), counts[None])
+    found = compare_table(np.full((1, bins), 1 / bins), counts[None])
     if not impossible:
         return found
     return replace(found, n=found.n + impossible, p_value=0.0, impossible=impossible)
 
 
-def _pooled(probability, drawn, other, n) -> tuple[np.ndarray, np.ndarray]:
+def _pooled(
+    probability: np.ndarray, drawn: np.ndarray, other: tuple[float, int], n: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities [m] and counts [m] of cells that expect enough draws; together they are everything."""
     large = n * probability >= MIN_EXPECTED
     p, k = list(probability[large]), list(drawn[large])

@@ -21,7 +21,7 @@ FEW = 4.0  # outcomes that the slot before weighs where a slot was rarely reache
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class Transport:
     """What kind of transport a verification is.
 
     further:  cost of each further verified token beyond width 2, in plain steps
@@ -35,17 +35,17 @@ class Machine:
     ceiling: float
     drafts: int
 
+    @classmethod
+    def of(cls, curve: CostCurve, context: int, max_drafts: int) -> "Transport":
+        plain, last = curve.plain_s(context), max(max_drafts, 2) + 1
+        second = curve.verify_s(2, context)
+        further = max(0.0, (curve.verify_s(last, context) - second) / (last - 2) / plain)
+        kind = TAXI if further >= TAXI_FROM else BUS if further <= BUS_TO else BETWEEN
+        best, drafts = curve.ceiling(max_drafts, context)
+        return cls(kind, further, second / plain, best, drafts)
 
-def machine(curve: CostCurve, context: int, max_drafts: int) -> Machine:
-    plain, last = curve.plain_s(context), max(max_drafts, 2) + 1
-    second = curve.verify_s(2, context)
-    further = max(0.0, (curve.verify_s(last, context) - second) / (last - 2) / plain)
-    kind = TAXI if further >= TAXI_FROM else BUS if further <= BUS_TO else BETWEEN
-    best, drafts = curve.ceiling(max_drafts, context)
-    return Machine(kind, further, second / plain, best, drafts)
 
-
-def steps(curve: CostCurve, context: int, widest: int) -> list[tuple[int, float]]:
+def further_token_costs(curve: CostCurve, context: int, widest: int) -> list[tuple[int, float]]:
     """(width, seconds that its last token adds) from width 2 on."""
     seconds = [curve.verify_s(w, context) for w in range(1, widest + 1)]
     return [(w, seconds[w - 1] - seconds[w - 2]) for w in range(2, widest + 1)]
@@ -54,32 +54,34 @@ def steps(curve: CostCurve, context: int, widest: int) -> list[tuple[int, float]
 # ---- what was accepted -------------------------------------------------------------------------------------
 
 
-def judged(lane: LaneRecord, greedy: bool) -> list[tuple[int, int]]:
-    """(drafts whose fate is known, how many of them were right) of every round that drafted.
+def draft_outcomes(lane: LaneRecord, greedy: bool) -> list[tuple[int, int]]:
+    """(drafts whose fate is certain, how many of them were right before the first wrong one) of every round that
+    drafted.
 
-    Greedy output is what the target would have said, so drafts that were never sent can be judged by it too. A
+    Greedy output is what the target would have chosen, so drafts that were never sent can be held against it too. A
     schedule that sends only likely drafts would otherwise make every slot look better than it is.
     """
     output, at, out = lane.output, 1, []
     for r in lane.rounds:
-        drafted, known = r.draft_ids, output[at : at + len(r.draft_ids)]
+        drafted, following = r.draft_ids, output[at : at + len(r.draft_ids)]
         at += len(r.committed)
         if not greedy:
-            drafted, known = drafted[: r.proposed], drafted[: r.accepted]
+            drafted, following = drafted[: r.proposed], list(drafted[: r.accepted])
         if not drafted:
             continue
-        right = next((k for k, (a, b) in enumerate(zip(drafted, known, strict=False)) if a != b), len(known))
-        ended = greedy and right == len(known) < len(drafted)  # the output ends before these drafts can be judged
+        pairs = enumerate(zip(drafted, following, strict=False))
+        right = next((k for k, (draft, token) in pairs if draft != token), len(following))
+        ended = greedy and right == len(following) < len(drafted)  # the output ends before these drafts are decided
         out.append((right if ended else len(drafted), right))
     return out
 
 
-def acceptance(outcomes: Sequence[tuple[int, int]]) -> list[float]:
-    """Acceptance of each slot given the ones before it, from `judged`; a slot that was rarely reached leans on the
-    one before it, and slots that were never reached are left out."""
+def slot_acceptance(outcomes: Sequence[tuple[int, int]]) -> list[float]:
+    """Acceptance of each slot given the ones before it, from `draft_outcomes`; a slot that was rarely reached leans on
+    the one before it, and slots that were never reached are left out."""
     out: list[float] = []
-    for k in range(1, max((known for known, _ in outcomes), default=0) + 1):
-        reached = sum(known >= k and right >= k - 1 for known, right in outcomes)
+    for k in range(1, max((certain for certain, _ in outcomes), default=0) + 1):
+        reached = sum(certain >= k and right >= k - 1 for certain, right in outcomes)
         accepted = sum(right >= k for _, right in outcomes)
         if not reached:
             break
@@ -118,7 +120,7 @@ def predictions(curve: CostCurve, race: RaceRecord) -> list[Prediction]:
 
 @dataclass(frozen=True, slots=True)
 class Prospect:
-    """A lane's drafter at a fixed cap, as predicted from the acceptance seen.
+    """A lane's drafter at a fixed cap, as predicted from the acceptance of its rounds.
 
     tokens:     per round, expected
     break_even: tokens per round at which it is as fast as plain decoding
@@ -134,10 +136,10 @@ class Prospect:
 def prospects(curve: CostCurve, lane: LaneRecord, greedy: bool) -> list[Prospect]:
     """By cap, from 0 on, at the context of the middle round; empty if nothing was drafted or its costs are unknown."""
     drafter, rounds = lane.spec.drafter_id, lane.rounds
-    accepted = acceptance(judged(lane, greedy)) if rounds else []
+    accepted = slot_acceptance(draft_outcomes(lane, greedy)) if rounds else []
     if not accepted or not curve.knows(drafter):
         return []
-    context = middle(rounds)
+    context = middle_position(rounds)
     plain = 1 / curve.plain_s(context)
     out = []
     for cap in range(len(accepted) + 1):
@@ -147,7 +149,8 @@ def prospects(curve: CostCurve, lane: LaneRecord, greedy: bool) -> list[Prospect
     return out
 
 
-def middle(rounds: Sequence[Round]) -> int:
+def middle_position(rounds: Sequence[Round]) -> int:
+    """The context of the middle round, for costs of a whole decode."""
     return rounds[len(rounds) // 2].position
 
 
@@ -156,7 +159,7 @@ def middle(rounds: Sequence[Round]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """The best cap for one drafter on this text, and what it is predicted to gain over the lane's own setting.
+    """The best cap for one drafter on this text, and what it is predicted to gain over the setting that was raced.
 
     cap:   0 if no cap is faster than plain decoding; then `best` is the cap that comes nearest
     gain:  predicted tok/s at `cap` over the lane's predicted tok/s, minus 1
@@ -181,7 +184,7 @@ def suggest(curve: CostCurve, race: RaceRecord) -> list[Suggestion]:
             continue
         best = max(options[1:], key=lambda p: p.tok_s)
         chosen = best if best.times_plain > 1 else options[0]
-        own = metrics(lane).tokens / curve.seconds(lane.spec.drafter_id, lane.rounds)
+        raced = metrics(lane).tokens / curve.seconds(lane.spec.drafter_id, lane.rounds)
         out.append(
             Suggestion(
                 lane.spec.name,
@@ -189,7 +192,7 @@ def suggest(curve: CostCurve, race: RaceRecord) -> list[Suggestion]:
                 chosen.cap,
                 best.cap,
                 chosen.tok_s,
-                chosen.tok_s / own - 1,
+                chosen.tok_s / raced - 1,
                 best.times_plain,
             )
         )

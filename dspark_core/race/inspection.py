@@ -1,13 +1,14 @@
 """One round under the glass: what was drafted, what the target thought of it, what became of it.
 
-Plain records without MLX: `inspect.py` fills them from loaded models, `recorded` from what a race itself wrote
+Plain records without MLX: `inspector.py` fills them from loaded models, `recorded` from what a race itself wrote
 down, and a trace can hold them as they are.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from ..decode.rounds import Round
+from ..decode.rounds import Detail, Round
 
 ACCEPTED, REJECTED, DISCARDED, UNSENT = "accepted", "rejected", "discarded", "unsent"
 CORRECTION, BONUS, OWN = "correction", "bonus", "own"
@@ -84,7 +85,7 @@ class Inspection:
     """One round of one lane.
 
     index, position, anchor_id: as in Round; `anchor` is the anchor's text
-    greedy:      drafts were kept where they are the target's most probable token
+    greedy:      drafts were accepted where they are the target's most probable token
     temperature: at which the probabilities are given (1 for a greedy round)
     block:       what was drafted
     without:     the block that the same drafter proposes without its Markov bias, from the same random numbers,
@@ -112,7 +113,7 @@ class Inspection:
     reused: int = 0
     seconds: float = 0.0
 
-    def plain(self) -> dict:
+    def plain(self) -> dict[str, Any]:
         """Dictionaries, lists, strings and numbers only."""
         return asdict(self)
 
@@ -142,11 +143,11 @@ def fates_of(round_: Round) -> tuple[list[str], str]:
 
 
 def recorded(round_: Round, temperature: float, token_bytes: Callable[[int], bytes]) -> Inspection:
-    """What the round itself tells, with no model at hand."""
-    told = round_.detail
+    """What the round itself has written down, with no model at hand."""
+    detail = round_.detail or Detail((), (), ())
     outcomes, kind = fates_of(round_)
 
-    def of(values, k):
+    def at(values: Sequence[float] | None, k: int) -> float | None:
         return values[k] if values is not None and k < len(values) else None
 
     slots = tuple(
@@ -154,10 +155,10 @@ def recorded(round_: Round, temperature: float, token_bytes: Callable[[int], byt
             token,
             piece(token_bytes(token)),
             fate,
-            q=of(told and told.q, k),
-            p=of(told and told.p, k),
-            accept=of(told and told.accept, k),
-            confidence=of(round_.confidence, k),
+            q=at(detail.q, k),
+            p=at(detail.p, k),
+            accept=at(detail.accept, k),
+            confidence=at(round_.confidence, k),
         )
         for k, (token, fate) in enumerate(zip(round_.draft_ids, outcomes, strict=True))
     )

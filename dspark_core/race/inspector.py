@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import mlx.core as mx
 import numpy as np
 
-from ..decode.rounds import DecodeError, Round, Settings
+from ..decode.rounds import Round, Settings
 from ..decode.sampling import (
     Uniforms,
     accept_greedy,
@@ -24,6 +24,7 @@ from ..decode.sampling import (
     residual,
     take,
 )
+from ..errors import DecodeError
 from ..models.cache import trim
 from ..models.drafter import calibrated
 from .inspection import ACCEPTED, REJECTED, TOP, Block, Candidate, Inspection, OwnToken, Slot, fates, fates_of, piece

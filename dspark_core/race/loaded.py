@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import mlx.core as mx
 
 from ..decode.cost_curve import CostCurve
-from ..decode.measure import Measuring, load, made_of, measure, save
+from ..decode.measure import Measuring, load_curve, made_of, measure, save_curve
 from ..decode.strict import Noise, load_noise, measure_noise, save_noise
 from ..errors import ModelError
 from ..machine import machine, versions
@@ -82,7 +82,7 @@ def describe(info: DrafterInfo) -> str:
 def known(models: Models) -> CostCurve | None:
     """The curve of these models, from this run or from disk; None if it was never measured."""
     if models.curve is None or models.curve.made_of != made_of(models.target, models.loaded):
-        models.curve = load(models.target, models.loaded)
+        models.curve = load_curve(models.target, models.loaded)
     return models.curve
 
 
@@ -92,7 +92,7 @@ def measured(models: Models, quick: bool = False) -> Iterator[Measuring | CostCu
         if isinstance(event, CostCurve):
             models.curve = event
             with suppress(OSError):  # a cache that cannot be written costs a measurement at the next start
-                save(event)
+                save_curve(event)
         yield event
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..decode.rounds import Round, Spent, tau
 from .records import LaneRecord
 
-MIN_SAMPLES = 10  # a share of fewer rounds than this says little, and the page greys it
+MIN_SAMPLES = 10  # a share of fewer rounds than this means little, and the page greys it
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +86,13 @@ class Strictness:
 def strictness(rounds: Sequence[Round]) -> Strictness:
     """All zero where nothing was close, or without strict mode."""
     again = [r.again for r in rounds if r.again]
-    seconds, own = sum(a.seconds for a in again), rounds[-1].time_s if rounds else 0.0
+    seconds, total = sum(a.seconds for a in again), rounds[-1].time_s if rounds else 0.0
     return Strictness(
         positions=sum(a.positions for a in again),
         changed=sum(a.changed for a in again),
         steps=sum(a.steps for a in again),
         seconds=seconds,
-        share=seconds / own if own > 0 else 0.0,
+        share=seconds / total if total > 0 else 0.0,
     )
 
 
@@ -130,25 +130,26 @@ def speed_over_time(rounds: Sequence[Round], tokens: int = 16) -> list[tuple[flo
 
     Begins with the first round that has such a stretch behind it: earlier points are noise.
     """
-    points, first, held, before = [], 0, 0, 0.0
+    points: list[tuple[float, float]] = []
+    first, stretch, before = 0, 0, 0.0
     for r in rounds:
-        held += len(r.committed)
-        while held - len(rounds[first].committed) >= tokens:
-            held -= len(rounds[first].committed)
+        stretch += len(r.committed)
+        while stretch - len(rounds[first].committed) >= tokens:
+            stretch -= len(rounds[first].committed)
             before = rounds[first].time_s
             first += 1
-        if held >= tokens and r.time_s > before:
-            points.append((r.time_s, held / (r.time_s - before)))
+        if stretch >= tokens and r.time_s > before:
+            points.append((r.time_s, stretch / (r.time_s - before)))
     return points
 
 
 def spent(rounds: Sequence[Round]) -> Spent | None:
     """Seconds in draft, verify and rest over all profiled rounds; None if none was profiled."""
-    parts = [r.spent for r in rounds if r.spent]
-    if not parts:
+    profiled = [r.spent for r in rounds if r.spent]
+    if not profiled:
         return None
     return Spent(
-        draft=sum(p.draft for p in parts),
-        verify=sum(p.verify for p in parts),
-        rest=sum(p.rest for p in parts),
+        draft=sum(s.draft for s in profiled),
+        verify=sum(s.verify for s in profiled),
+        rest=sum(s.rest for s in profiled),
     )

@@ -10,16 +10,17 @@ it would be alone.
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 
 import mlx.core as mx
 
+from ..decode.adaptive import HardwareAware
 from ..decode.plain import plain
-from ..decode.rounds import DecodeError, Prefill, Round, Settings, Start
-from ..decode.schedule import ConfidenceThreshold, CumulativeThreshold, FixedCap, FullBlock, HardwareAware, Schedule
+from ..decode.rounds import Prefill, Round, Settings, Start
+from ..decode.schedule import ConfidenceThreshold, CumulativeThreshold, FixedCap, FullBlock, Schedule
 from ..decode.speculative import Options, speculative
-from ..errors import ModelError
+from ..errors import DecodeError, ModelError
 from ..models.drafter import Drafter
 from .loaded import Models, known, known_noise, measured, measured_noise, rounding_noise
 from .records import (
@@ -176,7 +177,7 @@ def decode(
 
 def race(
     models: Models, request: RaceRequest, cancelled: Callable[[], bool] = lambda: False
-) -> Iterator[tuple[int, Event | WarmUp | DeviceNoise | Verdict | RaceRecord]]:
+) -> Generator[tuple[int, Event | WarmUp | DeviceNoise | Verdict | RaceRecord], None, None]:
     """Run a race on the thread that owns MLX.
 
     Yields (-1, the record, empty as yet), (-1, DeviceNoise) if that had to be measured, then (lane, event) pairs as

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..decode.rounds import Round, Settings, Start
-from .codec import SAVED
 from .inspection import Inspection
 
 PLAIN = "plain"
@@ -221,12 +220,12 @@ class RaceRecord:
     stopped: bool = False
     verdict: Verdict | None = None
     noise: float | None = None
-    source: RaceSource | None = field(default=None, compare=False, repr=False, metadata={SAVED: False})
+    source: RaceSource | None = field(default=None, compare=False, repr=False, metadata={"saved": False})
 
     @property
     def interrupted(self) -> bool:
         """Did it end before its lanes did? A race with a verdict never does."""
-        return self.stopped or (self.verdict is None and any(not (x.finish or x.error) for x in self.lanes))
+        return self.stopped or (self.verdict is None and any(x.finish is None and x.error is None for x in self.lanes))
 
     @property
     def stop_ids(self) -> frozenset[int] | None:

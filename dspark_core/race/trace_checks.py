@@ -1,308 +1,174 @@
-"""Is it a race? Everything that a saved race says of itself is held against its own rounds.
+"""Is it a race? What a saved race says of itself is held against its own lanes, and the lanes against their rounds.
 
-A file may have been edited. What its rounds refute is refused with the place where it stands; what they decide (a
-verdict's kind and words, a lane's label, whether an inspection agrees) is worked out anew here and never taken from the
-file. What only the models could tell, such as a logit's distance, is believed as far as nothing in the file denies it.
+A file may have been edited. What its rounds refute is refused with the place where it stands; a verdict's kind and
+words are worked out anew and never taken from the file.
 """
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ..decode.rounds import Again, Detail, Round, Settings, Start
-from ..decode.schedule import ConfidenceThreshold, CumulativeThreshold
-from .codec import Misfit
-from .inspection import AGAIN, fates_of
-from .inspection_checks import checked_inspection
-from .records import (
-    CAP,
-    CONFIDENCE,
-    CUMULATIVE,
-    FULL,
-    HARDWARE,
-    PLAIN,
-    SCHEDULES,
-    Difference,
-    LaneRecord,
-    LaneSpec,
-    RaceRecord,
-    Verdict,
-)
-from .verdict_words import kind_of, parted, verdict_words
+from ..machine import device_of
+from .lane_checks import MAX_NAME, LaneChecks
+from .records import MAX_EARLIER, MAX_EXCHANGES, MAX_SYSTEM, Difference, LaneRecord, RaceRecord, Verdict
+from .schema import Place, require
+from .verdict_words import compared, kind_of, parted, verdict_words
 
-MAX_NAME, MAX_WORDS = 200, 4000
-MAX_STEPS = 500_000
-MAX_SECONDS = 1e7
-MAX_ULP = 8.0  # of a logit: one of 1,024 in bfloat16
-FINISHES = (None, "stop", "length", "context")
+MAX_LANES = 4
+MAX_TOKENS = 500_000  # tokens on the board, drafts included
+MAX_BOARD_BYTES = 16_000_000
+MIN_SECONDS = 1e-6  # of a round: less than it takes to start a kernel
+MAX_ULP = 2.0  # of a logit: one of 256 to 511 in bfloat16
+# What rounding can move a logit by, 4 * eps * logit * sqrt(layers) in decode/strict.py, in units of the last place.
+MAX_NOISE_ULPS = 64
+# Units smaller than this are float32's, which GPUs may multiply with 13 bits of mantissa less.
+FLOAT32_ULP, FLOAT32_LOSS = 2.0**-14, 2**13
+MAX_NOISE = 8.0  # of logits, where the file says what was measured on the device: more is no rounding
 VERDICTS = ("identical", "tie", "divergence", "sampled", "none")
-THRESHOLDS = {CONFIDENCE: ConfidenceThreshold, CUMULATIVE: CumulativeThreshold}
 
 
-def require(holds: bool, words: str, *steps: str | int) -> None:
-    """Raises Misfit at `steps`."""
-    if not holds:
-        raise Misfit(words, steps)
+def ids_of(lane: LaneRecord) -> Iterator[int]:
+    """Every token id on the lane's board, as often as it stands there."""
+    if lane.start:
+        yield lane.start.token_id
+    for r in lane.rounds:
+        yield from r.draft_ids
+        yield r.next_id
 
 
 @dataclass(frozen=True)
-class LaneChecks:
-    """What a lane is held against.
+class RaceChecks:
+    """What a race is held against.
 
-    stops:  ids that end an answer
-    tokens: id -> text, of every id that occurs
-    exact:  True if the device gives the same numbers again, False if it does not, None if that is not known
+    tokens, at_start: id -> text, of every id that occurs; of those that begin an answer otherwise
+    stop_ids:         those that end an answer and occur in `tokens`
+    drafters:         method -> name, block and precision
+    machine:          as in dspark_core/machine.py
     """
 
-    race: RaceRecord
-    stops: frozenset[int]
     tokens: Mapping[int, bytes]
-    exact: bool | None
+    at_start: Mapping[int, bytes]
+    stop_ids: frozenset[int]
+    drafters: Mapping[str, str]
+    machine: Mapping[str, str]
 
-    @property
-    def settings(self) -> Settings:
-        return self.race.request.settings
+    def checked(self, race: RaceRecord) -> RaceRecord:
+        """The race, with what its rounds decide put in the place of what the file says of them. Raises Misfit where
+        its parts do not fit each other or are more than a page can show."""
+        with Place("race"):
+            self._request(race)
+            stops = self.stop_ids if race.stop_ids is None else race.stop_ids
+        require(self.stop_ids <= stops, "are not those that the race stopped at", "stop_ids")
+        with Place("race"):
+            lane_checks = LaneChecks(race, stops, self.tokens, self.drafters, self._exact(race))
+            lanes = []
+            for i, lane in enumerate(race.lanes):
+                with Place("lanes", i):
+                    lanes.append(lane_checks.checked(lane))
+            self._size(race)
+            self._pace(race)
+        self._at_start(race)
+        request = replace(race.request, lanes=tuple(lane.spec for lane in lanes))
+        race = replace(race, request=request, lanes=lanes)
+        with Place("race", "verdict"):
+            return replace(race, verdict=self._verdict(race))
 
-    def lane(self, lane: LaneRecord) -> LaneRecord:
-        """The lane, with what its rounds decide put in the place of what it says. Raises Misfit."""
-        self._spec(lane.spec)
-        require(lane.error is None or len(lane.error) <= MAX_WORDS, "is too long", "error")
-        require(lane.start is not None or not lane.rounds, "come without a start", "rounds")
-        if lane.start is not None:
-            self._start(lane.start)
-            require(lane.start.finish is None or not lane.rounds, "come after the lane had ended", "rounds")
-            self._rounds(lane)
-        require(lane.error is None or lane.finish is None, "is of a lane that came to its end", "error")
-        seen = [i.index for i in lane.inspections]
-        require(len(set(seen)) == len(seen), "has one round twice", "inspections")
-        inspections = []
-        for k, inspection in enumerate(lane.inspections):
-            try:
-                require(0 <= inspection.index < len(lane.rounds), "is no round of this lane", "index")
-                round_ = lane.rounds[inspection.index]
-                inspections.append(checked_inspection(inspection, round_, self.settings, self.tokens, self.stops))
-                if self.exact:
-                    _same_numbers(inspection.block.slots, round_.detail)
-            except Misfit as misfit:
-                raise misfit.inside(k).inside("inspections") from None
-        return replace(lane, spec=labelled(lane.spec, lane.rounds), inspections=inspections)
+    def _exact(self, race: RaceRecord) -> bool | None:
+        """Does the device give the same numbers again? None if that is not known."""
+        if race.noise is not None:
+            return race.noise == 0
+        return True if device_of(self.machine) == "CPU" else None
 
-    def _spec(self, spec: LaneSpec) -> None:
-        require(0 < len(spec.method) <= MAX_NAME, "is empty or too long", "spec", "method")
-        require(len(spec.label) <= MAX_NAME, "is too long", "spec", "label")
-        require(spec.schedule in SCHEDULES, "is no known schedule", "spec", "schedule")
-        require(spec.cap >= 0, "is negative", "spec", "cap")
-        require(0 <= spec.threshold <= 1, "is not between 0 and 1", "spec", "threshold")
+    def _request(self, race: RaceRecord) -> None:
+        request = race.request
+        require(1 <= len(race.lanes) <= MAX_LANES, f"must have 1 to {MAX_LANES} lanes", "lanes")
+        same = request.lanes == tuple(lane.spec for lane in race.lanes)
+        require(same, "does not name the lanes that ran", "request", "lanes")
+        require(race.prompt_tokens >= 0, "is negative", "prompt_tokens")
+        for name, text in {"target": race.target, "precision": race.precision}.items():
+            require(len(text) <= MAX_NAME, "is too long", name)
+        require(race.noise is None or race.noise >= 0, "is negative", "noise")
+        require(len(request.system) <= MAX_SYSTEM, f"has more than {MAX_SYSTEM:,} characters", "request", "system")
+        few = len(request.earlier) <= MAX_EXCHANGES and sum(map(len, sum(request.earlier, ()))) <= MAX_EARLIER
+        most = f"{MAX_EXCHANGES} exchanges or {MAX_EARLIER:,} characters"
+        require(few, f"has more than {most}", "request", "earlier")
+        # A token is a byte at least; chat templates add turns of their own, and normalising makes some texts longer.
+        size = sum(len(turn["content"].encode()) for turn in request.messages)
+        fits = race.prompt_tokens <= 20 * size + 100_000
+        require(fits, "is more than the conversation has text for", "prompt_tokens")
+        greedy = not request.strict or request.settings.greedy
+        require(greedy, "is for greedy decoding only, and this race was sampled", "request", "strict")
 
-    def _start(self, start: Start) -> None:
-        require(0 <= start.prefill_s <= MAX_SECONDS, "is no time", "start", "prefill_s")
-        same = start.position == self.race.prompt_tokens
-        require(same, f"is not {self.race.prompt_tokens}, the number of prompt tokens", "start", "position")
-        require(start.token_id in self.tokens, "has no text in tokens", "start", "token_id")
-        try:
-            self._end((start.token_id,), 0, start.finish)
-        except Misfit as misfit:
-            raise misfit.inside("start") from None
+    def _size(self, race: RaceRecord) -> None:
+        shown_ids = [i for lane in race.lanes for i in ids_of(lane)]
+        require(len(shown_ids) <= MAX_TOKENS, f"has {len(shown_ids):,} tokens; at most {MAX_TOKENS:,} are taken")
+        size = sum(len(self.tokens[i]) for i in shown_ids)
+        require(size <= MAX_BOARD_BYTES, "has more text than a page can show")
+        # All lanes have the same prompt on the same target, so its context ends at the same token for all.
+        full = {len(lane.output) for lane in race.lanes if lane.finish == "context"}
+        longest = max(len(lane.output) for lane in race.lanes)
+        same = not full or full == {longest}
+        require(same, "have lanes that end with the context at different tokens", "lanes")
 
-    def _rounds(self, lane: LaneRecord) -> None:
-        """Every round goes on where the one before ended."""
-        before: Start | Round = lane.start
-        position, anchor, time_s, produced, unclean = lane.start.position, lane.start.token_id, 0.0, 1, 0
-        for k, r in enumerate(lane.rounds):
-            try:
-                require(k == 0 or before.finish is None, "comes after the lane had ended")
-                require(r.index == k, f"is not {k}, its place in the list", "index")
-                require(r.position == position, f"is not {position}, where the round before ended", "position")
-                require(r.anchor_id == anchor, "is not the token that the round before ended with", "anchor_id")
-                self._outcome(r, produced)
-                self._sent(r, lane.spec)
-                self._detail(r, r.detail)
-                require(time_s <= r.time_s <= MAX_SECONDS, "is before the round before", "time_s")
-                self._times(r, r.time_s - time_s)
-                if r.again is not None:
-                    self._again(r, r.again, lane.spec, unclean)
-            except Misfit as misfit:
-                raise misfit.inside(k).inside("rounds") from None
-            before, position, anchor, time_s = r, r.position + r.accepted + 1, r.next_id, r.time_s
-            produced += len(r.committed)
-            unclean = 0 if r.again else unclean + r.accepted + 1
+    def _pace(self, race: RaceRecord) -> None:
+        for i, lane in enumerate(race.lanes):
+            slow = not lane.rounds or lane.rounds[-1].time_s >= len(lane.rounds) * MIN_SECONDS
+            require(slow, "took less time than any machine needs", "lanes", i, "rounds")
 
-    def _outcome(self, r: Round, produced: int) -> None:
-        """Drafts, acceptance and committed tokens, after `produced` earlier tokens of the answer."""
-        require(0 <= r.proposed <= len(r.draft_ids), "is not between 0 and the number of drafts", "proposed")
-        require(0 <= r.accepted <= r.proposed, "is not between 0 and the number proposed", "accepted")
-        require(self.tokens.keys() >= {r.next_id, *r.draft_ids}, "has a token without a text in tokens")
-        gained = (*r.draft_ids[: r.accepted], r.next_id)
-        whole = r.committed == gained or (r.finish is not None and r.committed == gained[: len(r.committed)])
-        require(whole and bool(r.committed), "are not the accepted drafts and the next token", "committed")
-        sent = r.draft_ids[: r.proposed]
-        stop = next((k for k, t in enumerate(sent) if t in self.stops), None)
-        most = r.proposed if stop is None else stop + 1
-        require(r.accepted <= most, "counts drafts behind a stop token", "accepted")
-        require(not r.bonus or r.accepted == most, "is true after a rejection", "bonus")
-        require(r.bonus or r.accepted < most, "is false, though nothing was rejected", "bonus")
-        if fates_of(r)[1] == AGAIN:
-            decided = r.again is not None and r.again.changed
-            require(decided, "is the very draft that was rejected there", "next_id")
-        self._end(r.committed, produced, r.finish)
+    def _at_start(self, race: RaceRecord) -> None:
+        begins = {lane.start.token_id for lane in race.lanes if lane.start}
+        require(self.at_start.keys() <= begins, "has a token that begins no answer", "at_start")
+        for i, data in self.at_start.items():
+            require(self.tokens[i].endswith(data), "is not the end of the same token in tokens", "at_start", i)
 
-    def _end(self, committed: tuple[int, ...], produced: int, finish: str | None) -> None:
-        """Does the answer end with these tokens, and for that reason?"""
-        most, count = self.settings.max_tokens, produced + len(committed)
-        require(finish in FINISHES, "is no known reason", "finish")
-        require(not self.stops & set(committed[:-1]), "go on after a stop token", "committed")
-        require(count <= most, f"make {count} tokens, and at most {most} were asked for", "committed")
-        stopped = committed[-1] in self.stops
-        require(stopped == (finish == "stop"), "does not fit the last token" if finish else "is missing", "finish")
-        require(finish != "length" or count == most, f"is 'length' at token {count} of {most}", "finish")
-        require(finish != "context" or count < most, f"is 'context' at token {count} of {most}", "finish")
+    # ---- the verdict ------------------------------------------------------------------------------------
 
-    def _sent(self, r: Round, spec: LaneSpec) -> None:
-        """What was drafted and sent is what the lane's schedule sends."""
-        drafts = len(r.draft_ids)
-        if spec.method == PLAIN:
-            require(not drafts, "are drafts in a plain lane", "draft_ids")
-            require(r.confidence is None, "is of a plain lane", "confidence")
-        if r.confidence is not None:
-            require(len(r.confidence) == drafts, "is not one number a draft", "confidence")
-            require(shares(r.confidence), "is not between 0 and 1", "confidence")
-        require(not r.looked or spec.schedule == HARDWARE, "is true, and this schedule does not look", "looked")
-        wanted = None
-        if spec.schedule in THRESHOLDS and drafts:
-            require(r.confidence is not None, "is missing, and the schedule decides by it", "confidence")
-            wanted = THRESHOLDS[spec.schedule](spec.threshold).proposed(drafts, list(r.confidence))
-        elif spec.schedule == CAP:
-            require(drafts <= spec.cap, f"are more than the cap of {spec.cap}", "draft_ids")
-            wanted = drafts
-        elif spec.schedule == FULL:
-            wanted = drafts
-        fits = wanted is None or r.proposed == wanted
-        require(fits, f"is not {wanted}, which the lane's schedule sends of these", "proposed")
+    def _verdict(self, race: RaceRecord) -> Verdict | None:
+        """The verdict that the outputs give, with the distances that were measured."""
+        given, settings = race.verdict, race.request.settings
+        if given is None:
+            return None
+        require(given.kind in VERDICTS, "is no known verdict", "kind")
+        require(not race.stopped, "is of a race that was stopped before its end")
+        for k, lane in enumerate(race.lanes):
+            ended = lane.error is not None or lane.finish is not None
+            require(ended, f"is given, and lane {k + 1} did not come to its end")
+        parts = parted(race.lanes) if settings.greedy else {}
+        places = {d.lane: d.index for d in given.differences}
+        once = len(places) == len(given.differences)
+        where = ", ".join(f"lane {i + 1} at token {at + 1}" for i, at in parts.items())
+        words = (
+            f"are not where the outputs part: {where}" if parts else "name a difference, and there is none to be judged"
+        )
+        require(once and places == parts, words, "differences")
+        differences = tuple(self._difference(d, k, race) for k, d in enumerate(given.differences))
+        kind = kind_of(race.lanes, settings, differences)
+        same = given.kind == kind or {given.kind, kind} == {"tie", "divergence"}
+        require(same, f"is {given.kind!r}, and the lanes' outputs make it {kind!r}", "kind")
+        return Verdict(kind, verdict_words(kind, differences, race.lanes, settings), differences)
 
-    def _detail(self, r: Round, detail: Detail | None) -> None:
-        """The recorded numbers explain what was accepted. Greedy rounds have none, sampled ones always do."""
-        if detail is None:
-            require(self.settings.greedy or not r.proposed, "is missing, and this race was sampled", "detail")
-            return
-        require(not self.settings.greedy, "is of a sampled round, and this race is greedy", "detail")
-        for name in ("q", "p", "accept"):
-            numbers = getattr(detail, name)
-            require(len(numbers) == r.proposed, "is not one number a proposed draft", "detail", name)
-            require(shares(numbers), "is not between 0 and 1", "detail", name)
-        for k, (q, p, accept) in enumerate(zip(detail.q, detail.p, detail.accept, strict=True)):
-            require(is_ratio(accept, q, p), "is not min(1, p/q)", "detail", "accept", k)
-            require(k >= r.accepted or p > 0, "is 0, and the draft was accepted", "detail", "p", k)
-        refused = not r.bonus and r.accepted < r.proposed
-        explained = not refused or detail.p[r.accepted] <= detail.q[r.accepted]
-        require(explained, "is above q, and the draft was rejected", "detail", "p", r.accepted)
+    def _difference(self, d: Difference, index: int, race: RaceRecord) -> Difference:
+        """With `tie` as its numbers have it. A token that only one output has is no matter of rounding."""
+        with Place("differences", index):
+            for name in ("gap", "needed", "noise"):
+                value = getattr(d, name)
+                require(value is None or value >= 0, "is negative", name)
+            require(0 < d.ulp <= MAX_ULP, "is no unit in the last place of a logit", "ulp")
+            _, reference = compared(race.lanes)
+            both = reference is not None and d.index < min(len(reference.output), len(race.lanes[d.lane].output))
+            # Of two different tokens one at most is the best, so the other is no better than the second.
+            require(not both or d.needed >= d.gap - 1e-6, "is less than the gap of the two best", "needed")
+            noise = d.noise if race.noise is None or d.noise is None else min(d.noise, race.noise)
+            if noise:
+                silent = race.noise is None and self._exact(race)
+                require(not silent, "is not 0, and the width changes no logit on a CPU", "noise")
+                small = noise <= self._most_noise(d.ulp, race.noise is not None)
+                require(small, "is more than rounding can move a logit by", "noise")
+        d = replace(d, gap=abs(d.gap), needed=abs(d.needed), noise=noise)  # no "-0"
+        return replace(d, tie=both and d.rounding_decides)
 
-    def _times(self, r: Round, seconds: float) -> None:
-        if r.spent is not None:
-            spent = (r.spent.draft, r.spent.verify, r.spent.rest)
-            require(self.race.request.profile, "is of a profiled race, and this one was not", "spent")
-            require(min(spent) >= -1e-6, "is no time", "spent")
-            require(within(sum(spent), seconds), "is more than the round took", "spent")
-        if r.again is not None:
-            require(within(r.again.seconds, seconds), "is more than the round took", "again", "seconds")
-
-    def _again(self, r: Round, again: Again, spec: LaneSpec, unclean: int) -> None:
-        """Strict mode: `unclean` tokens were committed since plain decoding's own cache was last up to date."""
-        strict = self.race.request.strict and self.settings.greedy and spec.method != PLAIN and self.race.noise
-        require(bool(strict), "is of a strict lane with a drafter on a device with noise, and this is none", "again")
-        inside = 1 <= again.positions <= r.accepted + 1
-        require(inside, "is not between 1 and the tokens of the round", "again", "positions")
-        require(again.positions <= again.steps <= MAX_STEPS, "is less than the positions", "again", "steps")
-        require(again.steps <= unclean + r.proposed + 1, "is more than there were tokens", "again", "steps")
-        require(again.seconds >= 0, "is no time", "again", "seconds")
-
-
-def shares(numbers: tuple[float, ...]) -> bool:
-    """Are they probabilities?"""
-    return not numbers or (min(numbers) >= 0 and max(numbers) <= 1.001)  # float32 sums may pass 1 by a little
-
-
-def is_ratio(accept: float, q: float, p: float) -> bool:
-    """Is it min(1, p/q), up to float32's rounding?"""
-    return abs(accept - min(1.0, p / max(q, 1e-38))) <= 1e-4
-
-
-def within(seconds: float, whole: float) -> bool:
-    """A part of a round's time, up to what two readings of a clock differ by."""
-    return seconds <= whole * 1.001 + 1e-3
-
-
-def _same_numbers(slots: tuple, detail: Detail | None) -> None:
-    """Where a device gives the same numbers again, an inspection shows those that the race wrote down."""
-    for name in ("q", "p") if detail is not None else ():
-        for k, (slot, number) in enumerate(zip(slots, getattr(detail, name), strict=False)):
-            value = getattr(slot, name)
-            same = value is None or abs(value - number) <= 0.02
-            require(same, "is not what the race wrote down", "block", "slots", k, name)
-
-
-def labelled(spec: LaneSpec, rounds: list[Round]) -> LaneSpec:
-    """The lane's settings with the words that they have on the page: a file's own only where they say the same."""
-    drafts = {len(r.draft_ids) for r in rounds if r.draft_ids}
-    block = re.fullmatch(r"block (\d{1,4})", spec.label)
-    slots = int(block[1]) if block else 0  # of which all are drafts, or all but the anchor's
-    if spec.method == PLAIN:
-        words, fits = "", False
-    elif spec.schedule == FULL:
-        words, fits = "full block", bool(block) and all(slots - n in (0, 1) for n in drafts)
-    elif spec.schedule == CAP:
-        words, fits = f"cap {spec.cap}", bool(block) and slots - spec.cap in (0, 1)
-    elif spec.schedule == HARDWARE:
-        words, fits = "hardware-aware", False
-    else:
-        what = "confidence" if spec.schedule == CONFIDENCE else "product"
-        words, fits = f"{what} ≥ {spec.threshold:.2f}", False
-    return spec if fits or not spec.label else replace(spec, label=words)
-
-
-# ---- the verdict ----------------------------------------------------------------------------------------
-
-
-def checked_verdict(race: RaceRecord) -> Verdict | None:
-    """The verdict that the outputs give, with the distances that were measured. Raises Misfit."""
-    given = race.verdict
-    if given is None:
-        return None
-    require(given.kind in VERDICTS, "is no known verdict", "race", "verdict", "kind")
-    require(not race.stopped, "is of a race that was stopped before its end", "race", "verdict")
-    for k, lane in enumerate(race.lanes):
-        ended = lane.error is not None or lane.finish is not None
-        require(ended, f"is given, and lane {k + 1} did not come to its end", "race", "verdict")
-    settings, parts = race.request.settings, {}
-    if settings.greedy:
-        parts = parted(race.lanes)
-    told = {d.lane: d.index for d in given.differences}
-    once = len(told) == len(given.differences)
-    require(once and told == parts, _parts_words(parts), "race", "verdict", "differences")
-    differences = tuple(_checked_difference(d, k, race) for k, d in enumerate(given.differences))
-    kind = kind_of(race.lanes, settings, differences)
-    same = given.kind == kind or {given.kind, kind} == {"tie", "divergence"}
-    require(same, f"is {given.kind!r}, and the lanes' outputs make it {kind!r}", "race", "verdict", "kind")
-    return Verdict(kind, verdict_words(kind, differences, race.lanes, settings), differences)
-
-
-def _parts_words(parts: dict[int, int]) -> str:
-    if not parts:
-        return "name a difference, and there is none to be judged"
-    return "are not where the outputs part: " + ", ".join(f"lane {i + 1} at token {at + 1}" for i, at in parts.items())
-
-
-def _checked_difference(d: Difference, index: int, race: RaceRecord) -> Difference:
-    """With `tie` as its numbers have it. A token that only one output has is no matter of rounding."""
-    place = "race", "verdict", "differences", index
-    for name in ("gap", "needed", "noise"):
-        value = getattr(d, name)
-        require(value is None or value >= 0, "is negative", *place, name)
-    require(0 < d.ulp <= MAX_ULP, "is no unit in the last place of a logit", *place, "ulp")
-    outputs = [lane.output for lane in race.lanes if lane.error is None and not lane.spec.speculative]
-    reference = outputs[0] if outputs else next(lane.output for lane in race.lanes if lane.error is None)
-    both = d.index < min(len(reference), len(race.lanes[d.lane].output))
-    # Of two different tokens one at most is the best, so the other is no better than the second.
-    require(not both or d.needed >= d.gap - 1e-6, "is less than the gap of the two best", *place, "needed")
-    believed = d.noise if race.noise is None or d.noise is None else min(d.noise, race.noise)
-    d = replace(d, noise=believed)
-    return replace(d, tie=both and d.rounding_decides)
+    @staticmethod
+    def _most_noise(ulp: float, measured: bool) -> float:
+        """Logits that rounding can make of logits with this unit in the last place; more is believed of a device that
+        was measured apart."""
+        most = MAX_NOISE_ULPS * ulp * (FLOAT32_LOSS if ulp < FLOAT32_ULP else 1)
+        return max(most, MAX_NOISE) if measured else most

@@ -1,8 +1,8 @@
 """Are the lanes' outputs the same, and if not, is it a numerical tie?
 
-Kernels round differently with the number of rows they are given, so two near-equal logits may swap places
-between verify widths. Where greedy lanes part, mlx-lm's own forward says how far apart the two tokens lie, and what the
-device is known to do with the width says whether rounding can bridge that: then it is a tie, else a real divergence.
+Kernels round differently with the number of rows they are given, so two near-equal logits may swap places between
+verify widths. Where greedy lanes part, mlx-lm's own forward shows how far apart the two tokens lie, and what the device
+was measured to do with the width decides whether rounding can bridge that: then it is a tie, else a real divergence.
 Nothing that the lanes computed, and no forward that they used, is part of that yardstick: a verification that is broken
 would excuse itself.
 """
@@ -14,14 +14,12 @@ from dataclasses import replace
 import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
-from ..decode.strict import Noise
+from ..decode.prefill import walk_prefix
+from ..decode.strict import Noise, gaps
 from ..models.target import Target
 from .records import Difference, RaceRecord, Verdict
-from .verdict_words import compared, first_difference, kind_of, parted, verdict_words
+from .verdict_words import kind_of, parted, participants, verdict_words
 
-__all__ = ["first_difference", "judge"]
-
-CHUNK = 256
 MANTISSA_BITS = {mx.bfloat16: 7, mx.float16: 10, mx.float32: 23}
 
 
@@ -30,39 +28,40 @@ def judge(
 ) -> Verdict:
     """The verdict of a race that ran to its end. The reference is the first plain lane, else the first.
 
-    `measured` gives the device's noise and is asked only where greedy lanes differ; without it the noise is what the
-    record says.
+    `measured` gives the device's noise and is called only where greedy lanes differ; without it the noise is the
+    record's.
     """
     lanes, settings = record.lanes, record.request.settings
-    differences, fault = [], ""
-    took_part, reference = compared(lanes)
-    if settings.greedy and len(took_part) > 1 and (places := parted(lanes)):
+    differences: list[Difference] = []
+    fault = ""
+    if settings.greedy and (places := parted(lanes)):
+        reference = lanes[participants(lanes)[0]].output
         noise = measured() if measured else None
         rounding, fault = (noise.rounding, noise.fault) if noise else (record.noise, "")
         for i, at in places.items():
-            chosen = [output[at] for output in (reference.output, lanes[i].output) if at < len(output)]
-            differences.append(_examine(target, [*prompt, *reference.output[:at]], i, at, chosen, rounding))
+            chosen = [output[at] for output in (reference, lanes[i].output) if at < len(output)]
+            differences.append(_measure_difference(target, [*prompt, *reference[:at]], i, at, chosen, rounding))
     kind = kind_of(lanes, settings, differences)
     words = verdict_words(kind, differences, lanes, settings)
     return Verdict(kind, f"{words} {fault}".rstrip(), tuple(differences))
 
 
-def _examine(
+def _measure_difference(
     target: Target, prefix: list[int], lane: int, index: int, chosen: list[int], noise: float | None
 ) -> Difference:
-    logits = _next_logits(target, prefix)
-    second, best = mx.sort(logits)[-2:].tolist()
+    logits = next_logits(target, prefix)
+    gap, best = gaps(logits[None]).item(), logits.max().item()
     needed = best - min(logits[t].item() for t in chosen)
     ulp = 2.0 ** (math.floor(math.log2(max(abs(best), 1e-30))) - MANTISSA_BITS[target.dtype])
-    found = Difference(lane, index, best - second, needed, noise, ulp, False)
+    found = Difference(lane, index, gap, needed, noise, ulp, False)
     both = len(chosen) == 2  # an output that only ends earlier is no matter of rounding
     return replace(found, tie=both and found.rounding_decides)
 
 
-def _next_logits(target: Target, prefix: list[int], width: int = 1) -> mx.array:
-    """Float32 logits [V] of the token after `prefix` by mlx-lm's own forward, its last `width` tokens together."""
+def next_logits(target: Target, prefix: list[int]) -> mx.array:
+    """Float32 logits [V] of the token after `prefix` by mlx-lm's own forward, the last token by itself as plain
+    decoding has it."""
     cache, ids = make_prompt_cache(target.model), mx.array(prefix, dtype=mx.int32)
-    for start in range(0, len(prefix) - width, CHUNK):
-        hidden = target.own_hidden(ids[start : min(start + CHUNK, len(prefix) - width)], cache)
-        mx.eval(hidden, [c.state for c in cache])
-    return target.head(target.own_hidden(ids[-width:], cache)[-1:])[0].astype(mx.float32)
+    for _ in walk_prefix(lambda chunk, cache: (target.own_hidden(chunk, cache), []), ids[:-1], cache):
+        pass
+    return target.head(target.own_hidden(ids[-1:], cache))[0].astype(mx.float32)

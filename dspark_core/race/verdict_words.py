@@ -1,5 +1,5 @@
-"""What a verdict says, in the page's own words: from outputs and measured numbers alone, so a saved race cannot put
-words into its mouth. No MLX: `verdict.py` measures, this tells, and opening a file tells again.
+"""A verdict in words, from outputs and measured numbers alone: `verdict.py` measures and this puts it in words, and
+opening a file does so again, so that a saved race cannot claim another verdict than its numbers give. No MLX.
 """
 
 from collections.abc import Sequence
@@ -15,24 +15,25 @@ def first_difference(a: Sequence[int], b: Sequence[int]) -> int | None:
     return at if at < max(len(a), len(b)) else None
 
 
-def compared(lanes: Sequence[LaneRecord]) -> tuple[list[int], LaneRecord | None]:
-    """Indices of the lanes that a verdict compares, those that did not fail, and the one it compares them with: the
-    first plain one, else the first."""
-    took_part = [i for i, lane in enumerate(lanes) if lane.error is None]
-    plain = [i for i in took_part if not lanes[i].spec.speculative]
-    return took_part, lanes[(plain or took_part)[0]] if took_part else None
+def participants(lanes: Sequence[LaneRecord]) -> list[int]:
+    """Indices of the lanes that a verdict compares, those that did not fail. The first is the reference that the others
+    are compared with: the first plain one, else the first."""
+    finished = [i for i, lane in enumerate(lanes) if lane.error is None]
+    plain = [i for i in finished if not lanes[i].spec.speculative]
+    reference = (plain or finished)[:1]
+    return [*reference, *(i for i in finished if i not in reference)]
 
 
 def parted(lanes: Sequence[LaneRecord]) -> dict[int, int]:
     """Lane -> where it first leaves the reference, of the lanes that do."""
-    took_part, reference = compared(lanes)
-    found = {i: first_difference(reference.output, lanes[i].output) for i in took_part}
+    reference, *others = participants(lanes) or [0]
+    found = {i: first_difference(lanes[reference].output, lanes[i].output) for i in others}
     return {i: at for i, at in found.items() if at is not None}
 
 
 def kind_of(lanes: Sequence[LaneRecord], settings: Settings, differences: Sequence[Difference]) -> str:
     """The kind of a verdict on lanes that ran to their end, given what was measured where they part."""
-    if len(compared(lanes)[0]) < 2:
+    if len(participants(lanes)) < 2:
         return "none"
     if not settings.greedy:
         return "sampled"
@@ -43,8 +44,8 @@ def kind_of(lanes: Sequence[LaneRecord], settings: Settings, differences: Sequen
 
 def verdict_words(kind: str, differences: Sequence[Difference], lanes: Sequence[LaneRecord], settings: Settings) -> str:
     """A verdict in sentences."""
-    took_part, reference = compared(lanes)
-    failed = len(lanes) - len(took_part)
+    compared = participants(lanes)
+    failed = len(lanes) - len(compared)
     note = f" {failed} lane{'s' * (failed > 1)} failed and took no part." if failed else ""
     if kind == "none":
         return "Nothing to compare: fewer than two lanes finished." + note
@@ -54,12 +55,12 @@ def verdict_words(kind: str, differences: Sequence[Difference], lanes: Sequence[
             "differ; the distribution they are drawn from is the same." + note
         )
     if kind == "identical":
-        n = len(reference.output)
-        return f"Identical output: {len(took_part)} lanes, {n} token{'s' * (n > 1)} each, compared one by one." + note
-    return " ".join(_difference_words(d, lanes[d.lane].spec.name) for d in differences) + note
+        n = len(lanes[compared[0]].output)
+        return f"Identical output: {len(compared)} lanes, {n} token{'s' * (n > 1)} each, compared one by one." + note
+    return " ".join(_difference_sentence(d, lanes[d.lane].spec.name) for d in differences) + note
 
 
-def _difference_words(d: Difference, name: str) -> str:
+def _difference_sentence(d: Difference, name: str) -> str:
     where = f"{name} first differs at token {d.index + 1}: the target's two best logits are {d.gap:.3g} apart"
     if d.tie:
         return f"{where} there, within rounding ({d.rounding:.3g}): a numerical tie."

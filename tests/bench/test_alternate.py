@@ -8,7 +8,8 @@ import pytest
 from dspark_core.bench import run
 from dspark_core.bench.alternate import alternate
 from dspark_core.bench.plan import parse_lanes
-from dspark_core.decode.rounds import DecodeError, Settings
+from dspark_core.decode.rounds import Settings
+from dspark_core.errors import DecodeError
 from dspark_core.race.loaded import Models
 
 SETTINGS = Settings(12, stop_ids=frozenset())

@@ -16,7 +16,7 @@ PROMPTS = [SetPrompt("set", 0, "a"), SetPrompt("set", 1, "b")]
 
 @pytest.fixture
 def target(golden_a, tmp_path, monkeypatch):
-    monkeypatch.setattr("dspark_core.decode.measure.default_directory", lambda: tmp_path)
+    monkeypatch.setattr("dspark_core.store.cache_directory", lambda: tmp_path)
     prompts = {"a": golden_a.trace["prompt_ids"], "b": list(range(1, 30))}
     monkeypatch.setattr(golden_a.target, "encode_chat", lambda messages: prompts[messages[-1]["content"]])
     return golden_a.target

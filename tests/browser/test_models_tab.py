@@ -75,7 +75,7 @@ def models(tmp_path_factory):
     shutil.copytree(GOLDEN / "A" / "target", root / "mine" / "<img src=x onerror=alert(2)>")
     start = Preset("a", "A", GOLDEN / "A" / "target", (PresetDrafter("DSpark", GOLDEN / "A" / "drafter"),))
     with serving(fake) as url, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dspark_core.catalog.checksums.default_record", lambda: root / "record.json")
+        patch.setattr("dspark_core.store.cache_directory", lambda: root / "store")
         shelf = Shelf(*read_presets(root / "presets"), Hub(url, root / "hub", False, root / "record.json", root / "lm"))
         with served(lambda progress: PresetEngine(start, "auto", progress), shelf) as page:
             yield page, fake, root

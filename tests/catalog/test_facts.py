@@ -19,7 +19,7 @@ PAIRS = ["A", "B_rnn", "C", "D", "E"]
 
 
 def golden(kind, name):
-    return facts.read(GOLDEN / name / kind)
+    return facts.Facts.read(GOLDEN / name / kind)
 
 
 # ---- names -----------------------------------------------------------------------------------------------
@@ -71,7 +71,7 @@ def test_the_embedded_models():
         "target",
         "Llama",
         "4-bit",
-        local.OWN,
+        local.DIRECTORY,
     )
     methods = {f.sort.family for f in found.values() if f.sort.kind == "drafter"}
     assert methods == {"DSpark", "DFlash"}
@@ -109,10 +109,10 @@ def test_what_is_broken_is_listed_with_the_reason(tmp_path, fault):
 def test_drafters_that_are_not_supported(tmp_path):
     drafter = copy("drafter", "A", tmp_path)
     edit_config(drafter, architectures=["DFlash2DraftModel"], model_type="qwen3")
-    assert "DFlash 2" in facts.sort_of(facts.read(drafter)).words
+    assert "DFlash 2" in facts.sort_of(facts.Facts.read(drafter)).words
     for odd in ({"rope_parameters": "x"}, {"num_hidden_layers": 10**9}, {"architectures": [[]]}, {"layer_types": 7}):
         edit_config(drafter, **({"architectures": ["Qwen3DSparkModel"]} | odd))
-        sort = facts.sort_of(facts.read(drafter))
+        sort = facts.sort_of(facts.Facts.read(drafter))
         assert sort.kind == facts.OTHER and sort.words.endswith("."), sort
 
 
@@ -150,16 +150,17 @@ def test_looking_needs_no_network_and_neither_mlx_nor_gradio():
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_pairs_that_fit(name):
-    assert facts.check(golden("target", name), golden("drafter", name)).block_size in (7, 16)
+    assert facts.check_pair(golden("target", name), golden("drafter", name)).block_size in (7, 16)
 
 
 def test_pairs_that_do_not(tmp_path):
-    assert "hidden_size is 48" in refusal(lambda: facts.check(golden("target", "A"), golden("drafter", "E")))
-    assert "is a drafter, not a target" in refusal(lambda: facts.check(golden("drafter", "A"), golden("drafter", "A")))
-    assert "is a target, not a drafter" in refusal(lambda: facts.check(golden("target", "A"), golden("target", "A")))
-    drafter = copy("drafter", "A", tmp_path)
-    edit_config(drafter, num_target_layers=36)
-    assert "made for a target of 36 layers" in refusal(lambda: facts.check(golden("target", "A"), facts.read(drafter)))
+    target, drafter = golden("target", "A"), golden("drafter", "A")
+    assert "hidden_size is 48" in refusal(lambda: facts.check_pair(target, golden("drafter", "E")))
+    assert "is a drafter, not a target" in refusal(lambda: facts.check_pair(drafter, drafter))
+    assert "is a target, not a drafter" in refusal(lambda: facts.check_pair(target, target))
+    other = copy("drafter", "A", tmp_path)
+    edit_config(other, num_target_layers=36)
+    assert "made for a target of 36 layers" in refusal(lambda: facts.check_pair(target, facts.Facts.read(other)))
 
 
 def target(name, has_template, hidden=64, layers=4):

@@ -12,9 +12,10 @@ import pytest
 from huggingface_hub import scan_cache_dir, snapshot_download
 
 from dspark_core.catalog import checksums, facts, hub, local
-from dspark_core.catalog.hub import Hub, HubError
+from dspark_core.catalog.download import Downloads
+from dspark_core.catalog.hub import Hub
 from dspark_core.catalog.names import HubName
-from dspark_core.errors import ModelError
+from dspark_core.errors import Cancelled, HubError, ModelError
 
 from .hub_server import FakeHub, Repo, serving
 
@@ -81,8 +82,12 @@ def a_hub(endpoint, tmp_path, monkeypatch):
     )
 
 
+def start(a_hub, name=SINGLE):
+    return Downloads(a_hub).start(a_hub.plan(name))
+
+
 def fetch(a_hub, name=SINGLE):
-    download = a_hub.start(a_hub.plan(name))
+    download = start(a_hub, name)
     assert download.wait(10), download.words
     return download
 
@@ -149,7 +154,7 @@ def test_a_second_download_of_what_is_here_asks_for_no_file(a_hub, fake):
 
 def test_progress_and_speed(a_hub, fake):
     fake.pace = 0.01
-    download = a_hub.start(a_hub.plan(SINGLE))
+    download = start(a_hub)
     seen, speeds = [0], []
     while not download.over:
         seen.append(download.done)
@@ -220,7 +225,7 @@ def test_a_server_without_ranges_sends_it_all_again(a_hub, fake):
 
 def test_cancel_keeps_what_arrived_and_the_next_download_goes_on(a_hub, fake):
     fake.pace = 0.05
-    download = a_hub.start(a_hub.plan(SINGLE))
+    download = start(a_hub)
     while download.done < 200_000:
         time.sleep(0.005)
     download.cancel()
@@ -238,17 +243,18 @@ def test_cancel_keeps_what_arrived_and_the_next_download_goes_on(a_hub, fake):
 def test_two_pages_share_one_download(a_hub, fake):
     fake.pace = 0.02
     plan = a_hub.plan(SINGLE)
-    first, second = a_hub.start(plan), a_hub.start(a_hub.plan(SINGLE))
+    downloads = Downloads(a_hub)
+    first, second = downloads.start(plan), downloads.start(a_hub.plan(SINGLE))
     assert first is second and first.wait(10) and first.state == "done"
     assert len(fake.gets(f"cdn/{SINGLE.repo}/{WEIGHTS}")) == 1
-    assert a_hub.downloads == [first]
+    assert [*downloads] == [first]
 
 
 def test_two_programs_do_not_write_the_same_file(a_hub, fake, endpoint, tmp_path):
     """Two processes' worth of hubs on one cache: the second waits for the first's file and finds it whole."""
     fake.pace = 0.02
     other = Hub(endpoint, a_hub.cache, token=False, record=a_hub.record)
-    both = [h.start(h.plan(SINGLE)) for h in (a_hub, other)]
+    both = [start(h) for h in (a_hub, other)]
     assert all(d.wait(10) for d in both) and [d.state for d in both] == ["done"] * 2, [d.words for d in both]
     assert len(fake.gets(f"cdn/{SINGLE.repo}/{WEIGHTS}")) == 1
 
@@ -300,7 +306,7 @@ def test_what_another_program_downloaded_is_checked_once(a_hub, tmp_path):
     assert checksums.verify(directory, lambda done, total: seen.append((done, total)), record=record) == 4
     assert seen[-1][0] == seen[-1][1] > 500_000
     assert checksums.verify(directory, record=record) == 0
-    with pytest.raises(checksums.Stopped):
+    with pytest.raises(Cancelled):
         checksums.verify(directory, cancelled=lambda: True, record=tmp_path / "other.json")
 
 
@@ -353,7 +359,7 @@ def test_too_many_requests_without_end(a_hub, fake):
 
 def test_waiting_can_be_cancelled(a_hub, fake):
     fake.fail(WEIGHTS, status=429, headers={"Retry-After": "100"})
-    download = a_hub.start(a_hub.plan(SINGLE))
+    download = start(a_hub)
     while "asks to wait 100 s" not in download.words:
         assert not download.over
         time.sleep(0.01)
@@ -416,7 +422,7 @@ def test_an_index_that_points_elsewhere(a_hub, fake):
 
 def test_a_disk_without_room_is_said_before_anything_starts(a_hub, fake, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(hub.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
+    monkeypatch.setattr("dspark_core.catalog.download.shutil.disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
     download = fetch(a_hub)
     assert download.state == "failed" and "needs 0.7 MB more" in one_sentence(download.words)
     assert fake.sent == 0
@@ -449,14 +455,15 @@ def test_a_cache_that_cannot_be_written(a_hub):
 def test_the_default_hub_is_the_environments(endpoint, tmp_path):
     """HF_ENDPOINT and HF_HOME are read when huggingface_hub is imported, so a fresh interpreter."""
     script = (
-        "from dspark_core.catalog.hub import Hub; from dspark_core.catalog.names import parse;"
-        "h = Hub(); d = h.start(h.plan(parse('org/single'))); d.wait(10); print(d.state, d.directory);"
+        "from dspark_core.catalog.download import Downloads, Hub; from dspark_core.catalog.names import parse;"
+        "h = Hub(); d = Downloads(h).start(h.plan(parse('org/single'))); d.wait(10); print(d.state, d.directory);"
         "import sys; assert not {'mlx.core', 'gradio'} & sys.modules.keys(), 'page threads use this'"
     )
     env = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home"), "NO_PROXY": "127.0.0.1,localhost"}
+    env |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     run = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=30)
     assert run.stdout.startswith(f"done {tmp_path / 'home' / 'hub' / 'models--org--single'}"), run.stderr
-    assert (tmp_path / "home" / "assets").is_dir(), "what was checked is remembered there"
+    assert len([*tmp_path.rglob("dspark-playground/checksums.json")]) == 1, "what was checked is noted there"
 
 
 def test_offline_mode_asks_nobody(endpoint, fake, tmp_path):

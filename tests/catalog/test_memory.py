@@ -7,22 +7,25 @@ import mlx.core as mx
 import mlx.nn as nn
 import pytest
 from mlx.utils import tree_flatten
+from mlx_lm.models.cache import KVCache
 
 from dspark_core.catalog import facts, memory
-from dspark_core.catalog.memory import Machine
 from dspark_core.decode.plain import plain
+from dspark_core.decode.prefill import PREFILL_CHUNK
 from dspark_core.decode.rounds import Settings
 from dspark_core.decode.schedule import FullBlock
 from dspark_core.decode.speculative import speculative
 from dspark_core.errors import ModelError
+from dspark_core.machine import Device
+from dspark_core.models.cache import WindowCache
 from dspark_core.models.checkpoint import open_drafter
 from dspark_core.models.target import load_target, open_target
 from dspark_core.models.weights import read_weights
 
 from ..models.build import GOLDEN, edit_weights, random_drafter
 
-CPU = Machine("CPU", "this processor", 16 * 10**9)
-METAL = Machine("Metal", "a Mac", 12 * 10**9)
+CPU = Device("CPU", "this processor", 16 * 10**9)
+METAL = Device("Metal", "a Mac", 12 * 10**9)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +75,7 @@ def test_the_estimate_against_a_measured_race(pair, form, precision, drafter_pre
     while lanes:
         lanes = [lane for lane in lanes if next(lane, None) is not None]
     peak = mx.get_peak_memory() - before
-    both = [facts.read(pair / form), facts.read(pair / "drafter")]
+    both = [facts.Facts.read(pair / form), facts.Facts.read(pair / "drafter")]
     e = memory.estimate(both[0], both[1:], CPU, length + 4, precision, drafter_precision)
     assert e.target + e.drafters == pytest.approx(held, rel=0.01)
     assert e.total == pytest.approx(peak, rel=0.1), e
@@ -80,8 +83,8 @@ def test_the_estimate_against_a_measured_race(pair, form, precision, drafter_pre
 
 
 def test_sliding_windows_bound_the_cache():
-    gemma = facts.read(GOLDEN / "E" / "target")
-    layers = memory.target_layers(gemma)
+    gemma = facts.Facts.read(GOLDEN / "E" / "target")
+    layers = memory.Layers.of_target(gemma)
     types = (gemma.config.get("text_config") or gemma.config)["layer_types"]
     assert layers.windows == tuple(16 if t == "sliding_attention" else None for t in types)
     long, longer = layers.bytes(10_240, 2), layers.bytes(20_480, 2)
@@ -113,18 +116,18 @@ def test_verdicts_of_true_sizes():
     """Qwen3-4B has 4.02 billion weights with its head tied, Qwen3-14B 14.8 billion."""
     small = big("4B", 2560, 36, 32, 8, 9728, 151936, tie_word_embeddings=True)
     large = big("14B", 5120, 40, 40, 8, 17408, 151936)
-    assert memory.weight_bytes(small, "stored", METAL) / 2 == pytest.approx(4.02e9, rel=0.01)
-    assert memory.weight_bytes(large, "stored", METAL) / 2 == pytest.approx(14.8e9, rel=0.01)
-    assert memory.weight_bytes(small, "8-bit", METAL) == pytest.approx(4.02e9 * 1.0625, rel=0.01)
+    assert memory.Footprint(small, "stored", METAL).bytes / 2 == pytest.approx(4.02e9, rel=0.01)
+    assert memory.Footprint(large, "stored", METAL).bytes / 2 == pytest.approx(14.8e9, rel=0.01)
+    assert memory.Footprint(small, "8-bit", METAL).bytes == pytest.approx(4.02e9 * 1.0625, rel=0.01)
     assert memory.estimate(small, [], METAL, 4096, "8-bit").fits == "yes"
     assert memory.estimate(large, [], METAL, 4096, "stored").fits == "no"
     assert memory.estimate(large, [], METAL, 4096, "4-bit").fits == "yes"
     refusal = memory.too_big(large, [small], METAL, "stored", "4-bit")
     assert refusal.startswith("The weights of 14B and its drafters take 31.8 GB, more than the 12.0 GB that a Mac")
     assert memory.too_big(large, [], METAL, "4-bit", "4-bit") == ""
-    kv = memory.target_layers(small).bytes(4096, 2)
+    kv = memory.Layers.of_target(small).bytes(4096, 2)
     assert kv == 4096 * 36 * 2 * 8 * 128 * 2
-    words = memory.estimate(small, [], Machine("CUDA", "a GPU", 0), 4096).words
+    words = memory.estimate(small, [], Device("CUDA", "a GPU", 0), 4096).words
     assert words.endswith("does not say how much memory it has.")
 
 
@@ -133,7 +136,7 @@ def test_parts_that_the_text_model_does_not_have_are_not_counted():
     tensors = model.tensors | {"vision_tower.x.weight": facts.TensorInfo(Path("m"), "BF16", (10_000, 10_000))}
     more = facts.Facts("m", Path("m"), model.config, tensors, True)
     for precision in ("stored", "8-bit"):
-        assert memory.weight_bytes(more, precision, METAL) == memory.weight_bytes(model, precision, METAL)
+        assert memory.Footprint(more, precision, METAL).bytes == memory.Footprint(model, precision, METAL).bytes
 
 
 def test_what_a_config_does_not_say():
@@ -143,11 +146,7 @@ def test_what_a_config_does_not_say():
         memory.estimate(facts.Facts("m", Path("m"), config, model.tensors, True), [], CPU, 100)
 
 
-def test_this_machine(tmp_path):
-    machine = memory.this_machine()
-    assert machine.kind in ("CPU", "Metal", "CUDA") and machine.memory > 10**9 and machine.name
-    limit = tmp_path / "memory.max"
-    limit.write_text("1000000000\n")
-    assert memory.physical_memory(limit) == 10**9
-    limit.write_text("max\n")
-    assert memory.physical_memory(limit) == memory.physical_memory(tmp_path / "none") > 10**9
+def test_figures_of_code_that_imports_mlx():
+    """catalog/memory.py must not import MLX, so it has two figures of its own."""
+    assert memory.CACHE_STEP == WindowCache.step == KVCache.step
+    assert memory.PREFILL_CHUNK == PREFILL_CHUNK

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from dspark_core.catalog.checksums import is_verified, remember, verify
+from dspark_core.catalog.checksums import CheckedFiles, verify
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_a_damaged_record_means_checked_anew(snapshot):
     texts.append(json.dumps(whole)[:-1] + ", " + json.dumps(whole)[1:])  # one path twice
     for data in [*(t.encode() for t in texts), b"\xff\xfe", record.read_bytes().decode().encode("utf-16")]:
         record.write_bytes(data)
-        assert not is_verified(directory / "model.safetensors", digest, record), data[:80]
+        assert (directory / "model.safetensors", digest) not in CheckedFiles(record), data[:80]
         assert verify(directory, record=record) == 1, data[:80]
         assert verify(directory, record=record) == 0, "it was put right"
 
@@ -58,6 +58,7 @@ def test_other_entries_stay(snapshot, tmp_path):
     other = tmp_path / "other"
     other.write_text("x")
     record.write_text(json.dumps(json.loads(record.read_text()) | {"broken": [1]}))
-    remember(other, "0" * 64, record)
-    assert is_verified(other, "0" * 64, record) and is_verified(directory / "model.safetensors", digest, record)
+    checked = CheckedFiles(record)
+    checked.add(other, "0" * 64)
+    assert (other, "0" * 64) in checked and (directory / "model.safetensors", digest) in checked
     assert "broken" not in json.loads(record.read_text())

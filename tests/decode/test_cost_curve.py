@@ -12,9 +12,10 @@ from types import SimpleNamespace
 import mlx.core as mx
 import pytest
 
+from dspark_core import store
 from dspark_core.decode import measure as measuring
 from dspark_core.decode.cost_curve import CostCurve, Timing, tokens_per_round
-from dspark_core.decode.measure import Bench, load, made_of, measure, save
+from dspark_core.decode.measure import Bench, load_curve, made_of, measure, save_curve
 from dspark_core.decode.rounds import Round
 from dspark_core.decode.strict import Noise, load_noise, save_noise
 from dspark_core.models.info import DrafterInfo
@@ -101,13 +102,13 @@ def test_measuring_fills_every_point(golden_a, measured):
 
 def test_kept_for_the_same_models_only(golden_a, golden_e, measured, tmp_path):
     drafters, _, c = measured
-    assert load(golden_a.target, drafters, tmp_path) is None
-    save(c, tmp_path)
-    assert load(golden_a.target, drafters, tmp_path) == c
-    assert load(golden_a.target, {}, tmp_path) is None
-    assert load(golden_e.target, {"DSpark": golden_e.drafter}, tmp_path) is None
-    next(tmp_path.glob("*.json")).write_text("cut off")
-    assert load(golden_a.target, drafters, tmp_path) is None
+    assert load_curve(golden_a.target, drafters, tmp_path) is None
+    save_curve(c, tmp_path)
+    assert load_curve(golden_a.target, drafters, tmp_path) == c
+    assert load_curve(golden_a.target, {}, tmp_path) is None
+    assert load_curve(golden_e.target, {"DSpark": golden_e.drafter}, tmp_path) is None
+    next(tmp_path.rglob("*.json")).write_text("cut off")
+    assert load_curve(golden_a.target, drafters, tmp_path) is None
 
 
 def test_points_are_taken_in_mixed_order_and_stop_when_closed(golden_a, monkeypatch):
@@ -139,8 +140,8 @@ def test_time_runs_out(golden_a, monkeypatch, tmp_path, quick):
     assert {t.n for t in timings} == {3} and len(timings) < 10
     assert c.verify_s(5, 64) > 0 and c.look_s("DSpark", 64) > 0 and c.draft_s("DSpark", 7, 2000) > 0
     assert made_of(golden_a.target, {})["mlx"] and mx.default_device()
-    save(c, tmp_path)
-    assert load(golden_a.target, drafters, tmp_path) == c
+    save_curve(c, tmp_path)
+    assert load_curve(golden_a.target, drafters, tmp_path) == c
 
 
 def timed(monkeypatch, seconds):
@@ -220,9 +221,9 @@ def test_blocks_of_any_length_are_timed_at_their_true_width(golden_a, monkeypatc
     assert {n for k in c.costs for n in k.verify} == widths and {1, 2, most + 1} <= set(c.costs[0].verify)
     assert {0, most} <= set(c.costs[0].draft["DSpark"]) and max(c.costs[0].draft["DSpark"]) == most
     assert CostCurve.from_json(c.to_json()) == c
-    save(c, tmp_path)
-    assert load(golden_a.target, drafters, tmp_path) == c
-    assert load(golden_a.target, {"DSpark": Block(most + 1)}, tmp_path) is None
+    save_curve(c, tmp_path)
+    assert load_curve(golden_a.target, drafters, tmp_path) == c
+    assert load_curve(golden_a.target, {"DSpark": Block(most + 1)}, tmp_path) is None
 
 
 def test_a_bench_refuses_more_tokens_than_it_has(golden_a):
@@ -315,7 +316,7 @@ def kept(golden_a, measured, tmp_path_factory):
     """A measured curve, the directory with its file, and the file."""
     drafters, _, c = measured
     directory = tmp_path_factory.mktemp("costs")
-    return c, directory, save(c, directory), drafters
+    return c, directory, save_curve(c, directory), drafters
 
 
 def test_a_damaged_file_is_as_none(golden_a, kept):
@@ -323,11 +324,11 @@ def test_a_damaged_file_is_as_none(golden_a, kept):
     tried = 0
     for name, data in damages(json.loads(c.to_json())):
         file.write_bytes(data if isinstance(data, bytes) else data.encode())
-        assert load(golden_a.target, drafters, directory) is None, name
+        assert load_curve(golden_a.target, drafters, directory) is None, name
         tried += 1
     assert tried > 120
-    save(c, directory)
-    assert load(golden_a.target, drafters, directory) == c
+    save_curve(c, directory)
+    assert load_curve(golden_a.target, drafters, directory) == c
 
 
 def test_what_is_no_file_is_as_none(golden_a, kept):
@@ -340,39 +341,40 @@ def test_what_is_no_file_is_as_none(golden_a, kept):
     )
     for make in (file.mkdir, pipe, loop, endless):
         make()
-        assert load(golden_a.target, drafters, directory) is None
-        save(c, directory)
-        assert load(golden_a.target, drafters, directory) == c, "it is replaced"
+        assert load_curve(golden_a.target, drafters, directory) is None
+        save_curve(c, directory)
+        assert load_curve(golden_a.target, drafters, directory) == c, "it is replaced"
         file.unlink()
     (file / "full").mkdir(parents=True)
-    assert load(golden_a.target, drafters, directory) is None
+    assert load_curve(golden_a.target, drafters, directory) is None
     with pytest.raises(OSError):
-        save(c, directory)
-    assert sorted(p.name for p in directory.iterdir()) == [file.name], "nothing half written stays"
+        save_curve(c, directory)
+    assert [*file.parent.iterdir()] == [file], "nothing half written stays"
     (file / "full").rmdir()
-    save(c, directory)
+    save_curve(c, directory)
 
 
 def test_a_lane_measures_anew_where_the_file_is_damaged(golden_a, kept, monkeypatch):
     c, directory, file, drafters = kept
-    monkeypatch.setattr(measuring, "default_directory", lambda: directory)
+    monkeypatch.setattr(store, "cache_directory", lambda: directory)
     for _, data in itertools.islice(damages(json.loads(c.to_json())), 0, None, 25):
         file.write_bytes(data if isinstance(data, bytes) else data.encode())
         models = Models(golden_a.target, dict(drafters))
         assert known(models) is None
         models.curve = c
-        save(models.curve)
-        assert load(golden_a.target, drafters) == c
+        save_curve(models.curve)
+        assert load_curve(golden_a.target, drafters) == c
 
 
 def test_a_damaged_noise_file_is_as_none(golden_a, tmp_path):
-    noise = Noise(0.5, 0.25)
+    noise = Noise(0.5, 0.25, 0.25, 1.0)
     file = save_noise(golden_a.target, noise, tmp_path)
     assert load_noise(golden_a.target, tmp_path) == noise
     whole = json.loads(file.read_text())
     wrong = [{}, [], "x", None, 5, whole | {"more": 1}, whole | {"made_of": {}}, whole | {"largest": 0.1}]
     for number in (-1, float("nan"), float("inf"), -float("inf"), 10**400, True, "0.5", [0.5], {}, None, 1e300):
         wrong += [whole | {"largest": number}, whole | {"alone": number}, whole | {"largest": number, "alone": number}]
+        wrong += [whole | {"limit": number}] + [whole | {"own": number}] * (number is not None)
     texts = [json.dumps(w) for w in wrong] + ["", "{", "[" * 100_000, file.read_text() + "x", " " * 2_000_000 + "{}"]
     twice = file.read_text().replace('"largest"', '"alone": 0, "largest"')
     for data in [*(t.encode() for t in [*texts, twice]), b"\xff\xfe", file.read_bytes().decode().encode("utf-16")]:

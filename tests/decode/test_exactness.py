@@ -5,6 +5,7 @@ import random
 import mlx.core as mx
 import pytest
 
+from dspark_core.decode.adaptive import HardwareAware
 from dspark_core.decode.rounds import Settings
 from dspark_core.decode.sampling import Greedy, Uniforms, probabilities
 from dspark_core.decode.schedule import (
@@ -12,7 +13,6 @@ from dspark_core.decode.schedule import (
     CumulativeThreshold,
     FixedCap,
     FullBlock,
-    HardwareAware,
     Schedule,
 )
 from dspark_core.decode.speculative import speculative

@@ -4,9 +4,10 @@ import pytest
 
 from dspark_core.decode.plain import plain
 from dspark_core.decode.prefill import PREFILL_CHUNK, prefill_once
-from dspark_core.decode.rounds import DecodeError, Settings
+from dspark_core.decode.rounds import Settings
 from dspark_core.decode.schedule import FullBlock
 from dspark_core.decode.speculative import Options, speculative
+from dspark_core.errors import DecodeError
 
 from .helpers import NEVER, output, plain_output, rounds
 

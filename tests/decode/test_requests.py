@@ -7,9 +7,10 @@ import pytest
 
 from dspark_core.decode.plain import plain
 from dspark_core.decode.prefill import PREFILL_CHUNK
-from dspark_core.decode.rounds import DecodeError, Prefill, Round, Settings, Start
+from dspark_core.decode.rounds import Prefill, Round, Settings, Start
 from dspark_core.decode.schedule import ConfidenceThreshold, FixedCap, FullBlock
 from dspark_core.decode.speculative import Options, speculative
+from dspark_core.errors import DecodeError
 from tests.conftest import GOLDEN, load_golden
 
 from .helpers import NEVER, output, plain_output, rounds

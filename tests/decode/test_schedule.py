@@ -8,23 +8,19 @@ import random
 import numpy as np
 import pytest
 
-from dspark_core.decode.rounds import Round
-from dspark_core.decode.schedule import (
+from dspark_core.decode.adaptive import (
     FIRST_LOSS,
     LOSS,
     OPTIMISM,
     PROBE_LOSS,
     UNKNOWN,
     WON_BACK,
-    ConfidenceThreshold,
-    CumulativeThreshold,
-    FixedCap,
-    FullBlock,
     HardwareAware,
-    Schedule,
     algorithm1,
     prefix,
 )
+from dspark_core.decode.rounds import Round
+from dspark_core.decode.schedule import ConfidenceThreshold, CumulativeThreshold, FixedCap, FullBlock, Schedule
 
 from ..conftest import GOLDEN
 from .curves import BUS, TAXI, curve

@@ -3,10 +3,12 @@
 import mlx.core as mx
 import pytest
 
-from dspark_core.decode.rounds import DecodeError, Settings
-from dspark_core.decode.schedule import FixedCap, FullBlock, HardwareAware
+from dspark_core.decode.adaptive import HardwareAware
+from dspark_core.decode.rounds import Settings
+from dspark_core.decode.schedule import FixedCap, FullBlock
 from dspark_core.decode.speculative import Options, speculative
 from dspark_core.decode.strict import Noise, Strict, gaps, load_noise, measure_noise, save_noise
+from dspark_core.errors import DecodeError
 
 from .curves import BUS, TAXI
 from .helpers import NEVER, output, plain_output, rounds
@@ -126,8 +128,8 @@ def test_sampling_refuses_it(golden_a):
 
 def test_the_noise_is_kept(golden_a, golden_e, tmp_path):
     assert load_noise(golden_a.target, tmp_path) is None
-    file = save_noise(golden_a.target, Noise(0.25, 0.125), tmp_path)
-    assert load_noise(golden_a.target, tmp_path) == Noise(0.25, 0.125)
+    file = save_noise(golden_a.target, Noise(0.25, 0.125, limit=1.0), tmp_path)
+    assert load_noise(golden_a.target, tmp_path) == Noise(0.25, 0.125, limit=1.0)
     assert load_noise(golden_e.target, tmp_path) is None
     file.write_text(file.read_text().replace("0.25", '"much"'))
     assert load_noise(golden_a.target, tmp_path) is None

@@ -4,9 +4,10 @@ import mlx.core as mx
 import pytest
 
 from dspark_core.decode.plain import plain
-from dspark_core.decode.rounds import DecodeError, Settings
+from dspark_core.decode.rounds import Settings
 from dspark_core.decode.schedule import FullBlock
 from dspark_core.decode.speculative import speculative
+from dspark_core.errors import DecodeError
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.target import load_target
 

@@ -3,8 +3,8 @@
 import pytest
 
 from dspark_core.decode.plain import plain
-from dspark_core.decode.rounds import DecodeError, Settings
-from dspark_core.errors import ModelError
+from dspark_core.decode.rounds import Settings
+from dspark_core.errors import DecodeError, ModelError
 from dspark_core.models.target import load_target
 from dspark_core.models.text import Text
 from dspark_core.presets import load_prompts

@@ -8,7 +8,8 @@ import threading
 import time
 from dataclasses import dataclass, field, replace
 
-from dspark_core.decode.rounds import DecodeError, Prefill, Round, Start
+from dspark_core.decode.rounds import Prefill, Round, Start
+from dspark_core.errors import DecodeError
 from dspark_core.machine import machine, versions
 from dspark_core.race.race import Clock
 from dspark_core.race.records import Difference, Failed, LaneRecord, RaceRecord, RaceRequest, RaceSource, Verdict

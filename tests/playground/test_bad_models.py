@@ -5,8 +5,9 @@ import pickle
 
 import pytest
 
-from dspark_core.catalog import facts, memory
+from dspark_core.catalog import facts
 from dspark_core.errors import ModelError
+from dspark_core.machine import mlx_device
 from dspark_core.playground.engine import Choice, PresetEngine
 
 from ..models.build import GOLDEN, copy, edit_config
@@ -16,7 +17,7 @@ from .test_engine import choice, races
 @pytest.fixture(scope="module")
 def engine():
     engine = PresetEngine.__new__(PresetEngine)  # without a first preset
-    engine.machine = memory.this_machine()
+    engine.machine = mlx_device()
     engine._clear()
     engine.load(choice("A"))
     return engine

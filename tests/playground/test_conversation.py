@@ -5,7 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from dspark_core.decode.rounds import DecodeError, Round, Settings, Start
+from dspark_core.decode.rounds import Round, Settings, Start
+from dspark_core.errors import DecodeError
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.target import load_target
 from dspark_core.playground.conversation import kept, told

@@ -14,11 +14,11 @@ import mlx.nn as nn
 import pytest
 from mlx.utils import tree_flatten
 
-from dspark_core.catalog import checksums
-from dspark_core.catalog.memory import Machine
+from dspark_core import store
 from dspark_core.catalog.names import HubName
 from dspark_core.decode.rounds import Settings
 from dspark_core.errors import ModelError
+from dspark_core.machine import Device
 from dspark_core.playground.engine import Choice, Loaded, Loading, PresetEngine, load_job, unload_job
 from dspark_core.playground.worker import Job, Worker
 from dspark_core.presets import Preset, PresetDrafter
@@ -87,7 +87,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_unloaded(engine, tmp_pa
 
 
 def test_weights_that_this_machine_cannot_hold(engine):
-    engine.machine = Machine("Metal", "a small Mac", 500_000)
+    engine.machine = Device("Metal", "a small Mac", 500_000)
     with pytest.raises(
         ModelError, match=r"take 1 MB, more than the 0 MB that a small Mac has for them\. A stays loaded"
     ):
@@ -159,7 +159,7 @@ def test_through_the_worker(tmp_path):
 
 def test_a_model_from_the_hub_is_checked_before_its_first_use(engine, tmp_path, monkeypatch):
     """A snapshot of the Hugging Face cache whose weights were changed after the download."""
-    monkeypatch.setattr(checksums, "default_record", lambda: tmp_path / "record.json")
+    monkeypatch.setattr(store, "cache_directory", lambda: tmp_path / "store")
     repo = tmp_path / "models--org--tiny"
     snapshot = repo / "snapshots" / ("0" * 40)
     snapshot.mkdir(parents=True)

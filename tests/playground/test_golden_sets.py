@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from dspark_core.catalog import memory
 from dspark_core.decode.rounds import Settings
+from dspark_core.machine import mlx_device
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.playground.engine import Choice, PresetEngine
 from dspark_core.playground.saved import traced
@@ -23,7 +23,7 @@ METHODS = {"A": "DSpark", "C": "DFlash", "D": "DFlash", "E": "DSpark"}
 def loaded(request) -> Golden:
     path, method = GOLDEN / request.param, METHODS[request.param]
     engine = PresetEngine.__new__(PresetEngine)  # without a first preset
-    engine.machine = memory.this_machine()
+    engine.machine = mlx_device()
     engine._clear()
     engine.load(Choice(request.param, path / "target", {method: path / "drafter"}))
     trace = json.loads((path / "trace.json").read_text())

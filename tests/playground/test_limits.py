@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from dspark_core.catalog import memory
 from dspark_core.decode.rounds import Settings
+from dspark_core.machine import mlx_device
 from dspark_core.models.info import DrafterInfo
 from dspark_core.playground.engine import Choice, PresetEngine
 from dspark_core.playground.limits import Limits, fit, schedules
@@ -80,7 +80,7 @@ def test_what_is_loaded_says_how_long_a_lane_may_be(drafter, block, drafts):
     embedded = drafter.parent == SHIPPED
     target = SHIPPED / "smollm2-135m-instruct" if embedded else drafter.parent / "target"
     engine = PresetEngine.__new__(PresetEngine)  # without a first preset
-    engine.machine = memory.this_machine()
+    engine.machine = mlx_device()
     engine._clear()
     assert offers_of(engine) == USUAL == offers_of(None)
     engine.load(Choice("x", target, {"DFlash": drafter}))

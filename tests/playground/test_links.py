@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dspark_core.errors import LaneError
 from dspark_core.playground.controls import OFF
 from dspark_core.playground.links import (
     FIRST_LANE,
     SYSTEM,
-    LaneError,
     fitting,
     from_link,
     lane_controls,

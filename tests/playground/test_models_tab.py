@@ -9,9 +9,9 @@ import pytest
 
 from dspark_core.catalog import local
 from dspark_core.catalog.hub import Hub
-from dspark_core.catalog.memory import Machine
 from dspark_core.decode.rounds import Settings
 from dspark_core.errors import ModelError
+from dspark_core.machine import Device
 from dspark_core.playground.engine import Loaded, PresetEngine
 from dspark_core.playground.selection import LEFT_OUT, NONE, NOT_HERE, OWN, UNKNOWN, Shelf, listing, report
 from dspark_core.playground.stream import loaded_words
@@ -21,7 +21,7 @@ from dspark_core.race.records import PLAIN, LaneSpec, RaceRequest
 from tests.catalog.hub_server import FakeHub, Repo, serving
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-MACHINE = Machine("Metal", "a small Mac", 16_000_000_000)
+MACHINE = Device("Metal", "a small Mac", 16_000_000_000)
 PRESET = """
 title = "Tiny"
 [[target]]
@@ -53,7 +53,7 @@ def files(name: str, kind: str, **more: bytes) -> dict[str, bytes]:
 def fake(tmp_path, monkeypatch):
     monkeypatch.setattr("dspark_core.catalog.hub.get_token", lambda: None)
     monkeypatch.setattr("dspark_core.catalog.hub.BACKOFF_S", 0.01)
-    monkeypatch.setattr("dspark_core.catalog.checksums.default_record", lambda: tmp_path / "record.json")
+    monkeypatch.setattr("dspark_core.store.cache_directory", lambda: tmp_path / "store")
     chat = {"tokenizer_config.json": b'{"chat_template": "x"}'}
     hub = FakeHub()
     hub.repos = {
@@ -110,7 +110,7 @@ def test_the_hub_is_asked_only_when_the_visitor_asks(shelf, fake):
     assert "of the 16.0 GB that a small Mac has for it: it fits." in words(told) and "To download: " in words(told)
     assert "llama target" in told["rows"][0][2].lower() or "qwen3 target" in told["rows"][0][2].lower()
     assert set(fake.gets("model.safetensors")) == {"bytes=0-100000"}, "headers only"
-    small = report(chosen, spots, Machine("Metal", "a tiny Mac", 1_000_000))
+    small = report(chosen, spots, Device("Metal", "a tiny Mac", 1_000_000))
     assert "does not fit" in words(small)
 
 
@@ -120,7 +120,7 @@ def test_what_is_here_is_found_in_the_cache_in_lm_studio_and_in_a_directory(shel
     shutil.copytree(GOLDEN / "C" / "drafter", tmp_path / "mine" / "dflash")
     chosen = shelf.selection(*asked(own=str(tmp_path / "mine")))
     spots = shelf.here(chosen)
-    assert [s.source for s in spots] == [local.HF, local.LM_STUDIO, local.OWN]
+    assert [s.source for s in spots] == [local.HF, local.LM_STUDIO, local.DIRECTORY]
     assert "All of it is on this machine." in words(report(chosen, spots, MACHINE))
     found = shelf.on_this_machine(tmp_path / "mine")
     rows = listing(found)
@@ -176,7 +176,7 @@ def test_a_pair_that_does_not_fit_is_told_before_a_byte_of_weights_comes(shelf, 
     before = fake.sent
     with pytest.raises(ModelError, match="hidden_size is 48"):
         shelf.start(spots)
-    assert fake.sent == before and not shelf.hub.downloads
+    assert fake.sent == before and not [*shelf.downloads]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from dspark_core.playground.tabs.prove_tab import agreement_verdict
 from dspark_core.proof.agreement import agreement
 from dspark_core.proof.evidence import Agreement, AgreementRequest, Step
 from dspark_core.race.race import Models
-from dspark_core.race.verdict import _next_logits
+from dspark_core.race.verdict import next_logits
 from tests.conftest import GOLDEN
 
 PROMPTS = ("one", "two two", "three three three")
@@ -38,7 +38,7 @@ def test_every_prompt_is_identical_and_says_how_near_a_tie_it_came(models):
     prompt = models.target.encode_chat([{"content": PROMPTS[0]}])
     gaps, ids = [], list(prompt)
     for _ in range(20):
-        logits = _next_logits(models.target, ids, 1)
+        logits = next_logits(models.target, ids)
         best = mx.sort(logits)[-2:].tolist()
         gaps.append(best[1] - best[0])
         ids.append(mx.argmax(logits).item())
@@ -73,7 +73,7 @@ def test_it_says_what_each_lane_did_at_exact_ties(models, higher):
     prompt = models.target.encode_chat([{"content": PROMPTS[0]}])
     text = []
     for _ in range(4):
-        text.append(mx.argmax(_next_logits(models.target, [*prompt, *text], 1)).item())
+        text.append(mx.argmax(next_logits(models.target, [*prompt, *text])).item())
     a, b = text[1], (text[1] + 1) % 256
     head, width = models.target.head, models.drafters["dspark"].info.max_drafts + 1
 

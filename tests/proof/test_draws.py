@@ -6,11 +6,15 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from dspark_core.decode.rounds import DecodeError, Settings
+from dspark_core.decode.prefill import prefill_once
+from dspark_core.decode.rounds import Settings
 from dspark_core.decode.sampling import Uniforms, probabilities
+from dspark_core.errors import DecodeError
 from dspark_core.playground.tabs.prove_tab import draw_verdict
-from dspark_core.proof import draws
-from dspark_core.proof.chi_squared import ALPHA, compare
+from dspark_core.proof import prove as proving
+from dspark_core.proof.chi_squared import ALPHA
+from dspark_core.proof.conditionals import Conditionals, Continuation, Drafted, Targeted, ask_models
+from dspark_core.proof.draws import NUMBERS, PairSampler
 from dspark_core.proof.evidence import (
     ALWAYS,
     BONUS,
@@ -24,6 +28,9 @@ from dspark_core.proof.evidence import (
     together,
 )
 from dspark_core.proof.exact import exact_distribution, places
+from dspark_core.proof.prove import CountedDraws, prove
+from dspark_core.proof.samplers import ACCEPT
+from dspark_core.proof.tallies import PairCounts
 
 from .wrong_samplers import WRONG
 
@@ -38,15 +45,14 @@ def request(sampler=RIGHT, n=N, **settings):
 
 
 def asked(golden, wanted):
-    asking = draws._Returning(
-        draws.ask(golden.target, golden.drafter, golden.trace["prompt_ids"], wanted, lambda: False)
-    )
-    assert all(isinstance(step, Step) for step in asking)
-    return asking.value
+    prefilled = prefill_once(golden.target, golden.trace["prompt_ids"], golden.drafter.taps)
+    *steps, found = ask_models(golden.target, golden.drafter, prefilled, wanted, lambda: False)
+    assert all(isinstance(step, Step) for step in steps) and isinstance(found, Conditionals)
+    return found
 
 
 def evidence(golden, wanted):
-    events = [e for _, e in draws.prove(golden.target, golden.drafter, golden.trace["prompt_ids"], wanted)]
+    events = [e for _, e in prove(golden.target, golden.drafter, golden.trace["prompt_ids"], wanted)]
     assert [s.share for s in events[:-1]] == sorted(s.share for s in events[:-1])
     return events[-1]
 
@@ -54,16 +60,16 @@ def evidence(golden, wanted):
 @pytest.fixture(scope="module")
 def flags(golden_e):
     """How many of 100 seeds are flagged at 0.1 %, by sampler: 1,000 draws each."""
-    numbers = mx.concatenate([Uniforms(seed).take(N * draws.NUMBERS).reshape(N, -1) for seed in SEEDS])
+    numbers = mx.concatenate([Uniforms(seed).take(N * NUMBERS).reshape(N, -1) for seed in SEEDS])
     found = {}
     for sampler in (RIGHT, ALWAYS, FROM_P, NO_BIAS):
         said = asked(golden_e, request(sampler))
-        exact, first, rare = draws.table(said)
-        pairs, _ = draws.draw_pairs(said, draws.ACCEPT[sampler], numbers)
+        tokens, _ = PairSampler(said, ACCEPT[sampler]).draw(numbers)
         found[sampler] = 0
         for seed in SEEDS:
-            counts, others = draws.counted(pairs[seed * N : (seed + 1) * N], first, exact.shape[1])
-            found[sampler] += compare(exact, counts, (rare, others)).flagged
+            pairs = PairCounts(said)
+            pairs.add(tokens[seed * N : (seed + 1) * N])
+            found[sampler] += pairs.check().comparison.flagged
     return found
 
 
@@ -79,7 +85,7 @@ def test_each_wrong_sampler_is_flagged_at_least_99_times_in_100_seeds(flags, sam
 @pytest.mark.parametrize("settings", [{}, {"top_k": 0}, {"top_p": 0.8, "top_k": 0, "temperature": 1.5}])
 def test_draws_are_the_loops_own(golden, settings, monkeypatch):
     """Every one of 40 draws, repeated by the decode loop with the same numbers, gives the same two tokens."""
-    monkeypatch.setattr(draws, "REPEATS", 40)
+    monkeypatch.setattr(proving, "REPEATS", 40)
     if not settings and golden.name in ("C", "D"):
         settings = {"top_k": 3}
     found = evidence(golden, request(n=400, **settings))
@@ -88,9 +94,9 @@ def test_draws_are_the_loops_own(golden, settings, monkeypatch):
 
 
 def test_the_exact_table_is_a_distribution(golden):
-    exact, first, rare = draws.table(asked(golden, request(top_k=0)))
-    assert exact.sum() + rare == pytest.approx(1, abs=1e-9)
-    assert len(set(first)) == len(first) == exact.shape[0]
+    pairs = PairCounts(asked(golden, request(top_k=0)))
+    assert pairs.exact.sum() + pairs.other[0] == pytest.approx(1, abs=1e-9)
+    assert len(set(pairs.first)) == len(pairs.first) == pairs.exact.shape[0]
 
 
 def test_first_tokens_that_are_not_followed_are_counted_together(golden_a):
@@ -118,16 +124,14 @@ def test_the_same_seed_gives_the_same_evidence(golden_e):
 def test_a_proof_ends_when_its_time_is_up(golden_e):
     ticks = iter(range(0, 10**6, 5))
     wanted = replace(request(n=100_000), seconds=60.0)
-    events = draws.prove(
-        golden_e.target, golden_e.drafter, golden_e.trace["prompt_ids"], wanted, clock=lambda: next(ticks)
-    )
+    events = prove(golden_e.target, golden_e.drafter, golden_e.trace["prompt_ids"], wanted, clock=lambda: next(ticks))
     *_, (_, found) = events
     assert isinstance(found, DrawEvidence) and found.comparison.n < 100_000
 
 
 def test_a_cancelled_proof_gives_no_evidence(golden_e):
     seen = []
-    for _, event in draws.prove(
+    for _, event in prove(
         golden_e.target, golden_e.drafter, golden_e.trace["prompt_ids"], request(n=5000), lambda: len(seen) > 4
     ):
         seen.append(event)
@@ -146,8 +150,8 @@ def flagged(said, accept, n, seeds, sampler=RIGHT):
     """In how many of these seeds a proof of n draws flags a sampler, by the comparisons it names."""
     found = 0
     for seed in seeds:
-        proof = draws.Draws(said, request(sampler, n, seed=seed))
-        proof._accept = accept
+        proof = CountedDraws(said, request(sampler, n, seed=seed))
+        proof.sampler = PairSampler(said, accept)
         while proof.done < n:
             proof.more()
         found += together(proof.checks()) < ALPHA
@@ -157,7 +161,7 @@ def flagged(said, accept, n, seeds, sampler=RIGHT):
 @pytest.mark.long
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_proof_flags_each_wrong_sampler_it_offers_99_times_in_100_and_the_right_one_at_most_once(golden_e, sampler):
-    found = flagged(asked(golden_e, request(sampler, 2 * N)), draws.ACCEPT[sampler], 2 * N, SEEDS, sampler)
+    found = flagged(asked(golden_e, request(sampler, 2 * N)), ACCEPT[sampler], 2 * N, SEEDS, sampler)
     assert found <= 1 if sampler == RIGHT else found >= 99
 
 
@@ -177,10 +181,10 @@ def test_wrong_samplers_that_are_not_offered_are_flagged_too(said_e, name):
 def two_slots(p1, q1, p2, q2, p3=(0.25, 0.25, 0.25, 0.25)):
     """What the models of four tokens say: the second slot does not depend on the first."""
     p1, q1, p2, q2, p3 = (np.array([row], dtype=np.float64) for row in (p1, q1, p2, q2, p3))
-    f = [mx.array(x.astype(np.float32)) for x in (p1, q1, p2, q2, p3)]
-    third = {b: (f[4], p3[0]) for b in range(4)}
-    after = {a: draws.After(f[2], p2[0], f[3], f[3], f[3], f[3], dict(third)) for a in range(4)}
-    return draws.Said([1], 0, 0.1, f[0], p1[0], f[0], p1[0], f[1], f[1], after)
+    first, second, third = (Targeted(mx.array(p.astype(np.float32)), p[0]) for p in (p1, p2, p3))
+    once, twice = (Drafted(q, q) for q in (mx.array(x.astype(np.float32)) for x in (q1, q2)))
+    after = {a: Continuation(second, twice, twice, {b: third for b in range(4)}) for a in range(4)}
+    return Conditionals(0, 0.1, first, first, once, after)
 
 
 PLAIN_SLOTS = two_slots((0.4, 0.3, 0.2, 0.1), (0.1, 0.2, 0.3, 0.4), (0.1, 0.5, 0.2, 0.2), (0.5, 0.1, 0.1, 0.3))
@@ -192,38 +196,43 @@ def test_every_wrong_sampler_is_flagged_where_both_slots_reject(name):
 
 
 def test_the_right_sampler_passes_there():
-    assert flagged(PLAIN_SLOTS, draws.ACCEPT[RIGHT], DRAWN, range(20)) == 0
+    assert flagged(PLAIN_SLOTS, ACCEPT[RIGHT], DRAWN, range(20)) == 0
 
 
 @pytest.mark.parametrize("wrong", ["argmax", "twice as hot", "uniform"])
 def test_a_wrong_first_token_is_flagged(said_e, wrong):
-    hot = np.sqrt(said_e.exact_start)
+    exact = said_e.start.exact
+    hot = np.sqrt(exact)
     start = {
-        "argmax": np.eye(len(hot))[said_e.exact_start.argmax()],
+        "argmax": np.eye(len(hot))[exact.argmax()],
         "twice as hot": hot / hot.sum(),
         "uniform": np.full(len(hot), 1 / len(hot)),
     }[wrong]
-    said = replace(said_e, start=mx.array(start[None].astype(np.float32)))
-    assert flagged(said, draws.ACCEPT[RIGHT], DRAWN, FEW) == len(FEW)
+    said = replace(said_e, start=Targeted(mx.array(start[None].astype(np.float32)), exact))
+    assert flagged(said, ACCEPT[RIGHT], DRAWN, FEW) == len(FEW)
 
 
 @pytest.mark.parametrize("part", ["p", "q"])
 def test_a_truncation_of_p_or_of_q_alone_is_flagged(golden_e, monkeypatch, part):
     """The comparison does not use the sampler's own softmax, so what that does wrong shows: here with top-k 3."""
     said = asked(golden_e, request(n=DRAWN))
+
+    def cut(row):
+        kept = mx.where(row >= mx.topk(row, 3, axis=-1).min(), row, 0)
+        return kept / kept.sum()
+
     for a, after in list(said.after.items()):
-        row = getattr(after, part)
-        least = mx.topk(row, 3, axis=-1).min()
-        cut = mx.where(row >= least, row, 0)
-        cut = cut / cut.sum()
-        # p is cut; or drafts come from a cut q that the acceptance does not know of
-        said.after[a] = replace(after, **{part: cut}, **({"next_q": cut} if part == "q" else {}))
-    assert flagged(said, draws.ACCEPT[RIGHT], DRAWN, FEW) == len(FEW)
+        if part == "p":
+            said.after[a] = replace(after, second=Targeted(cut(after.second.sampled), after.second.exact))
+        else:  # drafts come from a cut q that the acceptance does not know of
+            wrong = Drafted(cut(after.draft.q), after.draft.believed)
+            said.after[a] = replace(after, draft=wrong, further=replace(after.further, q=wrong.q))
+    assert flagged(said, ACCEPT[RIGHT], DRAWN, FEW) == len(FEW)
 
 
 def test_the_loop_itself_is_held_to_the_same_numbers(golden_e, monkeypatch):
     """A fault in the decode loop that the batched draws do not share: its bonus comes from the row before."""
-    monkeypatch.setattr("dspark_core.decode.speculative.accept_sampled", draws.ACCEPT[BONUS])
+    monkeypatch.setattr("dspark_core.decode.speculative.accept_sampled", ACCEPT[BONUS])
     found = evidence(golden_e, request(n=400))
     assert found.same < found.repeated and found.steady and found.loop_differs and found.flagged
     kind, words = draw_verdict(found)
@@ -232,7 +241,7 @@ def test_the_loop_itself_is_held_to_the_same_numbers(golden_e, monkeypatch):
 
 def test_repeats_are_of_every_kind(golden_e):
     found = evidence(golden_e, request(n=1000))
-    assert found.repeated == found.same == draws.REPEATS and not found.flagged
+    assert found.repeated == found.same == proving.REPEATS and not found.flagged
     names = [check.name for check in found.checks]
     assert names[:2] == ["pairs of tokens", "the answer's first token"]
     for words in ("acceptances of draft 1", "after 1 accepted draft, by", "after 2 accepted drafts, by"):

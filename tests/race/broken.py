@@ -3,8 +3,8 @@
 from contextlib import contextmanager
 
 import mlx.core as mx
+import mlx_lm.models.base as masks
 
-import dspark_core.models.target as walks
 from dspark_core.models.target import Target
 
 
@@ -27,11 +27,11 @@ class NoMask(BrokenTarget):
     """Every row of a verification sees those after it."""
 
     def wide(self, ids, cache, taps):
-        mask, walks.create_attention_mask = walks.create_attention_mask, lambda *_, **__: None
+        mask, masks.create_attention_mask = masks.create_attention_mask, lambda *_, **__: None
         try:
             return self._target.forward(ids, cache, taps)
         finally:
-            walks.create_attention_mask = mask
+            masks.create_attention_mask = mask
 
 
 class Off(BrokenTarget):

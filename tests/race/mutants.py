@@ -12,10 +12,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from dspark_core.errors import TraceError
 from dspark_core.playground.saved import board_of
 from dspark_core.playground.tabs.compare_tab import compared
 from dspark_core.race.metrics import metrics, positions, speed_over_time
-from dspark_core.race.trace import MAX_BYTES, Trace, TraceError, dumps, loads
+from dspark_core.race.trace import MAX_BYTES, Trace, dumps, loads
 from tests.race.long_trace import long_document
 
 FILES, SEED, ROOM = 2000, 20, 500_000_000

@@ -53,7 +53,7 @@ def race_record(name: str) -> RaceRecord:
         models.target = NoisyTarget(target, 1, on_logits=1.0, on_cache=0.2)
     with (
         tempfile.TemporaryDirectory() as empty,  # the noise of a noisy target must not stay on this disk
-        mock.patch("dspark_core.decode.measure.default_directory", lambda: Path(empty)),
+        mock.patch("dspark_core.store.cache_directory", lambda: Path(empty)),
     ):
         record = _ran(name, request)
     models.target, models.noise, models.kept = target, None, None

@@ -15,8 +15,9 @@ from .test_forecast import TAXI_CURVE, good_and_bad, lane, race
 MADE_OF = {
     "target": "SmolLM2-135M, 0123456789ab",
     "precision": "bf16",
-    "device": "cpu, AMD EPYC",
-    "threads": "2",
+    "device": "CPU",
+    "processor": "AMD EPYC",
+    "cores": "2",
     "mlx": "0.32.4",
     "mlx-lm": "0.32.2",
     "drafters": "dflash: flash-b16, 8-bit, 00ff00ff00ff; dspark: spark-b7, 8-bit, ff00ff00ff00",
@@ -52,7 +53,7 @@ def test_what_is_loaded_is_judged():
     assert not difference(CURVE, kept(drafters=without(DRAFTERS, "DFlash"))), "it did not race"
 
 
-GPU = replace(CURVE, made_of=MADE_OF | {"device": "gpu, NVIDIA H200"})
+GPU = replace(CURVE, made_of=MADE_OF | {"device": "CUDA, NVIDIA H200"})
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,16 @@
 
 import json
 import random
+import re
+import time
 
 import pytest
 
-from dspark_core.playground.saved import board_of
+from dspark_core.errors import TraceError
+from dspark_core.playground.saved import board_of, title
 from dspark_core.playground.stream import announcement
 from dspark_core.playground.tabs.compare_tab import compared
-from dspark_core.race.trace import TraceError, dumps, loads
+from dspark_core.race.trace import dumps, loads
 from dspark_core.race.verdict_words import parted, verdict_words
 from tests.race.real_races import REQUESTS, document, edited, race_record, rounds
 
@@ -148,6 +151,96 @@ REFUSED = [
 ]
 
 
+def in_both(key, value, lane=1):
+    """A lane's setting stands in the lane and in the request."""
+    return [(f"race/{place}/{key}", value) for place in (f"lanes/{lane}/spec", f"request/lanes/{lane}")]
+
+
+def inspected(name, kind):
+    """Path of the first inspection whose round ended with a token of this kind."""
+    return next(
+        f"race/lanes/{i}/inspections/{k}"
+        for i, lane in enumerate(race_record(name).lanes)
+        for k, inspection in enumerate(lane.inspections)
+        if inspection.block.own.kind == kind
+    )
+
+
+def halved(candidates):
+    return [{**c, "probability": c["probability"] / 2} for c in candidates]
+
+
+def at_once(lane):
+    """Its rounds in no time."""
+    return f"race/lanes/{lane}/rounds", lambda rounds: [{**r, "time_s": 1e-12 * k} for k, r in enumerate(rounds)]
+
+
+GPU = ("machine/device", "CUDA, a GPU")
+CAND = [{"token_id": 3, "text": "x", "probability": 0.9}]
+FAR = 10**12
+SAMPLED, GREEDY = inspected("sampled", "correction"), inspected("greedy", "correction")
+NOISE = "race/verdict/differences/0/noise"
+ZERO = {"draft": 0.0, "verify": 0.0, "rest": 0.0}
+REFUSED += [
+    # the machine, its noise and the drafters
+    ("noisy", [(NOISE, 0.1), ("race/verdict/differences/0/ulp", 0.01)], "is not 0, and the width changes no logit"),
+    ("noisy", [GPU, (NOISE, 50.0)], "noise is more than rounding can move a logit by"),
+    ("noisy", [GPU, (NOISE, 0.9)], "noise is more than rounding can move a logit by"),
+    ("noisy", [GPU, (NOISE, 1e6), ("race/noise", 1e6)], "noise is more than rounding can move a logit by"),
+    ("noisy", [("race/verdict/differences/0/ulp", 8.0)], "ulp is no unit in the last place"),
+    ("greedy", [("drafters/DSpark", "a drafter, block 3, bf16")], "are more than the drafter's block of 3"),
+    ("greedy", [("drafters/DFlash", "one, block 1, of 9, block 2, 4-bit")], "are more than the drafter's block of 2"),
+    # lanes that read like others
+    ("failed", in_both("method", "Plain"), "method is not 'plain', and reads like it"),
+    ("failed", in_both("method", "plain "), "method is not 'plain', and reads like it"),
+    ("failed", in_both("method", "plain\u200b"), "is no name of a method"),
+    ("failed", in_both("method", "\u0440lain"), "is no name of a method"),
+    ("failed", in_both("method", "\u202enialp"), "is no name of a method"),
+    ("failed", in_both("method", "DSpark\nIdentical"), "is no name of a method"),
+    ("failed", in_both("method", " "), "is no name of a method"),
+    ("greedy", in_both("label", "x" * 201), "label is too long"),
+    (
+        "greedy",
+        [*in_both("schedule", "hardware", 0), ("race/lanes/0/rounds/0/looked", True)],
+        "is true, and this schedule does not look",
+    ),
+    # numbers of rounds
+    (
+        "short",
+        [("race/prompt_tokens", FAR), *((f"race/lanes/{i}/start/position", FAR) for i in (0, 1))],
+        "prompt_tokens is more than the conversation has text for",
+    ),
+    ("noisy", [at_once(1)], "rounds took less time than any machine needs"),
+    ("failed", [at_once(0)], "rounds took less time than any machine needs"),
+    ("profiled", [("race/lanes/1/rounds/0/spent", ZERO)], "spent leaves out most of what the round took"),
+    (
+        "sampled",
+        [
+            (f"{kept_round('sampled')}/detail/{name}/0", value)
+            for name, value in (("q", 0.0), ("p", 0.5), ("accept", 1.0))
+        ],
+        "q\\[0\\] is 0, and the drafter drew it",
+    ),
+    ("stops", [("race/request/settings/max_tokens", 1e3)], "must be a whole number, not 1000.0"),
+    ("sampled", [("race/request/settings/seed", 2**53 + 1)], "seed must be a whole number"),
+    ("greedy", [("race/lanes/0/rounds/0/proposed", -0.0)], "proposed must be a whole number, not -0.0"),
+    ("greedy", [("race/source", None)], "race.source is not a field"),
+    # inspections
+    ("sampled", [(f"{SAMPLED}/block/own/rejected", lambda mass: mass / 3)], "rejected is not what p and q beside it"),
+    ("sampled", [(f"{SAMPLED}/block/own/rejected", 1.0)], "rejected is not what p and q beside it"),
+    ("sampled", [(f"{SAMPLED}/block/own/candidates", halved)], "probability is not what p and q beside it leave"),
+    ("greedy", [(f"{GREEDY}/block/own/rejected", 0.01)], "rejected is not what p and q beside it leave"),
+    ("greedy", [(f"{GREEDY}/block/own/candidates", CAND)], "probability is not what p and q beside it leave"),
+    ("greedy", [("race/lanes/2/inspections/0/block/slots/0/confidence", 0.99)], "a confidence for some drafts"),
+    ("greedy", [(f"{SEEN}/without/slots/0/drafter", lambda c: c[1:])], "without"),
+    ("greedy", [(f"{SEEN}/block/verified", True)], "block.verified is not a field"),
+    # texts of tokens
+    ("short", [("tokens", lambda texts: {**texts, "0" + next(iter(texts)): LIE})], "in place of a token id"),
+    ("short", [("tokens", lambda texts: {key: [True] for key in texts})], "must be text or a list of bytes"),
+    ("short", [("tokens", lambda texts: {key: [72.0] for key in texts})], "must be text or a list of bytes"),
+]
+
+
 @pytest.mark.parametrize(("name", "changes", "words"), REFUSED, ids=[f"{n}-{w[:50]}" for n, _, w in REFUSED])
 def test_what_the_rounds_refute_is_refused_with_its_place(name, changes, words):
     assert edited(name) != edited(name, *changes)
@@ -155,6 +248,50 @@ def test_what_the_rounds_refute_is_refused_with_its_place(name, changes, words):
         loads(edited(name, *changes))
     said = str(refusal.value)
     assert said.startswith("This race cannot be read: ") and said.endswith(".") and "\n" not in said
+
+
+TWICE = {
+    "a number of a round": ('"accepted":', '"accepted":9,"accepted":'),
+    "when it was made": ('"made":', '"made":"yesterday","made":'),
+    "the device": ('"device":', '"device":"CUDA, a GPU","device":'),
+    "the verdict": ('"verdict":', '"verdict":null,"verdict":'),
+    "a name that is spelled otherwise": ('"stop_ids":', '"stop\\u005fids":[],"stop_ids":'),
+}
+
+
+@pytest.mark.parametrize(("before", "after"), TWICE.values(), ids=TWICE)
+def test_what_stands_twice_is_refused(before, after):
+    """Two readers would take two of them."""
+    text = document("greedy")
+    assert before in text
+    with pytest.raises(TraceError, match="a key stands twice in one object"):
+        loads(text.replace(before, after, 1))
+
+
+def test_a_file_of_a_million_unknown_fields_is_refused_at_the_first():
+    fields = ",".join(f'"f{k}":0' for k in range(1_000_000))
+    began = time.process_time()
+    with pytest.raises(TraceError, match="f0 is not a field that is known here"):
+        loads(document("short").replace('"race":{', '"race":{' + fields + ",", 1))
+    assert time.process_time() - began < 3
+
+
+def test_a_file_s_own_words_stay_inside_their_sentence():
+    """They close no quotation marks, end no line and turn no direction."""
+    trace = loads(edited("failed", ("race/lanes/1/error", f"it” {LIE} “"), ("race/target", f"a\n\u202e{LIE}")))
+    reason = re.search("gives as the reason: (“.*”)", board_of(trace))[1]
+    assert reason.count("“") == reason.count("”") == 1 and LIE in reason
+    assert title(trace).isprintable()
+
+
+def test_a_lane_that_failed_without_a_word_has_failed():
+    trace = loads(edited("failed", ("race/lanes/1/error", "")))
+    assert announcement(trace.race).startswith("Race finished.") and "failed." in announcement(trace.race)
+
+
+def test_no_number_is_less_than_nothing():
+    (d,) = loads(edited("noisy", ("race/verdict/differences/0/gap", -0.0))).race.verdict.differences
+    assert str(d.gap) == "0.0"
 
 
 REWORDED = [
@@ -167,6 +304,9 @@ REWORDED = [
     ("greedy", [(f"race/{place}/label", "block 16") for place in ("lanes/1/spec", "request/lanes/1")]),
     ("greedy", [(f"race/{place}/label", "cap 1") for place in ("lanes/2/spec", "request/lanes/2")]),
     ("greedy", [(f"race/{place}/label", LIE) for place in ("lanes/0/spec", "request/lanes/0")]),
+    ("greedy", in_both("label", "full\u0000block")),
+    ("greedy", in_both("label", "block 08")),
+    ("greedy", in_both("label", "block \u0668")),
     ("greedy", [(f"{SEEN}/agrees", False)]),
     ("greedy", [(f"{SEEN}/anchor", LIE), (f"{SEEN}/block/slots/0/text", LIE), (f"{SEEN}/block/own/text", LIE)]),
     ("greedy", [("race/lanes/3/inspections/0/block/slots/0/confidence", 0.12345678)]),
@@ -177,7 +317,7 @@ REWORDED = [
 def test_words_and_conclusions_are_worked_out_again(name, changes):
     """Whatever the file says: board, Compare and a file that is saved anew show what the rounds of it say."""
     trace, race = loads(edited(name, *changes)), race_record(name)
-    lies = LIE, '"label":"block 16"', '"label":"cap 1"', "0.12345678"
+    lies = LIE, "\u0000", "block 08", "\u0668", '"label":"block 16"', '"label":"cap 1"', "0.12345678"
     for shown in (board_of(trace), compared(trace, trace), announcement(trace.race), dumps(trace)):
         assert not any(lie in shown for lie in lies)
     assert trace.race.verdict.kind == race.verdict.kind

@@ -8,12 +8,12 @@ from dspark_core.race.forecast import (
     BETWEEN,
     BUS,
     TAXI,
-    acceptance,
-    judged,
-    machine,
+    Transport,
+    draft_outcomes,
+    further_token_costs,
     predictions,
     prospects,
-    steps,
+    slot_acceptance,
     suggest,
 )
 from dspark_core.race.records import CAP, PLAIN, LaneRecord, LaneSpec, RaceRecord, RaceRequest
@@ -58,20 +58,20 @@ def race(*lanes, **settings):
 
 
 def test_kinds_of_machine():
-    taxi, bus = machine(TAXI_CURVE, 64, 7), machine(BUS_CURVE, 64, 7)
+    taxi, bus = Transport.of(TAXI_CURVE, 64, 7), Transport.of(BUS_CURVE, 64, 7)
     assert (taxi.kind, bus.kind) == (TAXI, BUS)
     assert taxi.further == pytest.approx(0.2) and taxi.entrance == pytest.approx(1.2)
     assert bus.further == pytest.approx(0) and bus.entrance == pytest.approx(1.9)
-    assert machine(curve(lambda w: 0.1 + 0.007 * (w - 1)), 64, 7).kind == BETWEEN
+    assert Transport.of(curve(lambda w: 0.1 + 0.007 * (w - 1)), 64, 7).kind == BETWEEN
 
 
 def test_the_ceiling_takes_every_draft_as_accepted_and_drafting_as_free():
-    assert machine(TAXI_CURVE, 64, 7).ceiling == pytest.approx(8 * 0.1 / 0.24)
-    assert machine(BUS_CURVE, 64, 7).ceiling == pytest.approx(8 * 0.1 / 0.19)
+    assert Transport.of(TAXI_CURVE, 64, 7).ceiling == pytest.approx(8 * 0.1 / 0.24)
+    assert Transport.of(BUS_CURVE, 64, 7).ceiling == pytest.approx(8 * 0.1 / 0.19)
 
 
 def test_a_step_in_the_curve_stays_a_step():
-    added = dict(steps(BUS_CURVE, 64, 5))
+    added = dict(further_token_costs(BUS_CURVE, 64, 5))
     assert added == pytest.approx({2: 0.09, 3: 0, 4: 0, 5: 0})
 
 
@@ -79,24 +79,24 @@ def test_greedy_drafts_that_were_not_sent_are_judged_by_the_output():
     ids = [1, 2, 3, 4, 5, 6, 7, 8]
     x = lane(LaneSpec("DSpark"), ids, [(2, 3, 4, 9), (4, 5, 9, 9), (5, 6, 7, 8)], [1, 0, 3], [0.1, 0.2, 0.3])
     assert [r.accepted for r in x.rounds] == [1, 0, 3] and x.output == ids
-    outcomes = judged(x, greedy=True)
+    outcomes = draft_outcomes(x, greedy=True)
     assert outcomes[0] == (4, 3)  # three of four right, though one was sent
     assert outcomes[1:] == [(4, 2), (4, 4)]
-    assert judged(x, greedy=False) == [(1, 1), (3, 3)]
+    assert draft_outcomes(x, greedy=False) == [(1, 1), (3, 3)]
 
 
 def test_drafts_beyond_the_end_of_the_output_are_not_judged():
     x = lane(LaneSpec("DSpark"), [1, 2, 3], [(2, 3, 4, 5)], [4], [0.1])
-    assert judged(x, greedy=True) == [(2, 2)]
+    assert draft_outcomes(x, greedy=True) == [(2, 2)]
 
 
 def test_acceptance_by_slot_given_the_ones_before():
     outcomes = [(3, 3)] * 6 + [(3, 1)] * 2 + [(3, 0)] * 2
-    assert acceptance(outcomes)[0] == pytest.approx(0.8)
+    assert slot_acceptance(outcomes)[0] == pytest.approx(0.8)
     second = (6 + 4 * 0.8) / (8 + 4)
-    assert acceptance(outcomes)[1] == pytest.approx(second)
-    assert len(acceptance([(3, 0)] * 4)) == 1  # later slots were never reached
-    assert acceptance([]) == []
+    assert slot_acceptance(outcomes)[1] == pytest.approx(second)
+    assert len(slot_acceptance([(3, 0)] * 4)) == 1  # later slots were never reached
+    assert slot_acceptance([]) == []
 
 
 def test_predicted_against_measured():

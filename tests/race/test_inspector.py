@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from dspark_core.decode.plain import plain
-from dspark_core.decode.rounds import DecodeError, Round, Settings, Start
+from dspark_core.decode.rounds import Round, Settings, Start
 from dspark_core.decode.sampling import probabilities
 from dspark_core.decode.schedule import ConfidenceThreshold, CumulativeThreshold, FixedCap, FullBlock
 from dspark_core.decode.speculative import speculative
+from dspark_core.errors import DecodeError
 from dspark_core.models.drafter import calibrated
 from dspark_core.race.inspection import recorded
 from dspark_core.race.inspector import Inspector, judged, reading
@@ -101,9 +102,10 @@ def test_whole_distributions_of_the_first_round(golden_acd):
     """accept_prob and residual_probs as the reference computed them, every entry (set D holds none of these)."""
     e = golden_acd.expected
     draft_logits = e["rounds.draft_logits"] if "rounds.draft_logits" in e else e["rounds.base_logits"]
+    settings = Settings(temperature=1.0)
     seen = judged(
         e["rounds.tokens"][0],
-        probabilities(draft_logits[0], Settings(temperature=1.0)),
+        probabilities(draft_logits[0], settings),
         e["rounds.target_logits"][0],
         Settings(temperature=1.0),
     )

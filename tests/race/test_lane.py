@@ -2,7 +2,8 @@
 
 import pytest
 
-from dspark_core.decode.rounds import DecodeError, Prefill, Round, Start
+from dspark_core.decode.rounds import Prefill, Round, Start
+from dspark_core.errors import DecodeError
 from dspark_core.race.race import Clock, Lane
 from dspark_core.race.records import Failed
 

@@ -27,7 +27,8 @@ from dspark_core.race.records import (
     RaceRequest,
     WarmUp,
 )
-from dspark_core.race.verdict import _next_logits, first_difference, judge
+from dspark_core.race.verdict import judge, next_logits
+from dspark_core.race.verdict_words import first_difference
 
 from ..decode.curves import BUS
 
@@ -120,22 +121,22 @@ def test_a_prompt_longer_than_the_context_fails_every_lane(models):
 
 
 def test_a_hardware_aware_lane_measures_once_and_keeps_it(models, tmp_path, monkeypatch):
-    monkeypatch.setattr("dspark_core.decode.measure.default_directory", lambda: tmp_path)
+    monkeypatch.setattr("dspark_core.store.cache_directory", lambda: tmp_path)
     asked = request(LaneSpec(PLAIN), LaneSpec("DSpark", HARDWARE), LaneSpec("DSpark", CUMULATIVE, threshold=0.2))
     record, _ = run(models, asked)
     assert record.verdict.kind == "identical" and [lane.error for lane in record.lanes] == [None] * 3
-    (kept,) = tmp_path.glob("*.json")
+    (kept,) = tmp_path.rglob("*.json")
     curve, models.curve = models.curve, None
     assert known(models) == curve and curve.made_of["drafters"].startswith("dspark")
     kept.unlink()
     run(models, asked)
-    assert not list(tmp_path.glob("*.json")), "it was measured again"
-    models.curve = replace(curve, made_of={**curve.made_of, "threads": "another machine"})
+    assert not list(tmp_path.rglob("*.json")), "it was measured again"
+    models.curve = replace(curve, made_of={**curve.made_of, "cores": "another machine's"})
     assert known(models) is None
 
 
 def test_stopping_while_it_measures_leaves_no_curve(models, tmp_path, monkeypatch):
-    monkeypatch.setattr("dspark_core.decode.measure.default_directory", lambda: tmp_path)
+    monkeypatch.setattr("dspark_core.store.cache_directory", lambda: tmp_path)
     models.curve = None
     asked = iter([False] * 6)
     record, _ = run(models, request(LaneSpec(PLAIN), LaneSpec("DSpark", HARDWARE)), lambda: next(asked, True))
@@ -162,7 +163,7 @@ def _judged(models, output, other):
 def test_a_real_divergence_is_named_with_its_gap(models):
     record, _ = run(models, request(LaneSpec(PLAIN), LaneSpec("DSpark"), tokens=8))
     output = record.lanes[0].output
-    logits = _next_logits(models.target, [*PROMPT, *output[:5]], 1)
+    logits = next_logits(models.target, [*PROMPT, *output[:5]])
     worst = mx.argmin(logits).item()
     verdict = _judged(models, output, [*output[:5], worst, *output[6:]])
     assert verdict.kind == "divergence"
@@ -178,7 +179,7 @@ def test_a_difference_within_rounding_is_a_tie(models):
     record, _ = run(models, request(LaneSpec(PLAIN), LaneSpec("DSpark"), tokens=4))
     output = record.lanes[0].output
     head = models.target.head
-    logits = _next_logits(models.target, [*PROMPT, *output[:2]], 1)
+    logits = next_logits(models.target, [*PROMPT, *output[:2]])
     best, second = output[2], mx.argsort(logits)[-2].item()
 
     def flat(hidden):  # lift the runner-up to half a unit in the last place below the best

@@ -13,7 +13,7 @@ from dspark_core.models.target import load_target
 from dspark_core.race.metrics import Strictness, metrics, strictness
 from dspark_core.race.race import Models, race
 from dspark_core.race.records import CAP, PLAIN, LaneRecord, LaneSpec, RaceRecord, RaceRequest, WarmUp
-from dspark_core.race.verdict import _next_logits, judge
+from dspark_core.race.verdict import judge, next_logits
 
 from ..decode.noisy import NoisyTarget
 
@@ -25,7 +25,7 @@ STRICT = replace(NORMAL, strict=True)
 
 @pytest.fixture
 def models(tmp_path, monkeypatch):
-    monkeypatch.setattr("dspark_core.decode.measure.default_directory", lambda: tmp_path)
+    monkeypatch.setattr("dspark_core.store.cache_directory", lambda: tmp_path)
     target = load_target(GOLDEN / "A" / "target")
     target.encode_chat = lambda messages: list(range(1, 20))
     return Models(target, {"dspark": load_drafter(GOLDEN / "A" / "drafter", target)})
@@ -62,7 +62,7 @@ def test_what_is_known_of_the_device_explains_a_tie(models):
     prompt, output = models.target.encode_chat([]), record.lanes[0].output
     calls = []
     for at in range(len(output)):
-        logits = _next_logits(models.target, [*prompt, *output[:at]], 1)
+        logits = next_logits(models.target, [*prompt, *output[:at]])
         second, best = mx.argsort(logits)[-2:].tolist()
         calls.append(((logits[best] - logits[second]).item(), at, second))
     gap, at, second = min(calls)

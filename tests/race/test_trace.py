@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dspark_core.decode.rounds import Again, Detail, Round, Settings, Spent, Start
+from dspark_core.errors import TraceError
 from dspark_core.race.records import Difference, LaneRecord, LaneSpec, RaceRecord, RaceRequest, Verdict
-from dspark_core.race.trace import Trace, TraceError, dumps, loads, trace_of
+from dspark_core.race.trace import Trace, dumps, loads, trace_of
 from dspark_core.race.verdict_words import kind_of, parted, verdict_words
 
 text = st.text(max_size=12)

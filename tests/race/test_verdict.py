@@ -15,7 +15,7 @@ from dspark_core.race import loaded as race_noise
 from dspark_core.race.loaded import Models, rounding_noise
 from dspark_core.race.race import race
 from dspark_core.race.records import CAP, PLAIN, Difference, LaneSpec, RaceRecord, RaceRequest
-from dspark_core.race.verdict import _next_logits, judge
+from dspark_core.race.verdict import judge, next_logits
 
 from ..conftest import GOLDEN, golden_paths, load_golden
 from ..decode.helpers import worst
@@ -35,7 +35,7 @@ BROKEN = {
 
 @pytest.fixture(autouse=True)
 def nothing_on_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr("dspark_core.decode.measure.default_directory", lambda: tmp_path)
+    monkeypatch.setattr("dspark_core.store.cache_directory", lambda: tmp_path)
 
 
 def models_of(target, drafter) -> Models:
@@ -177,5 +177,5 @@ def test_the_yardstick_is_mlx_lms_own(golden):
     prompt = golden.trace["prompt_ids"]
     golden.target.forward(mx.array(prompt[:-1]), cache := golden.target.new_cache())
     row = golden.target.head(golden.target.forward(mx.array(prompt[-1:]), cache)[0])[0]
-    own = _next_logits(golden.target, prompt)
+    own = next_logits(golden.target, prompt)
     assert mx.array_equal(row, own) or (golden.name == "E" and worst(row, own) < 1e-5)

@@ -27,6 +27,7 @@ from dspark_core.decode.plain import plain
 from dspark_core.decode.rounds import Round, Settings
 from dspark_core.decode.schedule import FullBlock
 from dspark_core.decode.speculative import speculative
+from dspark_core.machine import mlx_device
 from dspark_core.models.target import load_target
 from dspark_core.race.loaded import Models
 
@@ -89,8 +90,8 @@ def main(root: Path) -> None:
     model, drafter = target(QWEN3_4B), drafters(QWEN3_4B)[DSPARK]
     write(root / "target", model.config | QUANTIZATION, model.tensors, 8)
     write(root / "drafter", drafter.config, drafter.tensors, None)
-    both = facts.read(root / "target"), facts.read(root / "drafter")
-    config = facts.check(*both)
+    both = facts.Facts.read(root / "target"), facts.Facts.read(root / "drafter")
+    config = facts.check_pair(*both)
     say(f"written: {both[0].bytes:,} and {both[1].bytes:,} bytes; {config.method}, block {config.block_size}")
     mx.clear_cache()
     mx.reset_peak_memory()
@@ -102,7 +103,7 @@ def main(root: Path) -> None:
             say(f"{step.words} {memory.gigabytes(step.done)} of {memory.gigabytes(step.total)}")
 
     engine = PresetEngine.__new__(PresetEngine)  # without a first preset
-    engine.machine = memory.this_machine()
+    engine.machine = mlx_device()
     engine._clear()
     say(engine.load(Choice("4B", root / "target", {"DSpark": root / "drafter"}, "stored", "4-bit"), tell).words)
     say(f"{engine.name}, {engine.precision}; {engine.drafters}; MLX holds {mx.get_active_memory():,} bytes")

@@ -14,7 +14,18 @@ from ...decode.cost_curve import CostCurve
 from ...errors import ModelError
 from ...models.info import DrafterInfo
 from ...race.curve_match import difference
-from ...race.forecast import BUS, SAME, TAXI, Prospect, Suggestion, machine, predictions, prospects, steps, suggest
+from ...race.forecast import (
+    BUS,
+    SAME,
+    TAXI,
+    Prospect,
+    Suggestion,
+    Transport,
+    further_token_costs,
+    predictions,
+    prospects,
+    suggest,
+)
 from ...race.metrics import metrics
 from ...race.records import Failed, RaceRecord
 from ...race.trace import Trace
@@ -94,7 +105,7 @@ def curve_of(worker: Worker, session: str) -> CostCurve | None:
 
 def machine_words(curve: CostCurve) -> str:
     """The curve in two or three sentences, for a visitor."""
-    m = machine(curve, curve.costs[0].context, most_drafts(curve))
+    m = Transport.of(curve, curve.costs[0].context, most_drafts(curve))
     each = f"{100 * m.further:.0f} % of a plain step"
     if m.kind == TAXI:
         words = (
@@ -203,7 +214,7 @@ def curve_figure(curve: CostCurve | None) -> tuple[go.Figure, str]:
 def further_figure(curve: CostCurve | None) -> tuple[go.Figure, str]:
     figure, rows = blank_figure("the n-th verified token", "ms more than one token fewer"), []
     for i, costs in enumerate(curve.costs if curve else ()):
-        added = steps(curve, costs.context, max(costs.verify))
+        added = further_token_costs(curve, costs.context, max(costs.verify))
         figure.add_bar(
             name=f"context {costs.context}",
             x=[w for w, _ in added],

@@ -12,11 +12,12 @@ from typing import Any
 
 import gradio as gr
 
+from ...catalog.download import Download
 from ...catalog.facts import TARGET
-from ...catalog.hub import Download
-from ...catalog.memory import Machine, gigabytes, physical_memory
+from ...catalog.memory import gigabytes
 from ...catalog.names import directory
 from ...errors import ModelError
+from ...machine import Device, physical_memory
 from ...presets import METHODS, PRECISIONS, Preset
 from ...race.records import Failed
 from ..engine import Loaded, load_job, unload_job
@@ -117,8 +118,8 @@ def how_it_ended(ended: list[Download], problems: list[str]) -> str:
     return decided("identical", "Downloaded; sizes and checksums are as the hub gives them. Press Load to race on it.")
 
 
-def machine_of(worker: Worker) -> Machine:
-    return getattr(worker.engine, "machine", None) or Machine("CPU", "this machine", physical_memory())
+def machine_of(worker: Worker) -> Device:
+    return getattr(worker.engine, "machine", None) or Device("CPU", "this machine", physical_memory())
 
 
 # ---- the tab ---------------------------------------------------------------------------------------------
@@ -210,7 +211,7 @@ def models_tab(worker: Worker, shelf: Shelf, page: gr.Blocks, head: gr.HTML, rac
         yield progressed(1, ""), how_it_ended(running, problems), local_report(*asked)
 
     def stop_downloads():
-        running = [d for d in shelf.hub.downloads if not d.over]
+        running = [d for d in shelf.downloads if not d.over]
         for d in running:
             d.cancel()
         return gr.skip() if running else decided("", "No download is running.")

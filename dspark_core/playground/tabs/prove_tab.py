@@ -104,7 +104,7 @@ def draw_request(prompt, method, sampler, temperature, top_k, n, seed) -> DrawRe
 
 def drawing(request: DrawRequest):
     def work(engine, cancelled):
-        from ...proof.draws import prove
+        from ...proof.prove import prove
 
         drafter = engine.models.drafters.get(request.method.lower(), "it is not configured for this target.")
         if isinstance(drafter, str):
