@@ -21,44 +21,33 @@ import json
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from ..decode.rounds import Settings
-from ..errors import ModelError
 from ..machine import device_of, machine
-from ..models.checkpoint import load_drafter
-from ..models.target import load_target
-from ..models.weights import PRECISIONS
-from ..presets import load_presets
 from ..proof.agreement import gaps_along
 from ..race.loaded import Models, measured_noise
 from ..race.metrics import metrics, plain_metrics, strictness, times_plain
 from ..race.race import race
-from ..race.records import FULL, RaceRecord, RaceRequest
-from .plan import METHODS, Lane, Prompt, excess, parse_lanes, read_sets
+from ..race.records import RaceRecord, RaceRequest
+from .plan import SetPrompt, SpecLane, excess, parse_lanes, read_sets
+from .run import load_models
 
-NORMAL, STRICT = "normal", "strict"
-
-
-def main(arguments: Sequence[str]) -> None:
-    a = _arguments(arguments)
-    try:
-        lanes = [lane for lane in parse_lanes(f"plain,{a.lanes}", a.schedule) if lane.spec]
-        prompts = read_sets(a.prompts, a.limit)
-        target = load_target(a.target, a.precision)
-        wanted = {lane.spec.method for lane in lanes}
-        paths = {name: getattr(a, name) for name, method in METHODS.items() if method in wanted}
-        drafters = {name: load_drafter(path, target, a.draft_precision) for name, path in paths.items()}
-        models = Models(target, drafters)
-        for words in excess([(lane.name, lane.spec) for lane in lanes], models.infos):
-            print(words, file=sys.stderr)
-        for row in exactness(models, prompts, lanes, a.tokens):
-            print(json.dumps(row), flush=True)
-    except (ModelError, ValueError) as e:
-        sys.exit(f"error: {e}")
+NORMAL_MODE, STRICT_MODE = "normal", "strict"
 
 
-def exactness(models: Models, prompts: Sequence[Prompt], lanes: Sequence[Lane], tokens: int) -> Iterator[dict]:
+def measure_exactness(a: argparse.Namespace) -> None:
+    """The rows of `exactness` for the arguments of the command, one JSON object a line."""
+    planned = parse_lanes(f"plain,{a.lanes}", a.schedule, drafters=a.drafters)
+    lanes = [lane for lane in planned if isinstance(lane, SpecLane)]
+    prompts = read_sets(a.prompts, a.limit)
+    models = load_models(a, lanes)
+    for words in excess(lanes, models.infos):
+        print(words, file=sys.stderr)
+    for row in exactness(models, prompts, lanes, a.tokens):
+        print(json.dumps(row), flush=True)
+
+
+def exactness(models: Models, prompts: Sequence[SetPrompt], lanes: Sequence[SpecLane], tokens: int) -> Iterator[dict]:
     """The rows of this module's docstring. The first of `lanes` is plain."""
     noise = measured_noise(models)
     yield {
@@ -68,24 +57,25 @@ def exactness(models: Models, prompts: Sequence[Prompt], lanes: Sequence[Lane], 
         "noise": noise.largest,
         "noise_alone": noise.alone,
     }
-    modes, rows = [NORMAL, *([STRICT] if noise.largest else [])], []
+    modes, rows = [NORMAL_MODE, *([STRICT_MODE] if noise.largest else [])], []
     specs, settings = tuple(lane.spec for lane in lanes), Settings(tokens)
     for prompt in prompts:
         for mode in modes:
-            asked = RaceRequest(prompt.text, specs, settings, together=False, strict=mode == STRICT)
+            asked = RaceRequest(prompt.text, specs, settings, together=False, strict=mode == STRICT_MODE)
             *_, record = (e for _, e in race(models, asked) if isinstance(e, RaceRecord))
             for row in _compared(models, record, lanes):
                 rows.append({"set": prompt.set, "prompt": prompt.index, "mode": mode} | row)
                 yield rows[-1]
     for mode in modes:
         for lane in lanes[1:]:
-            yield _summary(mode, lane.name, [r for r in rows if (r["mode"], r["lane"]) == (mode, lane.name)])
-    if STRICT not in modes:
-        yield {"mode": STRICT, "words": "not needed: logits are the same at every width, bit for bit"}
+            yield _counts_of_kinds(mode, lane.name, [r for r in rows if (r["mode"], r["lane"]) == (mode, lane.name)])
+    if STRICT_MODE not in modes:
+        yield {"mode": STRICT_MODE, "words": "not needed: logits are the same at every width, bit for bit"}
 
 
-def _compared(models: Models, record: RaceRecord, lanes: Sequence[Lane]) -> Iterator[dict]:
+def _compared(models: Models, record: RaceRecord, lanes: Sequence[SpecLane]) -> Iterator[dict]:
     """A row for every lane with a drafter."""
+    assert record.verdict is not None, "a finished race has a verdict"
     differences = {d.lane: d for d in record.verdict.differences}
     output = record.lanes[0].output
     gaps = gaps_along(models.target, models.target.encode_chat(record.request.messages), output)
@@ -113,31 +103,10 @@ def _compared(models: Models, record: RaceRecord, lanes: Sequence[Lane]) -> Iter
         }
 
 
-def _summary(mode: str, lane: str, rows: list[dict]) -> dict:
+def _counts_of_kinds(mode: str, lane: str, rows: list[dict]) -> dict:
     kinds = [r["kind"] for r in rows]
     counts = {kind: kinds.count(kind) for kind in ("identical", "tie", "divergence")}
     totals = {name: sum(r[name] for r in rows) for name in ("tokens", "again", "changed")}
     times = [r["times_plain"] for r in rows if r["times_plain"]]
     median = round(statistics.median(times), 4) if times else None
     return {"mode": mode, "lane": lane, "prompts": len(rows)} | counts | totals | {"median_times_plain": median}
-
-
-def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    preset = load_presets()[0]
-    paths = {d.method: d.path for d in preset.drafters}
-    p = argparse.ArgumentParser(
-        prog="python -m dspark_core.bench exact",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    p.add_argument("--target", type=Path, default=preset.target)
-    for name, method in METHODS.items():
-        p.add_argument(f"--{name}", type=Path, default=paths[method])
-    p.add_argument("--prompts", nargs="+", default=[], metavar="NAME=FILE", help="one {'prompt': ...} a line")
-    p.add_argument("--limit", type=int, help="only the first N prompts of each set")
-    p.add_argument("--lanes", default="dspark,dflash")
-    p.add_argument("--schedule", default=FULL, help="of drafters without one of their own, separated by commas")
-    p.add_argument("--tokens", type=int, default=64)
-    p.add_argument("--precision", default="auto", choices=PRECISIONS)
-    p.add_argument("--draft-precision", default="auto", choices=PRECISIONS)
-    return p.parse_args(arguments)

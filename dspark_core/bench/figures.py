@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from ..decode.cost_curve import CostCurve
 from ..race.forecast import draft_outcomes, middle_position, slot_acceptance
 from .log import Log, Row
-from .plan import MLX_LM, PEER, Lane
+from .plan import PLAIN, BestCapLane, PeerLane, PlannedLane, SpecLane
 
 RESAMPLES = 2000
-LOSS, SLOWER = 0.95, 0.97  # ratios below these are counted
+LOSS_RATIO, SLOWER_RATIO = 0.95, 0.97  # ratios below these are counted
 ALL = "all"
+Key = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ class Versus:
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class SlotFigures:
     """Drafts in slot `slot` (1 is the first) over all prompts: of `reached` rounds in which every draft before it was
     right, `accepted` had it right. Greedy drafts that were not sent are judged by the output."""
 
@@ -131,136 +132,184 @@ class Figures:
     prompts: list[PromptFigures]
     lanes: list[LaneFigures]
     versus: list[Versus]
-    slots: list[Slot]
+    slots: list[SlotFigures]
     undecoded: int  # prompts whose answer was a single token: there is no speed to measure
     uncounted: int = 0  # alternations of every prompt that were left out, the first ones
 
 
-def figures(log: Log, lanes: Sequence[Lane], together: Sequence[Sequence[str]] = (), uncounted: int = 0) -> Figures:
+def figures(
+    log: Log, lanes: Sequence[PlannedLane], together: Sequence[Sequence[str]] = (), uncounted: int = 0
+) -> Figures:
     """Everything the report says. `together` are groups of sets that get figures of their own; all sets together always
     do. The first `uncounted` alternations of every prompt are left out."""
-    cells = _cells(row for row in log.rows.values() if row.turn >= uncounted)
-    keys = sorted({key for key, _ in cells}, key=lambda k: (list(_sets(log)).index(k[0]), k[1]))
-    known = [k for k in keys if (k, "plain") in cells]
-    decoded = [k for k in known if all(len(r.ids) > 1 for r in cells[k, "plain"].values())]
+    cells = _Cells(log, lanes, uncounted)
     prompts = [
-        _prompt(key, lane, cells, lanes, log.curve, log.header.temperature)
-        for key in decoded
+        cells.prompt_figures(key, lane)
+        for key in cells.decoded
         for lane in lanes
-        if (key, lane.name) in cells and set(cells[key, lane.name]) & set(cells[key, "plain"])
+        if cells.has(key, lane) and set(cells.turns(key, lane)) & set(cells.plain(key))
     ]
-    sets = list(_sets(log))
-    groups = [(name, (name,)) for name in sets]
+    groups: list[tuple[str, tuple[str, ...]]] = [(name, (name,)) for name in cells.sets]
     groups += [(" + ".join(g), tuple(g)) for g in together]
-    if len(sets) > 1:
-        groups.append((ALL, tuple(sets)))
+    if len(cells.sets) > 1:
+        groups.append((ALL, tuple(cells.sets)))
     return Figures(
         prompts,
-        [row for name, members in groups for row in _lanes(name, members, prompts, lanes)],
-        [row for name, members in groups for row in _versus(name, members, decoded, cells, lanes)],
-        [slot for lane in lanes for slot in _slots(lane, decoded, cells, log.header.temperature < 1e-5)],
-        len(known) - len(decoded),
+        [row for name, members in groups for row in _lane_figures(name, members, prompts, lanes)],
+        [row for name, members in groups for row in cells.versus(name, members)],
+        [slot for lane in lanes for slot in cells.slot_figures(lane)],
+        cells.undecoded,
         uncounted,
     )
 
 
-def _sets(log: Log) -> dict[str, None]:
-    return {row.set: None for row in log.rows.values()}
-
-
-def _cells(rows: Iterable[Row]) -> dict:
-    """Rows by ((set, prompt), lane) and turn."""
-    cells: dict = {}
-    for row in rows:
-        cells.setdefault(((row.set, row.prompt), row.lane), {})[row.turn] = row
-    return cells
-
-
-def _ratio(a: Mapping[int, Row], b: Mapping[int, Row]) -> float | None:
-    pairs = [a[t].tok_s / b[t].tok_s for t in a if t in b and b[t].tok_s]
-    return statistics.median(pairs) if pairs else None
-
-
-def _prompt(key, lane: Lane, cells, lanes, curve: CostCurve, temperature: float) -> PromptFigures:
-    turns, plain = cells[key, lane.name], cells[key, "plain"]
-    first = _first(turns)
-    told = {}
-    if lane.spec is not None:
-        seconds = [_seconds(curve, lane, row) for row in turns.values()]
-        told["predicted"] = statistics.median((len(first.ids) - 1) / s for s in seconds)
-        beside = curve.seconds("plain", _first(plain).rounds)
-        told["predicted_times"] = told["predicted"] * beside / (len(_first(plain).ids) - 1)
-        told["scheduler"] = statistics.median(r.scheduler_s / r.seconds for r in turns.values())
-        if lane.spec.speculative and temperature < 1e-5:
-            told |= _hindsight(key, lane, cells, lanes, curve, told["predicted"])
-    return PromptFigures(
-        *key,
-        lane.name,
-        len(turns),
-        len(first.ids),
-        statistics.median(r.tok_s for r in turns.values()),
-        _ratio(turns, plain),
-        first.tokens_per_round,
-        all(row.ids == _first(plain).ids for row in turns.values()),
-        **told,
-    )
-
-
-def _first(turns: dict[int, Row]) -> Row:
-    """Of the first counted alternation; a greedy decode has the same rounds in every one."""
-    return turns[min(turns)]
-
-
-def _seconds(curve: CostCurve, lane: Lane, row: Row) -> float:
-    return curve.seconds(lane.spec.drafter_id, row.rounds)
-
-
-def _hindsight(key, lane: Lane, cells, lanes, curve: CostCurve, predicted: float) -> dict:
-    same = [other for other in lanes if other.spec and other.spec.method == lane.spec.method]
-    seen = [cells[key, o.name] for o in same if (key, o.name) in cells]
-    outcomes = [x for turns in seen for x in draft_outcomes(_first(turns).record(lane.spec), True)]
-    cap, speed = best_cap(curve, lane.spec.drafter_id, outcomes, middle_position(_first(cells[key, lane.name]).rounds))
-    return {"best_cap": cap, "of_best": predicted / speed}
-
-
-def best_cap(curve: CostCurve, method: str, outcomes: Sequence[tuple[int, int]], context: int) -> tuple[int, float]:
+def best_cap(curve: CostCurve, drafter_id: str, outcomes: Sequence[tuple[int, int]], context: int) -> tuple[int, float]:
     """The best fixed cap for what was accepted (forecast.draft_outcomes), 0 for plain decoding; its predicted tok/s."""
     accepted = slot_acceptance(outcomes)
-    cap = curve.best_cap(method, accepted, context)
-    return cap, curve.speed(method, accepted, cap, context)
+    cap = curve.best_cap(drafter_id, accepted, context)
+    return cap, curve.speed(drafter_id, accepted, cap, context)
 
 
-def _slots(lane: Lane, keys, cells, greedy: bool) -> list[Slot]:
-    """Of the first alternation: a greedy decode drafts the same in every one."""
-    if lane.spec is None or not lane.spec.speculative:
-        return []
-    turns = [cells[key, lane.name] for key in keys if (key, lane.name) in cells]
-    outcomes = [x for rows in turns for x in draft_outcomes(_first(rows).record(lane.spec), greedy)]
-    out = []
-    for k in range(1, max((known for known, _ in outcomes), default=0) + 1):
-        reached = sum(known >= k and right >= k - 1 for known, right in outcomes)
-        if reached:
-            out.append(Slot(lane.name, k, sum(right >= k for _, right in outcomes), reached))
-    return out
+class _Cells:
+    """The rows that count, by prompt, lane and turn. A key is a prompt's (set, number)."""
+
+    def __init__(self, log: Log, lanes: Sequence[PlannedLane], uncounted: int):
+        self.lanes, self.curve, self.greedy = lanes, log.curve, log.header.temperature < 1e-5
+        self.sets = list(dict.fromkeys(row.set for row in log.rows.values()))
+        self._cells: dict[tuple[Key, str], dict[int, Row]] = {}
+        for row in log.rows.values():
+            if row.turn >= uncounted:
+                self._cells.setdefault(((row.set, row.prompt), row.lane), {})[row.turn] = row
+        keys = sorted({key for key, _ in self._cells}, key=lambda k: (self.sets.index(k[0]), k[1]))
+        measured = [k for k in keys if (k, PLAIN) in self._cells]
+        self.decoded = [k for k in measured if all(len(r.ids) > 1 for r in self.plain(k).values())]
+        self.undecoded = len(measured) - len(self.decoded)
+
+    def _spec_lanes(self) -> list[SpecLane]:
+        return [lane for lane in self.lanes if isinstance(lane, SpecLane)]
+
+    def has(self, key: Key, lane: PlannedLane) -> bool:
+        return (key, lane.name) in self._cells
+
+    def turns(self, key: Key, lane: PlannedLane) -> dict[int, Row]:
+        return self._cells[key, lane.name]
+
+    def plain(self, key: Key) -> dict[int, Row]:
+        return self._cells[key, PLAIN]
+
+    def first(self, key: Key, lane: PlannedLane) -> Row:
+        """Of the first counted alternation; a greedy decode has the same rounds in every one."""
+        turns = self.turns(key, lane)
+        return turns[min(turns)]
+
+    def outcomes(self, key: Key, lane: SpecLane) -> list[tuple[int, int]]:
+        return draft_outcomes(self.first(key, lane).record(lane.spec), self.greedy)
+
+    def prompt_figures(self, key: Key, lane: PlannedLane) -> PromptFigures:
+        turns, plain, first = self.turns(key, lane), self.plain(key), self.first(key, lane)
+        plain_first, times_plain = plain[min(plain)], self._ratio(turns, plain)
+        assert times_plain is not None, "plain decoded more than one token, so it has a speed"
+        return PromptFigures(
+            *key,
+            lane.name,
+            len(turns),
+            len(first.ids),
+            statistics.median(r.tok_s for r in turns.values()),
+            times_plain,
+            first.tokens_per_round,
+            all(row.ids == plain_first.ids for row in turns.values()),
+            **self._predictions(key, lane, plain_first),
+        )
+
+    def _predictions(self, key: Key, lane: PlannedLane, plain: Row) -> dict:
+        """The fields of `PromptFigures` that the cost curve gives; none for engines without rounds."""
+        if not isinstance(lane, SpecLane):
+            return {}
+        rows, curve = list(self.turns(key, lane).values()), self.curve
+        first = self.first(key, lane)
+        seconds = [curve.seconds(lane.spec.drafter_id, row.rounds) for row in rows]
+        predicted = statistics.median((len(first.ids) - 1) / s for s in seconds)
+        out = {
+            "predicted": predicted,
+            "predicted_times": predicted * curve.seconds(PLAIN, plain.rounds) / (len(plain.ids) - 1),
+            "scheduler": statistics.median(r.scheduler_s / r.seconds for r in rows),
+        }
+        if lane.spec.speculative and self.greedy:
+            same = [other for other in self._spec_lanes() if other.spec.drafter_id == lane.spec.drafter_id]
+            outcomes = [x for other in same if self.has(key, other) for x in self.outcomes(key, other)]
+            cap, speed = best_cap(curve, lane.spec.drafter_id, outcomes, middle_position(first.rounds))
+            out |= {"best_cap": cap, "of_best": predicted / speed}
+        return out
+
+    def slot_figures(self, lane: PlannedLane) -> list[SlotFigures]:
+        """Of the first alternation: a greedy decode drafts the same in every one."""
+        if not isinstance(lane, SpecLane) or not lane.spec.speculative:
+            return []
+        outcomes = [x for key in self.decoded if self.has(key, lane) for x in self.outcomes(key, lane)]
+        out = []
+        for k in range(1, max((drafts for drafts, _ in outcomes), default=0) + 1):
+            reached = sum(drafts >= k and right >= k - 1 for drafts, right in outcomes)
+            if reached:
+                out.append(SlotFigures(lane.name, k, sum(right >= k for _, right in outcomes), reached))
+        return out
+
+    def versus(self, name: str, members: Sequence[str]) -> list[Versus]:
+        """This project's drafting lanes against every lane that is not its own, and those with the best cap."""
+        out = []
+        foreign = [lane for lane in self.lanes if not isinstance(lane, SpecLane)]
+        peers: list[PlannedLane] = [lane for lane in foreign if isinstance(lane, PeerLane)]
+        best = [lane for lane in self._spec_lanes() if isinstance(lane, BestCapLane)]
+        for lane in self._spec_lanes():
+            if not lane.spec.speculative or lane in best:
+                continue
+            others: list[list[PlannedLane]] = [[other] for other in foreign]
+            others += [peers] if len(peers) > 1 else []
+            others += [[o] for o in best if o.spec.drafter_id == lane.spec.drafter_id]
+            for group in others:
+                ratio = bootstrap(self._ratios_to_fastest(lane, group, members))
+                if ratio is not None:
+                    names = ", ".join(o.name for o in group)
+                    other = names if len(group) == 1 else f"the fastest of {names}"
+                    out.append(Versus(name, lane.name, other, ratio))
+        return out
+
+    def _ratios_to_fastest(
+        self, lane: PlannedLane, group: Sequence[PlannedLane], members: Sequence[str]
+    ) -> list[float]:
+        """The lane's speed over that of the fastest of the group, of every prompt that all of them decoded."""
+        out = []
+        for key in self.decoded:
+            if key[0] in members and self.has(key, lane) and all(self.has(key, o) for o in group):
+                pairs = [self._ratio(self.turns(key, lane), self.turns(key, o)) for o in group]
+                ratios = [ratio for ratio in pairs if ratio is not None]
+                if len(ratios) == len(group):
+                    out.append(min(ratios))
+        return out
+
+    @staticmethod
+    def _ratio(a: Mapping[int, Row], b: Mapping[int, Row]) -> float | None:
+        pairs = [a[t].tok_s / b[t].tok_s for t in a if t in b and b[t].tok_s]
+        return statistics.median(pairs) if pairs else None
 
 
-def _lanes(name: str, members, prompts: list[PromptFigures], lanes: Sequence[Lane]) -> list[LaneFigures]:
+def _lane_figures(name: str, members, prompts: list[PromptFigures], lanes: Sequence[PlannedLane]) -> list[LaneFigures]:
     out = []
     for lane in lanes:
         of = [p for p in prompts if p.set in members and p.lane == lane.name]
-        if not of:
-            continue
         ratios = [p.times_plain for p in of]
+        times_plain = bootstrap(ratios)
+        if times_plain is None:
+            continue
         out.append(
             LaneFigures(
                 name,
                 lane.name,
                 len(of),
                 statistics.median(p.tok_s for p in of),
-                bootstrap(ratios),
+                times_plain,
                 min(ratios),
-                sum(r < LOSS for r in ratios),
-                sum(r < SLOWER for r in ratios),
+                sum(r < LOSS_RATIO for r in ratios),
+                sum(r < SLOWER_RATIO for r in ratios),
                 statistics.median(p.tokens_per_round for p in of),
                 sum(not p.same for p in of),
                 _median(abs(p.error) for p in of if p.error is not None),
@@ -269,33 +318,6 @@ def _lanes(name: str, members, prompts: list[PromptFigures], lanes: Sequence[Lan
                 bootstrap([p.of_best for p in of if p.of_best is not None]),
             )
         )
-    return out
-
-
-def _versus(name: str, members, keys, cells, lanes: Sequence[Lane]) -> list[Versus]:
-    """This project's drafting lanes against every lane that is not its own, and those with the best cap."""
-    out = []
-    foreign = [lane for lane in lanes if lane.engine in (PEER, MLX_LM)]
-    peers = [lane for lane in foreign if lane.engine == PEER]
-    for lane in lanes:
-        if lane.spec is None or not lane.spec.speculative or lane.best:
-            continue
-        others = [[other] for other in foreign]
-        others += [peers] if len(peers) > 1 else []
-        others += [[o] for o in lanes if o.best and o.spec.method == lane.spec.method]
-        for group in others:
-            ratios = []
-            for key in keys:
-                pairs = [
-                    _ratio(cells[key, lane.name], cells[key, o.name])
-                    for o in group
-                    if key[0] in members and (key, lane.name) in cells and (key, o.name) in cells
-                ]
-                if len(pairs) == len(group) and None not in pairs:
-                    ratios.append(min(pairs))
-            if ratios:
-                told = group[0].name if len(group) == 1 else "the fastest of " + ", ".join(o.name for o in group)
-                out.append(Versus(name, lane.name, told, bootstrap(ratios)))
     return out
 
 

@@ -13,7 +13,7 @@ from ..decode.rounds import Round, Start
 from ..race.records import LaneRecord, LaneSpec
 from ..race.schema import Misfit, Schema, encode
 
-VERSION = 1
+LOG_VERSION = 1
 MUST_AGREE = ("target", "precision", "drafters", "tokens", "temperature", "seed", "machine", "versions")
 
 
@@ -65,7 +65,7 @@ class Header:
     machine: dict[str, str]
     versions: dict[str, str]
     when: str
-    version: int = VERSION
+    version: int = LOG_VERSION
     peers: dict[str, str] = field(default_factory=dict)  # versions of other engines that are installed
 
 
@@ -80,16 +80,16 @@ class Log:
 
     def add(self, row: Row) -> None:
         self.rows[row.key] = row
-        _append(self.path, encode(row))
+        _append_line(self.path, encode(row))
 
 
-def create(path: Path, header: Header, curve: CostCurve) -> Log:
+def create_log(path: Path, header: Header, curve: CostCurve) -> Log:
     path.parent.mkdir(parents=True, exist_ok=True)
-    _append(path, {"header": encode(header), "curve": json.loads(curve.to_json())})
+    _append_line(path, {"header": encode(header), "curve": json.loads(curve.to_json())})
     return Log(path, header, curve)
 
 
-def read(path: Path) -> Log | None:
+def read_log(path: Path) -> Log | None:
     """The log that is there, or None. A last line that was cut off is dropped. Raises ValueError."""
     if not path.exists():
         return None
@@ -100,16 +100,23 @@ def read(path: Path) -> Log | None:
         return None
     try:
         top = json.loads(lines[0])
-        log = Log(path, Schema(Header).decode(top["header"]), CostCurve.from_json(json.dumps(top["curve"])))
+        log = Log(path, Schema(Header).decode(top["header"]), _curve_of(top["curve"]))
         rows = Schema(Row)
         for line in lines[1:]:
             row = rows.decode(json.loads(line))
             log.rows[row.key] = row
     except Misfit as e:
         raise ValueError(f"{path} is no log of this version: {e.place} {e.words}.") from None
-    except (ValueError, KeyError, TypeError, RecursionError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise ValueError(f"{path} is no log of this version ({e!r}).") from None
     return log
+
+
+def _curve_of(value: dict) -> CostCurve:
+    """Raises ValueError, KeyError or TypeError. Older logs name drafters as their method is written: ids are that in
+    lower case."""
+    costs = [c | {"draft": {name.lower(): points for name, points in c["draft"].items()}} for c in value["costs"]]
+    return CostCurve.from_json(json.dumps(value | {"costs": costs}))
 
 
 def require_same(log: Log, header: Header) -> None:
@@ -123,6 +130,6 @@ def require_same(log: Log, header: Header) -> None:
             )
 
 
-def _append(path: Path, value: dict[str, Any]) -> None:
+def _append_line(path: Path, value: dict[str, Any]) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(value, separators=(",", ":")) + "\n")

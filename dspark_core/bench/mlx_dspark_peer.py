@@ -35,7 +35,8 @@ class Served:
             apply_small_m(self.target, self.drafter, **self.names)
             apply_sdpa_split(self.target, target_repo=str(target))
             apply_multirow_attn(self.target, self.drafter)
-        self.prompt, self.caches = None, None
+        self.prompt: list[int] | None = None
+        self.caches: tuple = ()
 
     def decode(self, engine: str, ids: list[int], tokens: int) -> dict:
         """One greedy decode; the fields of the protocol. Tokens that its last round puts beyond the limit are not
@@ -44,7 +45,7 @@ class Served:
             self._prefill(ids)
         cache, context = copy.deepcopy(self.caches)
         rounds = []
-        told = self._generate(
+        answer = self._generate(
             ids,
             tokens,
             cache=cache,
@@ -53,8 +54,8 @@ class Served:
             on_round=lambda **r: rounds.append(r["committed"]),
             **self._options(engine),
         )
-        out = [int(t) for t in told.token_ids[:tokens]]
-        seconds = told.decode_seconds
+        out = [int(t) for t in answer.token_ids[:tokens]]
+        seconds = answer.decode_seconds
         return {
             "engine": engine,
             "tokens": len(out),
@@ -83,11 +84,11 @@ class Served:
         self.caches = (self.target.make_cache(), self.drafter.make_ctx_cache())
         if len(ids) > 1:
 
-            def keep(cache, context, position):
+            def store(cache, context, position):
                 if position == len(ids) - 1:
                     self.caches = copy.deepcopy((cache, context))
 
-            self._generate(ids, 1, prefill_marks=[len(ids) - 1], on_prefill=keep)
+            self._generate(ids, 1, prefill_marks=[len(ids) - 1], on_prefill=store)
         self.prompt = ids
 
     def _generate(self, ids: list[int], tokens: int, **options):

@@ -7,6 +7,7 @@ token it gives.
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +15,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from ..models.drafter import BlockDrafter
+from ..models.target import Target
+from ..models.weights import stored_words
 from ..race.loaded import Models
-from .native import write_drafter, write_target
-from .plan import MLX_DSPARK
+from .plan import MLX_DSPARK, BenchDrafter
+
+TOKENIZER_FILES = ("*token*", "*.jinja", "vocab*", "merges*")
 
 
 class Peer:
@@ -24,36 +33,38 @@ class Peer:
 
     def __init__(self, command: str | Sequence[str]):
         words = shlex.split(command) if isinstance(command, str) else list(command)
-        self._told = " ".join(words)
+        self._command = " ".join(words)
         self.process = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", bufsize=1
         )
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self._requests, self._answers = self.process.stdin, self.process.stdout
         if not self._answer().get("ready"):
-            raise ValueError(f"{self._told!r} did not begin with a ready line.")
+            raise ValueError(f"{self._command!r} did not begin with a ready line.")
 
     def measure(self, engine: str, ids: list[int], tokens: int | None = None) -> dict:
         request = {"engine": engine, "ids": ids} | ({"tokens": tokens} if tokens else {})
-        self.process.stdin.write(json.dumps(request) + "\n")
+        self._requests.write(json.dumps(request) + "\n")
         answer = self._answer()
         if "error" in answer:
-            raise ValueError(f"{self._told!r} answered: {answer['error']}")
+            raise ValueError(f"{self._command!r} answered: {answer['error']}")
         return answer
 
     def close(self) -> None:
         """End of its input is the end of its work; one that stays is ended."""
-        self.process.stdin.close()
+        self._requests.close()
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        self.process.stdout.close()
+        self._answers.close()
 
     def _answer(self) -> dict:
-        for line in self.process.stdout:
+        for line in self._answers:
             if line.startswith("{"):  # a peer may print notices of its own
                 return json.loads(line)
-        raise ValueError(f"The peer {self._told!r} ended before it answered.")
+        raise ValueError(f"The peer {self._command!r} ended before it answered.")
 
 
 class Peers:
@@ -78,18 +89,20 @@ class Peers:
             peer.close()
 
 
-def mlx_dspark(models: Models, target: Path, drafter: Path, curves: Path) -> Peer:
-    """mlx-dspark on exactly the weights of `models`, written out for it; `target` and `drafter` are where these came
-    from, `curves` is where it keeps its own cost curves."""
+def mlx_dspark(models: Models, target: Path, drafters: Mapping[str, BenchDrafter], curves: Path) -> Peer:
+    """mlx-dspark on exactly the weights of `models`, written out for it; `target` and `drafters` say where these
+    came from, `curves` is where it keeps its own cost curves."""
     if installed() is None:
         raise ValueError("mlx-dspark is not installed here: pip install --no-deps mlx-dspark mlx-vlm.")
-    if "dspark" not in models.loaded:
+    drafter = drafters.get(MLX_DSPARK.removeprefix("mlx-"))
+    loaded = drafter and models.loaded.get(drafter.id)
+    if drafter is None or drafter.place is None or not isinstance(loaded, BlockDrafter):
         raise ValueError("The lanes of mlx-dspark run this report's DSpark drafter: there is none.")
     with TemporaryDirectory() as place:
         where = Path(place)
-        native = where / "target" / target.name, where / "drafter" / drafter.name
+        native = where / "target" / target.name, where / "drafter" / drafter.place.name
         weights = write_target(models.target, target, native[0])
-        write_drafter(models.loaded["dspark"], drafter, weights, native[1])
+        write_drafter(loaded, drafter.place, weights, native[1])
         del weights
         module = [sys.executable, "-m", "dspark_core.bench.mlx_dspark_peer"]
         return Peer([*module, *map(str, native), "--curves", str(curves)])
@@ -101,3 +114,53 @@ def installed() -> str | None:
         return version(MLX_DSPARK)
     except PackageNotFoundError:
         return None
+
+
+# The weights that run here as directories that other engines load: dense, in the formats' own names.
+
+
+def write_target(target: Target, source: Path, out: Path) -> dict[str, mx.array]:
+    """Write the loaded target, which came from `source`, and return its weights by name. Raises ValueError if it runs
+    quantized: another engine's kernels would then run on other weights."""
+    if stored_words(target.model).endswith("-bit"):
+        raise ValueError("Another engine can be compared on dense weights only: choose --precision bf16.")
+    weights = dense_weights(target.model)
+    _write_directory(out, source, weights, "mlx")
+    for pattern in TOKENIZER_FILES:
+        for file in source.glob(pattern):
+            shutil.copy(file, out)
+    return weights
+
+
+def write_drafter(drafter: BlockDrafter, source: Path, target_weights: dict[str, mx.array], out: Path) -> None:
+    """Write the loaded drafter, which came from `source`, in its native format, which holds the target's embedding and
+    head."""
+    embed = next(w for n, w in target_weights.items() if n.endswith("embed_tokens.weight"))
+    head = next((w for n, w in target_weights.items() if n.endswith("lm_head.weight")), embed)
+    shared = {"embed_tokens.weight": embed, "lm_head.weight": head}
+    _write_directory(out, source, shared | dense_weights(drafter.weights), "pt")
+
+
+def dense_weights(module: nn.Module) -> dict[str, mx.array]:
+    """Weights by name, with quantized layers dequantized to bfloat16."""
+    layers, out = dict(module.named_modules()), {}
+    for name, value in tree_flatten(module.parameters()):
+        place, _, kind = name.rpartition(".")
+        layer = layers.get(place)
+        if layer is None or getattr(layer, "bits", None) is None:
+            out[name] = value
+        elif kind == "weight":
+            plain = mx.dequantize(value, layer.scales, layer.biases, layer.group_size, layer.bits)
+            out[name] = plain.astype(mx.bfloat16)
+        elif kind not in ("scales", "biases"):
+            out[name] = value
+    return out
+
+
+def _write_directory(out: Path, source: Path, weights: dict[str, mx.array], form: str) -> None:
+    out.mkdir(parents=True)
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    for name in ("quantization", "quantization_config"):
+        config.pop(name, None)
+    mx.save_safetensors(str(out / "model.safetensors"), weights, metadata={"format": form})
+    (out / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")

@@ -29,198 +29,162 @@ from pathlib import Path
 
 from ..decode.cost_curve import CostCurve
 from ..decode.rounds import Settings
-from ..errors import ModelError
 from ..machine import machine, versions
-from ..models.checkpoint import load_drafter
-from ..models.target import load_target
-from ..models.weights import PRECISIONS
-from ..presets import load_presets
+from ..models.info import DrafterInfo
 from ..race.forecast import draft_outcomes, middle_position
 from ..race.loaded import Models, measured
-from ..race.records import HARDWARE
-from . import engines, log
 from .figures import Figures, best_cap, figures
+from .log import Header, Log, Row, create_log, read_log, require_same
 from .peers import Peer, Peers, installed, mlx_dspark
-from .plan import AGAINST, METHODS, MLX_DSPARK, Lane, Prompt, alternations, excess, parse_lanes, read_sets, with_cap
-from .words import markdown
+from .plan import (
+    AGAINST,
+    MLX_DSPARK,
+    BestCapLane,
+    PlannedLane,
+    SetPrompt,
+    alternations,
+    excess,
+    parse_lanes,
+    read_sets,
+)
+from .report_markdown import markdown
+from .run import decode_lane, load_models, prepare, warm_up
 
 
-def main(arguments: Sequence[str]) -> None:
-    a = _arguments(arguments)
-    try:
-        run(a)
-    except (ModelError, ValueError) as e:
-        sys.exit(f"error: {e}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on from here")
+class Report:
+    """What the arguments of the command ask for, and its log once there is one."""
+
+    def __init__(self, a: argparse.Namespace):
+        self.arguments, self.out = a, a.out
+        self.lanes = parse_lanes(a.lanes, a.schedule, a.extra_lanes, a.extra_limit, a.drafters)
+        self.prompts = read_sets(a.prompts, a.limit)
+        self.log: Log | None = read_log(self.out / "log.jsonl")
+
+    def make(self) -> None:
+        """Measure what the log does not hold yet, and write the report. Raises ValueError."""
+        if not self.arguments.from_log:
+            self._measure()
+        if self.log is None:
+            raise ValueError(f"There is no {self.out / 'log.jsonl'}.")
+        self._write(self.log)
+        print_progress(f"wrote {self.out / 'report.md'}")
+        self._write_page(self.log)
+
+    def _measure(self) -> None:
+        a, models = self.arguments, load_models(self.arguments, self.lanes)
+        for words in excess(self.lanes, models.infos):
+            print_progress(words)
+        header = header_of(a, models)
+        if self.log is None:
+            print_progress("measuring the cost curve")
+            *_, curve = measured(models)
+            assert isinstance(curve, CostCurve)
+            self.log = create_log(self.out / "log.jsonl", header, curve)
+        require_same(self.log, header)
+        models.curve = self.log.curve
+        starts = {MLX_DSPARK: lambda: mlx_dspark(models, a.target, a.drafters, a.out)}
+        if a.against:
+            starts[AGAINST] = lambda: Peer(a.against)
+        with Peers(starts) as peers:
+            runs = PromptRuns(models, peers, self.log, Settings(a.tokens, a.temperature, seed=a.seed))
+            for number, prompt in enumerate(self.prompts):
+                lanes = [lane for lane in self.lanes if lane.runs_on(prompt)]
+                runs.measure_prompt(prompt, lanes, number, a.repeat)
+                self._write(self.log)
+                print_progress(f"{number + 1} of {len(self.prompts)}: {prompt.set} {prompt.index}")
+
+    def _figures(self, log: Log) -> Figures:
+        together = [group.split("+") for group in self.arguments.together]
+        return figures(log, self.lanes, together, self.arguments.uncounted)
+
+    def _write(self, log: Log) -> None:
+        """The report as Markdown and JSON, from the log."""
+        found = self._figures(log)
+        document = {"header": asdict(log.header), "curve": json.loads(log.curve.to_json())} | asdict(found)
+        (self.out / "report.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        (self.out / "report.md").write_text(markdown(log.header, found), encoding="utf-8")
+
+    def _write_page(self, log: Log) -> None:
+        try:
+            from .report_html import report_page
+        except ModuleNotFoundError as e:
+            if e.name != "plotly":
+                raise
+            print_progress("plotly is not installed: no report.html (--from-log writes it where plotly is)")
+            return
+        text = report_page(log.header, log.curve, self._figures(log), self.prompts)
+        (self.out / "report.html").write_text(text, encoding="utf-8")
+        print_progress(f"wrote {self.out / 'report.html'}")
 
 
-def run(a: argparse.Namespace) -> None:
-    lanes = parse_lanes(a.lanes, a.schedule, a.extra_lanes, a.extra_limit)
-    prompts = read_sets(a.prompts, a.limit)
-    kept = log.read(a.out / "log.jsonl")
-    if not a.from_log:
-        kept = _measure(a, lanes, prompts, kept)
-    if kept is None:
-        raise ValueError(f"There is no {a.out / 'log.jsonl'}.")
-    write(a, kept, lanes)
-    say(f"wrote {a.out / 'report.md'}")
-    _write_page(a, kept, lanes, prompts)
+class PromptRuns:
+    """Decodes prompt by prompt into a log; each lane is warmed up before its first decode."""
+
+    def __init__(self, models: Models, peers: Peers, log: Log, settings: Settings):
+        self.models, self.peers, self.log, self.settings = models, peers, log, settings
+        self._warm: set[str] = set()
+
+    def measure_prompt(self, prompt: SetPrompt, lanes: Sequence[PlannedLane], number: int, repeat: int) -> None:
+        """What the log does not hold yet of prompt `number` of the run, `repeat` alternations."""
+        key = prompt.set, prompt.index
+        todo = [
+            (place, turn, lane)
+            for place, (turn, lane) in enumerate(alternations(lanes, number, repeat))
+            if (*key, lane.name, turn) not in self.log.rows
+        ]
+        if not todo:
+            return
+        ids = self.models.target.encode_chat([{"role": "user", "content": prompt.text}])
+        prefilled = prepare(self.models, ids)
+        for place, turn, lane in todo:
+            if lane.name not in self._warm:
+                warm_up(self.models, self.peers, lane, ids[:16])
+                self._warm.add(lane.name)
+            cap: int | None = None
+            run = lane
+            if isinstance(lane, BestCapLane):
+                cap = self._best_cap(lanes, lane, key)
+                run = lane.with_cap(cap)
+            row = decode_lane(self.models, self.peers, run, ids, self.settings, prefilled)
+            self.log.add(Row(*key, lane.name, turn, place % len(lanes), cap=cap, **row))
+
+    def _best_cap(self, lanes: Sequence[PlannedLane], lane: BestCapLane, key: tuple[str, int]) -> int:
+        """The best fixed cap in hindsight of what the drafter's other lanes did on this prompt in the first turn."""
+        others = [o for o in lanes if lane.learns_from(o)]
+        rows = [self.log.rows[*key, o.name, 0] for o in others]
+        outcomes = [x for row in rows for x in draft_outcomes(row.record(lane.spec), True)]
+        context = middle_position(rows[0].rounds) if rows and rows[0].rounds else 0
+        return best_cap(self.log.curve, lane.spec.drafter_id, outcomes, context)[0]
 
 
-def _measure(a: argparse.Namespace, lanes: Sequence[Lane], prompts: Sequence[Prompt], kept: log.Log | None) -> log.Log:
-    """Everything that the log does not hold yet; returns the log."""
-    settings = Settings(a.tokens, a.temperature, seed=a.seed)
-    models = _load(a, lanes)
-    for words in excess([(lane.name, lane.spec) for lane in lanes if lane.spec], models.infos):
-        say(words)
-    header = _header(a, models)
-    if kept is None:
-        say("measuring the cost curve")
-        kept = log.create(a.out / "log.jsonl", header, _curve(models))
-    log.require_same(kept, header)
-    models.curve = kept.curve
-    starts = {MLX_DSPARK: lambda: mlx_dspark(models, a.target, a.dspark, a.out)}
-    if a.against:
-        starts[AGAINST] = lambda: Peer(a.against)
-    warm: set[str] = set()
-    with Peers(starts) as peers:
-        for number, prompt in enumerate(prompts):
-            here = [lane for lane in lanes if lane.runs_on(prompt)]
-            _prompt(models, peers, here, prompt, number, a.repeat, settings, kept, warm)
-            write(a, kept, lanes)
-            say(f"{number + 1} of {len(prompts)}: {prompt.set} {prompt.index}")
-    return kept
-
-
-def _prompt(models, peers, lanes, prompt: Prompt, number: int, repeat: int, settings, kept: log.Log, warm) -> None:
-    """Measure what the log does not hold yet of one prompt."""
-    key = prompt.set, prompt.index
-    todo = [
-        (place, turn, lane)
-        for place, (turn, lane) in enumerate(alternations(lanes, number, repeat))
-        if (*key, lane.name, turn) not in kept.rows
-    ]
-    if not todo:
-        return
-    ids = models.target.encode_chat([{"role": "user", "content": prompt.text}])
-    prefilled = engines.prepare(models, ids)
-    for place, turn, lane in todo:
-        if lane.name not in warm:
-            engines.warm_up(models, peers, lane, ids[:16])
-            warm.add(lane.name)
-        cap = None
-        if lane.best:
-            cap = _best(models.curve, lanes, lane, key, kept)
-            lane = with_cap(lane, cap)
-        told = engines.decode(models, peers, lane, ids, settings, prefilled)
-        kept.add(log.Row(*key, lane.name, turn, place % len(lanes), cap=cap, **told))
-
-
-def _best(curve: CostCurve, lanes: Sequence[Lane], lane: Lane, key: tuple, kept: log.Log) -> int:
-    """The best fixed cap in hindsight of what the drafter's other lanes did on this prompt in the first turn."""
-    method = lane.spec.method
-    others = [o for o in lanes if o.spec and o.spec.method == method and not o.best]
-    rows = [kept.rows[*key, o.name, 0] for o in others]
-    outcomes = [x for row in rows for x in draft_outcomes(row.record(lane.spec), True)]
-    context = middle_position(rows[0].rounds) if rows and rows[0].rounds else 0
-    return best_cap(curve, method, outcomes, context)[0]
-
-
-def write(a: argparse.Namespace, kept: log.Log, lanes: Sequence[Lane]) -> None:
-    """The report as Markdown and JSON, from the log."""
-    told = _figures(a, kept, lanes)
-    document = {"header": asdict(kept.header), "curve": json.loads(kept.curve.to_json())} | asdict(told)
-    (a.out / "report.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    (a.out / "report.md").write_text(markdown(kept.header, told), encoding="utf-8")
-
-
-def _write_page(a: argparse.Namespace, kept: log.Log, lanes: Sequence[Lane], prompts: Sequence[Prompt]) -> None:
-    try:
-        from .report_html import page
-    except ModuleNotFoundError as e:
-        if e.name != "plotly":
-            raise
-        say("plotly is not installed: no report.html (--from-log writes it where plotly is)")
-        return
-    text = page(kept.header, kept.curve, _figures(a, kept, lanes), prompts)
-    (a.out / "report.html").write_text(text, encoding="utf-8")
-    say(f"wrote {a.out / 'report.html'}")
-
-
-def _figures(a: argparse.Namespace, kept: log.Log, lanes: Sequence[Lane]) -> Figures:
-    return figures(kept, lanes, [g.split("+") for g in a.together], a.uncounted)
-
-
-def say(text: str) -> None:
+def print_progress(text: str) -> None:
     print(f"{datetime.now().strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
-def _load(a: argparse.Namespace, lanes: Sequence[Lane]) -> Models:
-    target = load_target(a.target, a.precision)
-    wanted = {lane.spec.method for lane in lanes if lane.spec and lane.spec.speculative}
-    names = [name for name, method in METHODS.items() if method in wanted]
-    drafters = [load_drafter(getattr(a, name), target, a.draft_precision) for name in names]
-    return Models(target, dict(zip(names, drafters, strict=True)))
+def header_of(a: argparse.Namespace, models: Models) -> Header:
+    def digest(directory: Path) -> str:
+        """Of a model's weights: sizes, and the first megabyte of each file."""
+        out = hashlib.sha256()
+        for file in sorted(Path(directory).glob("*.safetensors")):
+            out.update(f"{file.name} {file.stat().st_size} ".encode())
+            with file.open("rb") as opened:
+                out.update(opened.read(2**20))
+        return out.hexdigest()[:12]
 
+    def described(info: DrafterInfo) -> str:
+        place = a.drafters[info.id].place
+        return ", ".join(filter(None, (info.name, info.precision, place and digest(place))))
 
-def _header(a: argparse.Namespace, models: Models) -> log.Header:
-    paths = {name: getattr(a, name) for name in METHODS}
-    return log.Header(
-        target=f"{models.target.name}, {_digest(a.target)}",
+    peer = installed()
+    return Header(
+        target=f"{models.target.name}, {digest(a.target)}",
         precision=models.target.precision,
-        drafters={i.method: f"{i.name}, {i.precision}, {_digest(paths[i.id])}" for i in models.infos},
+        drafters={i.lane_drafter or i.method: described(i) for i in models.infos},
         tokens=a.tokens,
         temperature=a.temperature,
         seed=a.seed,
         machine=machine(),
         versions=versions(),
         when=datetime.now(UTC).isoformat(timespec="seconds"),
-        peers={MLX_DSPARK: installed()} if installed() else {},
+        peers={MLX_DSPARK: peer} if peer else {},
     )
-
-
-def _digest(directory: Path) -> str:
-    """Of a model's weights: sizes, and the first megabyte of each file."""
-    told = hashlib.sha256()
-    for file in sorted(Path(directory).glob("*.safetensors")):
-        told.update(f"{file.name} {file.stat().st_size} ".encode())
-        with file.open("rb") as opened:
-            told.update(opened.read(2**20))
-    return told.hexdigest()[:12]
-
-
-def _curve(models: Models) -> CostCurve:
-    *_, curve = measured(models)
-    return curve
-
-
-def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    preset = load_presets()[0]
-    paths = {d.method: d.path for d in preset.drafters}
-    p = argparse.ArgumentParser(
-        prog="python -m dspark_core.bench report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    p.add_argument("--out", type=Path, required=True, help="directory of the report")
-    p.add_argument("--target", type=Path, default=preset.target)
-    for name, method in METHODS.items():
-        p.add_argument(f"--{name}", type=Path, default=paths[method])
-    p.add_argument("--prompts", nargs="+", default=[], metavar="NAME=FILE", help="one {'prompt': ...} a line")
-    p.add_argument("--limit", type=int, help="only the first N prompts of each set")
-    p.add_argument("--uncounted", type=int, default=0, help="leave the first N alternations out of the figures")
-    p.add_argument("--together", nargs="+", default=[], metavar="SET+SET", help="sets with figures in common")
-    p.add_argument("--lanes", default="plain,mlx-lm,dspark,dflash")
-    p.add_argument("--schedule", default=HARDWARE, help="of drafters without one of their own, separated by commas")
-    p.add_argument("--extra-lanes", default="", help="lanes for the first prompts of each set")
-    p.add_argument("--extra-limit", type=int, help="how many prompts of each set those are")
-    p.add_argument("--against", metavar="COMMAND", help="another engine, for lanes peer:NAME")
-    p.add_argument("--from-log", action="store_true", help="write the report again; measure nothing")
-    p.add_argument("--tokens", type=int, default=96)
-    p.add_argument("--repeat", type=int, default=3, help="alternations a prompt")
-    p.add_argument("--temperature", type=float, default=0.0)
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--precision", default="auto", choices=PRECISIONS)
-    p.add_argument("--draft-precision", default="auto", choices=PRECISIONS)
-    return p.parse_args(arguments)

@@ -1,156 +1,127 @@
-"""Decode speed without the page: one JSON object a line.
-
-    python -m dspark_core.bench [--target DIR --dspark DIR --dflash DIR] [--prompts FILE.jsonl] [--lanes LANES]
-
-Fields: engine, prompt (its number), tokens, tok_s (decode only: without prefill and without the prefill token),
-tokens_per_round, ids. Defaults are the embedded model and the demo prompts. `--profile` adds the shares of a round's
-time (draft, verify, rest) and ends the pipelining.
-
-`--schedule` says how many of a block's drafts are sent: full (all), cap (at most `--cap`), block (those of an effective
-block of `--block` slots, as the drafter's first slot has it), confidence (those before the
-first whose confidence is below `--threshold`) or hardware (what this machine's cost curve makes worthwhile; measured
-first, in half a minute, where it is not known yet). `--block`, `--cap` or `--threshold` alone name their schedule; more
-than the drafter has is all it has, and said so.
-
-The lane mlx-lm is mlx-lm's own plain decoding (`generate_step`, greedy) of the same loaded weights, timed as plain is.
-With `--repeat N` every lane decodes every prompt N times, in alternation and after a turn that is not measured: tok_s
-is then a median with its extremes low and high; at the end comes a line for every lane, and one for every ratio to
-plain and to mlx-lm (the median over pairs of the same turn).
-
-`--against 'COMMAND'` starts COMMAND, which must answer one JSON request a line ({"engine": ..., "ids": [...]}) with one
-JSON result a line, after a first line {"ready": true}. Every measurement alternates with the same one there; for each
-prompt and pair of engines the median of `--repeat` alternations (3) is printed with the ratio, at the end the median
-ratio.
-Pairs are lanes of the same name, or what `--pair ours:theirs,...` says.
-
-`python -m dspark_core.bench report` measures sets of prompts and writes a report; its `--help` says more.
-`python -m dspark_core.bench exact` compares greedy outputs with plain decoding's, in normal and in strict mode.
-"""
+"""One decode of one prompt by one lane, and lanes raced together and alone. Runs on the thread that owns MLX."""
 
 import argparse
-import json
 import statistics
-import sys
-from collections.abc import Iterator
-from pathlib import Path
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.generate import generate_step
+from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from ..decode.plain import plain
+from ..decode.prefill import Prefilled, check, prefill_once
 from ..decode.rounds import Round, Settings, Start, tau
 from ..decode.schedule import FullBlock, Schedule
 from ..decode.speculative import Options, speculative
-from ..errors import ModelError
+from ..errors import DecodeError
 from ..models.checkpoint import load_drafter
 from ..models.drafter import Drafter
 from ..models.target import Target, load_target
-from ..models.weights import PRECISIONS
-from ..presets import load_presets, load_prompts
-from ..race.loaded import Models, known, measured
-from ..race.race import schedule_of
-from ..race.records import BLOCK, CAP, CONFIDENCE, FULL, HARDWARE, PLAIN, LaneSpec, RaceRequest
-from .alternate import alternate
-from .engines import mlx_lm
-from .exactness import main as exact
-from .fairness import compare
-from .peers import Peer
-from .plan import METHODS, MLX_LM, Lane, excess
-from .report import main as report
+from ..race.loaded import Models
+from ..race.metrics import metrics
+from ..race.race import race, schedule_of
+from ..race.records import LaneSpec, RaceRecord, RaceRequest
+from .peers import Peers
+from .plan import MlxLmLane, PeerLane, PlannedLane, SpecLane
+
+WARM_UP = Settings(4)
 
 
-def main() -> None:
-    if sys.argv[1:2] == ["report"]:
-        report(sys.argv[2:])
-        return
-    if sys.argv[1:2] == ["exact"]:
-        exact(sys.argv[2:])
-        return
-    a = _arguments()
-    try:
-        run(a)
-    except (ModelError, ValueError) as e:
-        sys.exit(f"error: {e}")
+class Timed(Schedule):
+    """Another schedule, with the seconds spent in it."""
+
+    def __init__(self, inner: Schedule):
+        self.seconds = 0.0
+        self._wrap(inner)
+
+    def _wrap(self, inner: Schedule) -> None:
+        self._inner, self.needs_confidence, self.looks = inner, inner.needs_confidence, inner.looks
+
+    def begin(self, max_drafts: int) -> Schedule:
+        self._wrap(self._timed(self._inner.begin, max_drafts))
+        return self
+
+    def drafts(self, max_drafts: int, position: int) -> int:
+        return self._timed(self._inner.drafts, max_drafts, position)
+
+    def look(self, first: float, drafts: int) -> int:
+        return self._timed(self._inner.look, first, drafts)
+
+    def parked(self) -> bool:
+        return self._timed(self._inner.parked)
+
+    def proposed(self, drafted: int, confidence: Sequence[float] | None) -> int:
+        return self._timed(self._inner.proposed, drafted, confidence)
+
+    def observe(self, r: Round) -> None:
+        self._timed(self._inner.observe, r)
+
+    def _timed(self, ask: Callable[..., Any], *question: object) -> Any:
+        began = time.perf_counter()
+        try:
+            return ask(*question)
+        finally:
+            self.seconds += time.perf_counter() - began
 
 
-def run(a: argparse.Namespace) -> None:
-    if a.repeat is not None and (a.repeat < 1 or a.profile):
-        raise ValueError("--repeat takes a number from 1 on, and no --profile.")
-    lanes = a.lanes.split(",")
-    specs = {lane: _spec(lane, a) for lane in lanes}
-    target = load_target(a.target, a.precision)
-    drafters = {k: load_drafter(getattr(a, k), target, a.draft_precision) for k in METHODS if k in lanes}
-    models = Models(target, dict(drafters))
-    for words in excess(list(specs.items()), models.infos):
-        print(words, file=sys.stderr)
-    if drafters and a.schedule == HARDWARE and known(models) is None:
-        for _ in measured(models):
+def prepare(models: Models, ids: list[int]) -> Prefilled:
+    """The prompt's prefill, with the taps of every drafter."""
+    taps = sorted({t for d in models.loaded.values() for t in d.taps})
+    return prefill_once(models.target, ids, tuple(taps))
+
+
+def warm_up(models: Models, peers: Peers, lane: PlannedLane, ids: list[int]) -> None:
+    """Compile kernels and fill caches outside the figures."""
+    if isinstance(lane, SpecLane) and lane.spec.speculative:
+        for _ in speculative(models.target, loaded_drafter(models, lane.spec), ids, WARM_UP, FullBlock()):
             pass
-    prompts = [target.encode_chat([{"role": "user", "content": text}]) for text in _texts(a)][: a.limit]
-    settings = Settings(a.tokens, a.temperature, seed=a.seed)
-    if a.raced:
-        _raced(models, [specs[lane] for lane in lanes], _texts(a)[: a.limit], a)
-        return
-    if a.repeat and not a.against:
-        for row in alternate(models, [_lane(k, specs[k]) for k in lanes], prompts, settings, a.repeat):
-            emit(row)
-        return
-    schedules = {k: schedule_of(specs[k], models, d) for k, d in drafters.items()}
-
-    def decode(lane: str, ids: list[int], profile: bool = False) -> dict:
-        if lane == MLX_LM:
-            return summarise_mlx_lm(mlx_lm(target, ids, settings))
-        return measure(target, drafters.get(lane), ids, settings, schedules.get(lane), profile)
-
-    for lane in lanes:  # warm-up: kernels compile and caches fill outside the figures
-        measure(target, drafters.get(lane), prompts[0], Settings(4), FullBlock())
-    peer = Peer(a.against) if a.against else None
-    pairs = [p.split(":") for p in a.pair.split(",")] if a.pair else [[lane, lane] for lane in lanes]
-    ratios: dict[str, list[float]] = {}
-    for i, ids in enumerate(prompts):
-        if peer is None:
-            for lane in lanes:
-                emit({"engine": lane, "prompt": i} | decode(lane, ids, a.profile))
-            continue
-        for ours, theirs in pairs:
-            runs = {ours: [], "peer " + theirs: []}
-            for _ in range(a.repeat or 3):
-                runs[ours].append(decode(ours, ids))
-                runs["peer " + theirs].append(peer.measure(theirs, ids, a.tokens))
-            medians = {}
-            for engine, results in runs.items():
-                medians[engine] = statistics.median(r["tok_s"] for r in results)
-                row = {"engine": engine, "prompt": i} | results[0]
-                emit(row | {"engine": engine, "tok_s": round(medians[engine], 3)})
-            ratio = medians[ours] / medians["peer " + theirs]
-            ratios.setdefault(f"{ours} / peer {theirs}", []).append(ratio)
-            emit({"ratio": f"{ours} / peer {theirs}", "prompt": i, "value": round(ratio, 4)})
-    for name, values in ratios.items():
-        emit({"median_ratio": name, "value": round(statistics.median(values), 4), "prompts": len(values)})
+    else:
+        decode_lane(models, peers, lane, ids, WARM_UP)
 
 
-def _raced(models: Models, specs: list[LaneSpec], texts: list[str], a) -> None:
-    """Every lane in a race on the fair clock and alone, in alternation, to exactly `--tokens` tokens."""
-    settings = Settings(a.tokens, a.temperature, seed=a.seed, stop_ids=frozenset())
-    for row in compare(models, [RaceRequest(text, tuple(specs), settings) for text in texts]):
-        emit(row)
-
-
-def measure(
-    target: Target,
-    drafter: Drafter | None,
+def decode_lane(
+    models: Models,
+    peers: Peers,
+    lane: PlannedLane,
     ids: list[int],
     settings: Settings,
-    schedule: Schedule | None,
-    profile: bool = False,
+    prefilled: Prefilled | None = None,
 ) -> dict:
-    """Decode one prompt (without a drafter: plainly); a result with the fields of this module's docstring."""
+    """The measured fields of a `Row`. Raises DecodeError, and ValueError for a peer that does not answer."""
+    mx.synchronize()
+    if isinstance(lane, PeerLane):
+        return _decode_by_peer(peers, lane, ids, settings)
+    if isinstance(lane, MlxLmLane):
+        return decode_mlx_lm(models.target, ids, settings, prefilled)
+    if not lane.spec.speculative:
+        return row_fields(plain(models.target, ids, settings, prefilled=prefilled))
+    drafter = loaded_drafter(models, lane.spec)
+    schedule = Timed(schedule_of(lane.spec, models, drafter))
+    options = Options(prefilled=prefilled)
+    return row_fields(speculative(models.target, drafter, ids, settings, schedule, options), schedule)
+
+
+def loaded_drafter(models: Models, spec: LaneSpec) -> Drafter:
+    """The drafter that a lane runs. Raises DecodeError."""
+    drafter = models.loaded.get(spec.drafter_id)
     if drafter is None:
-        events = plain(target, ids, settings, profile=profile)
-    else:
-        events = speculative(target, drafter, ids, settings, schedule, Options(profile=profile))
-    return summarise(events)
+        raise DecodeError(f"There is no drafter {spec.drafter_id}.")
+    return drafter
 
 
-def summarise(events: Iterator) -> dict:
-    """tokens, tok_s, tokens_per_round, ids (and shares of time where profiled) of a decode's events."""
+def load_models(a: argparse.Namespace, lanes: Sequence[PlannedLane]) -> Models:
+    """The target of the arguments, and the drafters that the lanes need. Raises ModelError."""
+    target = load_target(a.target, a.precision)
+    wanted = {lane.spec.drafter_id for lane in lanes if isinstance(lane, SpecLane)}
+    needed = [d for id_, d in a.drafters.items() if id_ in wanted]
+    return Models(target, {d.id: load_drafter(d.place, target, a.draft_precision, method=d.method) for d in needed})
+
+
+def row_fields(events: Iterator, schedule: Timed | None = None) -> dict:
+    """The measured fields of a `Row`, of the events of one of this project's decodes."""
     out, rounds = [], []
     for event in events:
         if isinstance(event, Start):
@@ -159,85 +130,88 @@ def summarise(events: Iterator) -> dict:
             out.extend(event.committed)
             rounds.append(event)
     seconds = rounds[-1].time_s if rounds else 0.0
-    decoded = len(out) - 1
-    result = {
-        "tokens": len(out),
-        "tok_s": round(decoded / seconds, 3) if seconds else 0.0,
-        "tokens_per_round": round(tau(rounds) or 1.0, 3),
-        "ids": out,
+    return {
+        "tok_s": (len(out) - 1) / seconds if seconds else 0.0,
+        "seconds": seconds,
+        "ids": tuple(out),
+        "rounds": tuple(rounds),
+        "tokens_per_round": tau(rounds) or 1.0,
+        "scheduler_s": schedule.seconds if schedule else 0.0,
     }
-    if rounds and rounds[0].spent:
-        parts = {k: sum(getattr(r.spent, k) for r in rounds) for k in ("draft", "verify", "rest")}
-        result["round_ms"] = round(1e3 * seconds / len(rounds), 2)
-        result["shares"] = {k: round(v / sum(parts.values()), 4) for k, v in parts.items()}
-    return result
 
 
-def summarise_mlx_lm(result: dict) -> dict:
-    """The same fields of what mlx-lm's loop gave."""
-    ids = list(result["ids"])
-    return {"tokens": len(ids), "tok_s": round(result["tok_s"], 3), "tokens_per_round": 1.0, "ids": ids}
+def decode_mlx_lm(target: Target, ids: list[int], settings: Settings, prefilled: Prefilled | None = None) -> dict:
+    """tok_s, seconds and ids of mlx-lm's own plain decoding, timed from its first token to its last. It ends where this
+    project's loops would: at a stop token, at the limit, at the end of the model's context. Raises DecodeError."""
+    if not settings.greedy:
+        raise DecodeError("The lane mlx-lm decodes greedily only.")
+    request = check(target, ids, settings)
+    cache = make_prompt_cache(target.model)
+    if prefilled is not None and all(type(c) is KVCache for c in cache):
+        prefilled.into(cache)
+        for c in cache:
+            c.trim(1)  # its loop begins with the prompt's last token
+        mx.eval([c.state for c in cache])
+        ids = ids[-1:]
+    out, began, seconds = [], 0.0, 0.0
+    steps = generate_step(mx.array(ids), target.model, max_tokens=request.limit, prompt_cache=cache)
+    for token, _ in steps:
+        now = time.perf_counter()
+        began = began or now
+        seconds = now - began
+        out.append(int(token))
+        if out[-1] in request.stop_ids:
+            break
+    steps.close()
+    mx.synchronize()
+    return {"tok_s": (len(out) - 1) / seconds if seconds else 0.0, "seconds": seconds, "ids": tuple(out)}
 
 
-def emit(result: dict) -> None:
-    print(json.dumps(result), flush=True)
+def _decode_by_peer(peers: Peers, lane: PeerLane, ids: list[int], settings: Settings) -> dict:
+    """Another process decodes, and this one waits."""
+    if not settings.greedy:
+        raise DecodeError(f"The lane {lane.name} decodes greedily only.")
+    answer = peers[lane.peer].measure(lane.asks, ids, settings.max_tokens)
+    decoded = len(answer["ids"]) - 1
+    return {
+        "tok_s": answer["tok_s"] if decoded else 0.0,
+        "seconds": decoded / answer["tok_s"] if decoded else 0.0,
+        "ids": tuple(answer["ids"]),
+        "tokens_per_round": answer["tokens_per_round"],
+    }
 
 
-def _texts(a: argparse.Namespace) -> list[str]:
-    if a.prompts is None:
-        return [p.text for p in load_prompts()]
-    return [json.loads(line)["prompt"] for line in a.prompts.read_text(encoding="utf-8").splitlines() if line.strip()]
+def raced_and_alone(models: Models, request: RaceRequest, alone_first: bool = False) -> list[tuple[float, float]]:
+    """(tok/s raced, tok/s alone) of every lane. Raises RuntimeError if a lane fails."""
+
+    def speeds_of(asked: RaceRequest) -> list[float]:
+        events = race(models, asked)
+        record = next(event for _, event in events if isinstance(event, RaceRecord))
+        for _ in events:
+            pass
+        for lane in record.lanes:
+            if lane.error:
+                raise RuntimeError(lane.error)
+        speeds = [metrics(lane).tok_s for lane in record.lanes]
+        if None in speeds:
+            raise ValueError("A lane decoded a single token, which has no speed: use more --tokens.")
+        return [s for s in speeds if s is not None]
+
+    solos = [replace(request, lanes=(spec,)) for spec in request.lanes]
+    runs = [*solos, request] if alone_first else [request, *solos]
+    speeds = [speed for run in runs for speed in speeds_of(run)]
+    n = len(solos)
+    alone, raced = (speeds[:n], speeds[n:]) if alone_first else (speeds[n:], speeds[:n])
+    return list(zip(raced, alone, strict=True))
 
 
-def _spec(lane: str, a: argparse.Namespace) -> LaneSpec:
-    """Raises ValueError for a lane that there is not, and a schedule without what it needs."""
-    if lane == MLX_LM and (a.temperature or a.raced):
-        raise ValueError("The lane mlx-lm decodes greedily and alone: use it without --temperature and --raced.")
-    if lane in (PLAIN, MLX_LM):
-        return LaneSpec(PLAIN)
-    if lane not in METHODS:
-        raise ValueError(f"There is no lane {lane!r}: use plain, mlx-lm, dspark or dflash.")
-    options = ((BLOCK, a.block, "--block"), (CAP, a.cap, "--cap"), (CONFIDENCE, a.threshold, "--threshold"))
-    for schedule, value, option in options:
-        if (a.schedule == schedule) != (value is not None):
-            raise ValueError(f"--schedule {schedule} and {option} go together.")
-    return LaneSpec(METHODS[lane], a.schedule, a.block or a.cap or 0, a.threshold or 0.0, label=a.schedule)
-
-
-def _lane(name: str, spec: LaneSpec) -> Lane:
-    return Lane(name, name if name in (PLAIN, MLX_LM) else "speculative", spec)
-
-
-def _arguments() -> argparse.Namespace:
-    preset = load_presets()[0]
-    paths = {d.method.lower(): d.path for d in preset.drafters}
-    p = argparse.ArgumentParser(
-        prog="python -m dspark_core.bench",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    p.add_argument("--target", type=Path, default=preset.target)
-    p.add_argument("--dspark", type=Path, default=paths["dspark"])
-    p.add_argument("--dflash", type=Path, default=paths["dflash"])
-    p.add_argument("--prompts", type=Path, help="one {'prompt': ...} a line")
-    p.add_argument("--limit", type=int, help="only the first N prompts")
-    p.add_argument("--tokens", type=int, default=64)
-    p.add_argument("--lanes", default="plain,dspark,dflash", help="of plain, mlx-lm, dspark, dflash")
-    p.add_argument("--schedule", choices=(FULL, BLOCK, CAP, CONFIDENCE, HARDWARE), help="default: full")
-    p.add_argument("--cap", type=int, help="send at most N drafts a round")
-    p.add_argument("--block", type=int, help="send the drafts of an effective block of N slots")
-    p.add_argument("--threshold", type=float, help="send drafts up to the first with a lower confidence (dspark)")
-    p.add_argument("--temperature", type=float, default=0.0)
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--precision", default="auto", choices=PRECISIONS)
-    p.add_argument("--draft-precision", default="auto", choices=PRECISIONS)
-    p.add_argument("--profile", action="store_true")
-    p.add_argument("--raced", action="store_true", help="each lane in a race and alone, with the ratio")
-    p.add_argument("--against", metavar="COMMAND")
-    p.add_argument("--pair", help="ours:theirs,... with --against")
-    p.add_argument("--repeat", type=int, help="alternations a prompt; default 1, with --against 3")
-    a = p.parse_args()
-    given = ((BLOCK, a.block), (CAP, a.cap), (CONFIDENCE, a.threshold))
-    named = next((schedule for schedule, value in given if value is not None), FULL)
-    a.schedule = a.schedule or named
-    return a
+def compare_raced_and_alone(models: Models, requests: list[RaceRequest]) -> Iterator[dict]:
+    """One row a lane and prompt, then one a lane with the median ratio raced / alone over the prompts."""
+    ratios: dict[str, list[float]] = {}
+    for k, request in enumerate(requests):
+        pairs = raced_and_alone(models, request, alone_first=k % 2 == 1)
+        for spec, (raced, alone) in zip(request.lanes, pairs, strict=True):
+            ratios.setdefault(spec.name, []).append(raced / alone)
+            yield {"lane": spec.name, "prompt": k, "raced_tok_s": round(raced, 3), "alone_tok_s": round(alone, 3)}
+    for name, values in ratios.items():
+        yield {"lane": name, "prompts": len(values), "raced_over_alone": round(statistics.median(values), 4)}

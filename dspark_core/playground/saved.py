@@ -2,20 +2,16 @@
 
 A race as one HTML file that replays by itself, without this program and without a network.
 
-The board's own script and style stand in it with the race's records as data. Its content security policy names
-exactly these two by their hashes and allows nothing else, so that no text of a race can become script, style, form
-or request, whatever it says.
+The board's own script and style stand in it with the race's records as data.
 """
 
-import base64
-import hashlib
-import html
 import itertools
 import json
 import re
 from dataclasses import replace
 from datetime import datetime
 
+from ..offline_page import offline_page
 from ..race.records import Failed, LaneRecord, RaceRecord, exact
 from ..race.trace import Trace, trace_of
 from .stream import RUNS, BoardText, announcement, source_of
@@ -149,32 +145,11 @@ def saved_page(trace: Trace) -> str:
         ".asked": "\n\n".join(m["content"] for m in race.request.messages),
         ".facts": _facts(trace),
     }
-    data = _data({"records": board_of(trace), "words": words})
-    policy = (
-        f"default-src 'none'; script-src {_hash(code)}; style-src {_hash(style)}; base-uri 'none'; form-action 'none'"
-    )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="referrer" content="no-referrer">
-<title>A race</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-<h1></h1>
+    body = f"""<h1></h1>
 <p class="asked"></p>
 <div id="board">{page_file("board.html")}</div>
-<p class="facts"></p>
-</main>
-<script type="application/json" id="race">{data}</script>
-<script>{code}</script>
-</body>
-</html>
-"""
+<p class="facts"></p>"""
+    return offline_page("A race", style, body, ("race", {"records": board_of(trace), "words": words}), [code])
 
 
 def _facts(trace: Trace) -> str:
@@ -189,13 +164,3 @@ def _facts(trace: Trace) -> str:
         "made by DSpark Playground",
     ]
     return " · ".join(told)
-
-
-def _data(value) -> str:
-    """JSON in which no tag can begin or end."""
-    text = json.dumps(value, ensure_ascii=True)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _hash(text: str) -> str:
-    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"

@@ -29,7 +29,7 @@ from ..errors import TraceError
 from ..store import parse_json
 from .lane_checks import MAX_NAME, MAX_WORDS
 from .records import RaceRecord
-from .schema import Misfit, Place, Schema, encode, value_words, require
+from .schema import Misfit, Place, Schema, encode, require, value_words
 from .trace_checks import RaceChecks, ids_of
 
 FORMAT, VERSION = "dspark-playground race", 1

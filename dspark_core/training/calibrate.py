@@ -32,7 +32,7 @@ def survival(logits: np.ndarray, temperatures: np.ndarray | None = None) -> np.n
     return np.cumprod(sigmoid(logits / t), axis=1)
 
 
-def fit(logits: np.ndarray, labels: np.ndarray, grid: np.ndarray = GRID, bins: int = BINS) -> np.ndarray:
+def fit_temperatures(logits: np.ndarray, labels: np.ndarray, grid: np.ndarray = GRID, bins: int = BINS) -> np.ndarray:
     """Temperatures [K]; a tie goes to the smallest of the grid."""
     before, out = np.ones(len(logits)), []
     for k in range(logits.shape[1]):
@@ -58,7 +58,7 @@ def noise_floor(p: np.ndarray, draws: int = 20, seed: int = 0) -> float:
     return float(np.mean([ece(p, rng.random(len(p)) < p) for _ in range(draws)]))
 
 
-def acceptance(labels: np.ndarray) -> dict:
+def acceptance_by_position(labels: np.ndarray) -> dict:
     """What calibration.json holds for a drafter without a confidence head: how often each prefix survived."""
     if not len(labels):
         raise TrainingError("There are no held-out rounds to calibrate on.")
@@ -75,7 +75,7 @@ def calibrate(
     """Fit on one set of rounds, judge on another; what calibration.json holds."""
     if not len(fit_logits) or not len(logits):
         raise TrainingError("There are no held-out rounds to calibrate on.")
-    temperatures = fit(fit_logits, fit_labels, bins=bins)
+    temperatures = fit_temperatures(fit_logits, fit_labels, bins=bins)
     before, after = survival(logits), survival(logits, temperatures)
     K = range(logits.shape[1])
 

@@ -10,15 +10,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from . import TrainingError
-from .chat import Chat
+from .data import Chat, Rows
 from .synthesize import Opening, Writer
-from .torch_drafter import Drafter
-from .torch_target import Target
+from .torch_drafter import TorchDrafter
+from .torch_target import TorchTarget
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,9 @@ def read_prompts(file: str | Path) -> list[str]:
     return prompts
 
 
-def greedy_answers(target: Target, chat: Chat, prompts: list[str], new_tokens: int, beyond: int = 0) -> list[Answer]:
+def greedy_answers(
+    target: TorchTarget, chat: Chat, prompts: list[str], new_tokens: int, beyond: int = 0
+) -> list[Answer]:
     """The target's greedy answers, at most new_tokens each; of one that this limit ends, up to `beyond` tokens more
     are in its ids."""
     starts = [Opening(chat.prompt(p), True) for p in prompts]
@@ -81,7 +84,7 @@ def greedy_answers(target: Target, chat: Chat, prompts: list[str], new_tokens: i
 
 
 @torch.no_grad()
-def draft_everywhere(target: Target, drafter: Drafter, answers: list[Answer]) -> tuple[Tensor, Tensor]:
+def draft_everywhere(target: TorchTarget, drafter: TorchDrafter, answers: list[Answer]) -> tuple[Tensor, Tensor]:
     """Accepted drafts [R, A] of a round anchored at each position of each answer, and confidence logits
     [R, A, drafts] (zeros without a confidence head). Position a of row r stands for ids[start + a]."""
     c, device = drafter.config, target.device
@@ -116,7 +119,9 @@ def draft_everywhere(target: Target, drafter: Drafter, answers: list[Answer]) ->
     return accepted, confidence
 
 
-def walk(target: Target, drafter: Drafter, answers: list[Answer], batch: int = 8) -> list[list[WalkedRound]]:
+def walk_answers(
+    target: TorchTarget, drafter: TorchDrafter, answers: list[Answer], batch: int = 8
+) -> list[list[WalkedRound]]:
     """The rounds of greedy speculation over each answer. The first token comes from the prefill and is the first
     anchor; the last round ends where the answer does."""
     walked = []
@@ -126,10 +131,10 @@ def walk(target: Target, drafter: Drafter, answers: list[Answer], batch: int = 8
         for a, row, sure in zip(part, accepted, confidence, strict=True):
             at, rounds = a.start, []
             while at < a.end - 1:
-                known = len(a.ids) - 1 - at
+                following = len(a.ids) - 1 - at
                 n = row[at - a.start]
                 logits = tuple(sure[at - a.start]) if drafter.config.confidence else ()
-                tokens, possible = min(n + 1, a.end - 1 - at), min(drafter.config.drafts, known)
+                tokens, possible = min(n + 1, a.end - 1 - at), min(drafter.config.drafts, following)
                 length = tokens if len(a.ids) == a.end else n + 1
                 rounds.append(WalkedRound(at, n, tokens, length, possible, logits))
                 at += rounds[-1].tokens
@@ -137,7 +142,7 @@ def walk(target: Target, drafter: Drafter, answers: list[Answer], batch: int = 8
     return walked
 
 
-def summary(walked: Iterable[list[WalkedRound]], drafts: int) -> dict:
+def summarize(walked: Iterable[list[WalkedRound]], drafts: int) -> dict:
     """Tokens per round over all rounds (micro average), and acceptance by position: `survival`[k], the share of
     rounds that accept more than k drafts, and `conditional`[k], of those that accepted the k before."""
     rounds = [r for answer in walked for r in answer]
@@ -159,10 +164,16 @@ def summary(walked: Iterable[list[WalkedRound]], drafts: int) -> dict:
 
 
 def evaluate(
-    target: Target, chat: Chat, drafters: dict[str, Drafter], files: list[Path], new_tokens: int, limit: int = 0
+    target: TorchTarget,
+    chat: Chat,
+    drafters: dict[str, TorchDrafter],
+    files: list[Path],
+    new_tokens: int,
+    limit: int = 0,
 ) -> tuple[dict, dict]:
     """Results {drafter: {set: summary}} and details {set: {answers, rounds by drafter}} for comparing engines."""
-    results, details = {name: {} for name in drafters}, {}
+    results: dict[str, dict] = {name: {} for name in drafters}
+    details: dict[str, dict] = {}
     for file in files:
         prompts = read_prompts(file)
         prompts = prompts[:limit] if limit else prompts
@@ -170,7 +181,32 @@ def evaluate(
         answers = greedy_answers(target, chat, prompts, new_tokens, beyond)
         details[file.stem] = {"answers": [{"ids": a.ids[: a.end], "start": a.start} for a in answers], "rounds": {}}
         for name, drafter in drafters.items():
-            walked = walk(target, drafter, answers)
-            results[name][file.stem] = summary(walked, drafter.config.drafts)
+            walked = walk_answers(target, drafter, answers)
+            results[name][file.stem] = summarize(walked, drafter.config.drafts)
             details[file.stem]["rounds"][name] = [[r.tokens for r in rounds] for rounds in walked]
     return results, details
+
+
+def answers_by_side(rows: Rows, new_tokens: int) -> tuple[list[Answer], list[Answer]]:
+    """The first answer of each row, cut at `new_tokens`: those to fit on and those to judge on. The same prompt always
+    falls on the same side."""
+    sides: tuple[list[Answer], list[Answer]] = ([], [])
+    for i, key in enumerate(rows.prompts()):
+        ids, inside = rows.ids[i].tolist(), rows.answer[i].tolist()
+        start = inside.index(True)
+        end = start
+        while end < min(len(ids), start + new_tokens) and inside[end]:
+            end += 1
+        sides[sum(key) % 2].append(Answer(ids[:end], start, end))
+    return sides
+
+
+def full_rounds(
+    target: TorchTarget, drafter: TorchDrafter, answers: list[Answer], batch: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of every round that had room for a whole block: confidence logits [N, K] (K 0 without a head) and whether the
+    first k + 1 drafts were all accepted [N, K]."""
+    K = drafter.config.drafts
+    rounds = [r for walked in walk_answers(target, drafter, answers, batch) for r in walked if r.possible == K]
+    logits = np.array([r.confidence for r in rounds]).reshape(len(rounds), -1)
+    return logits, np.array([[r.accepted > k for k in range(K)] for r in rounds], float).reshape(-1, K)

@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 
 from . import TrainingError
 from .data import write_atomic
-from .torch_drafter import ZLAB
-from .torch_target import Target
+from .torch_drafter import ZLAB_ARCHITECTURE
+from .torch_target import TorchTarget
 
-BESIDE = ("run.json", "calibration.json", "evaluation.json")
+RECORDS = ("run.json", "calibration.json", "evaluation.json")
 
 
-def export(source: Path, out: Path, target: Target | None, form: str, bits: int = 8, group_size: int = 64) -> Path:
+def export(source: Path, out: Path, target: TorchTarget | None, form: str, bits: int = 8, group_size: int = 64) -> Path:
     """Write `source` (a directory that training left) to `out` as 'native' or 'packed'.
 
     native: bf16; DeepSpec's formats get the target's embedding and head, z-lab's has neither.
@@ -34,7 +34,7 @@ def export(source: Path, out: Path, target: Target | None, form: str, bits: int 
     out.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.to(torch.bfloat16) for k, v in tensors.items()}
     if form == "native":
-        if config["architectures"][0] != ZLAB:
+        if config["architectures"][0] != ZLAB_ARCHITECTURE:
             if target is None or target.hidden_size != config["hidden_size"]:
                 raise TrainingError("A native export of this format holds the target's embedding: give its target.")
             tensors["embed_tokens.weight"] = target.embed.to("cpu", torch.bfloat16)
@@ -48,7 +48,7 @@ def export(source: Path, out: Path, target: Target | None, form: str, bits: int 
     else:
         raise TrainingError(f"There is no export format {form!r}; native and packed are known.")
     (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    for name in BESIDE:
+    for name in RECORDS:
         if (source / name).exists() and source != out:
             shutil.copy(source / name, out / name)
     return out
@@ -59,7 +59,7 @@ def _save_packed(tensors: dict[str, torch.Tensor], path: Path, bits: int, group_
         import mlx.core as mx
     except ImportError:
         raise TrainingError("Packing needs MLX, which is not installed here.") from None
-    packed = {}
+    packed: dict = {}
     for name, t in tensors.items():
         w = mx.array(t.float().numpy()).astype(mx.bfloat16)
         base = name.removesuffix(".weight")

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from . import TrainingError
-from .chat import Chat
-from .data import line, open_lines
-from .torch_target import Target
+from .data import Chat, Rows, open_lines
+from .torch_target import TorchTarget
 
 TEMPERATURES = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.3, 0.7, 0.7, 1.0)  # greedy decoding is what is raced
 TOP_K = 50
@@ -35,48 +34,53 @@ class Opening:
     answering: bool
 
 
-def openings(chat: Chat, seed: int, file: Path | None = None) -> Iterator[Opening]:
-    """Endless openings drawn from a TOML file of kinds: beginnings that the target continues (`open`), and whole
-    user turns with {slots} to fill (`ask`), some with an `ending`."""
-    file = file or Path(__file__).with_name("openings.toml")
-    with open(file, "rb") as f:
-        kinds = tomllib.load(f)
-    slots = kinds.pop("slots", {})
-    draw = random.Random(seed)
-    names, shares = list(kinds), [k.get("share", 1) for k in kinds.values()]
+class Openings:
+    """Endless openings drawn from a TOML file of kinds: beginnings that the target continues (`open`), and whole user
+    turns with {slots} to fill (`ask`), some with an `ending`."""
 
-    def fill(text: str) -> str:
+    def __init__(self, chat: Chat, seed: int, file: Path | None = None):
+        self.chat, self.draw = chat, random.Random(seed)
+        self.file = file or Path(__file__).with_name("openings.toml")
+        with open(self.file, "rb") as f:
+            kinds = tomllib.load(f)
+        self.slots = kinds.pop("slots", {})
+        self.kinds, self.shares = list(kinds.values()), [k.get("share", 1) for k in kinds.values()]
+
+    def __iter__(self) -> Iterator[Opening]:
+        chat, draw = self.chat, self.draw
+        while True:
+            (kind,) = draw.choices(self.kinds, self.shares)
+            asks, opens = kind.get("ask", []), kind.get("open", [])
+            if draw.random() < kind.get("whole", 0.5) and asks:
+                text = self._fill(draw.choice(asks))
+                if kind.get("ending"):
+                    text += draw.choice(kind["ending"])
+                yield Opening(chat.prompt(text), True)
+            else:
+                text = self._fill(draw.choice(opens or [""]))
+                yield Opening(chat.start + chat.encode(text), False)
+
+    def _fill(self, text: str) -> str:
         while "{" in text:
             head, _, rest = text.partition("{")
             if "}" not in rest:
                 break
             name, _, tail = rest.partition("}")
             if name == "n":
-                value = str(draw.choice([draw.randint(2, 12), draw.randint(2, 60), draw.randint(10, 999)]))
-            elif name in slots:
-                value = draw.choice(slots[name])
+                numbers = [self.draw.randint(2, 12), self.draw.randint(2, 60), self.draw.randint(10, 999)]
+                value = str(self.draw.choice(numbers))
+            elif name in self.slots:
+                value = self.draw.choice(self.slots[name])
             else:
-                raise TrainingError(f"{file} has no slot {name!r}.")
+                raise TrainingError(f"{self.file} has no slot {name!r}.")
             text = head + value + tail
         return text.replace("<<", "{").replace(">>", "}")
-
-    while True:
-        kind = kinds[draw.choices(names, shares)[0]]
-        asks, opens = kind.get("ask", []), kind.get("open", [])
-        if draw.random() < kind.get("whole", 0.5) and asks:
-            text = fill(draw.choice(asks))
-            if kind.get("ending"):
-                text += draw.choice(kind["ending"])
-            yield Opening(chat.prompt(text), True)
-        else:
-            text = fill(draw.choice(opens or [""]))
-            yield Opening(chat.start + chat.encode(text), False)
 
 
 class Writer:
     """Writes `rows` rows of `length` tokens at a time."""
 
-    def __init__(self, target: Target, chat: Chat, rows: int, length: int):
+    def __init__(self, target: TorchTarget, chat: Chat, rows: int, length: int):
         self.target, self.rows, self.length = target, rows, length
         device = target.device
         self.cache = target.new_cache(rows, length)
@@ -150,8 +154,8 @@ class Writer:
         return [self.ids, self.answer, self.at, self.phase, self.turn, self.forced]
 
     def _restore(self, state: list[Tensor]) -> None:
-        for mine, saved in zip(self._state(), state, strict=True):
-            mine.copy_(saved)
+        for tensor, saved in zip(self._state(), state, strict=True):
+            tensor.copy_(saved)
 
     def write(self, starts: list[Opening], temperatures: list[float], length: int = 0) -> tuple[Tensor, Tensor]:
         """Ids [R, T] and which of them are answers [R, T]; openings are cut to leave room for an answer."""
@@ -205,7 +209,7 @@ class Avoid:
                 ids = chat.encode(variant)
                 if len(ids) >= 4:
                     length = min(n, len(ids))
-                    found = _run_hashes(torch.tensor([ids]), length)[0].tolist()
+                    found = self._run_hashes(torch.tensor([ids]), length)[0].tolist()
                     self.hashes.setdefault(length, set()).update(found)
 
     def __call__(self, ids: Tensor) -> Tensor:
@@ -214,17 +218,17 @@ class Avoid:
         for length, hashes in self.hashes.items():
             if ids.shape[1] >= length:
                 wanted = torch.tensor(sorted(hashes), device=ids.device)
-                bad |= torch.isin(_run_hashes(ids, length), wanted).any(1)
+                bad |= torch.isin(self._run_hashes(ids, length), wanted).any(1)
         return bad
 
-
-def _run_hashes(ids: Tensor, n: int) -> Tensor:
-    """A 64-bit hash of every run of n ids: [R, T] -> [R, T-n+1]."""
-    T = ids.shape[1] - n + 1
-    out = torch.zeros(len(ids), T, dtype=torch.long, device=ids.device)
-    for i in range(n):
-        out = out * 6364136223846793005 + ids[:, i : i + T].long() + 1442695040888963407
-    return out
+    @staticmethod
+    def _run_hashes(ids: Tensor, n: int) -> Tensor:
+        """A 64-bit hash of every run of n ids: [R, T] -> [R, T-n+1]."""
+        T = ids.shape[1] - n + 1
+        out = torch.zeros(len(ids), T, dtype=torch.long, device=ids.device)
+        for i in range(n):
+            out = out * 6364136223846793005 + ids[:, i : i + T].long() + 1442695040888963407
+        return out
 
 
 def read_texts(file: str | Path) -> list[str]:
@@ -254,58 +258,67 @@ def record_beside(data: Path) -> Path:
     return data.with_name(data.name.removesuffix(".xz")).with_suffix(".json")
 
 
+@dataclass(frozen=True)
+class SynthesisPlan:
+    """How much is written, until `tokens` or `minutes`, in batches of `rows` rows of `length` tokens, from `seed`."""
+
+    tokens: int = 0
+    minutes: float = 0.0
+    rows: int = 1024
+    length: int = 512
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (self.tokens or self.minutes):
+            raise TrainingError("Say how much to write: a number of tokens or of minutes.")
+
+    def is_done(self, tokens: int, seconds: float) -> bool:
+        return bool((self.tokens and tokens >= self.tokens) or (self.minutes and seconds >= 60 * self.minutes))
+
+
 def synthesize(
-    target: Target,
+    target: TorchTarget,
     chat: Chat,
     out: Path,
-    *,
-    tokens: int = 0,
-    minutes: float = 0.0,
-    rows: int,
-    length: int,
-    seed: int,
-    avoid: list[str],
+    plan: SynthesisPlan,
+    avoid: Avoid,
     openings_file: Path | None = None,
-    say: Callable[[str], None] = print,
+    notify: Callable[[str], None] = print,
 ) -> dict:
-    """Write rows to `out` (JSONL, appended batch by batch) until `tokens` or `minutes`. Returns the run's record."""
-    if not (tokens or minutes):
-        raise TrainingError("Say how much to write: a number of tokens or of minutes.")
-    torch.manual_seed(seed)
-    draw = random.Random(seed)
-    source = openings(chat, seed, openings_file)
-    refuse = Avoid(chat, avoid)
-    writer = Writer(target, chat, rows, length)
+    """Write rows to `out` (JSONL, appended batch by batch) as planned, less those with a text to avoid. Returns the
+    run's record."""
+    torch.manual_seed(plan.seed)
+    draw = random.Random(plan.seed)
+    source = iter(Openings(chat, plan.seed, openings_file))
+    writer = Writer(target, chat, plan.rows, plan.length)
     out.parent.mkdir(parents=True, exist_ok=True)
-    begun, written, answered, dropped, kept = time.monotonic(), 0, 0, 0, 0
+    begun, rows, tokens, answer_tokens, dropped, seconds = time.monotonic(), 0, 0, 0, 0, 0.0
     with open_lines(out, "w") as f:
-        while True:
-            starts = [next(source) for _ in range(rows)]
-            temperatures = [draw.choice(TEMPERATURES) for _ in range(rows)]
+        while not plan.is_done(tokens, seconds):
+            starts = [next(source) for _ in range(plan.rows)]
+            temperatures = [draw.choice(TEMPERATURES) for _ in range(plan.rows)]
             ids, answer = writer.write(starts, temperatures)
-            bad = refuse(ids)
-            keep = (~bad & (answer.sum(1) > 0)).cpu().numpy()
+            bad = avoid(ids)
+            good = (~bad & (answer.sum(1) > 0)).cpu().numpy()
             dropped += int(bad.sum())
             ids, answer = ids.cpu().numpy(), answer.cpu().numpy()
-            for i in np.flatnonzero(keep):
-                f.write(line(ids[i], answer[i], temperatures[i]) + "\n")
+            for i in np.flatnonzero(good):
+                f.write(Rows.line(ids[i], answer[i], temperatures[i]) + "\n")
             f.flush()
-            kept += int(keep.sum())
-            written += int(keep.sum()) * length
-            answered += int(answer[keep].sum())
+            rows += int(good.sum())
+            tokens += int(good.sum()) * plan.length
+            answer_tokens += int(answer[good].sum())
             seconds = time.monotonic() - begun
-            say(f"{kept} rows, {written / 1e6:.1f} M tokens, {seconds:.0f} s, {written / seconds:.0f} tokens/s")
-            if (tokens and written >= tokens) or (minutes and seconds >= 60 * minutes):
-                break
+            notify(f"{rows} rows, {tokens / 1e6:.1f} M tokens, {seconds:.0f} s, {tokens / seconds:.0f} tokens/s")
     record = {
-        "rows": kept,
-        "tokens": written,
-        "answer_tokens": answered,
+        "rows": rows,
+        "tokens": tokens,
+        "answer_tokens": answer_tokens,
         "dropped_for_protected_text": dropped,
         "seconds": round(seconds, 1),
-        "seed": seed,
-        "length": length,
-        "batch": rows,
+        "seed": plan.seed,
+        "length": plan.length,
+        "batch": plan.rows,
         "temperatures": TEMPERATURES,
         "target": target.directory.name,
     }

@@ -15,14 +15,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from . import TrainingError
-from .torch_target import Target, dequantize, rms_norm, rope_table, rotate
+from .torch_target import TorchTarget, dequantize, rms_norm, rope_table, rotate
 
-DEEPSPEC, ZLAB = "Qwen3DSparkModel", "DFlashDraftModel"
+DEEPSPEC_ARCHITECTURE, ZLAB_ARCHITECTURE = "Qwen3DSparkModel", "DFlashDraftModel"
 
 
 @dataclass(frozen=True)
-class DrafterConfig:
-    """A drafter's shape. `first_slot` 0: the anchor's slot predicts (DeepSpec); 1: it is discarded (z-lab)."""
+class DrafterShape:
+    """A drafter's shape, as its config.json has it. `first_slot` 0: the anchor's slot predicts (DeepSpec); 1: it is
+    discarded (z-lab)."""
 
     hidden_size: int
     intermediate_size: int
@@ -49,7 +50,7 @@ class DrafterConfig:
     def to_json(self) -> dict:
         """config.json of the checkpoint, in the format's own terms."""
         common = {
-            "architectures": [ZLAB if self.first_slot else DEEPSPEC],
+            "architectures": [ZLAB_ARCHITECTURE if self.first_slot else DEEPSPEC_ARCHITECTURE],
             "model_type": "qwen3",
             "hidden_size": self.hidden_size,
             "intermediate_size": self.intermediate_size,
@@ -67,26 +68,28 @@ class DrafterConfig:
             "block_size": self.block_size,
             **self.rope,
         }
-        mine = {"mask_token_id": self.mask_token_id, "target_layer_ids": list(self.taps)}
+        fields = {"mask_token_id": self.mask_token_id, "target_layer_ids": list(self.taps)}
         if self.first_slot:
-            return common | {"tie_word_embeddings": True, "dflash_config": mine}
-        heads = {"enable_confidence_head": self.confidence, "markov_rank": self.markov_rank}
+            return common | {"tie_word_embeddings": True, "dflash_config": fields}
+        heads: dict = {"enable_confidence_head": self.confidence, "markov_rank": self.markov_rank}
         if self.confidence:
             heads["confidence_head_with_markov"] = True
         if self.markov_rank:
             heads["markov_head_type"] = "vanilla"
-        return common | {"tie_word_embeddings": False, "num_anchors": 512} | mine | heads
+        return common | {"tie_word_embeddings": False, "num_anchors": 512} | fields | heads
 
     @staticmethod
-    def from_json(raw: dict) -> "DrafterConfig":
+    def from_json(raw: dict) -> "DrafterShape":
         """Raises TrainingError for a drafter that this room does not train."""
         kind = (raw.get("architectures") or [None])[0]
-        if kind not in (DEEPSPEC, ZLAB):
-            raise TrainingError(f"Drafters of {DEEPSPEC} and {ZLAB} are trained here, not {kind!r}.")
+        if kind not in (DEEPSPEC_ARCHITECTURE, ZLAB_ARCHITECTURE):
+            raise TrainingError(
+                f"Drafters of {DEEPSPEC_ARCHITECTURE} and {ZLAB_ARCHITECTURE} are trained here, not {kind!r}."
+            )
         if raw.get("markov_head_type", "vanilla") != "vanilla":
             raise TrainingError(f"Only vanilla Markov heads are trained here, not {raw['markov_head_type']!r}.")
         nested = raw.get("dflash_config") or raw
-        return DrafterConfig(
+        return DrafterShape(
             hidden_size=raw["hidden_size"],
             intermediate_size=raw["intermediate_size"],
             heads=raw["num_attention_heads"],
@@ -96,21 +99,21 @@ class DrafterConfig:
             vocab_size=raw["vocab_size"],
             target_layers=raw["num_target_layers"],
             eps=raw["rms_norm_eps"],
-            rope=rope_fields(raw),
+            rope=DrafterShape.rope_of(raw),
             max_positions=raw["max_position_embeddings"],
             block_size=raw["block_size"],
             taps=tuple(nested["target_layer_ids"]),
             mask_token_id=nested["mask_token_id"],
-            first_slot=int(kind == ZLAB),
+            first_slot=int(kind == ZLAB_ARCHITECTURE),
             markov_rank=raw.get("markov_rank", 0),
             confidence=bool(raw.get("enable_confidence_head")),
         )
 
-
-def rope_fields(config: dict) -> dict:
-    """The fields of a config that fix its RoPE."""
-    names = ("rope_theta", "rope_scaling", "rope_parameters")
-    return {k: config[k] for k in names if config.get(k) is not None}
+    @staticmethod
+    def rope_of(config: dict) -> dict:
+        """The fields of a config that fix its RoPE."""
+        names = ("rope_theta", "rope_scaling", "rope_parameters")
+        return {k: config[k] for k in names if config.get(k) is not None}
 
 
 class RMSNorm(nn.Module):
@@ -122,10 +125,10 @@ class RMSNorm(nn.Module):
         return rms_norm(x, self.weight, self.eps)
 
 
-class Attention(nn.Module):
+class BlockAttention(nn.Module):
     """Queries of the blocks over context and block keys."""
 
-    def __init__(self, c: DrafterConfig):
+    def __init__(self, c: DrafterShape):
         super().__init__()
         self.head_dim, self.groups = c.head_dim, c.heads // c.kv_heads
         self.q_proj = nn.Linear(c.hidden_size, c.heads * c.head_dim, bias=False)
@@ -151,8 +154,8 @@ class Attention(nn.Module):
         return self.o_proj(out.transpose(1, 2).flatten(2))
 
 
-class MLP(nn.Module):
-    def __init__(self, c: DrafterConfig):
+class BlockMLP(nn.Module):
+    def __init__(self, c: DrafterShape):
         super().__init__()
         self.gate_proj = nn.Linear(c.hidden_size, c.intermediate_size, bias=False)
         self.up_proj = nn.Linear(c.hidden_size, c.intermediate_size, bias=False)
@@ -162,10 +165,10 @@ class MLP(nn.Module):
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
-class Layer(nn.Module):
-    def __init__(self, c: DrafterConfig):
+class BlockLayer(nn.Module):
+    def __init__(self, c: DrafterShape):
         super().__init__()
-        self.self_attn, self.mlp = Attention(c), MLP(c)
+        self.self_attn, self.mlp = BlockAttention(c), BlockMLP(c)
         self.input_layernorm = RMSNorm(c.hidden_size, c.eps)
         self.post_attention_layernorm = RMSNorm(c.hidden_size, c.eps)
 
@@ -174,35 +177,22 @@ class Layer(nn.Module):
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
-class MarkovHead(nn.Module):
-    """b = W2 W1[previous token]."""
-
-    def __init__(self, c: DrafterConfig):
-        super().__init__()
-        self.markov_w1 = nn.Embedding(c.vocab_size, c.markov_rank)
-        self.markov_w2 = nn.Linear(c.markov_rank, c.vocab_size, bias=False)
-
-
-class ConfidenceHead(nn.Module):
-    def __init__(self, c: DrafterConfig):
-        super().__init__()
-        self.proj = nn.Linear(c.hidden_size + c.markov_rank, 1)
-
-
-class Drafter(nn.Module):
+class TorchDrafter(nn.Module):
     """The trained tensors of a checkpoint; embedding and output head are the target's."""
 
-    def __init__(self, c: DrafterConfig):
+    def __init__(self, c: DrafterShape):
         super().__init__()
         self.config = c
         self.fc = nn.Linear(len(c.taps) * c.hidden_size, c.hidden_size, bias=False)
         self.hidden_norm = RMSNorm(c.hidden_size, c.eps)
-        self.layers = nn.ModuleList(Layer(c) for _ in range(c.layers))
+        self.layers = nn.ModuleList(BlockLayer(c) for _ in range(c.layers))
         self.norm = RMSNorm(c.hidden_size, c.eps)
         if c.markov_rank:
-            self.markov_head = MarkovHead(c)
+            w1 = nn.Embedding(c.vocab_size, c.markov_rank)
+            w2 = nn.Linear(c.markov_rank, c.vocab_size, bias=False)
+            self.markov_head = nn.ModuleDict({"markov_w1": w1, "markov_w2": w2})  # bias: w2 w1[previous token]
         if c.confidence:
-            self.confidence_head = ConfidenceHead(c)
+            self.confidence_head = nn.ModuleDict({"proj": nn.Linear(c.hidden_size + c.markov_rank, 1)})
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
@@ -217,7 +207,7 @@ class Drafter(nn.Module):
         (R, T), A, B = ids.shape, anchors.shape[1], c.block_size
         blocks = torch.full((R, A, B), c.mask_token_id, dtype=ids.dtype, device=ids.device)
         blocks[:, :, 0] = ids.gather(1, anchors)
-        rope, mask = block_geometry(c, anchors, T)
+        rope, mask = self.geometry(anchors, T)
         x = self.blocks(embed[blocks.flatten(1)], taps, rope, mask)
         return x.view(R, A, B, -1)[:, :, c.first_slot :]
 
@@ -228,68 +218,66 @@ class Drafter(nn.Module):
             x = layer(x, context, rope, mask)
         return self.norm(x)
 
+    def geometry(self, anchors: Tensor, T: int) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """RoPE tables [R, 1, T+A*B, hd/2] of context and block positions, and the mask [R, 1, A*B, T+A*B], true
+        where a block slot (row) sees a key (column): context before its anchor, or its own block."""
+        c = self.config
+        R, A = anchors.shape
+        B, device = c.block_size, anchors.device
+        cos, sin = rope_table(c.rope, c.head_dim, T + B, device)
+        context = torch.arange(T, device=device)
+        slots = (anchors.unsqueeze(-1) + torch.arange(B, device=device)).flatten(1)
+        at = torch.cat([context.expand(R, T), slots], dim=1)
+        before = context < anchors.repeat_interleave(B, dim=1).unsqueeze(-1)
+        block = torch.arange(A, device=device).repeat_interleave(B)
+        same_block = (block[:, None] == block).expand(R, -1, -1)
+        mask = torch.cat([before, same_block], dim=2).unsqueeze(1)
+        return (cos[at].unsqueeze(1), sin[at].unsqueeze(1)), mask
 
-def block_geometry(c: DrafterConfig, anchors: Tensor, T: int) -> tuple[tuple[Tensor, Tensor], Tensor]:
-    """RoPE tables [R, 1, T+A*B, hd/2] of context and block positions, and the mask [R, 1, A*B, T+A*B], true
-    where a block slot (row) sees a key (column): context before its anchor, or its own block."""
-    R, A = anchors.shape
-    B, device = c.block_size, anchors.device
-    cos, sin = rope_table(c.rope, c.head_dim, T + B, device)
-    context = torch.arange(T, device=device)
-    slots = (anchors.unsqueeze(-1) + torch.arange(B, device=device)).flatten(1)
-    at = torch.cat([context.expand(R, T), slots], dim=1)
-    before = context < anchors.repeat_interleave(B, dim=1).unsqueeze(-1)
-    block = torch.arange(A, device=device).repeat_interleave(B)
-    own = (block[:, None] == block).expand(R, -1, -1)
-    mask = torch.cat([before, own], dim=2).unsqueeze(1)
-    return (cos[at].unsqueeze(1), sin[at].unsqueeze(1)), mask
+    @torch.no_grad()
+    def start_from(self, target: TorchTarget) -> None:
+        """Begin as the target's last layers: their weights, and the last tap passed through as the context.
 
+        The drafter norms queries and keys, the target (Llama) does not: the norm weights take the typical size
+        that makes attention as sharp as in the target.
+        """
+        c = self.config
+        s = target.shape
+        last = target.layers[-c.layers :]
+        for layer, w in zip(self.layers, last, strict=True):
+            a, m = layer.self_attn, layer.mlp
+            q, k, v = w.qkv.split([s.heads * s.head_dim, s.kv_heads * s.head_dim, s.kv_heads * s.head_dim])
+            gate, up = w.gate_up.chunk(2)
+            attention = ((a.q_proj, q), (a.k_proj, k), (a.v_proj, v), (a.o_proj, w.out))
+            for linear, source in (*attention, (m.gate_proj, gate), (m.up_proj, up), (m.down_proj, w.down)):
+                linear.weight.copy_(source)
+            layer.input_layernorm.weight.copy_(w.input_norm)
+            layer.post_attention_layernorm.weight.copy_(w.post_norm)
+            for norm, source in ((a.q_norm, w.q_norm), (a.k_norm, w.k_norm)):
+                norm.weight.fill_(2.0) if source is None else norm.weight.copy_(source)
+        d = c.hidden_size
+        self.fc.weight.mul_(0.25)
+        self.fc.weight[:, -d:] += torch.eye(d, device=self.fc.weight.device)
+        self.hidden_norm.weight.copy_(torch.stack([w.input_norm for w in last]).float().mean(0))
+        self.norm.weight.copy_(target.norm)
 
-@torch.no_grad()
-def start_from_target(drafter: Drafter, target: Target) -> None:
-    """Begin as the target's last layers: their weights, and the last tap passed through as the context.
-
-    The drafter norms queries and keys, the target (Llama) does not: the norm weights take the typical size
-    that makes attention as sharp as in the target.
-    """
-    c = drafter.config
-    s = target.shape
-    last = target.layers[-c.layers :]
-    for layer, w in zip(drafter.layers, last, strict=True):
-        a, m = layer.self_attn, layer.mlp
-        q, k, v = w.qkv.split([s.heads * s.head_dim, s.kv_heads * s.head_dim, s.kv_heads * s.head_dim])
-        for mine, theirs in ((a.q_proj, q), (a.k_proj, k), (a.v_proj, v), (a.o_proj, w.out), (m.down_proj, w.down)):
-            mine.weight.copy_(theirs)
-        gate, up = w.gate_up.chunk(2)
-        m.gate_proj.weight.copy_(gate)
-        m.up_proj.weight.copy_(up)
-        layer.input_layernorm.weight.copy_(w.input_norm)
-        layer.post_attention_layernorm.weight.copy_(w.post_norm)
-        for norm, theirs in ((a.q_norm, w.q_norm), (a.k_norm, w.k_norm)):
-            norm.weight.fill_(2.0) if theirs is None else norm.weight.copy_(theirs)
-    d = c.hidden_size
-    drafter.fc.weight.mul_(0.25)
-    drafter.fc.weight[:, -d:] += torch.eye(d, device=drafter.fc.weight.device)
-    drafter.hidden_norm.weight.copy_(torch.stack([w.input_norm for w in last]).float().mean(0))
-    drafter.norm.weight.copy_(target.norm)
-
-
-def load_drafter(directory: str | Path, device: str = "cpu") -> Drafter:
-    """A trained checkpoint (bf16, float32 or packed) in float32. Raises TrainingError if tensors are missing
-    or unexpected; an embedding and head it holds are left out: the target's are used."""
-    directory = Path(directory)
-    try:
-        raw = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        tensors = load_file(directory / "model.safetensors")
-    except OSError as e:
-        raise TrainingError(f"{directory} is not a drafter: {e}.") from None
-    drafter = Drafter(DrafterConfig.from_json(raw))
-    for base in [name.removesuffix(".scales") for name in tensors if name.endswith(".scales")]:
-        parts = [tensors.pop(f"{base}.{part}") for part in ("weight", "scales", "biases")]
-        tensors[f"{base}.weight"] = dequantize(*parts, raw["quantization"]["group_size"])
-    tensors = {k: v.float() for k, v in tensors.items() if k not in ("embed_tokens.weight", "lm_head.weight")}
-    missing, unexpected = drafter.load_state_dict(tensors, strict=False)
-    if missing or unexpected:
-        wrong = f"no tensor {missing[0]}" if missing else f"an unexpected tensor {unexpected[0]}"
-        raise TrainingError(f"{directory} has {wrong}.")
-    return drafter.to(device)
+    @classmethod
+    def load(cls, directory: str | Path, device: str = "cpu") -> "TorchDrafter":
+        """A trained checkpoint (bf16, float32 or packed) in float32. Raises TrainingError if tensors are missing
+        or unexpected; an embedding and head it holds are left out: the target's are used."""
+        directory = Path(directory)
+        try:
+            raw = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+            tensors = load_file(directory / "model.safetensors")
+        except OSError as e:
+            raise TrainingError(f"{directory} is not a drafter: {e}.") from None
+        drafter = cls(DrafterShape.from_json(raw))
+        for base in [name.removesuffix(".scales") for name in tensors if name.endswith(".scales")]:
+            weight, scales, biases = (tensors.pop(f"{base}.{part}") for part in ("weight", "scales", "biases"))
+            tensors[f"{base}.weight"] = dequantize(weight, scales, biases, raw["quantization"]["group_size"])
+        tensors = {k: v.float() for k, v in tensors.items() if k not in ("embed_tokens.weight", "lm_head.weight")}
+        missing, unexpected = drafter.load_state_dict(tensors, strict=False)
+        if missing or unexpected:
+            wrong = f"no tensor {missing[0]}" if missing else f"an unexpected tensor {unexpected[0]}"
+            raise TrainingError(f"{directory} has {wrong}.")
+        return drafter.to(device)

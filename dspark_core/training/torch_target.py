@@ -29,7 +29,7 @@ class Shape(NamedTuple):
     eps: float
 
 
-class Layer(NamedTuple):
+class LayerWeights(NamedTuple):
     """Weights of one layer; q, k, v and gate, up are stacked so that each needs one product."""
 
     input_norm: Tensor
@@ -55,7 +55,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(x.dtype)
 
 
-def project_qkv(x: Tensor, w: Layer, s: Shape, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def project_qkv(x: Tensor, w: LayerWeights, s: Shape, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Queries [R, heads, T, hd], keys and values [R, kv_heads, T, hd] of x [R, T, d]."""
     qkv = F.linear(rms_norm(x, w.input_norm, s.eps), w.qkv, w.qkv_bias)
     qkv = qkv.unflatten(-1, (s.heads + 2 * s.kv_heads, s.head_dim)).transpose(1, 2)
@@ -65,14 +65,14 @@ def project_qkv(x: Tensor, w: Layer, s: Shape, cos: Tensor, sin: Tensor) -> tupl
     return rotate(q, cos, sin), rotate(k, cos, sin), v
 
 
-def rest_of_layer(x: Tensor, attended: Tensor, w: Layer, s: Shape) -> Tensor:
+def rest_of_layer(x: Tensor, attended: Tensor, w: LayerWeights, s: Shape) -> Tensor:
     """The layer after attention: output projection and MLP. attended [R, heads, T, hd]."""
     x = x + F.linear(attended.transpose(1, 2).flatten(2), w.out)
     gate, up = F.linear(rms_norm(x, w.post_norm, s.eps), w.gate_up).chunk(2, dim=-1)
     return x + F.linear(F.silu(gate) * up, w.down)
 
 
-def layer_forward(x: Tensor, w: Layer, s: Shape, cos: Tensor, sin: Tensor) -> Tensor:
+def layer_forward(x: Tensor, w: LayerWeights, s: Shape, cos: Tensor, sin: Tensor) -> Tensor:
     """One layer over whole rows x [R, T, d], causal."""
     q, k, v = project_qkv(x, w, s, cos, sin)
     attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=s.heads != s.kv_heads)
@@ -96,7 +96,7 @@ def attend_cached(
 
 
 @dataclass
-class Target:
+class TorchTarget:
     """A frozen target. `layer`, `qkv` and `rest` are the functions above, or those compiled."""
 
     directory: Path
@@ -104,12 +104,48 @@ class Target:
     shape: Shape
     embed: Tensor  # [V, d]
     head: Tensor  # [V, d]
-    layers: list[Layer]
+    layers: list[LayerWeights]
     norm: Tensor
     stop_ids: frozenset[int]
     layer: Callable[..., Tensor] = layer_forward
     qkv: Callable[..., tuple[Tensor, Tensor, Tensor]] = project_qkv
     rest: Callable[..., Tensor] = rest_of_layer
+
+    @classmethod
+    def load(cls, directory: str | Path, device: str = "cpu", dtype: torch.dtype | None = None) -> "TorchTarget":
+        """Load a directory; dtype defaults to bfloat16 on CUDA and float32 elsewhere.
+
+        Raises TrainingError, in one sentence, for a missing file or tensor and for another family.
+        """
+        directory = Path(directory)
+        dtype = dtype or (torch.bfloat16 if device.startswith("cuda") else torch.float32)
+        try:
+            config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        except OSError as e:
+            raise TrainingError(f"{directory} is not a model directory: {e}.") from None
+        if config.get("model_type") not in FAMILIES or config.get("rope_traditional"):
+            raise TrainingError(
+                f"{directory / 'config.json'} has model_type {config.get('model_type')!r}; training runs for the "
+                f"{' and '.join(FAMILIES)} families."
+            )
+        read = _WeightReader(directory, config, device, dtype)
+        heads, eos = config["num_attention_heads"], config.get("eos_token_id")
+        embed, head = read["model.embed_tokens"], read.optional("lm_head")
+        return cls(
+            directory=directory,
+            config=config,
+            shape=Shape(
+                heads=heads,
+                kv_heads=config.get("num_key_value_heads", heads),
+                head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+                eps=config.get("rms_norm_eps", 1e-6),
+            ),
+            embed=embed,
+            head=embed if head is None else head,
+            layers=[read.layer(i) for i in range(config["num_hidden_layers"])],
+            norm=read["model.norm"],
+            stop_ids=frozenset([eos] if isinstance(eos, int) else eos or []),
+        )
 
     @property
     def vocab_size(self) -> int:
@@ -127,7 +163,11 @@ class Target:
     def dtype(self) -> torch.dtype:
         return self.embed.dtype
 
-    def compiled(self) -> "Target":
+    @property
+    def is_compiled(self) -> bool:
+        return self.layer is not layer_forward
+
+    def compiled(self) -> "TorchTarget":
         """The same target with its layer compiled once and used for all; the cache's view grows, so that part of a
         step stays as it is."""
         whole, qkv, rest = (torch.compile(f, dynamic=False) for f in (layer_forward, project_qkv, rest_of_layer))
@@ -183,12 +223,12 @@ def rope_table(config: dict, head_dim: int, length: int, device) -> tuple[Tensor
 
 @lru_cache(maxsize=32)
 def _rope_table(theta: float, scaling: tuple, head_dim: int, length: int, device: str) -> tuple[Tensor, Tensor]:
-    scaling = dict(scaling)
+    fields = dict(scaling)
     inv = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    kind = fields.get("rope_type", fields.get("type", "default"))
     if kind == "llama3":
-        low, high, factor = scaling["low_freq_factor"], scaling["high_freq_factor"], scaling["factor"]
-        turns = scaling["original_max_position_embeddings"] * inv / (2 * math.pi)
+        low, high, factor = fields["low_freq_factor"], fields["high_freq_factor"], fields["factor"]
+        turns = fields["original_max_position_embeddings"] * inv / (2 * math.pi)
         smooth = ((turns - low) / (high - low)).clamp(0, 1)
         inv = inv * smooth + inv / factor * (1 - smooth)
     elif kind != "default":
@@ -210,76 +250,53 @@ def dequantize(packed: Tensor, scales: Tensor, biases: Tensor, group_size: int) 
     return (q * scales.float().unsqueeze(-1) + biases.float().unsqueeze(-1)).flatten(1)
 
 
-def load_target(directory: str | Path, device: str = "cpu", dtype: torch.dtype | None = None) -> Target:
-    """Load a directory; dtype defaults to bfloat16 on CUDA and float32 elsewhere.
+class _WeightReader:
+    """The tensors of a model directory, each handed out once, dense, in one type, on one device."""
 
-    Raises TrainingError, in one sentence, for a missing file or tensor and for another family.
-    """
-    directory = Path(directory)
-    dtype = dtype or (torch.bfloat16 if device.startswith("cuda") else torch.float32)
-    try:
-        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    except OSError as e:
-        raise TrainingError(f"{directory} is not a model directory: {e}.") from None
-    if config.get("model_type") not in FAMILIES or config.get("rope_traditional"):
-        raise TrainingError(
-            f"{directory / 'config.json'} has model_type {config.get('model_type')!r}; training runs for the "
-            f"{' and '.join(FAMILIES)} families."
+    def __init__(self, directory: Path, config: dict, device: str, dtype: torch.dtype):
+        self.directory, self.quantization, self.device, self.dtype = (
+            directory,
+            config.get("quantization") or {},
+            device,
+            dtype,
         )
-    raw: dict[str, Tensor] = {}
-    for file in sorted(directory.glob("model*.safetensors")):
-        raw |= load_file(file)
-    if not raw:
-        raise TrainingError(f"{directory} holds no model*.safetensors file.")
+        self.raw: dict[str, Tensor] = {}
+        for file in sorted(directory.glob("model*.safetensors")):
+            self.raw |= load_file(file)
+        if not self.raw:
+            raise TrainingError(f"{directory} holds no model*.safetensors file.")
 
-    def get(name: str, optional: bool = False) -> Tensor | None:
-        weight = raw.pop(f"{name}.weight", None)
+    def optional(self, name: str) -> Tensor | None:
+        weight = self.raw.pop(f"{name}.weight", None)
         if weight is None:
-            if optional:
-                return None
-            raise TrainingError(f"{directory} has no tensor {name}.weight.")
-        if f"{name}.scales" in raw:
-            q = config["quantization"]
-            own = q.get(name)
-            group = own["group_size"] if isinstance(own, dict) else q["group_size"]
-            weight = dequantize(weight, raw.pop(f"{name}.scales"), raw.pop(f"{name}.biases"), group)
-        return weight.to(device=device, dtype=dtype)
+            return None
+        if f"{name}.scales" in self.raw:
+            by_layer = self.quantization.get(name)
+            group = (by_layer if isinstance(by_layer, dict) else self.quantization)["group_size"]
+            weight = dequantize(weight, self.raw.pop(f"{name}.scales"), self.raw.pop(f"{name}.biases"), group)
+        return weight.to(device=self.device, dtype=self.dtype)
 
-    def stacked(*names: str) -> Tensor:
-        return torch.cat([get(n) for n in names])
+    def __getitem__(self, name: str) -> Tensor:
+        weight = self.optional(name)
+        if weight is None:
+            raise TrainingError(f"{self.directory} has no tensor {name}.weight.")
+        return weight
 
-    def layer(i: int) -> Layer:
+    def stacked(self, *names: str) -> Tensor:
+        return torch.cat([self[n] for n in names])
+
+    def layer(self, i: int) -> LayerWeights:
         p = f"model.layers.{i}."
         qkv = [f"{p}self_attn.{n}_proj" for n in "qkv"]
-        biases = [raw.get(f"{n}.bias") for n in qkv]
-        return Layer(
-            input_norm=get(p + "input_layernorm"),
-            qkv=stacked(*qkv),
-            qkv_bias=None if biases[0] is None else torch.cat(biases).to(device=device, dtype=dtype),
-            q_norm=get(p + "self_attn.q_norm", optional=True),
-            k_norm=get(p + "self_attn.k_norm", optional=True),
-            out=get(p + "self_attn.o_proj"),
-            post_norm=get(p + "post_attention_layernorm"),
-            gate_up=stacked(p + "mlp.gate_proj", p + "mlp.up_proj"),
-            down=get(p + "mlp.down_proj"),
+        biases = [self.raw.get(f"{n}.bias") for n in qkv]
+        return LayerWeights(
+            input_norm=self[p + "input_layernorm"],
+            qkv=self.stacked(*qkv),
+            qkv_bias=None if biases[0] is None else torch.cat(biases).to(device=self.device, dtype=self.dtype),
+            q_norm=self.optional(p + "self_attn.q_norm"),
+            k_norm=self.optional(p + "self_attn.k_norm"),
+            out=self[p + "self_attn.o_proj"],
+            post_norm=self[p + "post_attention_layernorm"],
+            gate_up=self.stacked(p + "mlp.gate_proj", p + "mlp.up_proj"),
+            down=self[p + "mlp.down_proj"],
         )
-
-    heads = config["num_attention_heads"]
-    embed = get("model.embed_tokens")
-    head = get("lm_head", optional=True)
-    eos = config.get("eos_token_id")
-    return Target(
-        directory=directory,
-        config=config,
-        shape=Shape(
-            heads=heads,
-            kv_heads=config.get("num_key_value_heads", heads),
-            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-            eps=config.get("rms_norm_eps", 1e-6),
-        ),
-        embed=embed,
-        head=embed if head is None else head,
-        layers=[layer(i) for i in range(config["num_hidden_layers"])],
-        norm=get("model.norm"),
-        stop_ids=frozenset([eos] if isinstance(eos, int) else eos or []),
-    )

@@ -9,20 +9,95 @@ import platform
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple, get_type_hints
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import TrainingError
 from .data import Rows, anchor_weights, write_atomic
-from .losses import LossWeights, slot_losses, slot_weights
-from .torch_drafter import Drafter, DrafterConfig, load_drafter, rope_fields, start_from_target
-from .torch_target import Target
+from .torch_drafter import DrafterShape, TorchDrafter
+from .torch_target import TorchTarget
 
 CHECKPOINT = "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """What each slot's losses count: ce: cross-entropy on the sampled token; tv: L1 distance to the target's
+    distribution; confidence: BCE (DeepSpec's loss; DSpark paper, section on training).
+
+    `greedy_confidence` makes the confidence head predict whether greedy decoding accepts the draft (is the
+    draft's argmax the target's?) instead of the paper's overlap 1 - tv/2, which is the acceptance at temperature 1.
+    """
+
+    ce: float = 0.1
+    tv: float = 0.9
+    confidence: float = 1.0
+    gamma: float = 4.0
+    greedy_confidence: bool = False
+
+    def by_slot(self, inside: Tensor) -> Tensor:
+        """exp(-k/gamma) over the contiguous supervised prefix of each block; inside [..., drafts] bool."""
+        k = torch.arange(inside.shape[-1], device=inside.device)
+        return inside.int().cumprod(-1) * torch.exp(-k / self.gamma)
+
+
+class Heads(NamedTuple):
+    """What turns hidden states into logits over V tokens (or the candidates of them): the target's head [V, d], the
+    second Markov matrix [V, r] or None, and the confidence head's weight [1, d+r] and bias [1] or None."""
+
+    output: Tensor
+    markov: Tensor | None
+    confidence: tuple[Tensor, Tensor] | None
+
+
+class SlotBatch(NamedTuple):
+    """N slots. hidden [N, d]; previous [N, r] Markov embeddings of the token before each slot (teacher-forced), or
+    None; target_hidden [N, d] after the target's final norm, at the position that predicts the label; labels [N];
+    weights [N] already normalised."""
+
+    hidden: Tensor
+    previous: Tensor | None
+    target_hidden: Tensor
+    labels: Tensor
+    weights: Tensor
+
+
+def slot_losses(slots: SlotBatch, heads: Heads, kinds: LossWeights) -> tuple[Tensor, Tensor]:
+    """Weighted sum of the losses of N slots, and [5, N] detached: ce, tv, bce, confidence logit, right (argmax is
+    the label)."""
+    logits = slots.hidden @ heads.output.T
+    if heads.markov is not None:
+        logits = logits + slots.previous @ heads.markov.T
+    logits = logits.float()
+    log_z = torch.logsumexp(logits, -1)
+    ce = log_z - logits.gather(-1, slots.labels.unsqueeze(-1)).squeeze(-1)
+    loss = kinds.ce * (slots.weights * ce).sum()
+    zero = torch.zeros_like(ce)
+    tv, bce, sure = zero, zero, zero
+    best = logits.detach().argmax(-1)
+    if kinds.tv or heads.confidence is not None:
+        with torch.no_grad():
+            wanted = (slots.target_hidden @ heads.output.T).float()
+            p = wanted.softmax(-1)
+        tv = (torch.exp(logits - log_z.unsqueeze(-1)) - p).abs().sum(-1)
+        loss = loss + kinds.tv * (slots.weights * tv).sum()
+        if heads.confidence is not None:
+            features = slots.hidden if slots.previous is None else torch.cat([slots.hidden, slots.previous], -1)
+            weight, bias = heads.confidence
+            sure = F.linear(features.float(), weight.float(), bias.float()).squeeze(-1)
+            accept = 1 - 0.5 * tv.detach()
+            if kinds.greedy_confidence:
+                accept = (best == wanted.argmax(-1)).float()
+            bce = F.binary_cross_entropy_with_logits(sure, accept.clamp(0, 1), reduction="none")
+            loss = loss + kinds.confidence * (slots.weights * bce).sum()
+    return loss, torch.stack([ce, tv, bce, sure, (best == slots.labels).float()]).detach()
 
 
 @dataclass(frozen=True)
@@ -51,35 +126,73 @@ class Recipe:
     def weights(self) -> LossWeights:
         return LossWeights(self.ce, self.tv, float(self.confidence), self.gamma, self.greedy_confidence)
 
+    @staticmethod
+    def parse(text: str) -> "Recipe":
+        """'dspark' or 'dspark:layers=2,rank=64'. Raises TrainingError for an unknown method, field or value."""
+        method, _, rest = text.partition(":")
+        if method not in RECIPES:
+            raise TrainingError(f"There is no method {method!r}; choose from {', '.join(RECIPES)}.")
+        changes: dict = {}
+        kinds = get_type_hints(Recipe)
+        for item in filter(None, rest.split(",")):
+            key, _, value = item.partition("=")
+            if key not in kinds or key == "method":
+                raise TrainingError(
+                    f"A drafter has no setting {key!r}; {', '.join(k for k in kinds if k != 'method')}."
+                )
+            try:
+                flag = {"true": True, "false": False}
+                changes[key] = flag[value] if kinds[key] is bool else kinds[key](value)
+            except (KeyError, ValueError):
+                raise TrainingError(f"{key}={value!r} is not a {kinds[key].__name__}.") from None
+        return replace(RECIPES[method], **changes)
 
-METHODS = {
+    def shape_for(self, target: TorchTarget, mask_token_id: int) -> DrafterShape:
+        """The drafter's shape for this target. Raises TrainingError for taps the target does not have."""
+        n = len(target.layers)
+        taps = tuple(int(t) for t in self.taps.split("-")) if self.taps else self._even_taps(n)
+        if list(taps) != sorted(set(taps)) or not all(-1 <= t < n - 1 for t in taps):
+            raise TrainingError(f"Taps {list(taps)} must be increasing and lie between -1 and {n - 2}.")
+        if self.layers > n:
+            raise TrainingError(f"A drafter of {self.layers} layers cannot start from a target of {n}.")
+        return DrafterShape(
+            hidden_size=target.hidden_size,
+            intermediate_size=target.config["intermediate_size"],
+            heads=target.shape.heads,
+            kv_heads=target.shape.kv_heads,
+            head_dim=target.shape.head_dim,
+            layers=self.layers,
+            vocab_size=target.vocab_size,
+            target_layers=n,
+            eps=target.shape.eps,
+            rope=DrafterShape.rope_of(target.config),
+            max_positions=target.config.get("max_position_embeddings", 2048),
+            block_size=self.block,
+            taps=taps,
+            mask_token_id=self.mask if self.mask >= 0 else mask_token_id,
+            first_slot=self.first_slot,
+            markov_rank=self.rank,
+            confidence=self.confidence,
+        )
+
+    @staticmethod
+    def _even_taps(n: int, k: int = 5) -> tuple[int, ...]:
+        """k layers spread over n, from the second to the third last (z-lab's formula); fewer if n is small."""
+        k = max(1, min(k, n - 3))
+        if k == 1:
+            return (n // 2,)
+        return tuple(sorted({round(1 + i * (n - 4) / (k - 1)) for i in range(k)}))
+
+
+RECIPES = {
     "dspark": Recipe("dspark", "dspark", 7, rank=128, confidence=True, ce=0.1, tv=0.9),
     "dflash": Recipe("dflash", "dflash", 7),  # DeepSpec's: DSpark's backbone without heads
     "zlab-dflash": Recipe("zlab-dflash", "zlab-dflash", 16, first_slot=1, gamma=7.0),
 }
 
 
-def parse_recipe(text: str) -> Recipe:
-    """'dspark' or 'dspark:layers=2,rank=64'. Raises TrainingError for an unknown method, field or value."""
-    method, _, rest = text.partition(":")
-    if method not in METHODS:
-        raise TrainingError(f"There is no method {method!r}; choose from {', '.join(METHODS)}.")
-    changes = {}
-    kinds = {f.name: f.type for f in fields(Recipe)}
-    for item in filter(None, rest.split(",")):
-        key, _, value = item.partition("=")
-        if key not in kinds or key == "method":
-            raise TrainingError(f"A drafter has no setting {key!r}; {', '.join(k for k in kinds if k != 'method')}.")
-        try:
-            flag = {"true": True, "false": False}
-            changes[key] = flag[value] if kinds[key] is bool else kinds[key](value)
-        except (KeyError, ValueError):
-            raise TrainingError(f"{key}={value!r} is not a {kinds[key].__name__}.") from None
-    return replace(METHODS[method], **changes)
-
-
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """What a run does, whatever the drafters: either `steps` or `minutes` ends it."""
 
     steps: int = 0
@@ -99,43 +212,6 @@ class Plan:
         by_steps = step / self.steps if self.steps else 0.0
         by_time = seconds / (60 * self.minutes) if self.minutes else 0.0
         return max(by_steps, by_time)
-
-
-def even_taps(n: int, k: int = 5) -> tuple[int, ...]:
-    """k layers spread over n, from the second to the third last (z-lab's formula); fewer if n is small."""
-    k = max(1, min(k, n - 3))
-    if k == 1:
-        return (n // 2,)
-    return tuple(sorted({round(1 + i * (n - 4) / (k - 1)) for i in range(k)}))
-
-
-def build_config(recipe: Recipe, target: Target, mask_token_id: int) -> DrafterConfig:
-    """The drafter's shape for this target. Raises TrainingError for taps the target does not have."""
-    n = len(target.layers)
-    taps = tuple(int(t) for t in recipe.taps.split("-")) if recipe.taps else even_taps(n)
-    if list(taps) != sorted(set(taps)) or not all(-1 <= t < n - 1 for t in taps):
-        raise TrainingError(f"Taps {list(taps)} must be increasing and lie between -1 and {n - 2}.")
-    if recipe.layers > n:
-        raise TrainingError(f"A drafter of {recipe.layers} layers cannot start from a target of {n}.")
-    return DrafterConfig(
-        hidden_size=target.hidden_size,
-        intermediate_size=target.config["intermediate_size"],
-        heads=target.shape.heads,
-        kv_heads=target.shape.kv_heads,
-        head_dim=target.shape.head_dim,
-        layers=recipe.layers,
-        vocab_size=target.vocab_size,
-        target_layers=n,
-        eps=target.shape.eps,
-        rope=rope_fields(target.config),
-        max_positions=target.config.get("max_position_embeddings", 2048),
-        block_size=recipe.block,
-        taps=taps,
-        mask_token_id=recipe.mask if recipe.mask >= 0 else mask_token_id,
-        first_slot=recipe.first_slot,
-        markov_rank=recipe.rank,
-        confidence=recipe.confidence,
-    )
 
 
 @dataclass
@@ -158,28 +234,28 @@ class Batch:
     place: Tensor
     embed: Tensor
 
-
-def block_slots(batch: Batch, anchors: int, drafts: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Positions before each label [R, A, drafts] (clamped into the row), labels, and whether they are supervised."""
-    T = batch.ids.shape[1]
-    at = batch.anchors[:, :anchors, None] + torch.arange(drafts, device=batch.ids.device)
-    inside = (at + 1 < T) & batch.usable[:, :anchors, None]
-    label_at = (at + 1).clamp(max=T - 1).flatten(1)
-    labels = batch.ids.gather(1, label_at).view_as(at)
-    inside &= batch.answer.gather(1, label_at).view_as(at)
-    return at.clamp(max=T - 1), labels, inside
+    def slots(self, anchors: int, drafts: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Positions before each label [R, A, drafts] (clamped into the row), labels, and which are supervised."""
+        T = self.ids.shape[1]
+        at = self.anchors[:, :anchors, None] + torch.arange(drafts, device=self.ids.device)
+        inside = (at + 1 < T) & self.usable[:, :anchors, None]
+        label_at = (at + 1).clamp(max=T - 1).flatten(1)
+        labels = self.ids.gather(1, label_at).view_as(at)
+        inside &= self.answer.gather(1, label_at).view_as(at)
+        return at.clamp(max=T - 1), labels, inside
 
 
 class Course:
     """One drafter on its way through training."""
 
-    def __init__(self, recipe: Recipe, drafter: Drafter, compiled: bool = False):
+    def __init__(self, recipe: Recipe, drafter: TorchDrafter, compiled: bool = False):
         self.recipe, self.drafter = recipe, drafter
         self.slot_losses: Callable = slot_losses
         if compiled:
-            drafter.blocks = torch.compile(drafter.blocks, dynamic=False)
+            drafter.blocks = torch.compile(drafter.blocks, dynamic=False)  # type: ignore[method-assign]
             self.slot_losses = torch.compile(slot_losses, dynamic=False)
-        matrices, others = [], []
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for name, p in drafter.named_parameters():
             backbone = name.startswith(("fc.", "layers."))
             (matrices if backbone and p.ndim == 2 else others).append(p)
@@ -195,11 +271,11 @@ class Course:
     def backward(self, batch: Batch, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of one batch. Returns the loss, the slots' figures [5, R, A, drafts] of `slot_losses` and
         their weights [R, A, drafts]."""
-        d = self.drafter
+        d, kinds = self.drafter, self.recipe.weights
         A, P = min(self.recipe.anchors, batch.anchors.shape[1]), d.config.drafts
-        at, labels, inside = block_slots(batch, A, P)
-        known = batch.place[labels]
-        weights = slot_weights(inside, self.recipe.gamma) * (known >= 0)
+        at, labels, inside = batch.slots(A, P)
+        place = batch.place[labels]
+        weights = kinds.by_slot(inside) * (place >= 0)
         share = (weights / (weights.sum() + 1e-6)).flatten()
 
         with torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=batch.hidden.dtype == torch.bfloat16):
@@ -215,25 +291,18 @@ class Course:
         # The logits of all slots at once would fill the memory: each chunk runs back to these leaves, and
         # the backbone is run backward once.
         leaves = [g.detach().requires_grad_() for g in graph]
+        previous, markov = leaves[1:] if d.config.markov_rank else (None, None)
         confidence = None
         if d.config.confidence:
             confidence = (d.confidence_head.proj.weight, d.confidence_head.proj.bias)
+        heads = Heads(batch.head, markov, confidence)
+        slots = SlotBatch(leaves[0], previous, wanted, place.flatten().clamp(min=0), share)
         total, figures = 0.0, []
         N = len(hidden)
         size = math.ceil(N / math.ceil(N / chunk))
         for i in range(0, N, size):
-            part = slice(i, i + size)
-            loss, one = self.slot_losses(
-                leaves[0][part],
-                leaves[1][part] if len(leaves) > 1 else None,
-                wanted[part],
-                batch.head,
-                leaves[2] if len(leaves) > 1 else None,
-                confidence,
-                known.flatten()[part].clamp(min=0),
-                share[part],
-                self.recipe.weights,
-            )
+            part = SlotBatch(*(None if t is None else t[i : i + size] for t in slots))
+            loss, one = self.slot_losses(part, heads, kinds)
             loss.backward()
             total = total + loss.detach()
             figures.append(one)
@@ -259,27 +328,25 @@ class Course:
 
 
 class Trainer:
-    """The run: data, target, drafters, clock and checkpoints."""
+    """The run: data, target (compiled: so are the drafters), drafters, clock and checkpoints."""
 
     def __init__(
         self,
-        target: Target,
+        target: TorchTarget,
         rows: Rows,
         recipes: list[Recipe],
-        plan: Plan,
+        plan: TrainingPlan,
         out: Path,
         mask_token_id: int,
-        compiled: bool = False,
-        say: Callable[[str], None] = print,
+        notify: Callable[[str], None] = print,
     ):
         if len({r.name for r in recipes}) != len(recipes):
             raise TrainingError("Two drafters have the same name; add name=... to one of them.")
         if not (plan.steps or plan.minutes):
             raise TrainingError("Say how long to train: a number of steps or of minutes.")
         torch.manual_seed(plan.seed)
-        self.target, self.plan, self.out, self.say = target, plan, out, say
-        self.run_target = target.compiled() if compiled else target
-        self.courses = [self._course(r, mask_token_id, compiled) for r in recipes]
+        self.target, self.plan, self.out, self.notify = target, plan, out, notify
+        self.courses = [self._course(r, mask_token_id) for r in recipes]
         device = target.device
         self.ids, self.answer = rows.ids.to(device), rows.answer.to(device)
         self.weights = torch.cat(
@@ -293,20 +360,21 @@ class Trainer:
         if not len(self.ids):
             raise TrainingError("No row has two answer tokens in a row: there is nothing to train on.")
         self.counts = torch.bincount(self.ids[self.answer].long(), minlength=target.vocab_size).float()
-        self.step, self.seconds, self.log = 0, 0.0, []
-        self.saved_step = None
+        self.step, self.seconds = 0, 0.0
+        self.log: list[dict] = []
+        self.saved_step: int | None = None
 
-    def _course(self, recipe: Recipe, mask_token_id: int, compiled: bool) -> Course:
-        config = build_config(recipe, self.target, mask_token_id)
+    def _course(self, recipe: Recipe, mask_token_id: int) -> Course:
+        config = recipe.shape_for(self.target, mask_token_id)
         if recipe.start in ("target", "random"):
-            drafter = Drafter(config).to(self.target.device)
+            drafter = TorchDrafter(config).to(self.target.device)
             if recipe.start == "target":
-                start_from_target(drafter, self.target)
+                drafter.start_from(self.target)
         else:
-            drafter = load_drafter(recipe.start, str(self.target.device))
+            drafter = TorchDrafter.load(recipe.start, str(self.target.device))
             if drafter.config != config:
                 raise TrainingError(f"{recipe.start} has another shape than {recipe.name} is to have.")
-        return Course(recipe, drafter, compiled)
+        return Course(recipe, drafter, self.target.is_compiled)
 
     @torch.no_grad()
     def batch(self, step: int) -> Batch:
@@ -321,7 +389,7 @@ class Trainer:
         anchors = torch.multinomial(weights + 1e-9, A, generator=g)
         usable = weights.gather(1, anchors) > 0
         needed = tuple(sorted({t for c in self.courses for t in c.drafter.config.taps}))
-        hidden, features = self.run_target.forward(ids, needed)
+        hidden, features = self.target.forward(ids, needed)
         by_tap = dict(zip(needed, features.chunk(len(needed), -1), strict=True))
         sets = {c.drafter.config.taps for c in self.courses}
         taps = {s: features if s == needed else torch.cat([by_tap[t] for t in s], -1) for s in sets}
@@ -397,15 +465,12 @@ class Trainer:
         if total is None or torch.isfinite(total).all():
             return
         bad = self.courses[int((~torch.isfinite(total)).nonzero()[0])].recipe.name
-        kept = (
-            f"the checkpoint of step {self.saved_step} is kept"
-            if self.saved_step is not None
-            else "no checkpoint was taken yet"
-        )
-        raise TrainingError(f"The loss of {bad} is not finite before step {self.step}: training stopped; {kept}.")
+        step = self.saved_step
+        saved = "no checkpoint was taken yet" if step is None else f"the checkpoint of step {step} is kept"
+        raise TrainingError(f"The loss of {bad} is not finite before step {self.step}: training stopped; {saved}.")
 
     def _report(self, details: list) -> None:
-        entry = {"step": self.step, "seconds": round(self.seconds, 1)}
+        entry: dict = {"step": self.step, "seconds": round(self.seconds, 1)}
         for course, (figures, weights) in zip(self.courses, details, strict=True):
             total = weights.sum() + 1e-6
             ce, tv, bce = ((figures[i] * weights).sum() / total for i in range(3))
@@ -424,17 +489,17 @@ class Trainer:
             for name, e in entry.items()
             if isinstance(e, dict)
         ]
-        self.say(f"step {self.step} {self.seconds:.0f} s | " + " | ".join(parts))
+        self.notify(f"step {self.step} {self.seconds:.0f} s | " + " | ".join(parts))
 
     def _save_or_warn(self) -> None:
         try:
             self.save()
         except OSError as e:
-            self.say(self._unsaved(e))
+            self.notify(self._unsaved(e))
 
     def _unsaved(self, e: OSError) -> str:
-        kept = f"that of step {self.saved_step} is kept" if self.saved_step is not None else "there is none yet"
-        return f"The checkpoint of step {self.step} could not be saved ({e.strerror or e}); {kept}."
+        saved = "there is none yet" if self.saved_step is None else f"that of step {self.saved_step} is kept"
+        return f"The checkpoint of step {self.step} could not be saved ({e.strerror or e}); {saved}."
 
     def save(self) -> None:
         """Checkpoint, whole or not at all."""
@@ -463,7 +528,7 @@ class Trainer:
         self.saved_step = self.step
         for course, saved in zip(self.courses, state["courses"], strict=True):
             course.load(saved)
-        self.say(f"resumed at step {self.step}, {self.seconds:.0f} s")
+        self.notify(f"resumed at step {self.step}, {self.seconds:.0f} s")
 
     def write_drafters(self, data: dict) -> list[Path]:
         """A directory for each drafter: config.json, model.safetensors (bf16, without the target's embedding and
@@ -473,7 +538,7 @@ class Trainer:
             directory = self.out / course.recipe.name
             directory.mkdir(parents=True, exist_ok=True)
             tensors = {k: v.to(torch.bfloat16).contiguous().cpu() for k, v in course.drafter.state_dict().items()}
-            write_atomic(directory / "model.safetensors", lambda path, t=tensors: save_file(t, path, {"format": "pt"}))
+            write_atomic(directory / "model.safetensors", partial(save_file, tensors, metadata={"format": "pt"}))
             (directory / "config.json").write_text(json.dumps(course.drafter.config.to_json(), indent=1) + "\n")
             record = {
                 "target": self.target.directory.name,

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from dspark_core.bench import engines
+from dspark_core.bench import run
 from dspark_core.bench.alternate import alternate
 from dspark_core.bench.plan import parse_lanes
 from dspark_core.decode.rounds import Settings
@@ -21,20 +21,20 @@ def models(golden_a):
 
 
 def test_every_lane_decodes_the_same_and_is_measured_as_often(models, golden_a, monkeypatch):
-    runs, decode = [], engines.decode
+    runs, decode = [], run.decode_lane
 
     def recorded(models, peers, lane, *rest):
         result = decode(models, peers, lane, *rest)
         runs.append((lane.name, result["tok_s"]))
         return result
 
-    monkeypatch.setattr(engines, "decode", recorded)
+    monkeypatch.setattr("dspark_core.bench.alternate.decode_lane", recorded)
     lanes = parse_lanes("plain,mlx-lm,dspark:full")
     prompt = golden_a.trace["prompt_ids"]
     rows = list(alternate(models, lanes, [prompt, prompt[:9]], SETTINGS, 3))
     names = ["plain", "mlx-lm", "dspark:full"]
 
-    measured = [run for run in runs[-18:]]  # the others warm up
+    measured = runs[-18:]  # the others warm up
     assert len(runs) > 18 and all([n for n, _ in measured].count(name) == 6 for name in names)
     assert [n for n, _ in measured[:9:3]] == names, "each comes first once"
 
@@ -62,18 +62,18 @@ def test_mlx_lm_ends_where_plain_decoding_does(golden, once):
     models, prompt = Models(golden.target, {}), golden.trace["prompt_ids"]
     expected = golden.trace["greedy_output_ids"]
     for settings in (SETTINGS, replace(SETTINGS, stop_ids=frozenset([expected[4]])), replace(SETTINGS, max_tokens=1)):
-        prefilled = engines.prepare(models, prompt) if once else None
-        theirs = engines.mlx_lm(golden.target, prompt, settings, prefilled)
-        ours = engines.decode(models, None, parse_lanes("plain")[0], prompt, settings, prefilled)
+        prefilled = run.prepare(models, prompt) if once else None
+        theirs = run.decode_mlx_lm(golden.target, prompt, settings, prefilled)
+        ours = run.decode_lane(models, None, parse_lanes("plain")[0], prompt, settings, prefilled)
         assert theirs["ids"] == ours["ids"]
         assert (theirs["tok_s"] > 0) == (len(ours["ids"]) > 1)
 
 
 def test_mlx_lm_ends_with_the_context(golden_a):
     prompt = (golden_a.trace["prompt_ids"] * 30)[:505]
-    assert len(engines.mlx_lm(golden_a.target, prompt, replace(SETTINGS, max_tokens=50))["ids"]) == 7
+    assert len(run.decode_mlx_lm(golden_a.target, prompt, replace(SETTINGS, max_tokens=50))["ids"]) == 7
 
 
 def test_mlx_lm_is_greedy_only(golden_a):
     with pytest.raises(DecodeError, match="greedily"):
-        engines.mlx_lm(golden_a.target, [1, 2], Settings(4, temperature=1.0))
+        run.decode_mlx_lm(golden_a.target, [1, 2], Settings(4, temperature=1.0))

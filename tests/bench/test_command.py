@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from dspark_core.bench.__main__ import build_parser, main
+
 PEER = Path(__file__).parents[1] / "fixtures" / "line_peer.py"
 
 
@@ -15,6 +17,45 @@ def bench(*arguments: str) -> list[dict]:
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=300)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def parsed(*words: str) -> dict:
+    return vars(build_parser()[0].parse_args(words))
+
+
+@pytest.mark.parametrize("words", [[], ["--cap", "3", "--profile", "--limit", "2"], ["--raced", "--limit", "6"]])
+def test_speed_is_what_is_meant_without_a_subcommand(words, monkeypatch):
+    asked = []
+    monkeypatch.setattr("dspark_core.bench.speed.measure_speed", lambda a: asked.append(vars(a)))
+    main(words)
+    main(["speed", *words])
+    assert asked[0] == asked[1] and asked[0]["command"] == "speed"
+    assert asked[0]["schedule"] == ("cap" if "--cap" in words else "full")
+    assert asked[0]["lanes"] == "plain,dspark,dflash" and asked[0]["raced"] == ("--raced" in words)
+
+
+def test_every_subcommand_has_its_defaults():
+    speed, fair, exact, report = parsed("speed"), parsed("fair"), parsed("exact"), parsed("report", "--out", "x")
+    assert [c["tokens"] for c in (speed, fair, exact, report)] == [64, 64, 64, 96]
+    assert (exact["lanes"], exact["schedule"]) == ("dspark,dflash", "full")
+    assert (report["lanes"], report["schedule"]) == ("plain,mlx-lm,dspark,dflash", "hardware")
+    assert fair | {"do": 0, "command": 0, "repeat": 0} == speed | {"raced": True, "do": 0, "command": 0, "repeat": 0}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["speed", "--help"], ["fair", "-h"], ["exact", "-h"], ["report", "-h"]])
+def test_every_subcommand_explains_itself(words, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(words)
+    shown = capsys.readouterr().out
+    assert f"usage: python -m dspark_core.bench {'' if words[0] == '--help' else words[0]}".rstrip() in shown
+    assert words[0] != "--help" or all(f"\n    {name} " in shown for name in ("speed", "fair", "exact", "report"))
+
+
+@pytest.mark.parametrize("words", [["reprot"], ["report"], ["exact", "--raced"], ["fair", "--against", "x"]])
+def test_words_that_make_no_sense_are_refused(words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert "Traceback" not in capsys.readouterr().err
 
 
 @pytest.mark.long
@@ -68,7 +109,7 @@ def test_lanes_in_alternation_with_mlx_lm(tmp_path):
 )
 def test_what_does_not_go_together_is_refused(asked):
     command = [sys.executable, "-m", "dspark_core.bench", *asked]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=300)
     assert done.returncode == 1 and done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
 
 

@@ -14,10 +14,10 @@ import pytest
 from mlx.utils import tree_flatten
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from dspark_core.bench import native, run
+from dspark_core.bench import peers
+from dspark_core.bench.__main__ import main
 from dspark_core.bench.figures import bootstrap
-from dspark_core.bench.plan import Prompt, alternations, excess, parse_lanes
-from dspark_core.bench.report import main as report
+from dspark_core.bench.plan import SetPrompt, alternations, excess, parse_lanes
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.target import load_target
 from dspark_core.race.loaded import Models
@@ -66,7 +66,7 @@ def measured(tiny, tmp_path_factory):
     extra = ["--extra-lanes", "dspark:best,peer:theirs", "--extra-limit", "1", "--against", f"{sys.executable} {PEER}"]
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("XDG_CACHE_HOME", str(out / "cache"))
-        report(asked(tiny, out, *lanes, *extra))
+        main(["report", *asked(tiny, out, *lanes, *extra)])
     return asked(tiny, out, *lanes, *extra), out
 
 
@@ -121,15 +121,26 @@ def test_the_same_command_goes_on_and_measures_nothing_twice(measured, capsys):
     whole = (out / "log.jsonl").read_text()
     lines = whole.splitlines(keepends=True)
     (out / "log.jsonl").write_text("".join(lines[:-2]) + lines[-2][:40])  # as if it had been stopped there
-    report(arguments)
+    main(["report", *arguments])
     again = (out / "log.jsonl").read_text()
     assert again.startswith("".join(lines[:-2])) and len(again.splitlines()) == len(lines)
-    report([*arguments, "--from-log"])
+    main(["report", *arguments, "--from-log"])
     assert (out / "log.jsonl").read_text() == again
     with pytest.raises(SystemExit, match="another tokens"):
-        report([*arguments, "--tokens", "9"])
+        main(["report", *arguments, "--tokens", "9"])
     with pytest.raises(SystemExit, match="There is no"):
-        report([*arguments, "--from-log", "--out", str(out / "nowhere")])
+        main(["report", *arguments, "--from-log", "--out", str(out / "nowhere")])
+
+
+def test_a_log_with_methods_in_place_of_ids_gives_the_same_report(measured, tmp_path):
+    arguments, out = measured
+    first, *rest = (out / "log.jsonl").read_text().splitlines(keepends=True)
+    top = json.loads(first)
+    for costs in top["curve"]["costs"]:
+        costs["draft"] = {{"dspark": "DSpark", "dflash": "DFlash"}[k]: v for k, v in costs["draft"].items()}
+    (tmp_path / "log.jsonl").write_text(json.dumps(top) + "\n" + "".join(rest))
+    main(["report", *arguments, "--from-log", "--out", str(tmp_path)])
+    assert (tmp_path / "report.md").read_text() == (out / "report.md").read_text()
 
 
 class Seen(HTMLParser):
@@ -176,10 +187,10 @@ def test_the_page_is_one_file_that_no_text_can_open(measured):
 
 @pytest.mark.long
 def test_mlx_dspark_decodes_the_same_weights(tiny, tmp_path):
-    """A process of its own, on what native.py writes: its greedy outputs are ours."""
+    """A process of its own, on what peers.py writes: its greedy outputs are ours."""
     pytest.importorskip("mlx_dspark")
     lanes = "plain,dspark:full,peer:mlx-dspark,peer:mlx-dspark=full,peer:mlx-dspark=auto"
-    report(asked(tiny, tmp_path, "--lanes", lanes, "--limit", "1"))
+    main(["report", *asked(tiny, tmp_path, "--lanes", lanes, "--limit", "1")])
     rows = rows_of(tmp_path)
     for s in ("one", "two"):
         assert len({tuple(r["ids"]) for r in rows if r["set"] == s}) == 1
@@ -190,8 +201,8 @@ def test_mlx_dspark_decodes_the_same_weights(tiny, tmp_path):
 
 def test_a_packed_drafter_is_written_dense(golden_a, tmp_path):
     packed = load_drafter(golden_a.path / "drafter", golden_a.target, "8-bit")
-    weights = native.write_target(golden_a.target, golden_a.path / "target", tmp_path / "t")
-    native.write_drafter(packed, golden_a.path / "drafter", weights, tmp_path / "d")
+    weights = peers.write_target(golden_a.target, golden_a.path / "target", tmp_path / "t")
+    peers.write_drafter(packed, golden_a.path / "drafter", weights, tmp_path / "d")
     told = dict(tree_flatten(load_drafter(tmp_path / "d", golden_a.target).weights.parameters()))
     as_it_was = dict(tree_flatten(golden_a.drafter.weights.parameters()))
     assert set(told) == set(as_it_was)
@@ -201,8 +212,8 @@ def test_a_packed_drafter_is_written_dense(golden_a, tmp_path):
 
 def test_a_drafter_without_an_embedding_gets_the_targets(tmp_path):
     golden = load_golden(GOLDEN / "D")
-    weights = native.write_target(golden.target, golden.path / "target", tmp_path / "t")
-    native.write_drafter(golden.drafter, golden.path / "drafter", weights, tmp_path / "d")
+    weights = peers.write_target(golden.target, golden.path / "target", tmp_path / "t")
+    peers.write_drafter(golden.drafter, golden.path / "drafter", weights, tmp_path / "d")
     told = mx.load(str(tmp_path / "d" / "model.safetensors"))
     ids = mx.arange(5)
     assert mx.array_equal(told["embed_tokens.weight"][ids], golden.target.embed(ids))
@@ -213,7 +224,7 @@ def test_a_drafter_without_an_embedding_gets_the_targets(tmp_path):
 def test_a_quantized_target_is_not_compared(tmp_path):
     target = load_target(GOLDEN / "A" / "target", "8-bit")
     with pytest.raises(ValueError, match="dense weights only"):
-        native.write_target(target, GOLDEN / "A" / "target", tmp_path / "t")
+        peers.write_target(target, GOLDEN / "A" / "target", tmp_path / "t")
 
 
 # ---- the plan --------------------------------------------------------------------------------------------
@@ -222,8 +233,8 @@ def test_a_quantized_target_is_not_compared(tmp_path):
 def test_extra_lanes_run_on_the_first_prompts():
     lanes = parse_lanes("plain,dspark", "hardware", "dspark:best,peer:mlx-dspark=auto", 2)
     assert [lane.name for lane in lanes] == ["plain", "dspark:hardware", "dspark:best", "peer:mlx-dspark=auto"]
-    assert [lane.runs_on(Prompt("s", 2, "")) for lane in lanes] == [True, True, False, False]
-    assert all(lane.runs_on(Prompt("s", 1, "")) for lane in lanes)
+    assert [lane.runs_on(SetPrompt("s", 2, "")) for lane in lanes] == [True, True, False, False]
+    assert all(lane.runs_on(SetPrompt("s", 1, "")) for lane in lanes)
     assert (lanes[-1].peer, lanes[-1].asks) == ("mlx-dspark", "auto")
 
 
@@ -241,20 +252,18 @@ def test_every_lane_comes_first_equally_often_and_the_best_cap_once_it_is_known(
 def test_a_block_lane_sends_what_its_drafter_s_slots_predict(name, asked, sent):
     """Set C's anchor slot predicts, set D's does not."""
     golden = load_golden(GOLDEN / name)
-    models = Models(golden.target, {"DFlash": golden.drafter})
+    models = Models(golden.target, {"dflash": golden.drafter})
     *_, lane = parse_lanes(f"plain,dflash:block={asked}")
     schedule = schedule_of(lane.spec, models, golden.drafter)
     assert schedule.drafts(golden.drafter.info.max_drafts, 30) == sent
-    words = excess([(lane.name, lane.spec)], models.info)
+    words = excess([lane], models.infos)
     assert words == (["dflash:block=99: block 99 was asked for; drafter has a block of 16."] if asked == 99 else [])
 
 
 def test_a_cap_beyond_the_drafter_is_said():
     *_, cap, full = parse_lanes("plain,dspark:cap=9,dspark:full")
-    known = {"DSpark": load_golden(GOLDEN / "A").drafter.info}
-    assert excess([(lane.name, lane.spec) for lane in (cap, full)], known) == [
-        "dspark:cap=9: a cap of 9 was asked for; drafter drafts 7 at most."
-    ]
+    known = [load_golden(GOLDEN / "A").drafter.info]
+    assert excess([cap, full], known) == ["dspark:cap=9: a cap of 9 was asked for; drafter drafts 7 at most."]
 
 
 @pytest.mark.parametrize(
@@ -286,7 +295,7 @@ def test_bootstrap_intervals_hold_the_median_and_narrow():
 def lines(tiny, capsys, monkeypatch, *more):
     arguments = ["bench", *models_of(tiny), "--prompts", str(tiny / "two.jsonl"), "--tokens", "16", "--limit", "1"]
     monkeypatch.setattr(sys, "argv", [*arguments, *more])
-    run.main()
+    main()
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
@@ -308,9 +317,70 @@ def test_schedules_change_rounds_and_never_the_output(schedule, most, tiny, caps
     assert list(tmp_path.rglob("*.json")) or "hardware" not in schedule, "no curve was measured"
 
 
+def test_raced_and_fair_are_the_same(tiny, capsys, monkeypatch):
+    models = [*models_of(tiny), "--prompts", str(tiny / "two.jsonl"), "--tokens", "8", "--limit", "1"]
+    raced = lines(tiny, capsys, monkeypatch, "--lanes", "plain,dspark", "--tokens", "8", "--raced")
+    main(["fair", *models, "--lanes", "plain,dspark"])
+    fair = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [sorted(row) for row in raced] == [sorted(row) for row in fair] and len(fair) == 4
+    assert fair[-1]["lane"].startswith("DSpark") and fair[-1]["raced_over_alone"] > 0
+
+
 @pytest.mark.parametrize(
-    "wrong", [["--schedule", "cap"], ["--schedule", "full", "--threshold", "0.5"], ["--lanes", "x"]]
+    "wrong",
+    [
+        ["--schedule", "cap"],
+        ["--schedule", "full", "--threshold", "0.5"],
+        ["--lanes", "x"],
+        ["--prompts", "nowhere.jsonl"],
+        ["--lanes", "plain", "--raced", "--tokens", "1"],
+    ],
 )
-def test_a_schedule_without_its_number_is_one_line(wrong, tiny, capsys, monkeypatch):
+def test_what_cannot_be_measured_is_one_line(wrong, tiny, capsys, monkeypatch):
     with pytest.raises(SystemExit, match="error: "):
         lines(tiny, capsys, monkeypatch, *wrong)
+
+
+# ---- drafters --------------------------------------------------------------------------------------------
+
+
+def test_a_second_drafter_of_a_method_is_a_lane_of_its_own(tiny, capsys, monkeypatch):
+    more = ["--drafter", f"dspark-2={GOLDEN / 'A' / 'drafter'}", "--drafter", f"wide={GOLDEN / 'D' / 'drafter'}"]
+    rows = lines(tiny, capsys, monkeypatch, *more, "--cap", "2")
+    assert [r["engine"] for r in rows] == ["plain", "dspark", "dflash", "dspark-2", "wide"]
+    assert len({tuple(r["ids"]) for r in rows}) == 1 and all(r["tokens_per_round"] > 1 for r in rows[1:2])
+    assert rows[1]["tokens_per_round"] == rows[3]["tokens_per_round"]
+    chosen = lines(
+        tiny, capsys, monkeypatch, *more[:2], "--lanes", "plain,dspark-2:cap=1,dspark-2:full", "--repeat", "1"
+    )
+    assert [r["engine"] for r in chosen if "engine" in r] == ["plain", "dspark-2:cap=1", "dspark-2:full"]
+    assert chosen[1]["tokens_per_round"] <= 2
+
+
+def test_a_report_says_which_drafter_each_lane_had(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    more = ["--drafter", f"dspark-2={GOLDEN / 'A' / 'drafter'}", "--limit", "1", "--repeat", "1", "--schedule", "full"]
+    main(["report", *asked(tiny, tmp_path, *more), "--lanes", "plain,dspark,dspark-2,dspark-2:best"])
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert set(found["header"]["drafters"]) == {"DSpark", "dspark-2"}
+    assert {p["lane"] for p in found["prompts"]} == {"plain", "dspark:full", "dspark-2:full", "dspark-2:best"}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("nowhere", "takes ID=DIR"),
+        ("plain=somewhere", "takes ID=DIR"),
+        ("A b=somewhere", "takes ID=DIR"),
+        ("x=nowhere", "nowhere"),
+    ],
+)
+def test_a_drafter_that_cannot_be_a_lane_is_one_line(given, words, tiny, capsys, monkeypatch):
+    with pytest.raises(SystemExit, match=f"error: .*{words}"):
+        lines(tiny, capsys, monkeypatch, "--drafter", given)
+
+
+@pytest.mark.parametrize("lane", ["peer:theirs", "dspark:best"])
+def test_lanes_of_a_report_are_named_as_such(lane, tiny, capsys, monkeypatch):
+    with pytest.raises(SystemExit, match="bench report --lanes"):
+        lines(tiny, capsys, monkeypatch, "--lanes", f"plain,{lane}")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dspark_core.bench.run import summarise
+from dspark_core.bench.speed import summarise
 from dspark_core.decode.rounds import Settings, tau
 from dspark_core.decode.schedule import ConfidenceThreshold, FullBlock
 from dspark_core.decode.speculative import speculative

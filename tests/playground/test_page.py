@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from dspark_core.chart_style import GREY
 from dspark_core.decode.rounds import Settings
 from dspark_core.models.info import DrafterInfo
 from dspark_core.playground import race_request

@@ -6,7 +6,7 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from dspark_core.bench.fairness import compare
+from dspark_core.bench.run import compare_raced_and_alone
 from dspark_core.decode.rounds import Prefill, Round, Settings, Start
 from dspark_core.errors import ModelError
 from dspark_core.models.checkpoint import load_drafter
@@ -208,12 +208,12 @@ def test_failed_is_an_event(models):
 
 
 def test_raced_and_alone_gives_every_lane_both_speeds(models):
-    rows = list(compare(models, [request(LaneSpec(PLAIN), LaneSpec("DSpark"), tokens=6)] * 2))
+    rows = list(compare_raced_and_alone(models, [request(LaneSpec(PLAIN), LaneSpec("DSpark"), tokens=6)] * 2))
     assert [row["lane"] for row in rows] == ["plain", "DSpark"] * 3
     assert all(row["raced_tok_s"] > 0 and row["alone_tok_s"] > 0 for row in rows[:4])
     assert all(row["raced_over_alone"] > 0 for row in rows[4:])
     with pytest.raises(RuntimeError, match="not running"):
-        list(compare(models, [request(LaneSpec(PLAIN), LaneSpec("DFlash"))]))
+        list(compare_raced_and_alone(models, [request(LaneSpec(PLAIN), LaneSpec("DFlash"))]))
 
 
 def test_the_conversation_so_far_and_the_system_turn_reach_the_template(models, monkeypatch):

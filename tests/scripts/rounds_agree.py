@@ -26,10 +26,10 @@ from dspark_core.decode.schedule import FullBlock
 from dspark_core.decode.speculative import speculative
 from dspark_core.models.checkpoint import load_drafter as load_mlx_drafter
 from dspark_core.models.target import load_target as load_mlx_target
-from dspark_core.training.chat import load_chat
-from dspark_core.training.evaluate import Answer, draft_everywhere, read_prompts, walk
-from dspark_core.training.torch_drafter import load_drafter
-from dspark_core.training.torch_target import load_target
+from dspark_core.training.data import Chat
+from dspark_core.training.evaluate import Answer, draft_everywhere, read_prompts, walk_answers
+from dspark_core.training.torch_drafter import TorchDrafter
+from dspark_core.training.torch_target import TorchTarget
 
 DTYPES = {"float32": (mx.float32, torch.float32), "bfloat16": (mx.bfloat16, torch.bfloat16)}
 
@@ -56,7 +56,7 @@ def compare(mlx_target, mlx_drafter, target, drafter, prompt: list[int], new_tok
     answer = Answer(prompt + said, len(prompt), len(prompt) + len(said))
     engine = agree = [len(r.committed) for r in rounds]
     with torch.inference_mode():
-        walked = [w.tokens for w in walk(target, drafter, [answer])[0]]
+        walked = [w.tokens for w in walk_answers(target, drafter, [answer])[0]]
         if walked != engine:
             accepted = draft_everywhere(target, drafter, [answer])[0][0].tolist()
             # What follows the answer's end is unknown to the walk.
@@ -98,11 +98,11 @@ class Pair:
     def __init__(self, target: Path, drafters: list[Path], folder: Path, precision: str):
         mlx_dtype, torch_dtype = DTYPES[precision]
         copy = dense_copy(target, folder / target.name, mlx_dtype)
-        self.chat = load_chat(copy)
-        self.mlx_target, self.target = load_mlx_target(copy), load_target(copy, dtype=torch_dtype)
+        self.chat = Chat.load(copy)
+        self.mlx_target, self.target = load_mlx_target(copy), TorchTarget.load(copy, dtype=torch_dtype)
         copies = [dense_copy(d, folder / d.name, mlx_dtype) for d in drafters]
         self.mlx_drafters = {c.name: load_mlx_drafter(c, self.mlx_target) for c in copies}
-        self.drafters = {c.name: load_drafter(c) for c in copies}
+        self.drafters = {c.name: TorchDrafter.load(c) for c in copies}
 
     def compare(self, name: str, text: str, new_tokens: int) -> Rounds:
         engine, walking = (self.mlx_target, self.mlx_drafters[name]), (self.target, self.drafters[name])

@@ -13,13 +13,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from dspark_core.training import TrainingError, train  # noqa: E402
-from dspark_core.training.__main__ import halves, main  # noqa: E402
-from dspark_core.training.chat import load_chat  # noqa: E402
-from dspark_core.training.data import open_lines, read_rows, repeats, split, write_atomic  # noqa: E402
-from dspark_core.training.evaluate import read_prompts  # noqa: E402
-from dspark_core.training.synthesize import Avoid, pick, read_texts, synthesize, top_k  # noqa: E402
-from dspark_core.training.torch_target import dequantize, load_target  # noqa: E402
-from dspark_core.training.train import CHECKPOINT, Plan, Trainer, parse_recipe  # noqa: E402
+from dspark_core.training.__main__ import main  # noqa: E402
+from dspark_core.training.data import Chat, Rows, open_lines, repeats, write_atomic  # noqa: E402
+from dspark_core.training.evaluate import answers_by_side, read_prompts  # noqa: E402
+from dspark_core.training.synthesize import Avoid, SynthesisPlan, pick, read_texts, synthesize, top_k  # noqa: E402
+from dspark_core.training.torch_target import TorchTarget, dequantize  # noqa: E402
+from dspark_core.training.train import CHECKPOINT, Recipe, Trainer, TrainingPlan  # noqa: E402
 
 from .tiny import make_target  # noqa: E402
 
@@ -41,14 +40,14 @@ def target(tmp_path_factory):
 def rows(tmp_path):
     file = tmp_path / "rows.jsonl"
     file.write_text("\n".join(good(12)))
-    return read_rows([file], 264)
+    return Rows.read([file], 264)
 
 
 def test_broken_lines_are_skipped_and_told(tmp_path):
     file = tmp_path / "data.jsonl"
     file.write_text("\n".join([*good(200), '{"ids": [1, 2', *good(3)]))
     told = []
-    assert len(read_rows([file], 264, say=told.append)) == 203
+    assert len(Rows.read([file], 264, notify=told.append)) == 203
     assert "skipped 1 broken lines of 204" in told[0] and "line 201" in told[0]
 
 
@@ -64,7 +63,7 @@ def test_a_file_of_broken_lines_is_refused(tmp_path, line):
     file = tmp_path / "data.jsonl"
     file.write_text("\n".join([line] * 5))
     with pytest.raises(TrainingError, match=r"data\.jsonl has 5 broken lines of 5 \(line 1: "):
-        read_rows([file], 264)
+        Rows.read([file], 264)
 
 
 @pytest.mark.parametrize("text", ["", "\n\n  \n"])
@@ -72,7 +71,7 @@ def test_an_empty_file_is_refused(tmp_path, text):
     file = tmp_path / "data.jsonl"
     file.write_text(text)
     with pytest.raises(TrainingError, match=r"data\.jsonl is empty"):
-        read_rows([file], 264)
+        Rows.read([file], 264)
     with pytest.raises(TrainingError, match=r"data\.jsonl is empty"):
         read_prompts(file)
 
@@ -81,10 +80,10 @@ def test_a_cut_off_compressed_file_is_refused(tmp_path):
     file = tmp_path / "data.jsonl.xz"
     with open_lines(file, "w") as f:
         f.write("\n".join(good(300)))
-    assert len(read_rows([file], 264)) == 300
+    assert len(Rows.read([file], 264)) == 300
     file.write_bytes(file.read_bytes()[:-200])
     with pytest.raises(TrainingError, match=r"data\.jsonl\.xz cannot be read"):
-        read_rows([file], 264)
+        Rows.read([file], 264)
 
 
 def test_a_broken_prompt_line_is_named(tmp_path):
@@ -95,16 +94,16 @@ def test_a_broken_prompt_line_is_named(tmp_path):
 
 
 def test_missing_files(tmp_path):
-    for read in (lambda f: read_rows([f], 264), read_prompts, read_texts):
+    for read in (lambda f: Rows.read([f], 264), read_prompts, read_texts):
         with pytest.raises(TrainingError, match=r"nothing\.jsonl cannot be read"):
             read(tmp_path / "nothing.jsonl")
     with pytest.raises(TrainingError, match="is not a model directory"):
-        load_target(tmp_path)
+        TorchTarget.load(tmp_path)
 
 
 def test_target_without_chat_template(tmp_path):
     with pytest.raises(TrainingError, match="has no chat template: it is a base model"):
-        load_chat(make_target(tmp_path / "base", template=None))
+        Chat.load(make_target(tmp_path / "base", template=None))
 
 
 def test_other_family_and_missing_tensor(tmp_path, target):
@@ -112,10 +111,10 @@ def test_other_family_and_missing_tensor(tmp_path, target):
     config = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps(config | {"model_type": "mamba"}))
     with pytest.raises(TrainingError, match="model_type 'mamba'"):
-        load_target(directory)
+        TorchTarget.load(directory)
     (directory / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 9}))
     with pytest.raises(TrainingError, match=r"has no tensor model\.layers\.5\."):
-        load_target(directory)
+        TorchTarget.load(directory)
 
 
 @pytest.mark.parametrize(
@@ -124,13 +123,13 @@ def test_other_family_and_missing_tensor(tmp_path, target):
 )
 def test_bad_recipes(text, word):
     with pytest.raises(TrainingError, match=word):
-        parse_recipe(text)
+        Recipe.parse(text)
 
 
-def trainer(target, rows, out, say=print, **plan):
-    recipe = parse_recipe("dspark:rank=8,layers=1,anchors=2")
-    plan = Plan(**({"steps": 4, "rows": 2, "log_every": 1} | plan))
-    return Trainer(load_target(target), rows, [recipe], plan, out, 3, say=say)
+def trainer(target, rows, out, notify=print, **plan):
+    recipe = Recipe.parse("dspark:rank=8,layers=1,anchors=2")
+    plan = TrainingPlan(**({"steps": 4, "rows": 2, "log_every": 1} | plan))
+    return Trainer(TorchTarget.load(target), rows, [recipe], plan, out, 3, notify=notify)
 
 
 def test_nan_stops_and_keeps_the_last_good_checkpoint(target, rows, tmp_path):
@@ -258,21 +257,21 @@ def test_write_atomic_leaves_no_litter(tmp_path):
 def test_held_out_rows_share_no_prompt(tmp_path):
     file = tmp_path / "rows.jsonl"
     file.write_text("\n".join([*good(10), *good(2), *good(3, start=50)]))
-    rows = read_rows([file], 264)
-    training, held = split(rows, 5)
+    rows = Rows.read([file], 264)
+    training, held = rows.split(5)
     assert len(training) == 10 and len(held) == 3  # two of the five repeat a training prompt
     with pytest.raises(TrainingError, match="only 15"):
-        split(rows, 15)
+        rows.split(15)
 
 
 def test_fit_and_judgement_of_a_calibration_share_no_prompt(tmp_path):
     file = tmp_path / "rows.jsonl"
     asked = [{"ids": [i, i + 1, i + 2, *range(20)], "answers": [[3, 23]], "temperature": 0} for i in range(40)]
     file.write_text("\n".join(json.dumps(row) for row in [*asked, *asked[::-1]]))
-    rows = read_rows([file], 264)
-    fitted, judged = ({tuple(a.ids[: a.start]) for a in side} for side in halves(rows, 12))
+    rows = Rows.read([file], 264)
+    fitted, judged = ({tuple(a.ids[: a.start]) for a in side} for side in answers_by_side(rows, 12))
     assert len(fitted) > 5 and len(judged) > 5 and not fitted & judged
-    assert all(a.end - a.start == 12 for side in halves(rows, 12) for a in side)
+    assert all(a.end - a.start == 12 for side in answers_by_side(rows, 12) for a in side)
 
 
 def test_a_seed_fixes_the_data(target, tmp_path):
@@ -281,8 +280,8 @@ def test_a_seed_fixes_the_data(target, tmp_path):
 
     def written(seed):
         file = tmp_path / "rows.jsonl"
-        options = {"tokens": 1, "rows": 6, "length": 40, "avoid": [], "openings_file": openings, "say": told.append}
-        synthesize(load_target(target), load_chat(target), file, seed=seed, **options)
+        chat, plan = Chat.load(target), SynthesisPlan(tokens=1, rows=6, length=40, seed=seed)
+        synthesize(TorchTarget.load(target), chat, file, plan, Avoid(chat, []), openings, told.append)
         return file.read_text()
 
     told = []
@@ -310,7 +309,7 @@ def test_pick_is_greedy_at_zero_and_stays_in_the_top_k():
 
 
 def test_protected_texts_are_found(target):
-    chat = load_chat(target)
+    chat = Chat.load(target)
     text = "Write a short poem about the sea and the wind."
     refuse = Avoid(chat, [text])
     near = chat.encode("Please write a long poem on mountains, rivers!")

@@ -22,11 +22,10 @@ from dspark_core.decode.schedule import FullBlock  # noqa: E402
 from dspark_core.decode.speculative import speculative  # noqa: E402
 from dspark_core.models.checkpoint import load_drafter as load_mlx_drafter  # noqa: E402
 from dspark_core.models.target import load_target as load_mlx_target  # noqa: E402
-from dspark_core.training.chat import load_chat  # noqa: E402
-from dspark_core.training.data import open_lines  # noqa: E402
-from dspark_core.training.evaluate import Answer, summary, walk  # noqa: E402
-from dspark_core.training.torch_drafter import load_drafter  # noqa: E402
-from dspark_core.training.torch_target import load_target  # noqa: E402
+from dspark_core.training.data import Chat, open_lines  # noqa: E402
+from dspark_core.training.evaluate import Answer, summarize, walk_answers  # noqa: E402
+from dspark_core.training.torch_drafter import TorchDrafter  # noqa: E402
+from dspark_core.training.torch_target import TorchTarget  # noqa: E402
 
 from .tiny import make_target  # noqa: E402
 
@@ -83,7 +82,7 @@ def test_data_and_record(place):
     record = json.loads((place / "data.json").read_text())
     rows = lines(place)
     assert record["rows"] == len(rows) > 0 and record["seed"] == 3
-    chat = load_chat(place / "target")
+    chat = Chat.load(place / "target")
     banned = chat.encode("Count 7.")
     for text in rows:
         row = json.loads(text)
@@ -96,7 +95,7 @@ def test_data_and_record(place):
 
 
 def test_greedy_rows_are_the_targets_own(place):
-    target = load_target(place / "target")
+    target = TorchTarget.load(place / "target")
     for text in lines(place)[:20]:
         row = json.loads(text)
         if row["temperature"] > 0:
@@ -167,7 +166,7 @@ def test_export_load_speculate(place, name, form):
     assert ("fc.scales" in stored) == (form == "packed")
     target = load_mlx_target(place / "target")
     drafter = load_mlx_drafter(out, target, "stored")
-    prompt = load_chat(place / "target").prompt("Count 9.")
+    prompt = Chat.load(place / "target").prompt("Count 9.")
     settings = Settings(max_tokens=48)
     said, rounds = decode(speculative(target, drafter, prompt, settings, FullBlock()))
     wanted, _ = decode(plain(target, prompt, settings))
@@ -177,7 +176,7 @@ def test_export_load_speculate(place, name, form):
     # The same rounds as the teacher-forced walk finds.
     beyond, _ = decode(plain(target, prompt, Settings(max_tokens=48 + drafter.info.max_drafts)))
     answer = Answer(prompt + beyond, len(prompt), len(prompt + wanted))
-    walked = walk(load_target(place / "target"), load_drafter(out), [answer])[0]
+    walked = walk_answers(TorchTarget.load(place / "target"), TorchDrafter.load(out), [answer])[0]
     assert [w.tokens for w in walked] == [len(r.committed) for r in rounds]
     assert [w.length for w in walked] == [r.acceptance_length for r in rounds]
 
@@ -198,7 +197,7 @@ def test_the_walk_counts_rounds_as_the_engine_does(stop, limit, monkeypatch):
 
     monkeypatch.setattr("dspark_core.training.evaluate.draft_everywhere", accepted)
     drafter = SimpleNamespace(config=SimpleNamespace(confidence=False, drafts=drafts))
-    (walked,) = walk(None, drafter, [answer])
+    (walked,) = walk_answers(None, drafter, [answer])
     at, produced, engine = 0, 1, []
     request = Request(None, (), frozenset({text[stop - 10]} if stop else ()), limit, "length")
     finish = None
@@ -213,7 +212,7 @@ def test_the_walk_counts_rounds_as_the_engine_does(stop, limit, monkeypatch):
         engine.append(Round(0, at, 0, tuple(chosen[:-1]), drafts, k, last, True, tuple(committed), 0.0, finish))
         at, produced = at + k + 1, produced + len(committed)
     assert [w.length for w in walked] == [r.acceptance_length for r in engine]
-    assert summary([walked], drafts)["tokens_per_round"] == pytest.approx(tau(engine), abs=1e-4)
+    assert summarize([walked], drafts)["tokens_per_round"] == pytest.approx(tau(engine), abs=1e-4)
     if stop and stop - 10 < limit:
         assert sum(w.length for w in walked) == len(ids) - 1
 
@@ -247,7 +246,7 @@ def test_native_export_in_another_implementation(place, name):
     out = place / f"{name}-peer"
     command("export", place / "target", place / "run" / name, "--out", out, "--format", "native")
     target = load_mlx_target(place / "target")
-    prompt = load_chat(place / "target").prompt("Count 9.")
+    prompt = Chat.load(place / "target").prompt("Count 9.")
     drafter = load_mlx_drafter(out, target)
     said, rounds = decode(speculative(target, drafter, prompt, Settings(max_tokens=48), FullBlock()))
     done = subprocess.run(
@@ -269,12 +268,12 @@ def test_torch_and_mlx_agree(place, name):
     """Block hidden states, logits and confidence of the same float32 checkpoint within 1e-4."""
     full = place / f"{name}-f32"
     full.mkdir(exist_ok=True)
-    drafter = load_drafter(place / "run" / name)
+    drafter = TorchDrafter.load(place / "run" / name)
     save_file(drafter.state_dict(), full / "model.safetensors")
     (full / "config.json").write_text((place / "run" / name / "config.json").read_text())
-    target, mlx_target = load_target(place / "target"), load_mlx_target(place / "target")
+    target, mlx_target = TorchTarget.load(place / "target"), load_mlx_target(place / "target")
     mlx_drafter = load_mlx_drafter(full, mlx_target)
-    ids = load_chat(place / "target").prompt("Count 9, then stop.")
+    ids = Chat.load(place / "target").prompt("Count 9, then stop.")
     at, anchor = len(ids), 77
     _, taps = target.forward(torch.tensor([ids]), drafter.config.taps)
     row = torch.tensor([[*ids, anchor]])

@@ -13,10 +13,9 @@ from safetensors.torch import load_file  # noqa: E402
 
 from dspark_core.training import calibrate  # noqa: E402
 from dspark_core.training.data import Rows  # noqa: E402
-from dspark_core.training.losses import LossWeights, slot_weights  # noqa: E402
-from dspark_core.training.torch_drafter import load_drafter  # noqa: E402
-from dspark_core.training.torch_target import load_target  # noqa: E402
-from dspark_core.training.train import Batch, Course, Plan, Recipe, Trainer, parse_recipe  # noqa: E402
+from dspark_core.training.torch_drafter import TorchDrafter  # noqa: E402
+from dspark_core.training.torch_target import TorchTarget  # noqa: E402
+from dspark_core.training.train import Batch, Course, LossWeights, Recipe, Trainer, TrainingPlan  # noqa: E402
 
 GOLDEN = Path(os.environ.get("GOLDEN_DIR") or Path(__file__).parents[1] / "golden")
 
@@ -39,7 +38,7 @@ def own(folder, name):
 @pytest.mark.parametrize("name", ["A", "D"])
 def test_target_forward(name):
     folder, expected, _ = golden(name)
-    target = load_target(folder / "target")
+    target = TorchTarget.load(folder / "target")
     hidden, taps = target.forward(expected["prompt_ids"][None].long(), (0, 1, 2))
     torch.testing.assert_close(taps[0], expected["tapped_hidden"], rtol=0, atol=2e-5)
     torch.testing.assert_close(hidden[0] @ target.head.T, expected["target_logits"], rtol=0, atol=2e-4)
@@ -48,7 +47,7 @@ def test_target_forward(name):
 def test_target_step_by_step():
     """The static cache gives what the whole row gives."""
     folder, expected, _ = golden("A")
-    target = load_target(folder / "target")
+    target = TorchTarget.load(folder / "target")
     ids = expected["prompt_ids"][None].long().repeat(2, 1)
     n = ids.shape[1]
     cache, tables = target.new_cache(2, 24), target.rope(24)
@@ -64,8 +63,8 @@ def test_target_step_by_step():
 def test_drafter_blocks(name):
     """Every round's block hidden states, all rounds at once as blocks of one row."""
     folder, expected, _ = golden(name)
-    drafter = load_drafter(folder / "drafter")
-    target = load_target(folder / "target")
+    drafter = TorchDrafter.load(folder / "drafter")
+    target = TorchTarget.load(folder / "target")
     embed = target.embed if name == "D" else own(folder, "embed_tokens.weight")
     starts = expected["rounds.start"].long()[None]
     ids = expected["greedy_ids"][None].long()
@@ -81,7 +80,7 @@ def test_losses_and_gradients(name, chunk):
     folder, expected, trace = golden(name)
     e = {k.removeprefix("train."): v for k, v in expected.items() if k.startswith("train.")}
     t = trace["train"]
-    drafter = load_drafter(folder / "drafter")
+    drafter = TorchDrafter.load(folder / "drafter")
     c = drafter.config
     recipe = Recipe(
         "dspark", name, c.block_size, confidence=c.confidence, anchors=6,
@@ -123,16 +122,16 @@ def test_losses_and_gradients(name, chunk):
 
 def test_a_qwen3_target_trains(tmp_path):
     """The drafter begins as the target's last layers, their query and key norms included, and learns from there."""
-    target = load_target(GOLDEN / "A" / "target")
+    target = TorchTarget.load(GOLDEN / "A" / "target")
     g = torch.Generator().manual_seed(0)
     start = torch.randint(0, target.vocab_size, (8, 1), generator=g)
     ids = ((start + 3 * torch.arange(48)) % target.vocab_size).int()
     answer = torch.zeros(8, 48, dtype=torch.bool)
     answer[:, 4:] = True
-    recipe = parse_recipe("dspark:rank=8,layers=1,anchors=4,lr=5e-3,optimizer=muon,taps=0-1")
-    plan = Plan(steps=20, rows=8, log_every=1)
+    recipe = Recipe.parse("dspark:rank=8,layers=1,anchors=4,lr=5e-3,optimizer=muon,taps=0-1")
+    plan = TrainingPlan(steps=20, rows=8, log_every=1)
     trainer = Trainer(
-        target, Rows(ids, answer, torch.zeros(8)), [recipe], plan, tmp_path / "run", 1, say=lambda _: None
+        target, Rows(ids, answer, torch.zeros(8)), [recipe], plan, tmp_path / "run", 1, notify=lambda _: None
     )
     (course,) = trainer.courses
     mine, theirs = course.drafter.layers[0].self_attn, target.layers[-1]
@@ -145,7 +144,7 @@ def test_a_qwen3_target_trains(tmp_path):
 
 def test_slot_weights_stop_at_the_first_gap():
     inside = torch.tensor([[True, True, False, True]])
-    w = slot_weights(inside, 4.0)
+    w = LossWeights(gamma=4.0).by_slot(inside)
     assert w[0].tolist() == pytest.approx([1.0, float(np.exp(-0.25)), 0.0, 0.0])
     assert LossWeights().gamma == 4.0
 
@@ -154,7 +153,7 @@ def test_sequential_temperature_scaling():
     sts = json.loads((GOLDEN / "sched.json").read_text())["sts"]
     logits, labels = np.array(sts["logits"]), np.array(sts["prefix_accept"], float)
     grid = np.array(sts["grid"])
-    temperatures = calibrate.fit(logits, labels, grid, sts["bins"])
+    temperatures = calibrate.fit_temperatures(logits, labels, grid, sts["bins"])
     assert temperatures.tolist() == pytest.approx(sts["temperatures"])
     before, after = calibrate.survival(logits), calibrate.survival(logits, temperatures)
     for k in range(logits.shape[1]):

@@ -7,8 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from dspark_core.training.torch_drafter import load_drafter  # noqa: E402
-from dspark_core.training.torch_target import load_target  # noqa: E402
+from dspark_core.training.torch_drafter import TorchDrafter  # noqa: E402
+from dspark_core.training.torch_target import TorchTarget  # noqa: E402
 
 from ..scripts.rounds_agree import compare  # noqa: E402
 
@@ -22,7 +22,7 @@ SETS = ("mt-bench", "gsm8k", "humaneval", "mbpp", "math500")
 @pytest.fixture(scope="module")
 def torch_target():
     torch.set_num_threads(1)
-    return load_target(ASSETS / "models" / "smollm2-135m-instruct", dtype=torch.bfloat16)
+    return TorchTarget.load(ASSETS / "models" / "smollm2-135m-instruct", dtype=torch.bfloat16)
 
 
 def record(drafter, name):
@@ -68,7 +68,7 @@ def test_the_engine_speculates_as_the_walk_does(embedded, torch_target, method):
     """The packed files through both implementations, in the bf16 that the engine runs in; near ties may fall
     differently in one round. `tests/scripts/rounds_agree.py` does this at length."""
     drafter = embedded.drafters[method]
-    walking = load_drafter(ASSETS / "models" / drafter.name)
+    walking = TorchDrafter.load(ASSETS / "models" / drafter.name)
     prompt = embedded.chat("Write a Python function that adds two numbers.")
     found = compare(embedded.target, drafter, torch_target, walking, prompt, 24)
     assert sum(found.engine) == found.tokens - 1 == 23

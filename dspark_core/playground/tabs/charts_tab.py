@@ -15,6 +15,7 @@ import gradio as gr
 import plotly.graph_objects as go
 from gradio.components import Component
 
+from ...chart_style import COLOURS, DASHES, GREY, bar_marker
 from ...race.metrics import MIN_SAMPLES, lengths, metrics, plain_metrics, positions, speed_over_time, spent, times_plain
 from ...race.records import LaneRecord, RaceRecord
 from ..controls import Controls
@@ -23,10 +24,6 @@ from ..widgets import QUIET, Call, Updates, listen, plain_text, script, static
 from ..worker import Worker
 from .race_tab import ENGINE_USE, Raced, asked_race, race_inputs
 
-COLOURS = ("#7a8592", "#2a86cf", "#d9662a", "#9a62c0")  # readable on the light and the dark page
-PATTERNS = ("", "/", "x", ".")
-DASHES = ("solid", "dash", "dot", "dashdot")
-GREY = "#9aa0a6"
 TITLES = {
     "speed": "tok/s by lane",
     "lengths": "Tokens per round, share of rounds",
@@ -192,10 +189,6 @@ def blank_figure(x: str, y: str = "") -> go.Figure:
             bargap=0.25,
         )
     )
-
-
-def bar_marker(i: int) -> dict:
-    return {"color": COLOURS[i], "pattern": {"shape": PATTERNS[i], "fillmode": "overlay", "solidity": 0.25}}
 
 
 def _rounded(value: float | None) -> float | None:

@@ -12,6 +12,7 @@ import gradio as gr
 import plotly.graph_objects as go
 from gradio.components import Component
 
+from ...chart_style import COLOURS, DASHES, bar_marker
 from ...decode.cost_curve import CostCurve
 from ...errors import ModelError
 from ...models.info import DrafterInfo
@@ -36,10 +37,7 @@ from ..controls import Controls
 from ..widgets import FREE, UNQUEUED, Call, Updates, decided, listen, progress, progressed, script, static, verdict_box
 from ..worker import Job, Waiting, Worker
 from .charts_tab import (
-    COLOURS,
-    DASHES,
     Chart,
-    bar_marker,
     blank_figure,
     chart_place,
     chart_updates,

@@ -9,6 +9,7 @@ import gradio as gr
 import plotly.graph_objects as go
 from gradio.components import Component
 
+from ...chart_style import COLOURS
 from ...decode.rounds import Settings
 from ...models.info import DrafterInfo
 from ...presets import Prompt
@@ -33,7 +34,16 @@ from ..controls import Controls
 from ..race_request import clamp
 from ..widgets import UNQUEUED, Call, Updates, decided, listen, progress, progressed, static, verdict_box
 from ..worker import Job, Waiting, Worker
-from .charts_tab import COLOURS, SAVE_PNG, SAVES, TABLE, blank_figure, nothing_yet, table_place, table_value
+from .charts_tab import (
+    COLOURS,
+    SAVE_PNG,
+    SAVES,
+    TABLE,
+    blank_figure,
+    nothing_yet,
+    table_place,
+    table_value,
+)
 from .race_tab import ENGINE_USE
 
 MAX_DRAWS, MAX_PROMPT = 50_000, 2_000

@@ -1,0 +1,32 @@
+"""How charts tell lanes apart, on the page and in reports: by colour and by pattern, dash or symbol. No library."""
+
+COLOURS = (
+    "#7a8592",
+    "#2a86cf",
+    "#d9662a",
+    "#9a62c0",
+    "#2f9e63",
+    "#c2413b",
+    "#8a7a2a",
+    "#3aa6a6",
+)  # on any page
+PATTERNS = ("", "/", "x", ".", "\\", "+", "-", "|")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "5px,2px", "2px,6px")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
+GREY = "#9aa0a6"  # of rules, and of what too few rounds say
+
+
+def bar_marker(i: int) -> dict:
+    """Of the i-th lane's bars, as Plotly takes it."""
+    pattern = {"shape": PATTERNS[i % len(PATTERNS)], "fillmode": "overlay", "solidity": 0.25}
+    return {"color": COLOURS[i % len(COLOURS)], "pattern": pattern}
+
+
+def point_marker(i: int) -> dict:
+    return {"color": COLOURS[i % len(COLOURS)], "symbol": SYMBOLS[i % len(SYMBOLS)]}
+
+
+def line_style(i: int) -> dict:
+    """Of the i-th lane's line with points."""
+    line = {"color": COLOURS[i % len(COLOURS)], "dash": DASHES[i % len(DASHES)]}
+    return {"line": line, "marker": point_marker(i)}
