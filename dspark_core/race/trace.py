@@ -192,8 +192,8 @@ def loads(document: str | bytes) -> Trace:
     version = data.get("version")
     if type(version) is int and version > VERSION:
         raise TraceError(
-            f"This race was saved in format version {value_words(version)} by a newer DSpark Playground; this one reads "
-            f"version {VERSION}."
+            f"This race was saved in format version {value_words(version)} by a newer DSpark Playground; this one "
+            f"reads version {VERSION}."
         )
     if type(version) is not int or version != VERSION:
         raise TraceError(f"This race names no format version that is known here: {value_words(version)}.")

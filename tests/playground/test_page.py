@@ -14,7 +14,7 @@ from dspark_core.models.info import DrafterInfo
 from dspark_core.playground import race_request
 from dspark_core.playground.race_request import LaneForm, RaceForm
 from dspark_core.playground.stream import FIELD, RECORD, board_updates, models_status
-from dspark_core.playground.tabs.charts_tab import GREY, TITLES, charts, spent_chart
+from dspark_core.playground.tabs.charts_tab import TITLES, charts, spent_chart
 from dspark_core.playground.worker import NoEngine, Worker
 from dspark_core.race.metrics import MIN_SAMPLES
 from dspark_core.race.records import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, LaneSpec, RaceRequest

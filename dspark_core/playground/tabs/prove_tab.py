@@ -35,7 +35,6 @@ from ..race_request import clamp
 from ..widgets import UNQUEUED, Call, Updates, decided, listen, progress, progressed, static, verdict_box
 from ..worker import Job, Waiting, Worker
 from .charts_tab import (
-    COLOURS,
     SAVE_PNG,
     SAVES,
     TABLE,
