@@ -11,34 +11,43 @@ hub = "mlx-community/Qwen3-4B-8bit" # or: path = "a directory, from the root of 
 note = "What is known of it."
 
 [[drafter]]                         # the first of a method is the default
-method = "DSpark"
+method = "DSpark"                   # a file of models/drafters, in any case
 title = "DSpark, block 7 (DeepSpec)"
-hub = "deepseek-ai/dspark_qwen3_4b_block7"
+hub = "deepseek-ai/dspark_qwen3_4b_block7"  # or path; neither where the method needs no weights
 """
 
+import ast
+import importlib.util
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .catalog.names import HubName
 from .errors import ModelError, PresetError
+from .models import drafters as methods
 from .models.config import PRECISIONS
+from .models.info import drafter_ids
 from .paths import root
 
 ROOT = root()
 PRESETS = ROOT / "presets"
 EMBEDDED = "smollm2-135m"  # the preset that needs no download: what the page starts with
 KINDS = ("chat", "code", "math")
-METHODS = ("DSpark", "DFlash")
-TEXT = {"title": str, "note": str, "trained_with": str, "drafter_precision": str}
 
 Place = Path | HubName
 
 
 @dataclass(frozen=True)
 class PresetDrafter:
+    """`path` is None where the method needs no weights."""
+
     method: str
-    path: Place
+    path: Place | None = None
     title: str = ""
 
 
@@ -71,12 +80,13 @@ class Preset:
 
     def of(self, method: str) -> list[PresetDrafter]:
         """The drafters of a method, the default first."""
-        return [d for d in self.drafters if d.method == method]
+        return [d for d in self.drafters if d.method.lower() == method.lower()]
 
     @property
-    def first_drafters(self) -> dict[str, Place]:
-        """The default drafter of each method."""
-        return {d.method: d.path for d in reversed(self.drafters)}
+    def first_drafters(self) -> dict[str, PresetDrafter]:
+        """The default drafter of each method, by id."""
+        ids = drafter_ids(d.method for d in self.drafters)
+        return {id_: d for id_, d in zip(ids, self.drafters, strict=True) if id_ == d.method.lower()}
 
 
 @dataclass(frozen=True)
@@ -108,15 +118,72 @@ def read_presets(directory: Path = PRESETS) -> tuple[list[Preset], list[str]]:
 
 def load_prompts(path: Path = PRESETS / "prompts.toml") -> list[Prompt]:
     """The demo prompts in file order. Raises PresetError."""
-    raw = _read(path, {"prompt": list, "kind": list})
-    kinds = [_fields(path, k, {"kind": str, "lead": str, "why": str}) for k in raw.get("kind", [])]
-    expected = {k["kind"]: k for k in kinds}
-    prompts = [_fields(path, p, {"kind": str, "title": str, "text": str}) for p in raw.get("prompt", [])]
-    for entry in [*kinds, *prompts]:
-        if entry["kind"] not in KINDS:
-            name = entry.get("title", "an expectation")
-            raise PresetError(f"{path}: {name!r} has kind {entry['kind']!r}; use {', '.join(KINDS)}.")
-    return [Prompt(**expected.get(p["kind"], {}) | p) for p in prompts]
+    file = _read(path, _PromptsFile)
+    for entry in [*file.kind, *file.prompt]:
+        if entry.kind not in KINDS:
+            name = getattr(entry, "title", "an expectation")
+            raise PresetError(f"{path}: {name!r} has kind {entry.kind!r}; use {', '.join(KINDS)}.")
+    expected = {k.kind: k for k in file.kind}
+    known = [(p, expected.get(p.kind)) for p in file.prompt]
+    return [Prompt(p.kind, p.title, p.text, k.lead if k else "", k.why if k else "") for p, k in known]
+
+
+def needs_weights(method: str) -> bool:
+    """Does a method read its drafters from a directory? A file of models/drafters that says `needs_weights=False` of
+    its drafter does not. It is read as text, for importing it would import MLX."""
+    spec = importlib.util.find_spec(f"{methods.__name__}.{method.lower()}")
+    return not (spec and spec.origin and _says_no_weights(Path(spec.origin)))
+
+
+# ---- the files' tables -------------------------------------------------------------------------------------
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _TargetTable(_Table):
+    precision: str
+    path: str | None = None
+    hub: str | None = None
+    note: str = ""
+
+
+class _DrafterTable(_Table):
+    method: str
+    path: str | None = None
+    hub: str | None = None
+    title: str = ""
+
+
+class _PresetFile(_Table):
+    title: str
+    note: str = ""
+    trained_with: str = ""
+    drafter_precision: str = "auto"
+    target: list[_TargetTable]
+    drafter: list[_DrafterTable] = []
+
+
+class _KindTable(BaseModel):
+    kind: str
+    lead: str
+    why: str
+
+
+class _PromptTable(BaseModel):
+    kind: str
+    title: str
+    text: str
+
+
+class _PromptsFile(_Table):
+    kind: list[_KindTable] = []
+    prompt: list[_PromptTable] = []
+
+
+Read = TypeVar("Read", bound=BaseModel)
+WANTED = {"string_type": "of type str", "list_type": "of type list"}
 
 
 def _files(directory: Path) -> list[Path]:
@@ -125,41 +192,39 @@ def _files(directory: Path) -> list[Path]:
 
 
 def _preset(path: Path) -> Preset:
-    raw = _read(path, TEXT | {"target": list, "drafter": list})
-    title = _fields(path, raw, {"title": str, "target": list})["title"]
-    targets = tuple(_target(path, t) for t in raw["target"])
+    file = _read(path, _PresetFile)
+    targets = tuple(PresetTarget(t.precision, _place(path, "target", t), t.note) for t in file.target)
     if not targets:
         raise PresetError(f"{path}: there is no [[target]].")
-    drafters = tuple(_drafter(path, d) for d in raw.get("drafter", []))
+    drafters = tuple(_drafter(path, d) for d in file.drafter)
     if not drafters:
         raise PresetError(f"{path}: there is no [[drafter]], and a race needs one.")
-    precision = raw.get("drafter_precision", "auto")
+    precision = file.drafter_precision
     if precision not in PRECISIONS:
         raise PresetError(f"{path}: drafter_precision {precision!r} is not known; use {', '.join(PRECISIONS)}.")
     if len({t.precision for t in targets}) < len(targets):
         raise PresetError(f"{path}: two [[target]] tables have the same precision.")
-    trained_with = raw.get("trained_with", "")
-    if trained_with:
-        _hub_name(path, trained_with)
-    return Preset(path.stem, title, targets[0].path, drafters, raw.get("note", ""), targets, trained_with, precision)
+    if file.trained_with:
+        _hub_name(path, file.trained_with)
+    return Preset(path.stem, file.title, targets[0].path, drafters, file.note, targets, file.trained_with, precision)
 
 
-def _target(path: Path, table: dict) -> PresetTarget:
-    fields = _fields(path, table, {"precision": str}, {"path": str, "hub": str, "note": str})
-    return PresetTarget(fields["precision"], _place(path, "target", fields), fields.get("note", ""))
+def _drafter(path: Path, table: _DrafterTable) -> PresetDrafter:
+    if table.method.lower() not in methods.names():
+        known = ", ".join(methods.names())
+        raise PresetError(f"{path}: method {table.method!r} is not known; there are {known}.")
+    title = table.title or table.method
+    if table.path is None and table.hub is None and not needs_weights(table.method):
+        return PresetDrafter(table.method, None, title)
+    return PresetDrafter(table.method, _place(path, "drafter", table), title)
 
 
-def _drafter(path: Path, table: dict) -> PresetDrafter:
-    d = _fields(path, table, {"method": str}, {"path": str, "hub": str, "title": str})
-    if d["method"] not in METHODS:
-        raise PresetError(f"{path}: method {d['method']!r} is not known; use {' or '.join(METHODS)}.")
-    return PresetDrafter(d["method"], _place(path, "drafter", d), d.get("title", d["method"]))
-
-
-def _place(path: Path, what: str, fields: dict) -> Place:
-    if ("path" in fields) == ("hub" in fields):
-        raise PresetError(f"{path}: every {what} needs either a path or a hub name.")
-    return ROOT / fields["path"] if "path" in fields else _hub_name(path, fields["hub"])
+def _place(path: Path, what: str, table: _TargetTable | _DrafterTable) -> Place:
+    if table.path is not None and table.hub is None:
+        return ROOT / table.path
+    if table.hub is not None and table.path is None:
+        return _hub_name(path, table.hub)
+    raise PresetError(f"{path}: every {what} needs either a path or a hub name.")
 
 
 def _hub_name(path: Path, name: str) -> HubName:
@@ -169,31 +234,41 @@ def _hub_name(path: Path, name: str) -> HubName:
         raise PresetError(f"{path}: {error}") from None
 
 
-def _read(path: Path, allowed: dict[str, type]) -> dict:
+def _read(path: Path, kind: type[Read]) -> Read:
+    """A TOML file as this kind of table. Raises PresetError."""
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
         raise PresetError(f"{path} cannot be read as TOML ({e}).") from None
-    for key, value in raw.items():
-        if key not in allowed:
-            raise PresetError(f"{path} has an unknown field {key[:80]!r}; known are {', '.join(allowed)}.")
-        if not isinstance(value, allowed[key]):
-            raise PresetError(f"{path}: {key} must be of type {allowed[key].__name__}.")
-    return raw
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        raise PresetError(_sentence(path, error.errors()[0], kind)) from None
 
 
-def _fields(path: Path, table: dict, wanted: dict[str, type], optional: dict[str, type] | None = None) -> dict:
-    """The fields of a table. `optional` names all others that it may have; without it others are not looked at."""
-    if not isinstance(table, dict):
-        raise PresetError(f"{path}: every entry must be a table, not {table!r}.")
-    for key, kind in wanted.items():
-        if not isinstance(table.get(key), kind):
-            raise PresetError(f"{path}: {key} is missing or not of type {kind.__name__}.")
-    if optional is None:
-        return {key: table[key] for key in wanted}
-    for key, value in table.items():
-        if key not in wanted | optional:
-            raise PresetError(f"{path} has an unknown field {key[:80]!r}; known are {', '.join(wanted | optional)}.")
-        if not isinstance(value, (wanted | optional)[key]):
-            raise PresetError(f"{path}: {key} must be of type {(wanted | optional)[key].__name__}.")
-    return dict(table)
+def _sentence(path: Path, fault: Mapping[str, Any], kind: type[BaseModel]) -> str:
+    """What pydantic found first, with its place: "target 2: hub must be of type str"."""
+    steps, what = list(fault["loc"]), fault["type"]
+    where = f"{path}: {steps[0]} {steps[1] + 1}" if len(steps) > 1 else str(path)
+    name = str(steps[-1])[:80]
+    if what == "extra_forbidden":
+        table = kind.model_fields[steps[0]].annotation.__args__[0] if len(steps) > 1 else kind
+        return f"{where} has an unknown field {name!r}; known are {', '.join(table.model_fields)}."
+    if what == "missing":
+        return f"{where}: {name} is missing."
+    if what == "model_type":
+        return f"{where} must be a table, not {str(fault['input'])[:80]!r}."
+    return f"{where}: {name} must be {WANTED.get(what, 'something else')}."
+
+
+@cache
+def _says_no_weights(file: Path) -> bool:
+    """Does this source give `needs_weights=False` to a call?"""
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, SyntaxError):
+        return False
+    keywords = [k for node in ast.walk(tree) if isinstance(node, ast.Call) for k in node.keywords]
+    return any(
+        k.arg == "needs_weights" and isinstance(k.value, ast.Constant) and k.value.value is False for k in keywords
+    )

@@ -6,6 +6,7 @@ import pytest
 from dspark_core import machine
 from dspark_core.bench.exactness import exactness
 from dspark_core.bench.log import MUST_AGREE, Header, Log, require_same
+from dspark_core.decode.measure import made_of
 from dspark_core.machine import Device, device_of, mlx_device, physical_memory
 from dspark_core.race.loaded import Models
 from dspark_core.race.records import LaneSpec, RaceRecord, RaceRequest
@@ -83,3 +84,9 @@ def test_memory_is_that_of_the_container(tmp_path):
     assert physical_memory(limit) == 10**9
     limit.write_text("max\n")
     assert physical_memory(limit) == physical_memory(tmp_path / "none") > 10**9
+
+
+def test_a_cost_curve_is_of_the_machine_that_a_race_names(golden_a):
+    here, made = machine.machine(), made_of(golden_a.target, {})
+    assert {fact: made[fact] for fact in ("device", "processor", "cores")}.items() <= here.items()
+    assert {package: made[package] for package in ("mlx", "mlx-lm")}.items() <= machine.versions().items()

@@ -1,61 +1,155 @@
-"""What the visitor asks: the prompt, Race and Stop, the examples, lanes and settings."""
+"""What the visitor asks: the prompt, Race and Stop, the examples, lanes and settings.
+
+Handlers find their inputs by the names of the controls (widgets.listen), never by their places.
+"""
 
 import html
-import itertools
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
+from ..models.info import DrafterInfo
 from ..presets import KINDS, Prompt
-from ..race.records import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, MAX_SYSTEM, PLAIN
-from .conversation import TalkRow, talk_row
-from .limits import CUT, LENGTH, LengthSlider, Limits, ScheduleChoice, bounds, schedules
-from .race_request import ALL_LANES, IN_TURN, MAX_LANES, MAX_PROMPT, TOGETHER, USUAL, Offers, in_words
-from .widgets import plain_text, script, static
+from ..race.lane_spec import MAX_LANES, find, schedules
+from ..race.records import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, MAX_SYSTEM, PLAIN, LaneSpec, RaceRequest
+from .conversation import ConversationRow, conversation_row
+from .limits import SLIDERS, FittedMenu, FittedSlider, Limits, bounds, menu, refit, schedule_menu
+from .race_request import (
+    IN_TURN,
+    MAX_PROMPT,
+    OFF,
+    TOGETHER,
+    LaneForm,
+    Offers,
+    clamp,
+    in_words,
+    lane_key,
+    lanes_of,
+    read_form,
+    request_of,
+)
+from .widgets import QUIET, Call, Updates, listen, plain_text, script, static
 
-OFF = "off"
 HIDDEN = "hidden"  # made, but not shown: see _fold
+
+
+@dataclass(frozen=True)
+class LaneInputs:
+    """The controls of one lane, under the names of LaneForm."""
+
+    drafter: Component
+    length: Component
+    schedule: Component
+    cap: Component
+    threshold: Component
+
+    @property
+    def all(self) -> dict[str, Component]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@dataclass(frozen=True)
+class RaceInputs:
+    """Everything that a race is asked by, under the names of RaceForm."""
+
+    prompt: gr.Textbox
+    max_tokens: Component
+    temperature: Component
+    top_k: Component
+    top_p: Component
+    seed: Component
+    order: Component
+    system: gr.Textbox
+    strict: Component
+    lanes: tuple[LaneInputs, ...]
+
+    @property
+    def named(self) -> dict[str, Component]:
+        """Every control by its name: that of RaceForm, or such as "lane 2 cap" (see `lane_key`)."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "lanes"} | self.of_lanes
+
+    @property
+    def of_lanes(self) -> dict[str, Component]:
+        """Those of `named` that belong to lanes."""
+        return {lane_key(i, k): control for i, lane in enumerate(self.lanes) for k, control in lane.all.items()}
+
+    @property
+    def first_values(self) -> dict[str, Any]:
+        """What each begins with, by its name."""
+        return {name: control.value for name, control in self.named.items()}
 
 
 @dataclass(frozen=True)
 class Controls:
     """What the tabs may use of it.
 
-    asked:   the inputs that `requests.request_of` takes, in its order
-    lanes:   those of them that describe lanes
+    inputs:  the controls; a handler that is given `inputs.named` (or `inputs.of_lanes`) by `listen` passes its values
+             on to `request` and `lanes`
     changed: over when a setting changed: `changed.then(...)`. Do not follow the settings' own change events: of two
              listeners to one event that both keep the last of several calls, each sets off the other, for ever
              (gradio 6.31)
-    talk:    the conversation so far
-    offers:  what the loaded drafters offer at the time
-    limits:  what the sliders are fitted to, and `cut` the place that says what of a link or a kept setting was too
+    conversation: the conversation so far
+    offers:  what lanes may run at the time
+    limits:  what the controls are fitted to, and `cut` the place that says what of a link or a stored setting was too
              much (limits.py)
     """
 
-    prompt: gr.Textbox
+    inputs: RaceInputs
     start: gr.Button
     stop: gr.Button
-    asked: list[gr.components.Component]
     changed: gr.events.Dependency
-    talk: TalkRow
+    conversation: ConversationRow
     offers: Callable[[], Offers]
     limits: gr.State
     cut: gr.HTML
 
-    @property
-    def lanes(self) -> list[gr.components.Component]:
-        return self.asked[-ALL_LANES - 1 : -1]  # the last is strict mode
+    def request(self, values: Mapping[str, Any]) -> RaceRequest:
+        """The race that is asked for. Raises ValueError, in one sentence for the visitor."""
+        return request_of(read_form(values), self.offers().infos)
+
+    def lanes(self, values: Mapping[str, Any]) -> tuple[LaneSpec, ...]:
+        """The lanes that would race."""
+        return lanes_of(read_form(values), self.offers().infos)
+
+    def follow_limits(self, head: gr.HTML) -> None:
+        """Fit the lanes' controls whenever `head`, which says what is loaded, changes."""
+        fitted = {name: control for name, control in self.inputs.of_lanes.items() if not name.endswith("threshold")}
+        places = {"limits": self.limits, "cut": self.cut}
+        listen(head.change, self.refit, {**places, **self.inputs.of_lanes}, {**places, **fitted}, queue=False, **QUIET)
+
+    def refit(self, call: Call) -> Updates:
+        """What changes when another model may be loaded."""
+        now = self.offers()
+        fitted = refit(call["limits"], now, read_form(call.values))
+        return {} if fitted is None else {"limits": Limits(now), "cut": fitted.words, **fitted.updates}
 
 
-def controls(prompts: list[Prompt], offers: Callable[[], Offers] = lambda: USUAL) -> Controls:
-    """Everything above the tabs but the head. `offers()` is what the loaded drafters offer at the time."""
+def controls(prompts: list[Prompt], offers: Callable[[], Offers]) -> Controls:
+    """Everything above the tabs but the head. `offers()` is what lanes may run at the time."""
     prompt, start, stop = _ask_row()
-    talk = talk_row()
+    conversation = conversation_row()
     _chips(prompt, prompts)
-    settings, changed, cut = _settings(offers)
-    return Controls(prompt, start, stop, [prompt, *settings], changed, talk, offers, gr.State(Limits()), cut)
+    with gr.Column(elem_id="settings"):
+        with gr.Row(elem_id="settings-head"):
+            _fold("Lanes and settings", "settings-body")
+            summary = plain_text("", "settings-summary")
+        cut = plain_text("", "settings-cut")
+        inputs = _settings(prompt, offers)
+
+    def sum_up(call: Call) -> Updates:
+        return {"summary": in_words(read_form(call.values), offers().infos)}
+
+    summary.value = sum_up(Call("", inputs.first_values))["summary"]
+    settings = {name: control for name, control in inputs.named.items() if control is not prompt}
+    any_change = partial(gr.on, [control.change for control in settings.values()])  # type: ignore[attr-defined]
+    shown = {"summary": summary}
+    changed = listen(any_change, sum_up, settings, shown, queue=False, trigger_mode="always_last", **QUIET)
+    return Controls(inputs, start, stop, changed, conversation, offers, gr.State(Limits(offers())), cut)
 
 
 def _ask_row() -> tuple[gr.Textbox, gr.Button, gr.Button]:
@@ -89,54 +183,34 @@ def _chips(prompt: gr.Textbox, prompts: list[Prompt]) -> None:
                     static(f"<p>{html.escape(words)}</p>", elem_classes="lead", visible=bool(p.lead))
 
 
-def _settings(offers: Callable[[], Offers]) -> tuple[list[gr.components.Component], gr.events.Dependency, gr.HTML]:
-    """Sampling, order and lanes, in the order `requests.request_of` takes them, the event that they changed, and the
-    place for what was too much."""
-    with gr.Column(elem_id="settings"):
-        with gr.Row(elem_id="settings-head"):
-            _fold("Lanes and settings", "settings-body")
-            summary = plain_text("", "settings-summary")
-        cut = plain_text("", "settings-cut")
-        with gr.Column(elem_id="settings-body"):
-            with gr.Row(elem_id="lanes"):
-                columns = [_lane_controls(i, offers) for i in range(MAX_LANES)]
-            with gr.Row(elem_id="sampling"):
-                max_tokens = gr.Slider(8, 512, 96, step=1, label="Max tokens", elem_id="max-tokens")
-                temperature = gr.Slider(
-                    0, 2, 0, step=0.05, label="Temperature", info="0 is greedy", elem_id="temperature"
-                )
-                top_k = gr.Slider(0, 200, 0, step=1, label="Top-k", info="0 is off")
-                top_p = gr.Slider(0.05, 1, 1, step=0.05, label="Top-p", info="1 is off")
-                seed = gr.Number(0, precision=0, minimum=0, label="Seed")
-                order = gr.Radio([TOGETHER, IN_TURN], value=TOGETHER, label="Lanes run")
-                strict = gr.Checkbox(
-                    False,
-                    label="Strict",
-                    info="greedy only: decides close calls again at width 1, where the device’s kernels need it; may "
-                    "be slower than plain",
-                    elem_id="strict",
-                )
-            system = gr.Textbox(
-                label="System turn",
-                info="goes before the conversation; empty is the model’s own default",
-                lines=1,
-                max_lines=6,
-                max_length=MAX_SYSTEM,
-                elem_id="system",
+def _settings(prompt: gr.Textbox, offers: Callable[[], Offers]) -> RaceInputs:
+    """Lanes, sampling and order, which unfold."""
+    with gr.Column(elem_id="settings-body"):
+        with gr.Row(elem_id="lanes"):
+            lanes = tuple(_lane_inputs(i, offers) for i in range(MAX_LANES))
+        with gr.Row(elem_id="sampling"):
+            max_tokens = gr.Slider(8, 512, 96, step=1, label="Max tokens", elem_id="max-tokens")
+            temperature = gr.Slider(0, 2, 0, step=0.05, label="Temperature", info="0 is greedy", elem_id="temperature")
+            top_k = gr.Slider(0, 200, 0, step=1, label="Top-k", info="0 is off")
+            top_p = gr.Slider(0.05, 1, 1, step=0.05, label="Top-p", info="1 is off")
+            seed = gr.Number(0, precision=0, minimum=0, label="Seed")
+            order = gr.Radio([TOGETHER, IN_TURN], value=TOGETHER, label="Lanes run")
+            strict = gr.Checkbox(
+                False,
+                label="Strict",
+                info="greedy only: decides close calls again at width 1, where the device’s kernels need it; may "
+                "be slower than plain",
+                elem_id="strict",
             )
-    asked = [max_tokens, temperature, top_k, top_p, seed, order, system, *itertools.chain(*columns), strict]
-    summary.value = in_words(*(control.value for control in asked))
-    changed = gr.on(
-        [control.change for control in asked],
-        lambda *values: in_words(*values, offers=offers()),
-        asked,
-        summary,
-        queue=False,
-        trigger_mode="always_last",
-        show_progress="hidden",
-        api_visibility="private",
-    )
-    return asked, changed, cut
+        system = gr.Textbox(
+            label="System turn",
+            info="goes before the conversation; empty is the model’s own default",
+            lines=1,
+            max_lines=6,
+            max_length=MAX_SYSTEM,
+            elem_id="system",
+        )
+    return RaceInputs(prompt, max_tokens, temperature, top_k, top_p, seed, order, system, strict, lanes)
 
 
 def _fold(title: str, body: str) -> None:
@@ -151,58 +225,80 @@ def _returning(text: str) -> str:
     return f"() => {json.dumps(text)}"
 
 
-def _lane_controls(i: int, offers: Callable[[], Offers]) -> list[gr.components.Component]:
-    """Controls of one lane, in the order `lane_of` takes them."""
+def first_lane(lane: int, infos: Sequence[DrafterInfo]) -> str:
+    """What lane number `lane` (from 0) runs as the page opens: plain, then the first drafter of each method."""
+    firsts = [info.id for info in infos if info.id == info.method.lower()]
+    lanes = [PLAIN, *firsts[: MAX_LANES - 1]]
+    return lanes[lane] if lane < len(lanes) else OFF if lane > 1 else PLAIN
 
-    def shown(wanted: bool) -> bool | str:
-        return wanted or HIDDEN
 
-    first = [PLAIN, "DSpark", "DFlash", OFF][i]
+def lane_view(form: LaneForm, offers: Offers) -> dict[str, dict[str, Any]]:
+    """What becomes of a lane's controls when its drafter or its schedule was chosen: updates by their names."""
+    info = find(offers.infos, form.drafter)
+    by_block, by_cap = bool(info and info.by_block), bool(info and not info.by_block)
+    choices = schedule_menu(info, form.schedule) if info else gr.update()
+    schedule = choices.get("value", form.schedule)
+    return {
+        "length": gr.update(visible=_shown(by_block and schedule == FULL)),
+        "schedule": {**choices, "visible": _shown(info is not None)},
+        "cap": gr.update(visible=_shown(by_cap and schedule == CAP)),
+        "threshold": gr.update(visible=_shown(info is not None and schedule in (CONFIDENCE, CUMULATIVE))),
+    }
+
+
+def slider_ends(form: LaneForm, offers: Offers) -> dict[str, dict[str, Any]]:
+    """Updates of a lane's sliders, by their names, when the visitor chose another drafter."""
+    updates = {}
+    for name in SLIDERS:
+        low, high = bounds(offers, name, form.drafter)
+        value = int(clamp(getattr(form, name), low, high, high))
+        updates[name] = gr.update(minimum=low, maximum=high, value=value)
+    return updates
+
+
+def _shown(wanted: bool) -> bool | str:
+    return wanted or HIDDEN
+
+
+def _lane_inputs(i: int, offers: Callable[[], Offers]) -> LaneInputs:
+    now = offers()
+    first = first_lane(i, now.infos)
+    info = find(now.infos, first)
+    sample = info or next(iter(now.infos), None)
     with gr.Column(min_width=220, elem_classes="lane-controls"):
-        methods = [PLAIN, *USUAL, *([OFF] if i > 1 else [])]
-        method = gr.Dropdown(methods, value=first, label=f"Lane {i + 1}")
-        shortest, block = bounds(USUAL, LENGTH)
-        length = LengthSlider(
+        drafter = FittedMenu(menu(now, i, first), value=first, label=f"Lane {i + 1}")
+        shortest, block = bounds(now, "length", first)
+        length = FittedSlider(
             shortest,
-            block,
+            max(block, shortest + 1),  # gradio takes no slider without a range
             block,
             step=1,
             label="Block length",
             info="short for chat, the whole block for code and math",
             visible=HIDDEN,
         )
-        schedule = ScheduleChoice(
-            schedules(USUAL.get(first, USUAL["DSpark"])),
+        schedule = FittedMenu(
+            schedules(sample) if sample else [("hardware-aware", HARDWARE)],
             value=HARDWARE,
             label="Sent to verification",
-            visible=shown(first in USUAL),
+            visible=_shown(info is not None),
         )
-        cap = LengthSlider(*bounds(USUAL, CUT), 3, step=1, label="Cap, drafts per round", visible=HIDDEN)
+        shortest, longest = bounds(now, "cap", first)
+        cap = FittedSlider(
+            shortest, max(longest, 2), min(3, longest), step=1, label="Cap, drafts per round", visible=HIDDEN
+        )
         threshold = gr.Slider(0, 1, 0.5, step=0.05, label="Confidence at least", visible=HIDDEN)
+    lane = LaneInputs(drafter, length, schedule, cap, threshold)
 
-    def reveal(method, schedule):
-        info = offers().get(method)
-        blocks, counts = bool(info and info.by_block), bool(info and not info.by_block)
-        choices = schedules(info or USUAL["DSpark"])
-        chosen = {"choices": choices}
-        if schedule not in (value for _, value in choices):
-            chosen["value"] = schedule = HARDWARE
-        # A value that can stay is not sent back: when a link sets both, this may come after the new one.
-        return (
-            gr.update(visible=shown(blocks and schedule == FULL)),
-            gr.update(visible=shown(counts or blocks), **chosen),
-            gr.update(visible=shown(counts and schedule == CAP)),
-            gr.update(visible=shown(bool(info) and schedule in (CONFIDENCE, CUMULATIVE))),
-        )
+    def reveal(call: Call) -> Updates:
+        return lane_view(LaneForm(**call.values), offers())
 
-    for control in (method, schedule):
-        control.change(
-            reveal,
-            [method, schedule],
-            [length, schedule, cap, threshold],
-            queue=False,
-            trigger_mode="multiple",
-            show_progress="hidden",
-            api_visibility="private",
-        )
-    return [method, length, schedule, cap, threshold]
+    def refit_sliders(call: Call) -> Updates:
+        return slider_ends(LaneForm(**call.values), offers())
+
+    sliders = {name: lane.all[name] for name in SLIDERS}
+    # Not at its change event: what a link fills in comes with its own sliders, of which such a call may see older ones.
+    listen(drafter.input, refit_sliders, lane.all, sliders, queue=False, **QUIET)
+    for control in (drafter, schedule):
+        listen(control.change, reveal, lane.all, lane.all, queue=False, trigger_mode="multiple", **QUIET)
+    return lane

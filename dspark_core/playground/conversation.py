@@ -8,6 +8,7 @@ It lives as long as the page does. The place's value is one JSON document, for a
 import json
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 
@@ -29,7 +30,7 @@ TO_PROMPT = "() => document.querySelector('#prompt textarea').focus()"
 
 
 @dataclass(frozen=True)
-class Talk:
+class Conversation:
     """The conversation so far as (user's turn, answer) pairs, with about how many tokens of context it is.
 
     cut: the last answer ended at its token limit
@@ -41,16 +42,16 @@ class Talk:
 
 
 @dataclass(frozen=True)
-class TalkRow:
-    """`earlier` holds the pairs that go before the next prompt; `talk` shows them. `take` and `over` are buttons."""
+class ConversationRow:
+    """`earlier` holds the pairs that go before the next prompt; `shown` shows them. `take` and `over` are buttons."""
 
     earlier: gr.State
-    talk: gr.HTML
+    shown: gr.HTML
     take: gr.Button
     over: gr.Button
 
 
-def kept(trace: Trace | None) -> Talk:
+def conversation_after(trace: Trace | None) -> Conversation:
     """The conversation that a race on the board ends with: what it began with, its prompt and the plain lane's
     answer, or the first lane's where there is no plain. Raises ValueError, in one sentence, if it ends with none."""
     if trace is None:
@@ -66,46 +67,49 @@ def kept(trace: Trace | None) -> Talk:
     earlier = (*race.request.earlier, (race.request.prompt, answer))
     if len(earlier) > MAX_EXCHANGES:
         raise ValueError(f"A conversation has at most {MAX_EXCHANGES} exchanges here: start over.")
-    if sum(len(user) + len(said) for user, said in earlier) > MAX_EARLIER:
+    if sum(len(user) + len(reply) for user, reply in earlier) > MAX_EARLIER:
         raise ValueError(f"A conversation has at most {MAX_EARLIER:,} characters here: start over.")
-    return Talk(earlier, race.prompt_tokens + len(lane.output), lane.finish != "stop")
+    return Conversation(earlier, race.prompt_tokens + len(lane.output), lane.finish != "stop")
 
 
-def told(talk: Talk, refusal: str = "") -> str:
+def conversation_json(conversation: Conversation, refusal: str = "") -> str:
     """What the place shows: why nothing was kept if there is a `refusal`, and what is kept anyway."""
-    n = len(talk.earlier)
-    words = f"Context of the next race: {n} exchange{'s' * (n > 1)}, about {talk.tokens:,} tokens."
-    if talk.cut:
+    n = len(conversation.earlier)
+    words = f"Context of the next race: {n} exchange{'s' * (n > 1)}, about {conversation.tokens:,} tokens."
+    if conversation.cut:
         words += " The last answer was cut off at its token limit."
-    said = " ".join([refusal] * bool(refusal) + [words] * bool(n))
-    return json.dumps({"words": said, "failed": bool(refusal), "turns": talk.earlier}, ensure_ascii=False)
+    shown = " ".join([refusal] * bool(refusal) + [words] * bool(n))
+    return json.dumps({"words": shown, "failed": bool(refusal), "turns": conversation.earlier}, ensure_ascii=False)
 
 
-def talk_row() -> TalkRow:
+def conversation_row() -> ConversationRow:
     """The row, without its deeds: see `wire`."""
     with gr.Row(elem_id="talk"):
         take = gr.Button("Keep this exchange as context", size="sm", elem_id="take")
         over = gr.Button("Start over", size="sm", elem_id="over", visible=False)
         place = static(TEMPLATE, script("conversation"), elem_id="talk-told")
-    return TalkRow(gr.State(Talk()), place, take, over)
+    return ConversationRow(gr.State(Conversation()), place, take, over)
 
 
-def wire(worker: Worker, row: TalkRow, trace: gr.State, last: gr.State) -> None:
+def wire(worker: Worker, row: ConversationRow, trace: gr.State, last: gr.State) -> None:
     """`trace` is the race on the board; `last` is that race as soon as it is over, a moment before its trace."""
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
-    def take(visitor: gr.Request, on_board: Trace | None, seen: RaceRecord | None, before: Talk):
+    def take(visitor: gr.Request, values: dict):
+        on_board: Trace | None = values[trace]
+        newest: RaceRecord | None = values[last]
         try:
             if worker.busy(visitor.session_hash):
                 raise ValueError("A race is running: its exchange can be kept when it has ended.")
-            fresh = seen is not None and (on_board is None or on_board.race is not seen)
-            after = kept(traced(seen) if fresh else on_board)
+            fresh = on_board is None or on_board.race is not newest
+            after = conversation_after(traced(newest) if newest is not None and fresh else on_board)
         except ValueError as error:
-            return gr.skip(), told(before, str(error)), gr.skip()
-        return after, told(after), gr.update(visible=True)
+            return {row.shown: conversation_json(values[row.earlier], str(error))}
+        return {row.earlier: after, row.shown: conversation_json(after), row.over: gr.update(visible=True)}
 
     def over():
-        return Talk(), told(Talk()), gr.update(visible=False)
+        empty = Conversation()
+        return {row.earlier: empty, row.shown: conversation_json(empty), row.over: gr.update(visible=False)}
 
-    row.take.click(take, [trace, last, row.earlier], [row.earlier, row.talk, row.over], **quiet)
-    row.over.click(over, None, [row.earlier, row.talk, row.over], **quiet).then(None, js=TO_PROMPT)
+    row.take.click(take, {trace, last, row.earlier}, [row.earlier, row.shown, row.over], **quiet)
+    row.over.click(over, None, [row.earlier, row.shown, row.over], **quiet).then(None, js=TO_PROMPT)

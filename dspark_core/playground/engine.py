@@ -4,34 +4,48 @@ MLX and mlx-lm are imported inside the functions, so that importing this module 
 """
 
 import gc
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..catalog.checksums import verify
 from ..catalog.facts import Facts
 from ..catalog.local import name_of
 from ..catalog.memory import too_big
+from ..catalog.names import HubName
 from ..errors import Cancelled, ModelError
 from ..machine import Device, mlx_device
-from ..models.info import DrafterInfo, drafter_ids
+from ..models.info import DrafterInfo
 from ..presets import Place, Preset
+from ..race.inspection import Inspection
+from ..race.lane_spec import method_of
+from ..race.records import RaceRecord, RaceRequest
 from .worker import Job
+
+if TYPE_CHECKING:
+    from ..models.drafter import Drafter
+    from ..models.target import Target
+    from ..race.loaded import Models
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What to load. `drafters`: method -> directory, or the reason, in a sentence, why there is none.
+    """What to load.
 
-    notice: what the visitor should know of the pair while it is loaded, in a sentence
+    drafters: id (models/info.drafter_ids) -> directory, None where its method needs none, or the reason, in a sentence,
+              why there is none
+    notice:   what the visitor should know of the pair while it is loaded, in a sentence
+    titles:   id -> what a preset calls the drafter
     """
 
     title: str
     target: Path
-    drafters: dict[str, Path | str]
+    drafters: Mapping[str, Path | str | None]
     precision: str = "auto"
     drafter_precision: str = "auto"
     notice: str = ""
+    titles: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +75,13 @@ class PresetEngine:
         """Starts with `preset`, which must be on this machine; without a model, and with the reason, if it cannot."""
         self.machine: Device = mlx_device()
         self._clear()
-        if not isinstance(preset.target, Path):
-            self.problem = _here_or_why(preset.target)
+        if isinstance(preset.target, HubName):
+            self.problem = f"{preset.target.repo} is to be downloaded first: see the Models tab."
             return
-        drafters = {method: _here_or_why(place) for method, place in preset.first_drafters.items()}
-        choice = Choice(preset.title, preset.target, drafters, precision)
+        firsts = preset.first_drafters
+        drafters = {id_: _here_or_why(d.path) for id_, d in firsts.items()}
+        titles = {id_: d.title for id_, d in firsts.items() if d.title}
+        choice = Choice(preset.title, preset.target, drafters, precision, titles=titles)
         try:
             self._load(choice, lambda step: progress(step.words), lambda: False, strict=False)
         except ModelError as error:
@@ -123,48 +139,48 @@ class PresetEngine:
 
     def _clear(self) -> None:
         self.choice: Choice | None = None
-        self._models = None
+        self._models: Models | None = None
         self.notice = self.problem = ""
         self.name = self.precision = ""
         self.stop_ids: frozenset[int] = frozenset()
         self.token_bytes: Callable[[int], bytes] = lambda token_id: b""
-        self.drafters: dict[str, str] = {}
-        self.drafter_info: dict[str, DrafterInfo] = {}
+        self.infos: tuple[DrafterInfo, ...] = ()  # of the drafters that run
+        self.problems: dict[str, str] = {}  # id -> why one does not
+        self.drafters: dict[str, str] = {}  # all of them in words: Models.descriptions
 
     def _load(self, choice: Choice, tell: Tell, cancelled: Callable[[], bool], strict: bool = False) -> None:
         """Open all, then unload, then read. `strict`: a drafter that does not fit refuses the whole choice."""
         from ..models.checkpoint import read_drafter
         from ..models.weights import read_weights
-        from ..race.race import Models
+        from ..race.loaded import Models
 
         target, drafters = self._open(choice, tell, cancelled, strict)
         self.unload()
 
-        def progress(what):
+        def progress(what: str) -> Callable[[int, int], None]:
             return lambda done, total: tell(Loading(f"{choice.title}: reading {what}", done, total))
 
-        for method, drafter in drafters.items():  # first, for they are converted: see read_weights
+        for drafter in drafters.values():  # first, for they are converted: see read_weights
             if not isinstance(drafter, str):
-                read_drafter(drafter, progress(f"the {method} drafter"), cancelled)
+                read_drafter(drafter, progress(f"the {drafter.info.method} drafter"), cancelled)
         read_weights(target.model, target.name, progress("the target"), cancelled)
         tell(Loading(f"{choice.title}: checking the taps"))
         target.prove_taps()
-        methods = [name if isinstance(d, str) else d.info.method for name, d in drafters.items()]
-        ids = drafter_ids(methods)
-        self.choice, self._models = choice, Models(target, dict(zip(ids, drafters.values(), strict=True)))
+        self.choice, self._models = choice, Models(target, drafters)
         self.notice = choice.notice
         self.name, self.precision, self.stop_ids = target.name, target.precision, target.stop_ids
         if target.text is not None:
             self.token_bytes = target.text.token_bytes  # of the text alone: a page may keep it after a switch
+        self.infos, self.problems = self._models.infos, self._models.problems
         self.drafters = self._models.descriptions
-        self.drafter_info = {i.method: i for i in reversed(self._models.infos)}
 
-    def _open(self, choice: Choice, tell: Tell, cancelled: Callable[[], bool], strict: bool):
+    def _open(
+        self, choice: Choice, tell: Tell, cancelled: Callable[[], bool], strict: bool
+    ) -> "tuple[Target, dict[str, Drafter | str]]":
         """Target and drafters with everything checked but their weights unread; what is loaded is not touched."""
-        from ..models.checkpoint import open_drafter
         from ..models.target import open_target
 
-        def check(path):
+        def check(path: Path) -> None:
             if cancelled():
                 raise Cancelled
             verify(path, lambda done, total: tell(Loading(f"Checking {name_of(path)}", done, total)), cancelled)
@@ -176,20 +192,20 @@ class PresetEngine:
         check(choice.target)
         target = open_target(choice.target, choice.precision, lambda step: tell(Loading(f"{choice.title}: {step}")))
         target.name = name_of(choice.target)
-        drafters = {}
-        for method, where in choice.drafters.items():
+        drafters: dict[str, Drafter | str] = {}
+        for id_, where in choice.drafters.items():
             if isinstance(where, str):
-                drafters[method] = where
+                drafters[id_] = where
                 continue
-            tell(Loading(f"{choice.title}: the {method} drafter"))
+            tell(Loading(f"{choice.title}: the drafter {id_}"))
             try:
-                check(where)
-                drafter = drafters[method] = open_drafter(where, target, choice.drafter_precision)
-                drafter.info = replace(drafter.info, name=name_of(where))
+                if where is not None:
+                    check(where)
+                drafters[id_] = _opened(id_, where, target, choice)
             except ModelError as error:
                 if strict:
                     raise
-                drafters[method] = str(error)
+                drafters[id_] = str(error)
         if cancelled():
             raise Cancelled
         return target, drafters
@@ -199,7 +215,7 @@ class PresetEngine:
         return too_big(Facts.read(choice.target), facts, self.machine, choice.precision, choice.drafter_precision)
 
     @property
-    def models(self):
+    def models(self) -> "Models":
         """Target and drafters. Raises ModelError if nothing is loaded."""
         if self._models is None:
             raise ModelError(self.problem or "No model is loaded: choose one first.")
@@ -207,12 +223,19 @@ class PresetEngine:
 
     # ---- running -------------------------------------------------------------------------------------
 
-    def race(self, request, cancelled):
+    def race(self, request: RaceRequest, cancelled: Cancelled) -> Iterator[tuple[int, Any]]:
         from ..race.race import race
 
         return race(self.models, request, cancelled)
 
-    def inspect(self, record, lane, index, cancelled, progress):
+    def inspect(
+        self,
+        record: RaceRecord,
+        lane: int,
+        index: int,
+        cancelled: Cancelled,
+        progress: Callable[[int, int], None],
+    ) -> Inspection | None:
         from ..race.inspector import inspect
 
         if record.target != self.models.target.name:
@@ -220,25 +243,33 @@ class PresetEngine:
         return inspect(self.models, record, lane, index, cancelled, progress)
 
 
-def _here_or_why(place: Place) -> Path | str:
-    """A directory as it is; for a hub name why it cannot be loaded as the page starts, in a sentence."""
-    return place if isinstance(place, Path) else f"{place.repo} is to be downloaded first: see the Models tab."
+def _here_or_why(place: Place | None) -> Path | str | None:
+    """A directory, or none, as it is; for a hub name why it cannot be loaded as the page starts, in a sentence."""
+    return f"{place.repo} is to be downloaded first: see the Models tab." if isinstance(place, HubName) else place
+
+
+def _opened(id_: str, where: Path | None, target: "Target", choice: Choice) -> "Drafter":
+    """The drafter of an id, everything checked but its weights unread. Raises ModelError."""
+    from ..models.checkpoint import open_drafter
+
+    drafter = open_drafter(where, target, choice.drafter_precision, method=method_of(id_))
+    info = drafter.info if where is None else replace(drafter.info, name=name_of(where))
+    drafter.info = replace(info, title=choice.titles.get(id_, info.title))
+    return drafter
 
 
 def load_job(choice: Choice, session: str) -> Job:
     """A job for the worker that loads `choice`: (-1, Loading) events, then (-1, Loaded) or (-1, Failed)."""
-    job = Job(None, session)
 
-    def work(engine: PresetEngine, cancelled):
-        yield -1, engine.load(choice, lambda step: job.events.put((-1, step)), cancelled)
+    def work(engine: PresetEngine, job: Job):
+        yield -1, engine.load(choice, job.post, job.cancelled)
 
-    job.work = work
-    return job
+    return Job(session, "load", work)
 
 
 def unload_job(session: str) -> Job:
-    def work(engine: PresetEngine, cancelled):
+    def work(engine: PresetEngine, job: Job):
         engine.unload()
         yield -1, Loaded("No model is loaded.", True)
 
-    return Job(None, session, work)
+    return Job(session, "unload", work)

@@ -1,111 +1,125 @@
-"""The lanes' sliders go as far as the loaded drafters do, and follow when another model is loaded.
+"""The lanes' menus and sliders go as far as the loaded drafters do, and follow when another model is loaded.
 
-What a link or a setting kept in the browser asks for may come before the model is there, so it is remembered until
+What a link or a setting stored in the browser asks for may come before the model is there, so it is remembered until
 it can be judged: more than the drafter has becomes all it has, and the page says so.
 """
 
 import math
 from abc import ABCMeta
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import gradio as gr
 
 from ..models.info import DrafterInfo
-from ..race.records import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, PLAIN
-from .race_request import LANE_CONTROLS, MAX_LANES, USUAL, Offers, clamp, too_much
+from ..race.lane_spec import excesses, find, schedules
+from ..race.records import CAP, FULL, HARDWARE, PLAIN
+from .race_request import OFF, LaneForm, Offers, RaceForm, asked_lane, clamp, lane_key
 
-METHOD, LENGTH, SCHEDULE, CUT = 0, 1, 2, 3  # places among a lane's controls
-ASKING = {LENGTH: FULL, CUT: CAP}  # a slider's place -> the schedule that it belongs to
+SLIDERS = {"length": FULL, "cap": CAP}  # a lane's slider -> the schedule that it belongs to
+SliderKey = tuple[int, str]  # (lane from 0, which slider)
 
 
-def _unchecked(kind: type) -> type:
+def _unchecked(kind: type) -> Any:
     """A kind of control whose limits or choices may change while a request with an older value is under way. gradio's
-    own refuses such a value; here whoever reads one puts it within its limits (requests.lane_of)."""
+    own refuses such a value; here whoever reads one puts it within its limits (race_request.asked_lane)."""
     # Not by a class statement: gradio's metaclass writes a .pyi file beside the module of every component's class.
     more = {"is_template": True, "preprocess": lambda self, payload: payload, "__module__": __name__}
-    return ABCMeta.__new__(type(kind), kind.__name__, (kind,), more)
+    return ABCMeta.__new__(type(kind), kind.__name__, (kind,), more)  # type: ignore[type-var]
 
 
-LengthSlider, ScheduleChoice = _unchecked(gr.Slider), _unchecked(gr.Dropdown)
+FittedSlider, FittedMenu = _unchecked(gr.Slider), _unchecked(gr.Dropdown)
 
 
 @dataclass(frozen=True)
 class Limits:
     """Of one page.
 
-    offers: what the sliders were last fitted to
-    asked:  place among the lanes' controls -> (what was asked for, what the slider was given instead)
+    offers: what the controls were last fitted to
+    asked:  slider -> (what was asked for, what the slider was given instead)
     """
 
-    offers: Offers = field(default_factory=lambda: USUAL)
-    asked: dict[int, tuple[float, float]] = field(default_factory=dict)
+    offers: Offers = field(default_factory=Offers)
+    asked: dict[SliderKey, tuple[float, float]] = field(default_factory=dict)
 
 
-def schedules(info: DrafterInfo) -> list[tuple[str, str]]:
-    """What can be chosen of a drafter, as (words, value)."""
-    lengths = [("block length", FULL)] if info.by_block else [("full block", FULL), ("fixed cap", CAP)]
-    confident = [("confidence threshold", CONFIDENCE), ("cumulative confidence", CUMULATIVE)]
-    return [("hardware-aware", HARDWARE), *lengths, *(confident if info.has_confidence else [])]
+@dataclass(frozen=True)
+class Fit:
+    """What becomes of the lanes' controls: updates of sliders and menus, and sentences on what was cut."""
+
+    sliders: dict[SliderKey, dict[str, Any]]
+    drafters: dict[int, dict[str, Any]]
+    schedules: dict[int, dict[str, Any]]
+    words: str
+
+    @property
+    def updates(self) -> dict[str, Any]:
+        """By the names of the controls."""
+        updates = {lane_key(i, name): update for (i, name), update in self.sliders.items()}
+        updates |= {lane_key(i, "drafter"): update for i, update in self.drafters.items()}
+        return updates | {lane_key(i, "schedule"): update for i, update in self.schedules.items()}
 
 
-def bounds(offers: Offers, place: int) -> tuple[int, int]:
-    """The ends of a slider: the block length is that of the method without a bias, the cap that of the one with."""
-    info = next(i for i in offers.values() if i.by_block == (place == LENGTH))
-    return (info.shortest, info.block) if place == LENGTH else (1, info.max_drafts)
+def menu(offers: Offers, lane: int, chosen: object = None) -> list[tuple[str, str]]:
+    """What lane number `lane` (from 0) can run, as (words, value). What was chosen stays on the menu, though another
+    model was loaded since: its pane will say that it does not run."""
+    titles = [title for title, _ in offers.choices]
+    drafters = [(f"{t} ({id_})" if titles.count(t) > 1 else t, id_) for t, id_ in offers.choices]
+    if (info := find(offers.infos, chosen)) and info.id not in (id_ for _, id_ in drafters):
+        drafters.append((f"{info.title}, not loaded", info.id))
+    return [(PLAIN, PLAIN), *drafters, *([(OFF, OFF)] if lane > 1 else [])]
 
 
-def fit(limits: Limits, offers: Offers, lanes: list) -> tuple[dict[int, dict], list[str]]:
-    """(place -> update of a slider, sentences on what was cut) for the lanes' control values. A slider that stood at
-    all its drafter had stands at all that this one has."""
-    updates, words = {}, []
-    for lane in range(MAX_LANES):
-        for place, schedule in ASKING.items():
-            at = lane * LANE_CONTROLS + place
-            low, high = bounds(offers, place)
-            value = clamp(lanes[at], 1, math.inf, high)
-            asked, given = limits.asked.get(at, (value, value))
+def bounds(offers: Offers, slider: str, drafter: object = None) -> tuple[int, int]:
+    """The ends of a lane's slider: those of its drafter, or of the first that has such a slider."""
+    infos = [info for info in offers.infos if info.by_block == (slider == "length")]
+    info = find(infos, drafter) or next(iter(infos), None)
+    if info is None:
+        return 1, 2  # of a slider that shows nowhere; gradio takes none without a range
+    return (info.shortest, info.block) if slider == "length" else (1, info.max_drafts)
+
+
+def fit(limits: Limits, offers: Offers, lanes: Sequence[LaneForm]) -> Fit:
+    """The controls of `lanes` fitted to `offers`. A slider that stood at all its drafter had stands at all that this
+    one has."""
+    sliders: dict[SliderKey, dict[str, Any]] = {}
+    asked_for = []
+    for i, lane in enumerate(lanes):
+        wanted = {}
+        for name in SLIDERS:
+            key = i, name
+            low, high = bounds(offers, name, lane.drafter)
+            value = clamp(getattr(lane, name), 1, math.inf, high)
+            asked, given = limits.asked.get(key, (value, value))
             asked = asked if value == given else value
-            if at not in limits.asked and value == bounds(limits.offers, place)[1] and place == LENGTH:
+            if key not in limits.asked and value == bounds(limits.offers, name, lane.drafter)[1] and name == "length":
                 asked = high
-            updates[at] = gr.update(minimum=low, maximum=high, value=int(min(max(asked, low), high)))
-            method, chosen = lanes[lane * LANE_CONTROLS + METHOD], lanes[lane * LANE_CONTROLS + SCHEDULE]
-            info = offers.get(method) if isinstance(method, str) and method != PLAIN else None
-            if info and info.by_block == (place == LENGTH) and chosen == schedule and math.isfinite(asked):
-                words += filter(None, [too_much(lane, asked, info)])
-    return updates, words
+            sliders[key] = gr.update(minimum=low, maximum=high, value=int(min(max(asked, low), high)))
+            wanted[name] = asked
+        asked_for.append(asked_lane(LaneForm(lane.drafter, schedule=lane.schedule, **wanted), offers.infos))
+    drafters = {i: gr.update(choices=menu(offers, i, lane.drafter)) for i, lane in enumerate(lanes)}
+    followed = {i: fit_schedule(limits.offers, offers, lane) for i, lane in enumerate(lanes)}
+    return Fit(sliders, drafters, followed, " ".join(excesses(asked_for)))
 
 
-def fit_schedule(info: DrafterInfo | None, before: DrafterInfo | None, chosen):
-    """The update of a lane's choice of schedules when another drafter of its method is loaded."""
-    if info is None or (before and schedules(before) == schedules(info)):
+def fit_schedule(before: Offers, offers: Offers, lane: LaneForm) -> dict[str, Any]:
+    """The update of a lane's choice of schedules when another drafter is loaded under its id."""
+    info, old = find(offers.infos, lane.drafter), find(before.infos, lane.drafter)
+    if info is None or (old and schedules(old) == schedules(info)):
         return gr.skip()
+    return schedule_menu(info, lane.schedule)
+
+
+def schedule_menu(info: DrafterInfo, chosen: object) -> dict[str, Any]:
+    """The choices of a drafter. A value that can stay is not sent back: when a link sets both, this may come after
+    the new one."""
     choices = schedules(info)
-    kept = {} if chosen in [value for _, value in choices] else {"value": HARDWARE}
-    return gr.update(choices=choices, **kept)
+    return gr.update(choices=choices, **({} if chosen in [value for _, value in choices] else {"value": HARDWARE}))
 
 
-def follow_limits(offers: Callable[[], Offers], lanes: list, said: gr.HTML, limits: gr.State, head: gr.HTML) -> None:
-    """Fit the sliders among the controls `lanes` whenever `head`, which says what is loaded, changes; `said` is the
-    place for what was cut."""
-    sliders = [at for at in range(len(lanes)) if at % LANE_CONTROLS in ASKING]
-    methods = range(0, len(lanes), LANE_CONTROLS)
-
-    def refit(before: Limits, *values):
-        now = offers()
-        if now is USUAL or (before.offers == now and not before.asked):  # not loaded yet, or fitted already
-            return [gr.skip()] * (2 + len(sliders) + len(methods))
-        updates, words = fit(before, now, list(values))
-        followed = [
-            fit_schedule(now.get(values[at]), before.offers.get(values[at]), values[at + SCHEDULE]) for at in methods
-        ]
-        return [Limits(now), " ".join(words), *(updates[at] for at in sliders), *followed]
-
-    head.change(
-        refit,
-        [limits, *lanes],
-        [limits, said, *(lanes[at] for at in sliders), *(lanes[at + SCHEDULE] for at in methods)],
-        queue=False,
-        show_progress="hidden",
-        api_visibility="private",
-    )
+def refit(limits: Limits, offers: Offers, form: RaceForm) -> Fit | None:
+    """What to change now that `offers` may have changed; None if nothing is loaded yet, or all is fitted already."""
+    if limits.offers == offers and not (limits.asked and offers.loaded):
+        return None
+    return fit(limits, offers, form.lanes)

@@ -1,123 +1,94 @@
-"""Settings as text: links that fill the page, lanes in one line, preferences that outlast a reload.
+"""Settings as text: links that fill the page, preferences that outlast a reload.
 
     /?prompt=Say%20hello.&lanes=plain,dspark:cap=3,dflash:block=6&tokens=64
 
-A lane is a method, then how many drafts are sent: `hardware` (also without a word), `full`, `cap=3`,
-`confidence=0.5`, `cumulative=0.5`, or for DFlash `block=6`, the slots of its block. `system=` is the conversation's
-system turn, empty for the chat template's own; `strict=1` turns strict mode on. What a link, a script or a browser's
-storage says is taken only where it is a value that the page's own control could have; a link never starts anything.
-How long a block or a cap may be is the loaded drafter's to say: asking for more is asking for all of it (limits.py).
+Lanes are in the words of race/lane_spec.py. `system=` is the conversation's system turn, empty for the chat template's
+own; `strict=1` turns strict mode on. What a link, a script or a browser's storage says is taken only where it is a
+value that the page's own control could have; a link never starts anything. How long a block or a cap may be is the
+loaded drafter's to say: asking for more is asking for all of it (limits.py).
 
 What fills the page when it is opened: a link, and for the rest what the same browser had set before.
 """
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields, replace
+from typing import Any
 from urllib.parse import urlencode
 
 import gradio as gr
+from gradio.components import Component
 
 from ..errors import LaneError
-from ..race.records import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, PLAIN, exact
-from .controls import OFF, Controls
-from .limits import ASKING, Limits, fit, schedules
-from .race_request import ALL_LANES, LANE_CONTROLS, MAX_LANES, MAX_PROMPT, USUAL, Offers, clamp, settings_of
+from ..models.info import DrafterInfo
+from ..race.lane_spec import MAX_LANES, WHOLE, find, lane_text, read_lanes, schedules
+from ..race.records import PLAIN, exact
+from .controls import Controls, LaneInputs
+from .limits import SLIDERS, Fit, Limits, SliderKey, fit, menu
+from .race_request import (
+    MAX_PROMPT,
+    OFF,
+    LaneForm,
+    Offers,
+    RaceForm,
+    clamp,
+    form_of,
+    lane_key,
+    lanes_of,
+    settings_of,
+)
+from .widgets import QUIET
 
-METHODS = (PLAIN, *USUAL)
-WHOLE = math.inf  # in place of a length: all that the drafter has
 LONGEST = 1000
-# In what `request_of` takes: prompt, max_tokens, temperature, top_k, top_p, seed, order, system, lanes, strict
-SYSTEM, FIRST_LANE = 7, 8
-STRICT = FIRST_LANE + ALL_LANES
-NUMBERS = {"tokens": 1, "temperature": 2, "top_k": 3, "top_p": 4, "seed": 5}  # a link's names, places in `asked`
-_SETTINGS = {"tokens": "max_tokens"}  # a link's name -> the setting's, where it is another
-_NAMED = {name.lower(): name for name in METHODS}
+NUMBERS = {  # a link's name -> the control's
+    "tokens": "max_tokens",
+    "temperature": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "seed": "seed",
+}
+# In this browser only. The key is no secret: it just has to be the same at every start.
+STORAGE = {"storage_key": "dspark-settings", "secret": "dspark-playground"}
 
 
-def lane_controls(text: str, offers: Offers = USUAL) -> list:
-    """The five control values of one lane (see requests.lane_of), as asked for; WHOLE for a length that is not named.
-    Raises LaneError."""
-    name, *parts = text.strip().lower().split(":")
-    method = _NAMED.get(name)
-    if method is None:
-        raise LaneError(f"There is no lane {name[:40]!r}; there are {', '.join(m.lower() for m in METHODS)}.")
-    info = offers.get(method)
-    known = {value for _, value in schedules(info)} if info else set()
-    length, schedule, cap, threshold = WHOLE, HARDWARE, WHOLE, 0.5
-    for part in parts:
-        key, _, value = part.partition("=")
-        if key == "block" and info and info.by_block:
-            length, schedule = clamp(value, 1, LONGEST, WHOLE), FULL
-        elif key in known:
-            schedule = key
-            if key == CAP:
-                cap = clamp(value, 1, LONGEST, WHOLE)
-            else:
-                threshold = clamp(value, 0, 1, threshold)
-        else:
-            raise LaneError(f"{method} has no setting {part[:40]!r}.")
-    return [method, length, schedule, cap, threshold]
+def lanes_of_text(text: str, infos: Sequence[DrafterInfo]) -> tuple[LaneForm, ...]:
+    """The controls' values of all lanes, those that are not named off. Raises LaneError."""
+    lanes = [form_of(lane) for lane in read_lanes(text, infos)]
+    return (*lanes, *[LaneForm()] * (MAX_LANES - len(lanes)))
 
 
-def lanes_controls(text: str, offers: Offers = USUAL) -> list:
-    """The control values of all lanes, those that are not named off. Raises LaneError."""
-    lanes = [lane_controls(lane, offers) for lane in text[:1000].split(",") if lane.strip()]
-    if not 2 <= len(lanes) <= MAX_LANES:
-        raise LaneError(f"A race has 2 to {MAX_LANES} lanes, not {len(lanes)}.")
-    off = [OFF, WHOLE, HARDWARE, WHOLE, 0.5]
-    return [value for lane in lanes + [off] * (MAX_LANES - len(lanes)) for value in lane]
+def link_of(form: RaceForm, infos: Sequence[DrafterInfo]) -> str:
+    """A query string that fills the page with these settings."""
+    settings = settings_of(form)
+    query = {"prompt": form.prompt, "lanes": ",".join(lane_text(lane, infos) for lane in lanes_of(form, infos))}
+    query |= {name: exact(getattr(settings, control)) for name, control in NUMBERS.items()}
+    query["system"] = form.system or ""  # also when empty: the other browser may have one of its own
+    if form.strict is True:
+        query["strict"] = "1"
+    return "?" + urlencode(query, safe=":,=")
 
 
-def lane_text(method, length, schedule, cap, threshold, offers: Offers = USUAL) -> str:
-    """The lane that these control values describe, as `lane_controls` reads it; empty if it is off."""
-    if method not in METHODS:
-        return ""
-    if method == PLAIN:
-        return PLAIN
-    name, info = method.lower(), offers[method]
-    if schedule == HARDWARE:
-        return f"{name}:{HARDWARE}"
-    if schedule in (CONFIDENCE, CUMULATIVE) and info.has_confidence:
-        return f"{name}:{schedule}={exact(clamp(threshold, 0, 1, 0.5))}"
-    if info.by_block:
-        return f"{name}:block={int(clamp(length, 1, LONGEST, info.block))}"
-    return f"{name}:{CAP}={int(clamp(cap, 1, LONGEST, info.max_drafts))}" if schedule == CAP else f"{name}:{FULL}"
-
-
-def link_of(*asked, offers: Offers = USUAL) -> str:
-    """A query string that fills the page with these control values."""
-    columns = asked[FIRST_LANE:STRICT]
-    lanes = [lane_text(*columns[i : i + LANE_CONTROLS], offers) for i in range(0, len(columns), LANE_CONTROLS)]
-    told = {"prompt": asked[0], "lanes": ",".join(lane for lane in lanes if lane)}
-    settings = settings_of(*asked[1:6])
-    told |= {name: exact(getattr(settings, _SETTINGS.get(name, name))) for name in NUMBERS}
-    told["system"] = asked[SYSTEM] or ""  # also when empty: the other browser may have one of its own
-    if asked[STRICT:] == (True,):
-        told["strict"] = "1"
-    return "?" + urlencode(told, safe=":,=")
-
-
-def from_link(query: Mapping[str, str], offers: Offers = USUAL) -> dict[int, object]:
-    """What a link fills: values by their place in `asked`. What it says wrongly is left as it is."""
-    filled: dict[int, object] = {}
+def from_link(query: Mapping[str, str], infos: Sequence[DrafterInfo]) -> dict[str, Any]:
+    """What a link fills: values by the names of the controls (RaceInputs.named). What it says wrongly is left as it
+    is."""
+    filled: dict[str, Any] = {}
     if prompt := query.get("prompt"):
-        filled[0] = prompt[:MAX_PROMPT]
+        filled["prompt"] = prompt[:MAX_PROMPT]
     if "system" in query:
-        filled[SYSTEM] = query["system"]
-    for name, place in NUMBERS.items():
-        if name in query:
-            filled[place] = query[name]
+        filled["system"] = query["system"]
+    filled |= {control: query[name] for name, control in NUMBERS.items() if name in query}
     if "strict" in query:
-        filled[STRICT] = query["strict"] == "1"
+        filled["strict"] = query["strict"] == "1"
     if "lanes" in query:
         with suppress(LaneError):
-            filled |= dict(enumerate(lanes_controls(query["lanes"], offers), start=FIRST_LANE))
+            for i, lane in enumerate(lanes_of_text(query["lanes"], infos)):
+                filled |= {lane_key(i, f.name): getattr(lane, f.name) for f in fields(lane)}
     return filled
 
 
-def fitting(control: gr.components.Component, value):
+def fitting(control: Component, value: Any) -> Any:
     """`value` as this control could have it, or None."""
     if isinstance(control, gr.Textbox):
         return value[: control.max_length] if isinstance(value, str) else None
@@ -134,61 +105,79 @@ def fitting(control: gr.components.Component, value):
     return value if isinstance(value, str) and value in choices else None
 
 
-# Kept in this browser only. The key is no secret: it just has to be the same at every start.
-SCHEDULE = 2  # its place among a lane's controls
-STORAGE = {"storage_key": "dspark-settings", "secret": "dspark-playground"}
-
-
 def remember(page: gr.Blocks, ask: Controls) -> gr.events.Dependency:
-    """Keep every setting but the prompt in the browser, and fill the page when it opens: the event of that. A link goes
-    before what was kept. Nothing is started."""
-    asked = ask.asked
-    kept = gr.BrowserState(None, **STORAGE)
-    names = [f"{k} {control.label}" for k, control in enumerate(asked)]
-    quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    settings = asked[1:]
+    """Store every setting but the prompt in the browser, and fill the page when it opens: the event of that. A link
+    goes before what was stored. Nothing is started."""
+    stored = gr.BrowserState(None, **STORAGE)
+    settings = {name: control for name, control in ask.inputs.named.items() if name != "prompt"}
     gr.on(
-        # A text is kept when its field is left: its input event comes before its value.
-        [control.blur if isinstance(control, gr.Textbox) else control.input for control in settings],
+        # A text is stored when its field is left: its input event comes before its value.
+        [c.blur if isinstance(c, gr.Textbox) else c.input for c in settings.values()],  # type: ignore[attr-defined]
         None,
-        settings,
-        kept,
-        js=_as_object(names[1:]),
-        **quiet,
+        list(settings.values()),  # of a JavaScript function the inputs are arguments, in order
+        stored,
+        js=_as_object(list(settings)),
+        queue=False,
+        **QUIET,
     )
 
-    def fill(before, visitor: gr.Request):
+    def fill(before: Any, visitor: gr.Request) -> dict[Component, Any]:
         before = before if isinstance(before, dict) else {}
-        values = {k: before[name] for k, name in enumerate(names) if name in before and k}
-        offers = ask.offers()
-        values |= from_link(dict(visitor.query_params), offers)
-        told = [fitting(control, values.get(k)) for k, control in enumerate(asked)]
-        updates = [gr.skip() if value is None else value for value in told]
-        for lane in range(FIRST_LANE, STRICT, LANE_CONTROLS):  # what can be chosen depends on the method
-            info, value = offers.get(told[lane]), values.get(lane + SCHEDULE)
-            if info and value in [chosen for _, chosen in schedules(info)]:
-                updates[lane + SCHEDULE] = gr.update(choices=schedules(info), value=value)
-        limits, lanes = _as_asked(asked, values)
-        fitted, words = fit(limits, offers, lanes)
-        for at, update in fitted.items():
-            updates[FIRST_LANE + at] = update
-        sent = {at: (number, fitted[at]["value"]) for at, (number, _) in limits.asked.items()}
-        return [Limits(offers, sent), " ".join(words), *updates]
+        values = {name: before[name] for name in settings if name in before}
+        updates = filled(ask, values | from_link(dict(visitor.query_params), ask.offers().infos))
+        return {places[name]: value for name, value in updates.items()}
 
-    return page.load(fill, kept, [ask.limits, ask.cut, *asked], **quiet)
+    places = {"limits": ask.limits, "cut": ask.cut, **ask.inputs.named}
+    return page.load(fill, stored, list(places.values()), queue=False, **QUIET)
 
 
-def _as_asked(asked: list[gr.components.Component], values: dict) -> tuple[Limits, list]:
-    """The lanes' control values with each length and cap as a link or the browser has it, and which of them are."""
-    lanes = [values.get(place, control.value) for place, control in enumerate(asked)][FIRST_LANE:STRICT]
-    named = {}
-    for at in range(len(lanes)):
-        if at % LANE_CONTROLS in ASKING and FIRST_LANE + at in values:
-            number = lanes[at] if lanes[at] == WHOLE else clamp(lanes[at], 1, LONGEST, 0)
-            lanes[at] = number or asked[FIRST_LANE + at].value
-            if number:
-                named[at] = number, number
-    return Limits(asked=named), lanes
+def filled(ask: Controls, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The updates, by the names of the controls, that fill the page with `values`, as far as they could have them."""
+    inputs, offers = ask.inputs, ask.offers()
+    fit_values = {name: fitting(control, values.get(name)) for name, control in inputs.named.items()}
+    updates = {name: value for name, value in fit_values.items() if value is not None}
+    lanes: list[LaneForm] = []
+    named: dict[SliderKey, tuple[float, float]] = {}
+    for i, lane in enumerate(inputs.lanes):
+        form, numbers, menus = _lane_filled(i, lane, values, offers)
+        lanes.append(form)
+        named |= numbers
+        updates |= menus
+    limits = replace(ask.limits.value, asked=named)  # the controls stand as the page was built
+    fitted = fit(limits, offers, lanes)
+    updates |= {lane_key(i, slider): update for (i, slider), update in fitted.sliders.items()}
+    return updates | {"limits": Limits(offers, _given(limits, fitted)), "cut": fitted.words}
+
+
+def _lane_filled(
+    i: int, lane: LaneInputs, values: Mapping[str, Any], offers: Offers
+) -> tuple[LaneForm, dict[SliderKey, tuple[float, float]], dict[str, Any]]:
+    """Of lane number `i`: its controls' values, each length and cap as a link or the browser has it; which of those
+    are; and the updates of its menus, whose choices depend on what is loaded."""
+    form = LaneForm(**{name: control.value for name, control in lane.all.items()})
+    drafter, named = values.get(lane_key(i, "drafter")), {}
+    menus: dict[str, Any] = {lane_key(i, "drafter"): gr.update(choices=menu(offers, i, form.drafter))}
+    if drafter == PLAIN or (drafter == OFF and i > 1) or find(offers.infos, drafter):
+        form = replace(form, drafter=drafter)
+        menus[lane_key(i, "drafter")] = gr.update(choices=menu(offers, i, drafter), value=drafter)
+    info, schedule = find(offers.infos, form.drafter), values.get(lane_key(i, "schedule"))
+    if info and schedule in [value for _, value in schedules(info)]:
+        form = replace(form, schedule=schedule)
+        menus[lane_key(i, "schedule")] = gr.update(choices=schedules(info), value=schedule)
+    elif info:
+        menus[lane_key(i, "schedule")] = gr.update(choices=schedules(info))
+    for name in SLIDERS:
+        asked = values.get(lane_key(i, name))
+        number = asked if asked == WHOLE else clamp(asked, 1, LONGEST, math.nan)
+        if not math.isnan(number):
+            named[i, name] = number, number
+            form = replace(form, **{name: number})
+    return form, named, menus
+
+
+def _given(limits: Limits, fitted: Fit) -> dict[SliderKey, tuple[float, float]]:
+    """What was asked of each slider with what it was given instead."""
+    return {key: (number, fitted.sliders[key]["value"]) for key, (number, _) in limits.asked.items()}
 
 
 def _as_object(names: list[str]) -> str:

@@ -5,51 +5,71 @@ The page by script: `/race` runs what the Race button runs, and gives the race a
 The guided tour: a button in the head and a panel over the page. All of it is in assets/page/tour.js.
 """
 
+import inspect
 import itertools
 import json
+import os
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any, get_type_hints
 
 import gradio as gr
 
 from ..presets import Prompt
+from ..race.lane_spec import excesses, read_lanes
+from ..race.records import PLAIN, RaceRequest
 from ..race.trace import dumps
 from .controls import controls
-from .limits import Limits, fit, follow_limits
-from .links import lanes_controls, remember
-from .race_request import TOGETHER, offers_of, request_of
+from .links import remember
+from .race_request import Offers, RaceForm, form_of, offers_of, request_of
 from .saved import traced
-from .selection import Shelf
-from .serve import drop_options
-from .stream import follow, models_status
-from .tabs.charts_tab import charts_tab
-from .tabs.compare_tab import compare_tab
-from .tabs.cost_tab import advice, cost_tab
-from .tabs.models_tab import models_tab
-from .tabs.prove_tab import prove_tab
-from .tabs.race_tab import MAX_WAITING, race_tab
+from .selection import ModelSources
+from .stream import board_updates, models_status
+from .tabs.charts_tab import ChartsTab
+from .tabs.compare_tab import CompareTab
+from .tabs.cost_tab import CostTab
+from .tabs.models_tab import ModelsTab
+from .tabs.prove_tab import ProveTab
+from .tabs.race_tab import RaceTab
 from .widgets import page_file, plain_text, script, static
-from .worker import Job, Worker
+from .worker import MAX_WAITING, Worker
+
+ALLOWED_VARIABLES = ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR")
 
 
-def build(worker: Worker, prompts: list[Prompt], shelf: Shelf | None = None) -> gr.Blocks:
-    """`shelf`: the models that can be chosen; by default the presets, the hub and what is on this machine."""
+def drop_options() -> None:
+    """Options in the environment are dropped: gradio takes an empty `allowed_paths`, for one, as not given,
+    and would let GRADIO_ALLOWED_PATHS open this machine's files."""
+    for name in [n for n in os.environ if n.startswith("GRADIO_") and n not in ALLOWED_VARIABLES]:
+        del os.environ[name]
+
+
+def build(worker: Worker, prompts: list[Prompt], sources: ModelSources | None = None) -> gr.Blocks:
+    """`sources`: the models that can be chosen; by default the presets, the hub and what is on this machine."""
     drop_options()
+    sources = sources or ModelSources()
+    start = sources.start_infos()
+
+    def offers() -> Offers:
+        return offers_of(worker.engine, start)
+
     with gr.Blocks(title="DSpark Playground", analytics_enabled=False, fill_width=True) as page:
         models = _head()
-        ask = controls(prompts, lambda: offers_of(worker.engine))
+        ask = controls(prompts, offers)
         with gr.Tabs(elem_id="tabs"):
-            raced = race_tab(worker, ask)
-            charts_tab(worker, ask, raced)
-            cost_tab(worker, raced)
-            compare_tab(raced.kept)
-            prove_tab(worker, prompts)
-            models_tab(worker, shelf or Shelf(), page, models, raced)
-        with raced.below:
-            advice(worker, ask, raced)
+            raced = RaceTab(worker, ask).build(models)
+            ChartsTab(worker, ask, raced).build()
+            cost = CostTab(worker, ask, raced)
+            cost.build()
+            CompareTab(raced.saved).build()
+            ProveTab(worker, ask, prompts).build(models)
+            ModelsTab(worker, sources).build(page, models, raced)
+        cost.build_advice()
 
         filled = remember(page, ask)
-        follow_limits(ask.offers, ask.lanes, ask.cut, ask.limits, models)
-        race_api(worker)
+        ask.follow_limits(models)
+        race_api(worker, offers)
 
         def status():
             yield from models_status(worker)
@@ -71,53 +91,72 @@ def _head() -> gr.HTML:
         return plain_text("Loading …", "models")
 
 
-UPDATE_S = 0.5
+NOTICE_S = 0.5  # how often a script hears that its race goes on
 CALLS = itertools.count(1)
 
 
-def race_api(worker: Worker) -> None:
-    """Put `/race` on the page's API. It is a generator, so that a client that goes away ends the race."""
+@dataclass(frozen=True)
+class RaceCall:
+    """Race `lanes` on a prompt, in the words of links: method, then its own settings, such as `dspark:cap=3`; without
+    lanes, plain decoding and one lane for every method.
 
-    def race(
-        prompt: str,
-        lanes: str = "plain,dspark,dflash",
-        max_tokens: int = 96,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int = 0,
-        system: str = "",
-        strict: bool = False,
-    ) -> dict:
-        """Race `lanes` on a prompt, in the words of links: method, then its own settings, such as `dspark:cap=3`.
+    Yields {"state": "racing", "seconds": since the call} twice a second, last the whole race. Where a lane asks for
+    more than its drafter has, it gets all there is, and `cut` says so.
+    """
 
-        Yields {"state": "racing", "seconds": since the call} twice a second, last the whole race. Where a lane asks
-        for more than its drafter has, it gets all there is, and `cut` says so.
-        """
-        offers = offers_of(worker.engine)
+    prompt: str
+    lanes: str = ""
+    max_tokens: int = 96
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    system: str = ""
+    strict: bool = False
+
+    def asked(self, offers: Offers) -> tuple[RaceRequest, list[str]]:
+        """The race, and in sentences what of it was cut. Raises ValueError, in one sentence."""
+        first = [info.id for info in offers.infos if info.id == info.method.lower()]
+        asked = read_lanes(str(self.lanes) if self.lanes else ",".join([PLAIN, *first]), offers.infos)
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "lanes"}
+        form = RaceForm(**values, lanes=tuple(form_of(lane) for lane in asked))
+        return request_of(form, offers.infos), excesses(asked)
+
+    def run(self, worker: Worker, offers: Offers) -> Iterator[dict]:
+        """Raises gr.Error if the race cannot be run to its end."""
         try:
-            controls = lanes_controls(str(lanes), offers)
-            request = request_of(
-                *(prompt, max_tokens, temperature, top_k, top_p, seed, TOGETHER, system),
-                *controls,
-                strict is True,
-                offers=offers,
-            )
+            request, cut = self.asked(offers)
         except ValueError as error:
             raise gr.Error(str(error)) from None
-        cut = fit(Limits(offers), offers, controls)[1]
         more = {"cut": " ".join(cut)} if cut else {}
-        seen, began, told = None, time.monotonic(), -1.0
-        for _, news in follow(worker, Job(request, f"script {next(CALLS)}")):
-            seen = news or seen
+        last, began, sent = None, time.monotonic(), -1.0
+        for _, race in board_updates(worker, request, f"script {next(CALLS)}"):
+            last = race or last
             passed = time.monotonic() - began
-            if passed >= told + UPDATE_S:
-                told = passed
+            if passed >= sent + NOTICE_S:
+                sent = passed
                 yield {"state": "racing", "seconds": round(passed, 1), **more}
-        if seen is None or seen.verdict is None:
+        if last is None or last.verdict is None:
             raise gr.Error(worker.error or "The race was not run to its end.")
-        yield json.loads(dumps(traced(seen)))
+        yield json.loads(dumps(traced(last)))
 
+
+def race_api(worker: Worker, offers: Callable[[], Offers]) -> None:
+    """Put `/race` on the page's API; its parameters are the fields of RaceCall. It is a generator, so that a client
+    that goes away ends the race."""
+
+    def race(*values: Any) -> Iterator[dict]:
+        yield from RaceCall(*values).run(worker, offers())
+
+    # What gradio reads: the parameters, their types, and that of each value.
+    signature = inspect.signature(RaceCall).replace(return_annotation=dict)
+    documented = {
+        "__signature__": signature,
+        "__annotations__": {**get_type_hints(RaceCall), "return": dict},
+        "__doc__": RaceCall.__doc__,
+    }
+    for name, value in documented.items():
+        setattr(race, name, value)
     gr.api(race, api_name="race", concurrency_limit=MAX_WAITING)
 
 

@@ -1,29 +1,105 @@
-"""What the page's controls ask for, made safe: numbers within their limits, lanes, one race request."""
+"""What the page's controls ask for, made safe: numbers within their limits, lanes, one race request.
+
+A form is what a client sent, by the names of the controls; nothing in it is trusted. No gradio.
+"""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 from ..decode.rounds import Settings
 from ..models.info import DrafterInfo
-from ..race.records import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, MAX_SYSTEM, PLAIN, LaneSpec, RaceRequest, exact
+from ..race.lane_spec import MAX_LANES, WHOLE, AskedLane, find
+from ..race.records import (
+    BLOCK,
+    CAP,
+    CONFIDENCE,
+    CUMULATIVE,
+    FULL,
+    HARDWARE,
+    MAX_SYSTEM,
+    PLAIN,
+    LaneSpec,
+    RaceRequest,
+    exact,
+)
 
 MAX_PROMPT = 100_000  # characters
 MAX_TOKENS = 4096
-MAX_LANES = 4
-LANE_CONTROLS = 5  # of each lane: see lane_of
-ALL_LANES = MAX_LANES * LANE_CONTROLS  # after them may come whether strict mode is on
-Offers = Mapping[str, DrafterInfo]  # by method
-# What a lane may ask of a method while no drafter of it is loaded: that of the drafters most in use.
-USUAL: Offers = {
-    "DSpark": DrafterInfo(
-        id="dspark", method="DSpark", title="DSpark", block=7, max_drafts=7, has_confidence=True, has_bias=True
-    ),
-    "DFlash": DrafterInfo(id="dflash", method="DFlash", title="DFlash", block=16, first_slot=1, max_drafts=15),
-}
+OFF = "off"  # in place of a lane's drafter
 TOGETHER, IN_TURN = "together, by a fair clock", "one after another"
 
 
-def clamp(value, low: float, high: float, default: float) -> float:
+@dataclass(frozen=True)
+class LaneForm:
+    """The controls of one lane. `drafter` is an id, PLAIN or OFF; `length` counts slots, where the drafter's length is
+    set as a block, and belongs to the schedule FULL; `cap` counts drafts."""
+
+    drafter: Any = OFF
+    length: Any = WHOLE
+    schedule: Any = HARDWARE
+    cap: Any = WHOLE
+    threshold: Any = 0.5
+
+
+@dataclass(frozen=True)
+class RaceForm:
+    """All that is asked of a race. `prompt` may be missing where only the settings matter."""
+
+    prompt: Any = ""
+    max_tokens: Any = 96
+    temperature: Any = 0.0
+    top_k: Any = 0
+    top_p: Any = 1.0
+    seed: Any = 0
+    order: Any = TOGETHER
+    system: Any = ""
+    strict: Any = False
+    lanes: tuple[LaneForm, ...] = ()
+
+
+def lane_key(lane: int, name: str) -> str:
+    """The name of a control of lane number `lane` (from 0), such as "lane 2 cap"."""
+    return f"lane {lane + 1} {name}"
+
+
+def read_form(values: Mapping[str, Any]) -> RaceForm:
+    """A form from values by the names of the controls: RaceForm's, and `lane_key` of LaneForm's."""
+    single = {f.name: values[f.name] for f in fields(RaceForm) if f.name in values}
+    lanes = [
+        LaneForm(**{f.name: values[lane_key(i, f.name)] for f in fields(LaneForm) if lane_key(i, f.name) in values})
+        for i in range(MAX_LANES)
+    ]
+    return RaceForm(**single, lanes=tuple(lanes))
+
+
+@dataclass(frozen=True)
+class Offers:
+    """What a page's lanes may run.
+
+    infos:   the drafters that a lane may name: the loaded ones first, then those of the preset that the page starts
+             with, so that a link can be read before anything is loaded
+    choices: (title, id) of those that a lane's menu shows: the loaded ones, before that those of the start
+    loaded:  are there any loaded ones?
+    """
+
+    infos: tuple[DrafterInfo, ...] = ()
+    choices: tuple[tuple[str, str], ...] = ()
+    loaded: bool = False
+
+
+def offers_of(engine: Any, start: Sequence[DrafterInfo] = ()) -> Offers:
+    """What can be asked on this engine; None is one that is not there yet. `start`: what is known of the drafters that
+    the page starts with, before they are loaded."""
+    loaded: tuple[DrafterInfo, ...] = tuple(getattr(engine, "infos", ()))
+    ids = {info.id for info in loaded}
+    infos = loaded + tuple(info for info in start if info.id not in ids)
+    shown = loaded or tuple(start)
+    return Offers(infos, tuple((info.title, info.id) for info in shown), bool(loaded))
+
+
+def clamp(value: Any, low: float, high: float, default: float) -> float:
     """A number a client sent, within its limits; `default` if it is no finite number."""
     try:
         number = float(value)
@@ -32,98 +108,92 @@ def clamp(value, low: float, high: float, default: float) -> float:
     return min(max(number, low), high) if math.isfinite(number) else default
 
 
-def settings_of(max_tokens, temperature, top_k, top_p, seed) -> Settings:
+def settings_of(form: RaceForm) -> Settings:
     return Settings(
-        max_tokens=int(clamp(max_tokens, 1, MAX_TOKENS, 96)),
-        temperature=clamp(temperature, 0, 2, 0),
-        top_k=int(clamp(top_k, 0, 1000, 0)),
-        top_p=clamp(top_p, 0.01, 1, 1),
-        seed=int(clamp(seed, 0, 2**31 - 1, 0)),
+        max_tokens=int(clamp(form.max_tokens, 1, MAX_TOKENS, 96)),
+        temperature=clamp(form.temperature, 0, 2, 0),
+        top_k=int(clamp(form.top_k, 0, 1000, 0)),
+        top_p=clamp(form.top_p, 0.01, 1, 1),
+        seed=int(clamp(form.seed, 0, 2**31 - 1, 0)),
     )
 
 
-def offers_of(engine) -> Offers:
-    """What can be asked of each method on this engine; None is one that is not there yet."""
-    return USUAL if engine is None else {**USUAL, **getattr(engine, "drafter_info", {})}
-
-
-def lane_of(method, length, schedule, cap, threshold, offers: Offers = USUAL) -> LaneSpec | None:
-    """The lane that one column of controls describes, within what the loaded drafter offers; None if it is off."""
-    if method == PLAIN:
-        return LaneSpec(PLAIN)
-    info = offers.get(method) if isinstance(method, str) else None
+def asked_lane(lane: LaneForm, infos: Sequence[DrafterInfo]) -> AskedLane | None:
+    """What one lane's controls ask for; None if it is off, or names no drafter."""
+    if lane.drafter == PLAIN:
+        return AskedLane()
+    info = find(infos, lane.drafter)
     if info is None:
         return None
-    if schedule == HARDWARE:
-        return LaneSpec(method, HARDWARE, label="hardware-aware")
-    if info.has_confidence and schedule in (CONFIDENCE, CUMULATIVE):
-        threshold = clamp(threshold, 0, 1, 0.5)
-        words = "confidence" if schedule == CONFIDENCE else "product"
-        return LaneSpec(method, schedule, threshold=threshold, label=f"{words} ≥ {_hundredths(threshold)}")
+    if lane.schedule == HARDWARE:
+        return AskedLane(info)
+    if info.has_confidence and lane.schedule in (CONFIDENCE, CUMULATIVE):
+        return AskedLane(info, lane.schedule, clamp(lane.threshold, 0, 1, 0.5))
     if info.by_block:
-        length = int(clamp(length, info.shortest, info.block, info.block))
-        schedule = FULL if length == info.block else CAP
-        return LaneSpec(method, schedule, cap=info.drafts(length), label=f"block {length}")
-    if schedule == CAP:
-        cap = int(clamp(cap, 1, info.max_drafts, info.max_drafts))
-        return LaneSpec(method, CAP, cap=cap, label=f"cap {cap}")
-    return LaneSpec(method, FULL, cap=info.max_drafts, label="full block")
+        return AskedLane(info, BLOCK, clamp(lane.length, info.shortest, math.inf, WHOLE))
+    if lane.schedule == CAP:
+        return AskedLane(info, CAP, clamp(lane.cap, 1, math.inf, WHOLE))
+    return AskedLane(info, FULL)
 
 
-def _hundredths(number: float) -> str:
-    """A number with two decimals, or with all that it has."""
-    return f"{number:.2f}" if number == round(number, 2) else exact(number)
+def form_of(lane: AskedLane) -> LaneForm:
+    """The controls' values that ask for this lane; WHOLE for a length that it does not name."""
+    info, number = lane.info, lane.number
+    if info is None:
+        return LaneForm(PLAIN)
+    if lane.schedule in (CONFIDENCE, CUMULATIVE):
+        return LaneForm(info.id, schedule=lane.schedule, threshold=clamp(number, 0, 1, 0.5))
+    if lane.schedule not in (CAP, BLOCK):
+        return LaneForm(info.id, schedule=lane.schedule)
+    slots = lane.schedule == BLOCK
+    if info.by_block:
+        return LaneForm(info.id, schedule=FULL, length=number if slots else number + info.first_slot)
+    return LaneForm(info.id, schedule=CAP, cap=number - info.first_slot if slots else number)
 
 
-def too_much(lane: int, asked: float, info: DrafterInfo) -> str:
-    """One sentence: lane number `lane` (from 0) was asked for more than its drafter has. Empty if it was not."""
-    words = info.excess(asked, info.by_block)
-    return f"Lane {lane + 1}: {words}." if words else ""
+def asked_lanes(form: RaceForm, infos: Sequence[DrafterInfo]) -> list[AskedLane | None]:
+    """What every lane asks for, None for those that are off."""
+    return [asked_lane(lane, infos) for lane in form.lanes]
 
 
-def lanes_of(controls, offers: Offers = USUAL) -> tuple[LaneSpec, ...]:
-    """The lanes that all columns of controls describe, at most MAX_LANES."""
-    columns = controls[:ALL_LANES]
-    lanes = [lane_of(*columns[i : i + LANE_CONTROLS], offers) for i in range(0, len(columns), LANE_CONTROLS)]
-    return tuple(lane for lane in lanes if lane)
+def lanes_of(form: RaceForm, infos: Sequence[DrafterInfo]) -> tuple[LaneSpec, ...]:
+    """The lanes that race, within what their drafters have."""
+    return tuple(lane.spec for lane in asked_lanes(form, infos) if lane)
 
 
-def strict_of(controls, settings: Settings) -> bool:
+def strict_of(form: RaceForm) -> bool:
     """Is strict mode asked for? It is for greedy decoding only."""
-    return controls[ALL_LANES:] == (True,) and settings.greedy
+    return form.strict is True and settings_of(form).greedy
 
 
-def in_words(max_tokens, temperature, top_k, top_p, seed, order, system, *controls, offers: Offers = USUAL) -> str:
-    """The same settings as `request_of` takes, in one line: which lanes race, how far, how tokens are chosen."""
-    settings = settings_of(max_tokens, temperature, top_k, top_p, seed)
+def in_words(form: RaceForm, infos: Sequence[DrafterInfo]) -> str:
+    """All that `request_of` takes but the prompt, in one line: which lanes race, how far, how tokens are chosen."""
+    settings = settings_of(form)
     words = ["greedy"]
     if not settings.greedy:
         words = [f"temperature {exact(settings.temperature)}"]
         words += [f"top-k {settings.top_k}"] if settings.top_k else []
         words += [f"top-p {exact(settings.top_p)}"] if settings.top_p < 1 else []
         words += [f"seed {settings.seed}"]
-    words += ["strict"] if strict_of(controls, settings) else []
-    words += [IN_TURN] if order == IN_TURN else []
-    words += ["with a system turn"] if isinstance(system, str) and system.strip() else []
-    lanes = ", ".join(lane.name for lane in lanes_of(controls, offers))
+    words += ["strict"] if strict_of(form) else []
+    words += [IN_TURN] if form.order == IN_TURN else []
+    words += ["with a system turn"] if isinstance(form.system, str) and form.system.strip() else []
+    lanes = ", ".join(lane.name for lane in lanes_of(form, infos))
     return f"{lanes}; up to {settings.max_tokens} tokens, {', '.join(words)}"
 
 
-def request_of(
-    prompt, max_tokens, temperature, top_k, top_p, seed, order, system, *controls, offers: Offers = USUAL
-) -> RaceRequest:
-    """The race that the page's controls ask for. Raises ValueError, in one sentence for the visitor."""
-    prompt = prompt if isinstance(prompt, str) else ""
+def request_of(form: RaceForm, infos: Sequence[DrafterInfo]) -> RaceRequest:
+    """The race that a form asks for. Raises ValueError, in one sentence for the visitor."""
+    prompt = form.prompt if isinstance(form.prompt, str) else ""
     if not prompt.strip():
         raise ValueError("Type a prompt, or pick one of the examples.")
     if len(prompt) > MAX_PROMPT:
         raise ValueError(f"The prompt has {len(prompt):,} characters; at most {MAX_PROMPT:,} are taken.")
-    system = system if isinstance(system, str) and system.strip() else ""
+    system = form.system if isinstance(form.system, str) and form.system.strip() else ""
     if len(system) > MAX_SYSTEM:
         raise ValueError(f"The system turn has {len(system):,} characters; at most {MAX_SYSTEM:,} are taken.")
-    lanes = lanes_of(controls, offers)
+    lanes = lanes_of(form, infos)
     if len(lanes) < 2:
         raise ValueError("A race needs at least two lanes.")
-    settings = settings_of(max_tokens, temperature, top_k, top_p, seed)
-    strict = strict_of(controls, settings)
-    return RaceRequest(prompt, lanes, settings, together=order != IN_TURN, system=system, strict=strict)
+    together = form.order != IN_TURN
+    return RaceRequest(prompt, lanes, settings_of(form), together, system=system, strict=strict_of(form))

@@ -1,4 +1,4 @@
-"""Races that are kept: of a race that ended, its trace; of a trace, what the board shows and what files are called.
+"""Saved races: of a race that ended, its trace; of a trace, what the board shows and what files are called.
 
 A race as one HTML file that replays by itself, without this program and without a network.
 
@@ -14,17 +14,17 @@ from datetime import datetime
 from ..offline_page import offline_page
 from ..race.records import Failed, LaneRecord, RaceRecord, exact
 from ..race.trace import Trace, trace_of
-from .stream import RUNS, BoardText, announcement
+from .stream import RUNS, BoardText, announcement, source_of
 from .widgets import page_file, script
 
-MAX_KEPT = 8  # races of one page; the oldest goes first
+MAX_SAVED = 8  # races of one page; the oldest goes first
 
 
 def traced(race: RaceRecord) -> Trace:
     """The trace of a race that has just ended, on whatever is loaded by now."""
-    ran = race.source
+    ran = source_of(race)
     trace = trace_of(race, ran.token_bytes, ran.stop_ids, ran.drafters, ran.machine, ran.versions)
-    race.source = replace(ran, token_bytes=trace.token_text)  # a kept race holds no tokenizer
+    race.source = replace(ran, token_bytes=trace.token_text)  # a saved race holds no tokenizer
     return trace
 
 
@@ -91,36 +91,41 @@ def answer_text(trace: Trace, errors: str = "replace") -> str:
     return b"".join([*map(text.at_start, ids[:1]), *map(text, ids[1:])]).decode(errors=errors)
 
 
-def add(kept: list[Trace], trace: Trace) -> list[Trace]:
-    return [*kept, trace][-MAX_KEPT:]
+def with_newest(races: list[Trace], trace: Trace) -> list[Trace]:
+    """The races with this one behind them; the oldest goes where there are too many."""
+    return [*races, trace][-MAX_SAVED:]
 
 
-def names(kept: list[Trace]) -> list[str]:
+def race_names(races: list[Trace]) -> list[str]:
     """One name a race, all different."""
-    return [f"{k}. {title(trace)}: {prompt_words(trace)}" for k, trace in enumerate(kept, start=1)]
+    return [f"{k}. {title(trace)}: {prompt_words(trace)}" for k, trace in enumerate(races, start=1)]
 
 
-_ANSWERS = itertools.count(1)
+# ---- what assets/page/saved.js reads ---------------------------------------------------------------------
+
+_VALUES = itertools.count(1)
 
 
-def answer(**told) -> str:
-    """What assets/page/saved.js is told, as JSON in which no tag can begin; two answers are never the same string."""
-    return json.dumps({"n": next(_ANSWERS), **told}, ensure_ascii=False).replace("<", "\\u003c")
+def bar_value(**fields) -> str:
+    """The bar's value, as JSON in which no tag can begin; two values are never the same string."""
+    return json.dumps({"n": next(_VALUES), **fields}, ensure_ascii=False).replace("<", "\\u003c")
 
 
-def saving(name: str, kind: str, text: str) -> str:
+def file_value(name: str, kind: str, text: str) -> str:
     """Save a file of this name and media type."""
-    return answer(name=name, type=kind, text=text)
+    return bar_value(name=name, type=kind, text=text)
 
 
-def saying(words: str, failed: bool = False) -> str:
-    return answer(words=words, failed=failed)
+def message_value(words: str, failed: bool = False) -> str:
+    return bar_value(words=words, failed=failed)
 
 
-def listing(kept: list[Trace], on_board: Trace, words: str = "") -> str:
-    """The kept races to choose from."""
-    return answer(words=words, races=names(kept), on=kept.index(on_board))
+def races_value(races: list[Trace], on_board: Trace, words: str = "") -> str:
+    """The races to choose from."""
+    return bar_value(words=words, races=race_names(races), on=races.index(on_board))
 
+
+# ---- one file that replays by itself ---------------------------------------------------------------------
 
 STYLE = """
 :root { --font-mono: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }

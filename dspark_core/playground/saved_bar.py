@@ -9,80 +9,98 @@ from ..race.records import RaceRecord
 from ..race.trace import MAX_BYTES, Trace, dumps, loads
 from .controls import Controls
 from .links import link_of
-from .saved import add, answer, board_of, file_name, listing, saved_page, saving, saying, title, traced
-from .widgets import page_file, script
-from .worker import Worker
+from .race_request import read_form
+from .saved import (
+    bar_value,
+    board_of,
+    file_name,
+    file_value,
+    message_value,
+    races_value,
+    saved_page,
+    title,
+    traced,
+    with_newest,
+)
+from .widgets import QUIET, Call, Updates, listen, page_file, script
 
 
 @dataclass(frozen=True)
-class Kept:
+class SavedRaces:
     """What this page keeps, per visitor.
 
     trace: the race on the board as a Trace, with the text of its tokens; None before the first
-    races: list of Traces, oldest first; the one on the board is among them. `races.change(...)` tells of a new one
+    races: list of Traces, oldest first; the one on the board is among them. It changes with every new one
     """
 
     trace: gr.State
     races: gr.State
 
 
-def keep_bar(
-    worker: Worker, ask: Controls, board: gr.HTML, last: gr.State, trace: gr.State, raced: gr.events.Dependency
-) -> Kept:
-    """The bar. `raced` is over when a race is; what was seen of it stands in `last` then, and in `trace` once it is
-    kept. `ask.asked` are the settings that a link carries."""
-    bar = gr.HTML(
-        "",
-        html_template=page_file("saved.html"),
-        js_on_load=script("saved"),
-        apply_default_css=False,
-        elem_id="keep",
-        max_bytes=MAX_BYTES,
-    )
-    kept = Kept(trace, gr.State([]))
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+class SavedBar:
+    """The bar; assets/page/saved.js is its other half. `ask.inputs` are the settings that a link carries."""
 
-    def after_race(seen: RaceRecord | None, races: list[Trace]):
-        if seen is None or any(t.race is seen for t in races):
-            return [gr.skip()] * 3
-        trace = traced(seen)
-        races = add(races, trace)
-        return trace, races, listing(races, trace)
+    def __init__(self, ask: Controls):
+        self.ask = ask
 
-    def open_(races: list[Trace], event: gr.EventData):
+    def build(self, board: gr.HTML, last: gr.State, trace: gr.State, raced: gr.events.Dependency) -> SavedRaces:
+        """`raced` is over when a race is; the race stands in `last` then, and in `trace` once it has been added."""
+        bar = gr.HTML(
+            "",
+            html_template=page_file("saved.html"),
+            js_on_load=script("saved"),
+            apply_default_css=False,
+            elem_id="keep",
+            max_bytes=MAX_BYTES,
+        )
+        races = gr.State([])
+        shown = {"bar": bar, "board": board, "last": last, "trace": trace, "races": races}
+        asked = self.ask.inputs.named
+        listen(raced.then, self.add_race, {"last": last, "races": races}, shown, **QUIET)
+        listen(bar.upload, self.open_file, {"races": races}, shown, **QUIET)
+        listen(bar.submit, self.show, {"races": races}, shown, **QUIET)
+        listen(bar.select, self.link, asked, shown, **QUIET)
+        listen(bar.download, self.save, {"trace": trace}, shown, **QUIET)
+        return SavedRaces(trace, races)
+
+    def add_race(self, call: Call) -> Updates:
+        """The race that has just ended joins the others."""
+        race: RaceRecord | None = call["last"]
+        if race is None or any(trace.race is race for trace in call["races"]):
+            return {}
+        trace = traced(race)
+        races = with_newest(call["races"], trace)
+        return {"trace": trace, "races": races, "bar": races_value(races, trace)}
+
+    def open_file(self, call: Call) -> Updates:
         try:
-            trace = loads(_told(event, "text", str, ""))
+            trace = loads(call.sent_as("text", str, ""))
         except TraceError as refusal:
-            return [*[gr.skip()] * 4, saying(str(refusal), failed=True)]
-        races = add(races, trace)
-        return board_of(trace), trace.race, trace, races, listing(races, trace, f"Opened: {title(trace)}.")
+            return {"bar": message_value(str(refusal), failed=True)}
+        races = with_newest(call["races"], trace)
+        words = f"Opened: {title(trace)}."
+        return {**_on_board(trace), "races": races, "bar": races_value(races, trace, words)}
 
-    def show(races: list[Trace], event: gr.EventData):
-        which = _told(event, "which", int, -1)
-        if not 0 <= which < len(races):
-            return [gr.skip()] * 3
-        return board_of(races[which]), races[which].race, races[which]
+    def show(self, call: Call) -> Updates:
+        """Put another one of the races on the board."""
+        races, which = call["races"], call.sent_as("which", int, -1)
+        return _on_board(races[which]) if 0 <= which < len(races) else {}
 
-    def save(trace: Trace | None, event: gr.EventData):
+    def link(self, call: Call) -> Updates:
+        return {"bar": bar_value(link=link_of(read_form(call.values), self.ask.offers().infos))}
+
+    def save(self, call: Call) -> Updates:
+        trace: Trace | None = call["trace"]
         if trace is None:
-            return saying("There is no finished race to save yet.", failed=True)
+            return {"bar": message_value("There is no finished race to save yet.", failed=True)}
         try:
             document = dumps(trace)
         except TraceError as refusal:
-            return saying(str(refusal), failed=True)
-        if _told(event, "kind", str, "") == "page":
-            return saving(file_name(trace, "html"), "text/html", saved_page(trace))
-        return saving(file_name(trace, "json"), "application/json", document)
-
-    raced.then(after_race, [last, kept.races], [kept.trace, kept.races, bar], **quiet)
-    bar.upload(open_, kept.races, [board, last, kept.trace, kept.races, bar], **quiet)
-    bar.submit(show, kept.races, [board, last, kept.trace], **quiet)
-    bar.select(lambda *values: answer(link=link_of(*values, offers=ask.offers())), ask.asked, bar, **quiet)
-    bar.download(save, kept.trace, bar, **quiet)
-    return kept
+            return {"bar": message_value(str(refusal), failed=True)}
+        if call.sent_as("kind", str, "") == "page":
+            return {"bar": file_value(file_name(trace, "html"), "text/html", saved_page(trace))}
+        return {"bar": file_value(file_name(trace, "json"), "application/json", document)}
 
 
-def _told(event: gr.EventData, name: str, kind: type, default):
-    """What the bar sent along, if it is what it should be."""
-    value = event._data.get(name) if isinstance(event._data, dict) else None
-    return value if type(value) is kind else default
+def _on_board(trace: Trace) -> Updates:
+    return {"board": board_of(trace), "last": trace.race, "trace": trace}

@@ -1,10 +1,12 @@
 """What a visitor chooses to load, and what is known of it before: where it is, what a download brings, whether the
-parts fit each other and this machine. No gradio and no MLX. Only `asked` makes requests, and only for what is not here.
+parts fit each other and this machine. No gradio and no MLX. Only `look_up` makes requests, and only for what is not
+here.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..catalog import facts, local
 from ..catalog.download import Download, Downloads
@@ -14,33 +16,61 @@ from ..catalog.memory import estimate, gigabytes
 from ..catalog.names import HubName, directory, parse
 from ..errors import ModelError
 from ..machine import Device
-from ..presets import METHODS, PRECISIONS, Place, Preset, read_presets
+from ..models.config import parse_config
+from ..models.info import DrafterInfo, drafter_ids
+from ..presets import PRECISIONS, Place, Preset, PresetDrafter, PresetTarget, read_presets
 from .engine import Choice
 from .race_request import clamp
 
-OWN, NONE = "own", "none"  # in place of a preset's name; in place of a drafter
+OWN = "own"  # in place of a preset's name
 MAX_TEXT = 1000
+MAX_DRAFTERS = 8
 CONTEXTS = (1024, 4096, 16384, 32768, 131072)
 NOT_HERE = "it is not on this machine: download it on the Models tab, then load the model again."
 LEFT_OUT = "it was left out when the model was loaded."
 UNKNOWN = "this target was loaded without one."
+USUAL_BLOCK = 16  # slots of a drafter of which nothing is known yet
+
+
+@dataclass(frozen=True)
+class ModelForm:
+    """What a page sent of its Models tab; nothing in it is trusted.
+
+    preset:       name of a preset, or OWN
+    drafters:     list of the preset's drafters, by id (see `options`)
+    own_target, own_drafters: names or directories that the visitor typed, the drafters a list or one a line
+    folder:       a directory that is also looked in
+    """
+
+    preset: Any = OWN
+    precision: Any = "auto"
+    drafters: Any = ()
+    drafter_precision: Any = "auto"
+    context: Any = 4096
+    folder: Any = ""
+    own_target: Any = ""
+    own_drafters: Any = ()
 
 
 @dataclass(frozen=True)
 class Part:
-    """role: "target", a method, or "drafter" where only its config tells the method."""
+    """role: "target", a method, or "drafter" where only its config tells the method. `place` is None where a method
+    needs no weights; `title` is what a preset calls it."""
 
     role: str
-    place: Place
+    place: Place | None
+    title: str = ""
 
     @property
     def name(self) -> str:
+        if self.place is None:
+            return self.title or self.role
         return self.place.repo if isinstance(self.place, HubName) else local.name_of(self.place)
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What is to be loaded. `context` in tokens; `own`: a directory that is also looked in."""
+    """What is to be loaded. `context` in tokens; `folder`: a directory that is also looked in."""
 
     title: str
     parts: tuple[Part, ...]
@@ -48,11 +78,11 @@ class Selection:
     precision: str = "auto"
     drafter_precision: str = "auto"
     context: int = 4096
-    own: Path | None = None
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
-class Spot:
+class LocatedPart:
     """A part and what is known of it. plan: what a download brings, once the hub was asked; problem: a sentence."""
 
     part: Part
@@ -62,8 +92,17 @@ class Spot:
     facts: Facts | None = None
     problem: str = ""
 
+    @property
+    def here(self) -> bool:
+        return self.part.place is None or self.directory is not None
 
-class Shelf:
+
+def options(preset: Preset) -> dict[str, PresetDrafter]:
+    """The drafters of a preset that can be chosen, by the ids that they have if all of them are."""
+    return dict(zip(drafter_ids(d.method for d in preset.drafters), preset.drafters, strict=True))
+
+
+class ModelSources:
     """The presets, the hub and this machine's disks; one for all pages."""
 
     def __init__(self, presets: Sequence[Preset] | None = None, bad: Sequence[str] = (), hub: Hub | None = None):
@@ -74,68 +113,86 @@ class Shelf:
         self.hub = hub or Hub()
         self.downloads = Downloads(self.hub)
 
-    def preset(self, name) -> Preset | None:
+    def preset(self, name: object) -> Preset | None:
         """The preset of a name that a page or a link sent; None for one's own models and for anything else."""
         return self.presets.get(name) if isinstance(name, str) else None
 
+    @property
+    def first(self) -> Preset | None:
+        """What the page starts with."""
+        return next(iter(self.presets.values()), None)
+
+    def start_infos(self) -> tuple[DrafterInfo, ...]:
+        """What is known of the drafters that the page starts with, before they are loaded."""
+        firsts = self.first.first_drafters if self.first else {}
+        return tuple(self._start_info(id_, drafter) for id_, drafter in firsts.items())
+
+    def _start_info(self, id_: str, drafter: PresetDrafter) -> DrafterInfo:
+        located = self._located(Part(drafter.method, drafter.path), None)
+        title = drafter.title or drafter.method
+        if located.facts is None or sort_of(located.facts).kind != DRAFTER:
+            return DrafterInfo(
+                id=id_,
+                method=drafter.method,
+                title=title,
+                block=USUAL_BLOCK,
+                max_drafts=USUAL_BLOCK,
+                has_confidence=True,
+                has_bias=True,
+            )
+        c = parse_config(located.facts.where, located.facts.config, located.facts.tensors)
+        return DrafterInfo(
+            id=id_,
+            method=drafter.method,
+            title=title,
+            name=located.facts.name,
+            block=c.block_size,
+            first_slot=c.first_slot,
+            max_drafts=c.max_drafts,
+            has_confidence=c.confidence,
+            has_bias=c.markov_rank > 0,
+        )
+
     # ---- what was chosen -----------------------------------------------------------------------------
 
-    def selection(self, name, precision, dspark, dflash, drafter_precision, context, own, *typed) -> Selection:
-        """From what a page sent, every value made safe. `typed`: target and two drafters, of the visitor's own.
-        Raises ModelError."""
-        own = directory(own.strip()) if isinstance(own, str) and own.strip() else None
-        if drafter_precision not in PRECISIONS:
-            drafter_precision = "auto"
-        context = int(clamp(context, 256, CONTEXTS[-1], 4096))
-        preset = self.preset(name)
-        if preset is None:
-            target, *drafters = (t.strip()[:MAX_TEXT] if isinstance(t, str) else "" for t in typed)
-            parts = [Part(TARGET, parse(target)), *(Part(DRAFTER, parse(d)) for d in drafters if d)]
-            if len(parts) == 1:
-                raise ModelError("Name at least one drafter: without one there is nothing to race.")
-            precision = precision if precision in PRECISIONS else "auto"
-            return Selection(parts[0].name, tuple(parts), (), precision, drafter_precision, context, own)
-        version = next((t for t in preset.targets if t.precision == precision), preset.targets[0])
-        parts, left_out = [Part(TARGET, version.path)], []
-        for method, which in zip(METHODS, (dspark, dflash), strict=True):
-            options = preset.of(method)
-            if options and which == NONE:
-                left_out.append(method)
-            elif options:
-                parts.append(Part(method, next((d.path for d in options if d.title == which), options[0].path)))
-        title = f"{preset.title}, {version.precision}" if len(preset.targets) > 1 else preset.title
-        return Selection(title, tuple(parts), tuple(left_out), "auto", drafter_precision, context, own)
+    def selection(self, form: ModelForm) -> Selection:
+        """From what a page sent, every value made safe. Raises ModelError."""
+        folder = directory(form.folder.strip()) if isinstance(form.folder, str) and form.folder.strip() else None
+        drafter_precision = form.drafter_precision if form.drafter_precision in PRECISIONS else "auto"
+        context = int(clamp(form.context, 256, CONTEXTS[-1], 4096))
+        preset = self.preset(form.preset)
+        chosen = _own(form) if preset is None else _of_preset(preset, form)
+        return replace(chosen, drafter_precision=drafter_precision, context=context, folder=folder)
 
     # ---- what is known of it -------------------------------------------------------------------------
 
-    def here(self, chosen: Selection) -> list[Spot]:
+    def locate(self, chosen: Selection) -> list[LocatedPart]:
         """Each part with its place on this machine, if it has one. No network."""
-        return [self._here(part, chosen.own) for part in chosen.parts]
+        return [self._located(part, chosen.folder) for part in chosen.parts]
 
-    def asked(self, spots: Iterable[Spot]) -> list[Spot]:
+    def look_up(self, parts: Iterable[LocatedPart]) -> list[LocatedPart]:
         """The same, with what the hub says of the parts that are not here."""
-        return [self._asked(s) if s.directory is None and isinstance(s.part.place, HubName) else s for s in spots]
+        return [p if p.here else self._looked_up(p) for p in parts]
 
-    def _here(self, part: Part, own: Path | None) -> Spot:
+    def _located(self, part: Part, folder: Path | None) -> LocatedPart:
         place = part.place
-        if isinstance(place, HubName):
-            found = self.hub.local(place) or _below(own, place)
-            if found is None:
-                return Spot(part)
-        else:
-            found = place
+        found = (self.hub.local(place) or _below(folder, place)) if isinstance(place, HubName) else place
+        if found is None:
+            return LocatedPart(part)
         try:
-            return Spot(part, found, self._source(found), facts=Facts.read(found, part.name))
+            return LocatedPart(part, found, self._source(found), facts=Facts.read(found, part.name))
         except (ModelError, OSError) as error:
-            return Spot(part, problem=str(error))
+            return LocatedPart(part, problem=str(error))
 
-    def _asked(self, spot: Spot) -> Spot:
+    def _looked_up(self, located: LocatedPart) -> LocatedPart:
+        if not isinstance(located.part.place, HubName):
+            return located
         try:
-            plan = self.hub.plan(spot.part.place)
-            spot = replace(spot, plan=plan)
-            return replace(spot, facts=self.hub.facts(plan))
+            plan = self.hub.plan(located.part.place)
+            located = replace(located, plan=plan)
+            return replace(located, facts=self.hub.facts(plan))
         except ModelError as error:
-            return replace(spot, problem=str(error))
+            return replace(located, problem=str(error))
 
     def _source(self, found: Path) -> str:
         for root, words in ((self.hub.cache, local.HF), (self.hub.lm_studio, local.LM_STUDIO)):
@@ -145,51 +202,91 @@ class Shelf:
 
     # ---- what becomes of it --------------------------------------------------------------------------
 
-    def start(self, spots: Iterable[Spot]) -> list[Download]:
+    def download(self, parts: Iterable[LocatedPart]) -> list[Download]:
         """Download what the hub was asked about. Raises ModelError, before anything starts, if the parts don't fit."""
-        spots = list(spots)
-        target = next(s for s in spots if s.part.role == TARGET)
+        parts = list(parts)
+        target = next(p for p in parts if p.part.role == TARGET)
         if target.problem:
             raise ModelError(target.problem)
-        if misfits := mismatches(spots):
+        if misfits := mismatches(parts):
             raise ModelError(misfits[0])
-        return [self.downloads.start(s.plan) for s in spots if s.plan and not s.problem]
+        return [self.downloads.start(p.plan) for p in parts if p.plan and not p.problem]
 
-    def choice(self, chosen: Selection, spots: Sequence[Spot]) -> Choice:
+    def choice(self, chosen: Selection, parts: Sequence[LocatedPart]) -> Choice:
         """What the engine is to load. A drafter that is not here leaves its reason. Raises ModelError."""
-        target, *drafters = spots
+        target, *drafters = parts
         if target.directory is None:
             raise ModelError(target.problem or f"{target.part.name} is not on this machine: download it first.")
-        found: dict[str, Path | str] = dict.fromkeys(METHODS, UNKNOWN) | dict.fromkeys(chosen.left_out, LEFT_OUT)
-        for spot in drafters:
-            if spot.part.role != DRAFTER:
-                found[spot.part.role] = spot.directory or spot.problem or NOT_HERE
-                continue
-            if spot.facts is None or spot.directory is None:
-                raise ModelError(spot.problem or f"{spot.part.name} is not on this machine: download it first.")
-            sort = sort_of(spot.facts)
-            if sort.kind != DRAFTER:
-                raise ModelError(f"{spot.part.name} cannot be the drafter: {sort.words}")
-            if found[sort.family] != UNKNOWN:
-                raise ModelError(f"Both drafters are {sort.family} drafters: one of each method can be loaded.")
-            found[sort.family] = spot.directory
-        notice = facts.base_warning(target.facts) if sort_of(target.facts).kind == TARGET else None
+        ids = drafter_ids(_method(d) for d in drafters)
+        places: dict[str, Path | str | None] = {}
+        for id_, d in zip(ids, drafters, strict=True):
+            places[id_] = d.directory if d.here else d.problem or NOT_HERE
+        titles = {id_: d.part.title for id_, d in zip(ids, drafters, strict=True) if d.part.title}
+        for method in chosen.left_out:
+            places.setdefault(method.lower(), LEFT_OUT)
+        for method in (d.method for preset in self.presets.values() for d in preset.drafters):
+            places.setdefault(method.lower(), UNKNOWN)
+        warned = target.facts is not None and sort_of(target.facts).kind == TARGET
+        notice = facts.base_warning(target.facts) if target.facts and warned else None
         return Choice(
             chosen.title,
             target.directory,
-            found,
+            places,
             chosen.precision,
             chosen.drafter_precision,
             notice.words if notice else "",
+            titles,
         )
 
-    def on_this_machine(self, own: Path | None) -> list[local.Found]:
-        return local.find([own] if own else [], self.hub.cache, self.hub.lm_studio)
+    def on_this_machine(self, folder: Path | None) -> list[local.Found]:
+        return local.find([folder] if folder else [], self.hub.cache, self.hub.lm_studio)
 
 
-def _below(own: Path | None, name: HubName) -> Path | None:
+def _own(form: ModelForm) -> Selection:
+    """One's own models. Raises ModelError."""
+    typed = form.own_drafters.splitlines() if isinstance(form.own_drafters, str) else form.own_drafters
+    names = [t.strip()[:MAX_TEXT] for t in typed if isinstance(t, str)] if isinstance(typed, list | tuple) else []
+    places = list(dict.fromkeys(parse(name) for name in names if name))
+    target = form.own_target.strip()[:MAX_TEXT] if isinstance(form.own_target, str) else ""
+    parts = [Part(TARGET, parse(target)), *(Part(DRAFTER, place) for place in places[:MAX_DRAFTERS])]
+    if len(parts) == 1:
+        raise ModelError("Name at least one drafter: without one there is nothing to race.")
+    if len(places) > MAX_DRAFTERS:
+        raise ModelError(f"{len(places)} drafters are named; at most {MAX_DRAFTERS} are loaded at a time.")
+    precision = form.precision if form.precision in PRECISIONS else "auto"
+    return Selection(parts[0].name, tuple(parts), precision=precision)
+
+
+def _of_preset(preset: Preset, form: ModelForm) -> Selection:
+    """A preset with the precision and the drafters that were chosen; the first of each method where that is none."""
+    whole = PresetTarget("", preset.target)
+    version = next((t for t in preset.targets if t.precision == form.precision), next(iter(preset.targets), whole))
+    offered, wanted = options(preset), form.drafters
+    if not isinstance(wanted, list | tuple) or not all(isinstance(id_, str) and id_ in offered for id_ in wanted):
+        wanted = list(preset.first_drafters)
+    drafters = [drafter for id_, drafter in offered.items() if id_ in wanted]
+    there = {d.method for d in drafters}
+    left_out = tuple(dict.fromkeys(d.method for d in preset.drafters if d.method not in there))
+    parts = Part(TARGET, version.path), *(Part(d.method, d.path, d.title) for d in drafters)
+    title = f"{preset.title}, {version.precision}" if len(preset.targets) > 1 else preset.title
+    return Selection(title, parts, left_out)
+
+
+def _method(drafter: LocatedPart) -> str:
+    """The method of a drafter. Raises ModelError if one of the visitor's own is none, or is not here."""
+    if drafter.part.role != DRAFTER:
+        return drafter.part.role
+    if drafter.facts is None or drafter.directory is None:
+        raise ModelError(drafter.problem or f"{drafter.part.name} is not on this machine: download it first.")
+    sort = sort_of(drafter.facts)
+    if sort.kind != DRAFTER:
+        raise ModelError(f"{drafter.part.name} cannot be the drafter: {sort.words}")
+    return sort.family
+
+
+def _below(folder: Path | None, name: HubName) -> Path | None:
     """A model of the hub in a directory of the visitor's: as owner/name or as name."""
-    for path in (own / name.repo, own / name.repo.partition("/")[2]) if own else ():
+    for path in (folder / name.repo, folder / name.repo.partition("/")[2]) if folder else ():
         if (path / "config.json").is_file():
             return path
     return None
@@ -198,86 +295,91 @@ def _below(own: Path | None, name: HubName) -> Path | None:
 # ---- in words ------------------------------------------------------------------------------------------------
 
 
-def mismatches(spots: Sequence[Spot]) -> list[str]:
+def mismatches(parts: Sequence[LocatedPart]) -> list[str]:
     """Why drafters do not fit the target, a sentence each, as far as that is known."""
-    target, *drafters = spots
+    target, *drafters = parts
     words = []
     if target.facts and not drafters and sort_of(target.facts).kind != TARGET:
         words.append(sort_of(target.facts).words)
-    for spot in drafters:
-        if target.facts and spot.facts:
+    for drafter in drafters:
+        if target.facts and drafter.facts:
             try:
-                facts.check_pair(target.facts, spot.facts)
+                facts.check_pair(target.facts, drafter.facts)
             except ModelError as error:
                 words.append(str(error))
     return list(dict.fromkeys(words))
 
 
-def report(chosen: Selection, spots: Sequence[Spot], machine: Device) -> dict:
+def report(chosen: Selection, parts: Sequence[LocatedPart], machine: Device) -> dict[str, Any]:
     """Rows (part, name, what it is, where, to download) and lines (kind, words, link) for the page."""
-    rows = [[_role(s), s.part.name, _what(s), _where(s), _missing(s)] for s in spots]
-    lines = [_line("bad", s.problem) for s in spots if s.problem]
-    wrong = mismatches(spots)
+    rows = [[_role(p), p.part.name, _what(p), _where(p), _missing(p)] for p in parts]
+    lines = [_line("bad", p.problem) for p in parts if p.problem]
+    wrong = mismatches(parts)
     lines += [_line("bad", words) for words in wrong]
-    target, *drafters = spots
+    target, *drafters = parts
     if target.facts and not wrong and sort_of(target.facts).kind == TARGET:
         if warning := facts.base_warning(target.facts):
             lines.append(_line("hint", warning.words, warning.link))
-        known = [d.facts for d in drafters if d.facts]
-        unknown = len(drafters) - len(known)
-        try:
-            need = estimate(target.facts, known, machine, chosen.context, chosen.precision, chosen.drafter_precision)
-        except ModelError as error:
-            lines.append(_line("bad", str(error)))
-        else:
-            parts = f"target {gigabytes(need.target)}, drafters {gigabytes(need.drafters)}"
-            parts += f", keys and values of {1 + len(known)} lanes at {chosen.context:,} tokens {gigabytes(need.cache)}"
-            more = f" Without {unknown} drafter{'s' * (unknown > 1)} not looked up yet." if unknown else ""
-            kind = {"yes": "good", "hardly": "hint", "no": "bad"}[need.fits]
-            lines.append(_line(kind, f"Memory: {need.words} ({parts}.){more}"))
-    plans = [s.plan for s in spots if s.plan]
+        lines.append(_memory_line(chosen, target.facts, drafters, machine))
+    plans = [p.plan for p in parts if p.plan]
     if plans:
         half = sum(p.here for p in plans)
         words = f"To download: {gigabytes(sum(p.missing for p in plans))}"
         words += f" ({gigabytes(half)} of {gigabytes(sum(p.bytes for p in plans))} is here already)." if half else "."
         lines.append(_line("", words))
-    elif all(s.directory for s in spots):
+    elif all(p.here for p in parts):
         lines.append(_line("good", "All of it is on this machine."))
-    elif any(not s.directory and not s.problem for s in spots):
+    elif any(not p.here and not p.problem for p in parts):
         lines.append(
             _line("", "Not all of it is on this machine. “Look up” asks the hub for sizes; it downloads nothing.")
         )
     return {"columns": ["", "model", "what it is", "where", "to download"], "rows": rows, "lines": lines}
 
 
-def listing(found: Sequence[local.Found]) -> dict:
+def _memory_line(chosen: Selection, target: Facts, drafters: Sequence[LocatedPart], machine: Device) -> dict[str, str]:
+    sized = [d.facts for d in drafters if d.facts]
+    unknown = sum(d.facts is None and d.part.place is not None for d in drafters)
+    try:
+        need = estimate(target, sized, machine, chosen.context, chosen.precision, chosen.drafter_precision)
+    except ModelError as error:
+        return _line("bad", str(error))
+    words = f"target {gigabytes(need.target)}, drafters {gigabytes(need.drafters)}"
+    words += f", keys and values of {1 + len(sized)} lanes at {chosen.context:,} tokens {gigabytes(need.cache)}"
+    more = f" Without {unknown} drafter{'s' * (unknown > 1)} not looked up yet." if unknown else ""
+    kind = {"yes": "good", "hardly": "hint", "no": "bad"}[need.fits]
+    return _line(kind, f"Memory: {need.words} ({words}.){more}")
+
+
+def listing(found: Sequence[local.Found]) -> dict[str, Any]:
     """The models on this machine, for the page."""
     rows = [[f.name, f.sort.words, f.source, gigabytes(f.bytes), str(f.path)] for f in found]
     lines = [] if rows else [_line("", "No model was found on this machine but the embedded one.")]
     return {"columns": ["model", "what it is", "where", "size", "directory"], "rows": rows, "lines": lines}
 
 
-def _line(kind: str, words: str, link: str = "") -> dict:
+def _line(kind: str, words: str, link: str = "") -> dict[str, str]:
     return {"kind": kind, "words": words, "link": link}
 
 
-def _role(spot: Spot) -> str:
-    if spot.part.role == DRAFTER and spot.facts and sort_of(spot.facts).kind == DRAFTER:
-        return sort_of(spot.facts).family
-    return spot.part.role
+def _role(located: LocatedPart) -> str:
+    if located.part.role == DRAFTER and located.facts and sort_of(located.facts).kind == DRAFTER:
+        return sort_of(located.facts).family
+    return located.part.role
 
 
-def _what(spot: Spot) -> str:
-    return sort_of(spot.facts).words if spot.facts else ""
+def _what(located: LocatedPart) -> str:
+    if located.part.place is None:
+        return f"{located.part.role} drafter without weights."
+    return sort_of(located.facts).words if located.facts else ""
 
 
-def _where(spot: Spot) -> str:
-    if spot.directory:
-        return spot.source
-    return "gated, open to you" if spot.plan and spot.plan.gated and not spot.problem else "not here"
+def _where(located: LocatedPart) -> str:
+    if located.here:
+        return located.source or "part of this program"
+    return "gated, open to you" if located.plan and located.plan.gated and not located.problem else "not here"
 
 
-def _missing(spot: Spot) -> str:
-    if spot.directory:
+def _missing(located: LocatedPart) -> str:
+    if located.here:
         return "nothing"
-    return gigabytes(spot.plan.missing) if spot.plan else "not looked up"
+    return gigabytes(located.plan.missing) if located.plan else "not looked up"

@@ -8,24 +8,38 @@ Gradio checks neither, so both are refused here, before it.
 The page's type and colours, as far as gradio's own components need them; the rest is assets/page/board.css.
 """
 
-import os
+import argparse
 from collections.abc import Callable
 
 import gradio as gr
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from .tabs.race_tab import MAX_WAITING
+from ..presets import load_prompts
+from .engine import PresetEngine
+from .page import build
+from .selection import ModelSources
 from .widgets import stylesheets
+from .worker import MAX_WAITING, Worker
 
-KEPT_VARIABLES = ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR")
 
-
-def drop_options() -> None:
-    """Options in the environment are dropped: gradio takes an empty `allowed_paths`, for one, as not given,
-    and would let GRADIO_ALLOWED_PATHS open this machine's files."""
-    for name in [n for n in os.environ if n.startswith("GRADIO_") and n not in KEPT_VARIABLES]:
-        del os.environ[name]
+def main(arguments: list[str] | None = None) -> None:
+    """The program: opens the page on this machine. `arguments` as on the command line."""
+    parser = argparse.ArgumentParser(description="Race plain MLX decoding, DSpark and DFlash on one prompt.")
+    parser.add_argument("--port", type=int, help="port on 127.0.0.1 (default: the first free one from 7860)")
+    parser.add_argument("--no-browser", action="store_true", help="do not open a browser window")
+    args = parser.parse_args(arguments)
+    sources = ModelSources()
+    if not sources.presets:
+        parser.exit(1, f"No preset can be used: {' '.join(sources.bad)}\n")
+    preset = next(iter(sources.presets.values()))
+    worker = Worker(lambda progress: PresetEngine(preset, "auto", progress))
+    launch(
+        build(worker, load_prompts(), sources),
+        args.port,
+        browser=not args.no_browser,
+        ready=lambda url: print(f"DSpark Playground runs on {url} (Ctrl+C ends it).", flush=True),
+    )
 
 
 def launch(

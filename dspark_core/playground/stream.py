@@ -31,26 +31,34 @@ A race, as the board sees it: the worker's events become the board's value, 20 t
 
 import codecs
 import itertools
-import queue
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
+from zlib import crc32
 
 from ..decode.rounds import Prefill, Round, Start
+from ..models.info import DrafterInfo
 from ..race.inspection import AGAIN, BONUS, CORRECTION, OWN, fates_of
 from ..race.metrics import metrics, plain_metrics, strictness, times_plain
-from ..race.records import DeviceNoise, Failed, LaneRecord, LaneSpec, RaceRecord, RaceRequest, Verdict, WarmUp
-from .worker import Job, Worker
+from ..race.records import (
+    PLAIN,
+    DeviceNoise,
+    Failed,
+    LaneRecord,
+    LaneSpec,
+    RaceRecord,
+    RaceRequest,
+    RaceSource,
+    Verdict,
+    WarmUp,
+    exact,
+)
+from .worker import Busy, NoEngine, Waiting, Worker, race_job
 
 RECORD, FIELD = "\x1e", "\x1f"
 WINDOW = 32_768  # characters
-HOW = {  # what a lane does, for a visitor who has not seen one race
-    "plain": "The target alone, one token a step. This is the yardstick, and its text is the one to match.",
-    "DSpark": "Drafts a block at once; a small head then settles it token by token, each one seeing the one before. "
-    "A single step of the target checks the whole block.",
-    "DFlash": "Drafts a block at once, like filling in blanks; no token sees what its neighbours became. "
-    "A single step of the target checks the whole block.",
-}
+ABOUT_PLAIN = "The target alone, one token a step. This is the yardstick, and its text is the one to match."
 SIGNS = {OWN: "p", AGAIN: "p", BONUS: "b", CORRECTION: "c"}
 _NO_SEPARATORS = str.maketrans("", "", RECORD + FIELD)
 _utf8 = codecs.getincrementaldecoder("utf-8")
@@ -97,14 +105,18 @@ class LaneText:
         return self._decoder.decode(b"", final=True)
 
 
-def idle(lanes: tuple[LaneSpec, ...]) -> str:
-    """The board's value before any race: the lanes that would run."""
-    shown = "".join(record("L", i, spec.method, spec.label) for i, spec in enumerate(lanes))
-    words = record("M", "Pick a prompt, then press Race.") + record("I", *(HOW.get(spec.method, "") for spec in lanes))
-    return record("R", "idle " + ", ".join(spec.name for spec in lanes), 0) + shown + words
+def idle(lanes: Iterable[LaneSpec], infos: Iterable[DrafterInfo]) -> str:
+    """The board's value before any race: the lanes that would run, and what their drafters do, as far as it is
+    known."""
+    about = {PLAIN: ABOUT_PLAIN, **{info.id: info.about for info in infos}}
+    specs = list(lanes)
+    shown = "".join(record("L", i, spec.method, spec.label) for i, spec in enumerate(specs))
+    shown += record("M", "Pick a prompt, then press Race.")
+    shown += record("I", *(about.get(spec.drafter_id, "") for spec in specs))
+    return record("R", f"idle {crc32(shown.encode()):08x}", 0) + shown  # another run whenever it shows something else
 
 
-def refused(run: int, words: str) -> str:
+def refusal(run: int, words: str) -> str:
     """The board's value for a request that never became a race."""
     return record("R", f"refused {run}", 0) + record("F", -1, words)
 
@@ -144,19 +156,19 @@ class BoardText:
 
     def add(self, lane: int, event) -> None:
         """A decode event of a lane."""
-        self.records += self.told(lane, event)
+        self.records += self.event_records(lane, event)
 
     def add_all(self, events: Iterable[tuple[int, object]]) -> None:
         """(lane, event) pairs at once; much faster than one by one when there are thousands."""
-        self.records += "".join([self.told(lane, event) for lane, event in events])
+        self.records += "".join([self.event_records(lane, event) for lane, event in events])
 
-    def told(self, lane: int, event) -> str:
+    def event_records(self, lane: int, event) -> str:
         """The records of an event, which must be the lane's next."""
         if isinstance(event, Prefill):
             return record("P", lane, event.done, event.total)
         if isinstance(event, Start):
             token = self._lanes[lane].committed(event.token_id, "p")
-            start = record("S", lane, f"{event.prefill_s:.4f}", event.finish or "", token)
+            start = record("S", lane, exact(event.prefill_s), event.finish or "", token)
             return start + self._end(lane, event.finish)
         if isinstance(event, Round):
             return self._round(lane, event) + self._end(lane, event.finish)
@@ -167,16 +179,16 @@ class BoardText:
 
     def _round(self, lane: int, r: Round) -> str:
         text = self._lanes[lane]
-        kept, kind = min(r.accepted, len(r.committed)), fates_of(r)[1]
-        tokens = [text.committed(t, "a") for t in r.committed[:kept]]
+        accepted, kind = min(r.accepted, len(r.committed)), fates_of(r)[1]
+        tokens = [text.committed(t, "a") for t in r.committed[:accepted]]
         behind = r.draft_ids[r.accepted : r.proposed]
         if kind == CORRECTION:
             tokens += text.rejected(behind)
-        tokens += [text.committed(t, SIGNS[kind]) for t in r.committed[kept:]]
+        tokens += [text.committed(t, SIGNS[kind]) for t in r.committed[accepted:]]
         if kind == AGAIN and not r.finish:
             tokens += text.rejected(behind[1:], first="d")
         counts = len(r.draft_ids), r.proposed, r.accepted, int(r.bonus)
-        return record("D", lane, r.index, f"{r.time_s:.4f}", *counts, r.finish or "", *tokens)
+        return record("D", lane, r.index, exact(r.time_s), *counts, r.finish or "", *tokens)
 
     def verdict(self, verdict: Verdict) -> None:
         self.records += record("V", verdict.kind, verdict.words)
@@ -210,127 +222,134 @@ def strict_words(race: RaceRecord, lane: LaneRecord) -> str:
 def announcement(race: RaceRecord) -> str:
     """The race in one sentence a lane, for a screen reader."""
     plain = plain_metrics(race.lanes)
-    told = []
+    sentences = ["Race stopped." if race.interrupted else "Race finished."]
     for lane in race.lanes:
         m = metrics(lane)
         if lane.error is not None:
-            told.append(f"{lane.spec.name} failed.")
+            sentences.append(f"{lane.spec.name} failed.")
         elif m.tok_s:
             times = times_plain(m, plain) if lane.spec.speculative else None
-            told.append(f"{lane.spec.name}: {m.tok_s:.1f} tokens per second{_times(times)}.")
-    verdict = [race.verdict.words] if race.verdict else []
-    return " ".join(["Race stopped." if race.interrupted else "Race finished.", *told, *verdict])
-
-
-def _times(times: float | None) -> str:
-    return "" if times is None else f", {times:.2f} times plain"
+            more = "" if times is None else f", {times:.2f} times plain"
+            sentences.append(f"{lane.spec.name}: {m.tok_s:.1f} tokens per second{more}.")
+    return " ".join([*sentences, *([race.verdict.words] if race.verdict else [])])
 
 
 UPDATE_S = 0.05  # the board is sent 20 times a second
-SEEN_S = 1.0  # and charts are drawn at most once in this time
+CHARTS_S = 1.0  # and charts are drawn at most once in this time
 RUNS = itertools.count(1)
 
 
-def follow(worker: Worker, job: Job) -> Iterator[tuple[str, RaceRecord | None]]:
-    """(board value, None) at most every UPDATE_S; with a copy of what was seen of the race in place of None when
-    lanes have ended, at most every SEEN_S; last of all (board value, what was seen of the whole race).
+def source_of(race: RaceRecord) -> RaceSource:
+    """What a race runs on; every race that runs, or has just ended, has it. Raises ValueError for one that was opened
+    from a file, whose trace has the texts."""
+    if race.source is None:
+        raise ValueError("This race was opened from a file: its trace says what it ran on.")
+    return race.source
 
-    Closing it cancels the job. After a Stop it ends at once; the engine follows at its next event. Nothing at
-    all is yielded if the page has a race already.
+
+class RaceView:
+    """A race as far as its events have come: what the board shows of it, and its record.
+
+    board: grows with every event
+    race:  None until the engine begins; it is changed in place, see `copy`
     """
-    board, seen, said = BoardText(next(RUNS), job.request), None, None
-    if not worker.submit(job):
-        return
-    try:
-        yield board.value, None
-        over = failed = False
-        ended, shown = 0, time.monotonic() - SEEN_S
-        while not over:
-            deadline, size = time.monotonic() + UPDATE_S, len(board.records)
-            while not over and (left := deadline - time.monotonic()) > 0:
-                try:
-                    item = job.events.get(timeout=left)
-                except queue.Empty:
-                    break
-                if item is None:
-                    over = True
-                    break
-                lane, event = item
-                if isinstance(event, RaceRecord):
-                    seen = replace(event, lanes=[LaneRecord(lane.spec) for lane in event.lanes])
-                    board.begin(seen.source.token_bytes, seen.source.stop_ids, len(seen.lanes))
-                elif isinstance(event, Verdict):
-                    seen.verdict = event
-                    board.verdict(event)
-                elif isinstance(event, DeviceNoise):
-                    seen.noise = event.largest
-                elif isinstance(event, WarmUp):
-                    board.warm_up(lane)
-                else:
-                    board.add(lane, event)
-                    failed |= lane < 0
-                    if lane >= 0:
-                        seen.lanes[lane].add(event)
-            over |= job.cancel.is_set()
-            words = _doing(worker, job, seen)
-            if words != said and not over:
-                board.status(words)
-                said = words
-            now, news = time.monotonic(), _ended(seen)
-            if news > ended and now - shown >= SEEN_S and not over:
-                ended, shown = news, now
-                yield board.value, _copy(seen)
-            elif len(board.records) > size and not over:
-                yield board.value, None
-        stopped = job.cancel.is_set() and not (seen and seen.verdict)
-        if seen:
-            seen.stopped = stopped
-            board.strict(seen)
-        how = "failed" if failed else "stopped" if stopped else "done"
-        board.over(how, announcement(seen) if seen else f"Race {how}.")
-        yield board.whole, seen
-    finally:
-        job.cancel.set()
+
+    def __init__(self, request: RaceRequest):
+        self.board = BoardText(next(RUNS), request)
+        self.race: RaceRecord | None = None
+        self.failed = False
+
+    @property
+    def ended(self) -> int:
+        """How many lanes will not go on."""
+        return sum(bool(lane.finish or lane.error) for lane in self.race.lanes) if self.race else 0
+
+    def copy(self) -> RaceRecord | None:
+        """The race as it is now, which what comes later leaves alone."""
+        race = self.race
+        return race and replace(race, lanes=[replace(lane, rounds=[*lane.rounds]) for lane in race.lanes])
+
+    def add(self, lane: int, event) -> None:
+        """An event of the race's job."""
+        if isinstance(event, Waiting):
+            self.board.status(event.words)
+        elif isinstance(event, RaceRecord):
+            self._begin(event)
+        elif isinstance(event, WarmUp):
+            self.board.warm_up(lane)
+        elif isinstance(event, Verdict | DeviceNoise) and self.race:
+            if isinstance(event, DeviceNoise):
+                self.race.noise = event.largest
+            else:
+                self.race.verdict = event
+                self.board.verdict(event)
+        else:
+            self.board.add(lane, event)
+            self.failed |= lane < 0
+            if lane >= 0 and self.race:
+                self.race.lanes[lane].add(event)
+
+    def _begin(self, race: RaceRecord) -> None:
+        self.race = replace(race, lanes=[LaneRecord(lane.spec) for lane in race.lanes])
+        source, earlier = source_of(race), len(race.request.earlier)
+        self.board.begin(source.token_bytes, source.stop_ids, len(race.lanes))
+        context = f", {earlier} earlier exchanges in it" if earlier else ""
+        self.board.status(f"Racing on {race.target}, {race.precision}, prompt of {race.prompt_tokens} tokens{context}.")
+
+    def end(self, cancelled: bool) -> None:
+        """Nothing comes any more."""
+        stopped = cancelled and not (self.race and self.race.verdict)
+        if self.race:
+            self.race.stopped = stopped
+            self.board.strict(self.race)
+        how = "failed" if self.failed else "stopped" if stopped else "done"
+        self.board.over(how, announcement(self.race) if self.race else f"Race {how}.")
 
 
-def _ended(seen: RaceRecord | None) -> int:
-    """How many lanes will not go on."""
-    return sum(bool(lane.finish or lane.error) for lane in seen.lanes) if seen else 0
+def board_updates(worker: Worker, request: RaceRequest, session: str) -> Iterator[tuple[str, RaceRecord | None]]:
+    """Run a race: (board value, None) at most every UPDATE_S; with a copy of the race so far in place of None when
+    lanes have ended, at most every CHARTS_S; last of all (board value, the whole race).
 
-
-def _copy(seen: RaceRecord) -> RaceRecord:
-    return replace(seen, lanes=[replace(lane, rounds=[*lane.rounds]) for lane in seen.lanes])
-
-
-def _doing(worker: Worker, job: Job, seen: RaceRecord | None) -> str:
-    if not worker.ready:
-        return f"Loading: {worker.progress} …"
-    if ahead := worker.ahead(job):
-        return f"Waiting: {ahead} race{'s' * (ahead > 1)} before this one."
-    if seen is None:
-        return "Starting …"
-    context = f", {len(job.request.earlier)} earlier exchanges in it" if job.request.earlier else ""
-    return f"Racing on {seen.target}, {seen.precision}, prompt of {seen.prompt_tokens} tokens{context}."
+    Closing it cancels the race. After a Stop it ends at once; the engine follows at its next event. Nothing at all is
+    yielded if the page has a job already.
+    """
+    view, job = RaceView(request), race_job(session, request)
+    size, ended, sent = -1, 0, time.monotonic() - CHARTS_S
+    with closing(worker.batches(job, UPDATE_S)) as batches:
+        for batch in batches:
+            for lane, event in batch:
+                if isinstance(event, Busy):
+                    return
+                view.add(lane, event)
+            if job.over or job.cancelled():
+                break
+            now, grown = time.monotonic(), len(view.board.records) > size
+            size = len(view.board.records)
+            if view.ended > ended and now - sent >= CHARTS_S:
+                ended, sent = view.ended, now
+                yield view.board.value, view.copy()
+            elif grown:
+                yield view.board.value, None
+        view.end(job.cancelled())
+        yield view.board.whole, view.race
 
 
 def models_status(worker: Worker) -> Iterator[str]:
     """What is loaded, line by line, while it loads and once it is there."""
-    said = None
+    shown = None
     while not worker.ready:
-        if worker.progress != said:
-            said = worker.progress
-            yield f"Loading {said} …"
+        if worker.progress != shown:
+            shown = worker.progress
+            yield f"Loading {shown} …"
         time.sleep(0.1)
-    if worker.error:
-        yield f"No race can be run: {worker.error}"
-        return
     yield loaded_words(worker)
 
 
 def loaded_words(worker: Worker) -> str:
     """What is loaded, in lines."""
     engine = worker.engine
+    if isinstance(engine, NoEngine):
+        return f"No race can be run: {engine.problem}"
     if not engine.name:
         return getattr(engine, "problem", "") or "No model is loaded: load one on the Models tab."
-    lines = [f"{engine.name}, {engine.precision}"]
-    return "\n".join(lines + [f"{method}: {how}" for method, how in engine.drafters.items()])
+    return "\n".join([f"{engine.name}, {engine.precision}", *(f"{m}: {how}" for m, how in engine.drafters.items())])

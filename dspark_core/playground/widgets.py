@@ -1,13 +1,20 @@
 """Small pieces that every part of the page is made of.
 
-A progress line and a verdict box; their values are JSON, and words reach the page as text, never as markup.
+A progress line and a verdict box; their values are JSON, and words reach the page as text, never as markup. `listen`
+hands a handler its inputs by name and takes what it changes by name, so that handlers need no gradio to be tested.
 """
 
+import inspect
 import json
 import re
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
 from ..paths import assets
 
@@ -83,3 +90,67 @@ def verdict_box(elem_id: str) -> gr.HTML:
 def decided(kind: str, words: str, more: str = "") -> str:
     """The value of a verdict box: "identical", "tie", "divergence" or "" for its looks, the verdict, small print."""
     return json.dumps({"kind": kind, "words": words, "more": more})
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a handler is called with.
+
+    session: the visitor's page
+    values:  of the inputs, by the names that `listen` was given
+    sent:    what a script of the page sent along, if it is an object; anything may be in it
+    """
+
+    session: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    sent: Mapping[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+    def sent_as(self, name: str, kind: type, default: Any) -> Any:
+        """What was sent under a name, if it is of exactly this type; else `default`."""
+        value = self.sent.get(name)
+        return value if type(value) is kind else default
+
+
+Updates = dict[str, Any]  # new values by the names of the outputs; what is not named stays as it is
+# Nothing of such an event is shown while it runs, and scripts cannot call it.
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+QUIET: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
+UNQUEUED: dict[str, Any] = {"queue": False, **QUIET}  # at once, beside whatever else the page has running
+FREE: dict[str, Any] = {"concurrency_limit": None, **QUIET}  # for any number of pages at a time
+
+
+def listen(
+    listener: Callable[..., gr.events.Dependency],
+    handler: Callable[[Call], Any],
+    inputs: Mapping[str, Component],
+    outputs: Mapping[str, Component],
+    **how: Any,
+) -> gr.events.Dependency:
+    """Call `handler` at an event of gradio, such as `button.click`. It gives Updates or None, or is a generator of
+    Updates, which is closed when the page goes away. `how` goes to the listener."""
+
+    def call(values: dict, visitor: gr.Request, event: gr.EventData) -> Call:
+        named = {name: values[component] for name, component in inputs.items()}
+        return Call(visitor.session_hash or "", named, event._data if isinstance(event._data, dict) else {})
+
+    def placed(updates: Updates | None) -> Any:
+        if not outputs:
+            return None
+        return {outputs[name]: value for name, value in updates.items()} if updates else gr.skip()
+
+    def once(values: dict, visitor: gr.Request, event: gr.EventData):
+        return placed(handler(call(values, visitor, event)))
+
+    def stepwise(values: dict, visitor: gr.Request, event: gr.EventData):
+        updates = None
+        with closing(handler(call(values, visitor, event))) as steps:
+            for updates in steps:
+                yield placed(updates)
+        if updates is None:
+            yield gr.skip()
+
+    runs = stepwise if inspect.isgeneratorfunction(handler) else once
+    return listener(runs, set(inputs.values()), list(outputs.values()), **how)

@@ -1,23 +1,23 @@
 """The thread that owns MLX, and the queue of jobs in front of it.
 
-MLX streams belong to the thread that made them, so everything that imports MLX is imported, loaded and run
-here. The page puts a `Job` in and reads its events from a queue; setting `cancelled` ends it within a round.
-
-A job that is no race, followed on the page's thread: its events, and why there are none yet.
+MLX streams belong to the thread that made them, so everything that imports MLX is imported, loaded and run here. A page
+makes a `Job` and follows it with `Worker.events`; a Stop ends it within a round.
 """
 
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..errors import ModelError
 from ..models.info import DrafterInfo
-from ..proof.evidence import Step
 from ..race.inspection import Inspection
 from ..race.records import Failed, RaceRecord, RaceRequest
+
+MAX_WAITING = 8  # pages that may wait for the engine
 
 
 class Engine(Protocol):
@@ -26,8 +26,8 @@ class Engine(Protocol):
 
     name: str
     precision: str
-    drafters: dict[str, str]  # method -> how it runs, or why it does not
-    drafter_info: dict[str, DrafterInfo]  # of those that run
+    drafters: dict[str, str]  # how each runs, or why it does not: loaded.Models.descriptions
+    infos: tuple[DrafterInfo, ...]  # of those that run
 
     def race(self, request: RaceRequest, cancelled: Callable[[], bool]) -> Iterator[tuple[int, Any]]: ...
 
@@ -40,30 +40,116 @@ class Engine(Protocol):
         progress: Callable[[int, int], None],
     ) -> Inspection | None: ...
 
-    def token_bytes(self, token_id: int) -> bytes: ...
+
+class NoEngine:
+    """Stands in the engine's place until one is loaded, and for good where none can be: every job on it fails.
+
+    problem: why there is none, in a sentence
+    """
+
+    name = precision = ""
+
+    def __init__(self, problem: str):
+        self.problem = problem
+        self.drafters: dict[str, str] = {}
+        self.infos: tuple[DrafterInfo, ...] = ()
+
+    def race(self, request: RaceRequest, cancelled: Callable[[], bool]) -> Iterator[tuple[int, Any]]:
+        raise ModelError(self.problem)
+
+    def inspect(self, *asked: Any) -> Inspection | None:
+        raise ModelError(self.problem)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Why nothing has come of a job yet, in a sentence."""
+
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Busy(Failed):
+    """The page has a job already, so this one was not queued."""
+
+
+BUSY = Busy("This page is busy: wait for its race or proof, or stop it.")
 
 
 @dataclass(eq=False)
 class Job:
-    """Something that a page asked of the engine: a race, or `work(engine, cancelled)`, a generator too.
+    """Something that a page asks of the engine.
 
-    `events` carries what it yields ((lane, event) pairs for a race; (-1, Failed) if it ends in an error) and ends
-    with None.
+    name: what it is, in a word whose plural ends in s: "race", "proof"
+    work: yields (lane, event) pairs, lane -1 where it is no lane's; it runs on the owner thread and ends soon after the
+          job was cancelled
     """
 
-    request: RaceRequest | None
     session: str
-    work: Callable[[Engine, Callable[[], bool]], Iterator] | None = None
-    events: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
-    cancel: threading.Event = field(default_factory=threading.Event)
+    name: str
+    work: Callable[[Any, "Job"], Iterator[tuple[int, Any]]]
+    _events: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
+    _cancelled: threading.Event = field(default_factory=threading.Event)
+    over: bool = False  # its last event was read
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+    def cancelled(self) -> bool:
+        return self._cancelled.is_set()
+
+    def post(self, event: Any) -> None:
+        """Send an event that is no lane's, from inside a call that `work` makes."""
+        self._events.put((-1, event))
+
+    def run(self, engine: Engine) -> None:
+        """For the owner thread: do the work, unless it was cancelled. Whatever is raised is sent as Failed."""
+        try:
+            if not self.cancelled():
+                if isinstance(engine, NoEngine):
+                    raise ModelError(engine.problem)
+                for pair in self.work(engine, self):
+                    self._events.put(pair)
+        except ModelError as error:
+            self.post(Failed(str(error)))
+        except Exception as error:
+            logging.exception("a %s failed", self.name)
+            self.post(Failed(f"The {self.name} failed: {type(error).__name__}: {error}"))
+
+    def end(self) -> None:
+        """For the owner thread: nothing comes any more."""
+        self._events.put(None)
+
+    def read(self, seconds: float) -> list[tuple[int, Any]]:
+        """What came within the next `seconds`; sooner if the job is over then."""
+        deadline, batch = time.monotonic() + seconds, []
+        while not self.over and (left := deadline - time.monotonic()) > 0:
+            try:
+                pair = self._events.get(timeout=left)
+            except queue.Empty:
+                break
+            if pair is None:
+                self.over = True
+            else:
+                batch.append(pair)
+        return batch
+
+
+def race_job(session: str, request: RaceRequest) -> Job:
+    """A race: its RaceRecord, then the lanes' events, last the verdict."""
+    return Job(session, "race", lambda engine, job: engine.race(request, job.cancelled))
 
 
 class Worker:
-    """Loads an engine in the background, then runs jobs one at a time, in order."""
+    """Loads an engine in the background, then runs jobs one at a time, in order.
+
+    ready:    the load has ended, well or not: `engine` is an Engine, or a NoEngine that says why there is none
+    progress: of the load, in words
+    """
 
     def __init__(self, load: Callable[[Callable[[str], None]], Engine]):
-        self.engine: Engine | None = None
-        self.error: str | None = None
+        self.engine: Engine = NoEngine("No model is loaded yet.")
+        self.ready = False
         self.progress = "starting"
         self._load = load
         self._jobs: list[Job] = []  # the first one is running
@@ -71,112 +157,100 @@ class Worker:
         threading.Thread(target=self._run, name="mlx-owner", daemon=True).start()
 
     @property
-    def ready(self) -> bool:
-        return self.engine is not None or self.error is not None
+    def error(self) -> str:
+        """Why no engine could be loaded; empty while it loads and once it is there."""
+        return self.engine.problem if self.ready and isinstance(self.engine, NoEngine) else ""
+
+    # ---- following a job -----------------------------------------------------------------------------
+
+    def events(self, job: Job, to_the_end: bool = False) -> Generator[tuple[int, Any], None, None]:
+        """Queue `job` and yield its (lane, event) pairs as they come.
+
+        Until something comes, a Waiting whenever there is another reason for it; a single Busy if the page has a job
+        already. Ends with the job or, unless `to_the_end`, soon after a Stop. Closing it cancels the job.
+        """
+        for batch in self.batches(job, 0.1, to_the_end):
+            yield from batch
+
+    def batches(
+        self, job: Job, seconds: float, to_the_end: bool = False
+    ) -> Generator[list[tuple[int, Any]], None, None]:
+        """The same, together what came within `seconds`: an empty list at once, then one each time, empty or not."""
+        if not self.submit(job):
+            yield [(-1, BUSY)]
+            return
+        words, began = "", False
+        try:
+            yield []
+            while not job.over and (to_the_end or not job.cancelled()):
+                batch = job.read(seconds)
+                began = began or bool(batch) or job.over
+                if not began and (now := self._waiting(job)) != words:
+                    words = now
+                    batch = [(-1, Waiting(words))]
+                yield batch
+        finally:
+            job.cancel()
 
     def submit(self, job: Job) -> bool:
         """Queue a job; False if the same page already has one that it did not cancel."""
         with self._changed:
-            if any(j.session == job.session and not j.cancel.is_set() for j in self._jobs):
+            if any(j.session == job.session and not j.cancelled() for j in self._jobs):
                 return False
             self._jobs.append(job)
             self._changed.notify_all()
             return True
 
-    def ahead(self, job: Job) -> int:
-        """How many jobs run before this one; 0 if it runs or is over."""
+    def _waiting(self, job: Job) -> str:
+        """Why nothing has come of a job."""
+        if not self.ready:
+            return f"Loading: {self.progress} …"
         with self._changed:
-            return self._jobs.index(job) if job in self._jobs else 0
+            before = self._jobs[: self._jobs.index(job)] if job in self._jobs else []
+        if not before:
+            return "Starting …"
+        names = {j.name for j in before}
+        name = names.pop() if len(names) == 1 else "job"
+        return f"Waiting: {len(before)} {name}{'s' * (len(before) > 1)} before this one."
+
+    # ---- what pages do with their jobs ---------------------------------------------------------------
 
     def stop(self, session: str) -> None:
         """Cancel every job of a page."""
         with self._changed:
             for job in self._jobs:
                 if job.session == session:
-                    job.cancel.set()
+                    job.cancel()
 
     def busy(self, session: str) -> bool:
         """Has a page a job that it did not cancel?"""
         with self._changed:
-            return any(j.session == session and not j.cancel.is_set() for j in self._jobs)
+            return any(j.session == session and not j.cancelled() for j in self._jobs)
 
     @property
     def idle(self) -> bool:
         with self._changed:
             return not self._jobs
 
+    # ---- the owner thread ----------------------------------------------------------------------------
+
     def _run(self) -> None:
         try:
-            self.engine = self._load(self._tell)
+            self.engine = self._load(self._note)
         except Exception as error:  # the page must come up and say so
             logging.exception("the models cannot be loaded")
-            self.error = str(error)
+            self.engine = NoEngine(str(error))
+        self.ready = True
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._jobs)
                 job = self._jobs[0]
             try:
-                self._do(job)
-            except ModelError as error:
-                job.events.put((-1, Failed(str(error))))
-            except Exception as error:
-                logging.exception("a race failed")
-                job.events.put((-1, Failed(f"The race failed: {type(error).__name__}: {error}")))
+                job.run(self.engine)
             finally:
                 with self._changed:
                     self._jobs.remove(job)
-                job.events.put(None)
+                job.end()
 
-    def _do(self, job: Job) -> None:
-        if job.cancel.is_set():
-            return
-        if self.engine is None:
-            job.events.put((-1, Failed(self.error)))
-            return
-        work = job.work or (lambda engine, cancelled: engine.race(job.request, cancelled))
-        events = work(self.engine, job.cancel.is_set)
-        try:
-            for item in events:
-                job.events.put(item)
-        finally:
-            events.close()
-
-    def _tell(self, progress: str) -> None:
+    def _note(self, progress: str) -> None:
         self.progress = progress
-
-
-LOOK_S = 0.25  # how often a Stop and the queue are looked at
-
-
-def watch(worker: Worker, job: Job) -> Iterator[Any]:
-    """The events of `job` as they come, without their lane; a Step says what it waits for.
-
-    Ends with the job or within LOOK_S of a Stop. Closing it cancels the job. Yields one Failed if the page has
-    a job already.
-    """
-    if not worker.submit(job):
-        yield Failed("This page is busy: wait for its race or proof, or stop it.")
-        return
-    said = None
-    try:
-        while not job.cancel.is_set():
-            try:
-                item = job.events.get(timeout=LOOK_S)
-            except queue.Empty:
-                words = _waiting(worker, job)
-                if words and words != said:
-                    said = words
-                    yield Step(0.0, words)
-                continue
-            if item is None:
-                return
-            yield item[1]
-    finally:
-        job.cancel.set()
-
-
-def _waiting(worker: Worker, job: Job) -> str:
-    if not worker.ready:
-        return f"Loading: {worker.progress} …"
-    ahead = worker.ahead(job)
-    return f"Waiting: {ahead} job{'s' * (ahead > 1)} before this one." if ahead else ""

@@ -27,13 +27,13 @@ class DrawRequest:
     """Draw the first tokens of an answer `n` times, at most for `seconds`, half of them in rounds of one draft and half
     in rounds of two, and compare with the exact distribution.
 
-    `sampler` is RIGHT or the name of a wrong one: ALWAYS keeps every draft, FROM_P draws the correction from p
-    instead of the residual, NO_BIAS accepts with the q from before the Markov bias, BONUS draws the bonus from the row
-    before.
+    `drafter` is the id of a loaded one. `sampler` is RIGHT or the name of a wrong one: ALWAYS keeps every draft, FROM_P
+    draws the correction from p instead of the residual, NO_BIAS accepts with the q from before the Markov bias, BONUS
+    draws the bonus from the row before.
     """
 
     prompt: str
-    method: str
+    drafter: str
     settings: Settings
     sampler: str = RIGHT
     n: int = 10_000

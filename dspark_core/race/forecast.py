@@ -161,13 +161,14 @@ def middle_position(rounds: Sequence[Round]) -> int:
 class Suggestion:
     """The best cap for one drafter on this text, and what it is predicted to gain over the setting that was raced.
 
+    drafter: its id
     cap:   0 if no cap is faster than plain decoding; then `best` is the cap that comes nearest
     gain:  predicted tok/s at `cap` over the lane's predicted tok/s, minus 1
     times: predicted × plain at `best`
     """
 
     lane: str
-    method: str
+    drafter: str
     cap: int
     best: int
     tok_s: float
@@ -188,7 +189,7 @@ def suggest(curve: CostCurve, race: RaceRecord) -> list[Suggestion]:
         out.append(
             Suggestion(
                 lane.spec.name,
-                lane.spec.method,
+                lane.spec.drafter_id,
                 chosen.cap,
                 best.cap,
                 chosen.tok_s,

@@ -13,6 +13,7 @@ from ..decode.rounds import Again, Detail, Round, Settings, Start
 from ..decode.schedule import ConfidenceThreshold, CumulativeThreshold
 from .inspection import AGAIN, Inspection, fates_of
 from .inspection_checks import InspectionChecks
+from .lane_spec import block_in, label_of
 from .records import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, PLAIN, SCHEDULES, LaneRecord, LaneSpec, RaceRecord
 from .schema import Place, require
 
@@ -226,17 +227,8 @@ class LaneChecks:
     def _labelled(spec: LaneSpec, rounds: list[Round]) -> LaneSpec:
         """The lane's settings with the words that they have on the page: a file's own only where they say the same."""
         drafts = {len(r.draft_ids) for r in rounds if r.draft_ids}
-        block = re.fullmatch(r"block ([1-9][0-9]{0,3})", spec.label)
-        slots = int(block[1]) if block else 0  # of which all are drafts, or all but the anchor's
-        if spec.method == PLAIN:
-            words, fits = "", False
-        elif spec.schedule == FULL:
-            words, fits = "full block", bool(block) and all(slots - n in (0, 1) for n in drafts)
-        elif spec.schedule == CAP:
-            words, fits = f"cap {spec.cap}", bool(block) and slots - spec.cap in (0, 1)
-        elif spec.schedule == HARDWARE:
-            words, fits = "hardware-aware", False
-        else:
-            what = "confidence" if spec.schedule == CONFIDENCE else "product"
-            words, fits = f"{what} ≥ {spec.threshold:.2f}", False
-        return spec if fits or not spec.label else replace(spec, label=words)
+        slots = block_in(spec.label)  # of which all are drafts, or all but the anchor's
+        full = spec.schedule == FULL and all(slots - n in (0, 1) for n in drafts)
+        capped = spec.schedule == CAP and slots - spec.cap in (0, 1)
+        words = label_of(spec, slots if full or capped else 0)
+        return replace(spec, label=words) if spec.label else spec

@@ -11,7 +11,7 @@ from ..machine import device_of
 from .lane_checks import MAX_NAME, LaneChecks
 from .records import MAX_EARLIER, MAX_EXCHANGES, MAX_SYSTEM, Difference, LaneRecord, RaceRecord, Verdict
 from .schema import Place, require
-from .verdict_words import compared, kind_of, parted, verdict_words
+from .verdict_words import kind_of, parted, participants, verdict_words
 
 MAX_LANES = 4
 MAX_TOKENS = 500_000  # tokens on the board, drafts included
@@ -153,7 +153,7 @@ class RaceChecks:
                 value = getattr(d, name)
                 require(value is None or value >= 0, "is negative", name)
             require(0 < d.ulp <= MAX_ULP, "is no unit in the last place of a logit", "ulp")
-            _, reference = compared(race.lanes)
+            reference = race.lanes[participants(race.lanes)[0]]
             both = reference is not None and d.index < min(len(reference.output), len(race.lanes[d.lane].output))
             # Of two different tokens one at most is the best, so the other is no better than the second.
             require(not both or d.needed >= d.gap - 1e-6, "is less than the gap of the two best", "needed")

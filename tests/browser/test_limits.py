@@ -14,7 +14,7 @@ SHORT = DrafterInfo(id="dspark", method="DSpark", title="dspark-b5", block=5, fi
 
 def engine(name, **info):
     found = replay()
-    found.name, found.drafter_info = name, info
+    found.name, found.infos = name, tuple(info.values())
     return found
 
 

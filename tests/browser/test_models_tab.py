@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten
 
 from dspark_core.catalog.hub import Hub
 from dspark_core.playground.engine import PresetEngine
-from dspark_core.playground.selection import UNKNOWN, Shelf
+from dspark_core.playground.selection import UNKNOWN, ModelSources
 from dspark_core.presets import PRESETS, Preset, PresetDrafter, load_presets, read_presets
 from tests.catalog.hub_server import FakeHub, Repo, serving
 from tests.models.build import GOLDEN, random_drafter
@@ -76,8 +76,9 @@ def models(tmp_path_factory):
     start = Preset("a", "A", GOLDEN / "A" / "target", (PresetDrafter("DSpark", GOLDEN / "A" / "drafter"),))
     with serving(fake) as url, pytest.MonkeyPatch.context() as patch:
         patch.setattr("dspark_core.store.cache_directory", lambda: root / "store")
-        shelf = Shelf(*read_presets(root / "presets"), Hub(url, root / "hub", False, root / "record.json", root / "lm"))
-        with served(lambda progress: PresetEngine(start, "auto", progress), shelf) as page:
+        hub = Hub(url, root / "hub", False, root / "record.json", root / "lm")
+        sources = ModelSources(*read_presets(root / "presets"), hub)
+        with served(lambda progress: PresetEngine(start, "auto", progress), sources) as page:
             yield page, fake, root
 
 

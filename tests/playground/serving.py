@@ -25,13 +25,13 @@ class Served:
 
 
 @contextmanager
-def served(load, shelf=None):
-    """Serve a page whose worker loads its engine by `load(progress)`; `shelf`: the models that can be chosen."""
+def served(load, sources=None):
+    """Serve a page whose worker loads its engine by `load(progress)`; `sources`: the models that can be chosen."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     worker = Worker(load)
-    page = build(worker, load_prompts(), shelf)
+    page = build(worker, load_prompts(), sources)
     launch(page, port, browser=False, block=False)
     try:
         yield Served(f"http://127.0.0.1:{port}", port, worker)

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from dspark_core.playground.saved import MAX_KEPT, add, file_name, names
-from dspark_core.playground.tabs.compare_tab import compared, pairs
+from dspark_core.playground.saved import MAX_SAVED, file_name, race_names, with_newest
+from dspark_core.playground.tabs.compare_tab import comparison, pairs
 from dspark_core.race.metrics import metrics
 from dspark_core.race.records import LaneSpec
 from dspark_core.race.trace import dumps, loads
@@ -14,7 +14,7 @@ from tests.race.long_trace import SPECS, long_trace
 
 
 def table(left, right):
-    told = json.loads(compared(left, right))
+    told = json.loads(comparison(left, right))
     return told, {group["name"]: {row[0]: row[1:] for row in group["rows"]} for group in told["groups"]}
 
 
@@ -119,6 +119,6 @@ def test_file_names_are_plain(target):
 
 def test_names_differ_and_the_oldest_race_goes_first():
     kept = []
-    for k in range(MAX_KEPT + 2):
-        kept = add(kept, long_trace(3, seed=k))
-    assert len(kept) == MAX_KEPT == len(set(names(kept)))
+    for k in range(MAX_SAVED + 2):
+        kept = with_newest(kept, long_trace(3, seed=k))
+    assert len(kept) == MAX_SAVED == len(set(race_names(kept)))

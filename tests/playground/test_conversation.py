@@ -9,8 +9,8 @@ from dspark_core.decode.rounds import Round, Settings, Start
 from dspark_core.errors import DecodeError
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.target import load_target
-from dspark_core.playground.conversation import kept, told
-from dspark_core.playground.tabs.compare_tab import compared
+from dspark_core.playground.conversation import conversation_after, conversation_json
+from dspark_core.playground.tabs.compare_tab import comparison
 from dspark_core.race.inspector import inspect
 from dspark_core.race.race import Models, race
 from dspark_core.race.records import FULL, PLAIN, LaneRecord, LaneSpec, RaceRecord, RaceRequest, Verdict
@@ -37,20 +37,20 @@ def finished(*output, finish="stop", earlier=(), specs=SPECS, **how):
 
 
 def test_the_plain_answer_is_kept_without_its_stop_token():
-    talk = kept(finished(2, 3, 1))
+    talk = conversation_after(finished(2, 3, 1))
     assert talk.earlier == (("Why is the sky blue?", "Blue, because"),) and talk.tokens == 12 and not talk.cut
-    assert "1 exchange, about 12 tokens." in told(talk)
-    again = kept(finished(2, 3, 1, earlier=talk.earlier))
-    assert again.earlier == talk.earlier * 2 and "2 exchanges" in told(again)
+    assert "1 exchange, about 12 tokens." in conversation_json(talk)
+    again = conversation_after(finished(2, 3, 1, earlier=talk.earlier))
+    assert again.earlier == talk.earlier * 2 and "2 exchanges" in conversation_json(again)
 
 
 def test_without_a_plain_lane_it_is_the_first_one_s():
-    assert kept(finished(2, 1, specs=SPECS[:1] * 2)).earlier[0][1] == ", because, because"
+    assert conversation_after(finished(2, 1, specs=SPECS[:1] * 2)).earlier[0][1] == ", because, because"
 
 
 def test_thoughts_and_half_characters_are_left_out():
-    talk = kept(finished(5, 2, 4, finish="length"))
-    assert talk.earlier[0][1] == "Blue of" and talk.cut and "cut off at its token limit" in told(talk)
+    talk = conversation_after(finished(5, 2, 4, finish="length"))
+    assert talk.earlier[0][1] == "Blue of" and talk.cut and "cut off at its token limit" in conversation_json(talk)
 
 
 def failed(trace):
@@ -71,16 +71,16 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_no_exchange_is_not_kept(case):
+def test_what_is_no_exchange_is_not_conversation_after(case):
     trace, words = REFUSED[case]
     with pytest.raises(ValueError, match=words):
-        kept(trace)
+        conversation_after(trace)
 
 
 def test_compared_races_show_their_conversations():
     one, two = finished(2, 3, 1), finished(2, 3, 1, earlier=(("Hi", "Hello."),))
     two.race.request = replace(two.race.request, system="Be brief.")
-    said = compared(one, two)
+    said = comparison(one, two)
     assert "The prompts differ" in said and "Hi\\n\\nHello." in said and "Be brief." in said
 
 
@@ -98,7 +98,7 @@ def test_a_second_turn_has_the_template_s_ids_and_the_inspector_reads_them_too(t
 
     request = RaceRequest("Say hello.", specs, Settings(24), system="Be brief.")
     first = trace_of(ran(request), target.token_bytes, target.stop_ids, {}, {}, {})
-    talk = kept(first)
+    talk = conversation_after(first)
     second = ran(replace(request, prompt="And goodbye?", earlier=talk.earlier))
     text = (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nSay hello.<|im_end|>\n<|im_start|>assistant\n"

@@ -20,7 +20,7 @@ from dspark_core.decode.rounds import Settings
 from dspark_core.errors import ModelError
 from dspark_core.machine import Device
 from dspark_core.playground.engine import Choice, Loaded, Loading, PresetEngine, load_job, unload_job
-from dspark_core.playground.worker import Job, Worker
+from dspark_core.playground.worker import Job, Waiting, Worker, race_job
 from dspark_core.presets import Preset, PresetDrafter
 from dspark_core.race.records import PLAIN, Failed, LaneSpec, RaceRequest
 
@@ -32,7 +32,7 @@ def choice(name: str, **changes) -> Choice:
 
 
 def _drafters(name):
-    method = "DFlash" if name in ("C", "D") else "DSpark"
+    method = "dflash" if name in ("C", "D") else "dspark"
     return {method: GOLDEN / name / "drafter"}
 
 
@@ -73,7 +73,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_unloaded(engine, tmp_pa
     broken = copy("target", "A", tmp_path)
     edit_weights(broken, lambda w: w.pop("model.layers.2.mlp.up_proj.weight"))
     refused = {
-        "hidden_size is 48": choice("A", drafters={"DSpark": GOLDEN / "E" / "drafter"}),
+        "hidden_size is 48": choice("A", drafters={"dspark": GOLDEN / "E" / "drafter"}),
         "does not exist": choice("A", target=tmp_path / "nowhere"),
         "model.layers.2.mlp.up_proj.weight": choice("A", target=broken),
         "Unknown precision": choice("A", precision="3-bit"),
@@ -130,7 +130,7 @@ def test_when_the_previous_model_is_gone_too_nothing_is_loaded(engine, tmp_path)
 
 
 def test_a_missing_drafter_leaves_its_reason(engine):
-    engine.load(choice("A", drafters={"DSpark": GOLDEN / "A" / "drafter", "DFlash": "it is not on this machine."}))
+    engine.load(choice("A", drafters={"dspark": GOLDEN / "A" / "drafter", "dflash": "it is not on this machine."}))
     assert engine.drafters["DFlash"] == "it is not on this machine."
     with pytest.raises(AssertionError, match="is not running: it is not on this machine"):
         races(engine)
@@ -142,18 +142,17 @@ def test_through_the_worker(tmp_path):
     worker = Worker(lambda progress: PresetEngine(preset, "auto", progress))
 
     def run(job: Job) -> list:
-        assert worker.submit(job)
-        return list(iter(lambda: job.events.get(timeout=20), None))
+        return [(lane, event) for lane, event in worker.events(job) if not isinstance(event, Waiting)]
 
     events = run(load_job(choice("C"), "a page"))
     assert events[-1] == (-1, Loaded("C is loaded.", True))
     assert all(isinstance(step, Loading) for _, step in events[:-1]) and len(events) > 3
-    wrong = choice("A", drafters={"DSpark": GOLDEN / "E" / "drafter"})
+    wrong = choice("A", drafters={"dspark": GOLDEN / "E" / "drafter"})
     (*_, (_, failed)) = run(load_job(wrong, "a page"))
     assert isinstance(failed, Failed) and failed.message.endswith("C stays loaded.")
     run(unload_job("a page"))
     assert worker.engine.name == ""
-    ((_, failed),) = run(Job(RaceRequest("hi", (LaneSpec(PLAIN),), Settings()), "a page"))
+    ((_, failed),) = run(race_job("a page", RaceRequest("hi", (LaneSpec(PLAIN),), Settings())))
     assert failed.message == "No model is loaded: choose one first."
 
 
@@ -231,7 +230,7 @@ def a_model(path: Path, layers: int) -> Choice:
     drafter = {"architectures": ["Qwen3DSparkModel"], "num_hidden_layers": 2, "num_target_layers": layers}
     drafter |= {"block_size": 7, "mask_token_id": 8191, "target_layer_ids": [1, 3], "markov_rank": 64}
     random_drafter(path / "drafter", config | {"quantization": None} | drafter)
-    return Choice(path.name, path / "target", {"DSpark": path / "drafter"})
+    return Choice(path.name, path / "target", {"dspark": path / "drafter"})
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")

@@ -25,7 +25,7 @@ def loaded(request) -> Golden:
     engine = PresetEngine.__new__(PresetEngine)  # without a first preset
     engine.machine = mlx_device()
     engine._clear()
-    engine.load(Choice(request.param, path / "target", {method: path / "drafter"}))
+    engine.load(Choice(request.param, path / "target", {method.lower(): path / "drafter"}))
     trace = json.loads((path / "trace.json").read_text())
     models = engine.models
     return Golden(request.param, path, models.target, models.drafters[method], {}, trace)

@@ -1,6 +1,6 @@
 """What a lane may ask comes from the loaded drafter: golden sets whose blocks and first slots differ."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,15 +8,17 @@ import pytest
 from dspark_core.decode.rounds import Settings
 from dspark_core.machine import mlx_device
 from dspark_core.models.info import DrafterInfo
+from dspark_core.playground.controls import lane_view, slider_ends
 from dspark_core.playground.engine import Choice, PresetEngine
-from dspark_core.playground.limits import Limits, fit, schedules
-from dspark_core.playground.links import lane_controls, lane_text, lanes_controls
-from dspark_core.playground.race_request import LANE_CONTROLS, USUAL, in_words, lane_of, offers_of, too_much
+from dspark_core.playground.limits import Limits, fit
+from dspark_core.playground.links import lanes_of_text
+from dspark_core.playground.race_request import LaneForm, Offers, RaceForm, form_of, in_words, lanes_of, offers_of
 from dspark_core.playground.tabs.cost_tab import suggestion_words
 from dspark_core.playground.tabs.prove_tab import draw_verdict
 from dspark_core.proof.evidence import NO_BIAS
 from dspark_core.race.forecast import Suggestion
-from dspark_core.race.records import CAP, CONFIDENCE, FULL, PLAIN, LaneSpec, RaceRequest
+from dspark_core.race.lane_spec import lane_text, read_lane, schedules
+from dspark_core.race.records import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, PLAIN, LaneSpec, RaceRequest
 from dspark_core.race.trace import dumps, loads
 
 from ..conftest import GOLDEN
@@ -27,10 +29,17 @@ B16 = DrafterInfo(id="dflash", method="DFlash", title="b16", block=16, first_slo
 B8 = DrafterInfo(id="dflash", method="DFlash", title="b8", block=8, first_slot=1, max_drafts=7)
 CAP5 = DrafterInfo(id="dspark", method="DSpark", title="cap5", block=5, first_slot=0, max_drafts=5, has_bias=True)
 SHIPPED = GOLDEN.parents[1] / "assets" / "models"
+SPARK = DrafterInfo(
+    id="dspark", method="DSpark", title="DSpark", block=7, max_drafts=7, has_confidence=True, has_bias=True
+)
 
 
-def offers(dflash=B16, dspark=USUAL["DSpark"]):
-    return {"DSpark": dspark, "DFlash": dflash}
+def offers(*infos: DrafterInfo) -> Offers:
+    return Offers(infos, tuple((i.title, i.id) for i in infos), loaded=True)
+
+
+def lane_of(infos, *values):
+    return lanes_of(RaceForm(lanes=(LaneForm(*values),)), infos)[0]
 
 
 @pytest.mark.parametrize(
@@ -48,22 +57,22 @@ def offers(dflash=B16, dspark=USUAL["DSpark"]):
     ],
 )
 def test_a_block_length_sends_what_its_slots_predict(info, asked, label, sent):
-    lane = lane_of("DFlash", asked, FULL, 3, 0.5, offers(info))
+    lane = lane_of([info], "dflash", asked, FULL, 3, 0.5)
     assert (lane.label, lane.cap) == (label, sent)
     assert lane.schedule == (FULL if sent == info.max_drafts else CAP)
-    assert lane_of(*lane_controls(f"dflash:block={asked}", offers(info)), offers(info)) == lane
-    assert lane_text("DFlash", asked, FULL, 3, 0.5, offers(info)) == f"dflash:block={max(1, asked)}"
-    assert bool(too_much(0, asked, info)) == (asked > info.block)
+    again = read_lane(f"dflash:block={asked}", [info])
+    assert again.spec == lane and lanes_of(RaceForm(lanes=(form_of(again),)), [info]) == (lane,)
+    assert lane_text(lane, [info]) == f"dflash:{label.replace(' ', '=')}"
+    assert bool(again.excess) == (asked > info.block)
 
 
 def test_caps_and_confidences_are_the_drafter_s():
-    known = offers(dspark=CAP5)
-    assert lane_of("DSpark", 16, CAP, 7, 0.5, known) == LaneSpec("DSpark", CAP, cap=5, label="cap 5")
-    assert lane_of("DSpark", 16, FULL, 7, 0.5, known) == LaneSpec("DSpark", FULL, cap=5, label="full block")
-    assert lane_of("DSpark", 16, CONFIDENCE, 7, 0.5, known).label == "full block"  # it has no confidence head
-    assert CONFIDENCE not in [value for _, value in schedules(CAP5)]
+    assert lane_of([CAP5], "dspark", 16, CAP, 7, 0.5) == LaneSpec("DSpark", CAP, cap=5, label="cap 5")
+    assert lane_of([CAP5], "dspark", 16, FULL, 7, 0.5) == LaneSpec("DSpark", FULL, cap=5, label="full block")
+    assert lane_of([CAP5], "dspark", 16, CONFIDENCE, 7, 0.5).label == "full block"  # it has no confidence head
     both = replace(B7, has_confidence=True)
-    assert lane_of("DFlash", 7, CONFIDENCE, 7, 0.5, offers(both)).label == "confidence ≥ 0.50"
+    assert [value for _, value in schedules(both)] == [HARDWARE, FULL, CONFIDENCE, CUMULATIVE]
+    assert lane_of([both], "dflash", 7, CONFIDENCE, 7, 0.5).label == "confidence ≥ 0.50"
 
 
 @pytest.mark.parametrize(
@@ -82,12 +91,14 @@ def test_what_is_loaded_says_how_long_a_lane_may_be(drafter, block, drafts):
     engine = PresetEngine.__new__(PresetEngine)  # without a first preset
     engine.machine = mlx_device()
     engine._clear()
-    assert offers_of(engine) == USUAL == offers_of(None)
-    engine.load(Choice("x", target, {"DFlash": drafter}))
-    info = offers_of(engine)["DFlash"]
+    start = SPARK, B16
+    assert offers_of(engine, start) == offers_of(None, start) == Offers(start, offers(*start).choices)
+    engine.load(Choice("x", target, {"dflash": drafter}))
+    infos = offers_of(engine, start).infos
+    info = infos[0]
     assert (info.block, info.max_drafts, info.name) == (block, drafts, drafter.name)
-    lane = lane_of(*lane_controls("dflash:block=99", offers_of(engine)), offers_of(engine))
-    shorter = lane_of("DFlash", block - 1, FULL, 3, 0.5, offers_of(engine))
+    assert infos[1:] == (SPARK,) and offers_of(engine, start).choices == (("DFlash", "dflash"),)
+    lane, shorter = read_lane("dflash:block=99", infos).spec, lane_of(infos, "dflash", block - 1, FULL, 3, 0.5)
     assert (lane.label, lane.cap, shorter.cap) == (f"block {block}", drafts, drafts - 1)
     if not embedded:
         engine.models.target.encode_chat = lambda messages: list(range(1, 12))
@@ -96,44 +107,69 @@ def test_what_is_loaded_says_how_long_a_lane_may_be(drafter, block, drafts):
         sent = [max(r.proposed for r in lane.rounds) for lane in events[0][1].lanes]
         assert sent == [drafts, drafts - 1]
     engine.unload()
-    assert offers_of(engine) == USUAL
+    assert offers_of(engine, start) == offers_of(None, start)
+
+
+def ends(fitted, lane, slider):
+    update = fitted.sliders[lane, slider]
+    return update["minimum"], update["maximum"], update["value"]
 
 
 def test_sliders_follow_the_drafter():
-    lanes = [*lanes_controls("plain,dflash:block=12,dspark:cap=6,dflash:full")]
-    lanes[3 * LANE_CONTROLS + 1] = 16  # where it stood at all that the one before had
-    updates, words = fit(Limits(), offers(B7, CAP5), lanes)
-    at = {k: (u["minimum"], u["maximum"], u["value"]) for k, u in updates.items()}
-    assert at[LANE_CONTROLS + 1] == (1, 7, 7) == at[3 * LANE_CONTROLS + 1]
-    assert at[2 * LANE_CONTROLS + 3] == (1, 5, 5)
-    assert words == [
-        "Lane 2: block 12 was asked for; b7 has a block of 7.",
-        "Lane 3: a cap of 6 was asked for; cap5 drafts 5 at most.",
+    start, short, long = offers(SPARK, B16), offers(CAP5, B7), offers(CAP5, B16)
+    lanes = list(lanes_of_text("plain,dflash:block=12,dspark:cap=6,dflash:full", start.infos))
+    lanes[3] = replace(lanes[3], length=16)  # where it stood at all that the one before had
+    fitted = fit(Limits(start), short, lanes)
+    assert ends(fitted, 1, "length") == (1, 7, 7) == ends(fitted, 3, "length")
+    assert ends(fitted, 2, "cap") == (1, 5, 5)
+    assert fitted.words == (
+        "Lane 2: block 12 was asked for; b7 has a block of 7. Lane 3: a cap of 6 was asked for; cap5 drafts 5 at most."
+    )
+    lanes = [replace(lane, length=fitted.sliders[i, "length"]["value"]) for i, lane in enumerate(lanes)]
+    lanes[2] = replace(lanes[2], cap=5)
+    fitted = fit(Limits(short), long, lanes)
+    assert ends(fitted, 1, "length") == (2, 16, 16) and not fitted.words
+    lanes[1] = replace(lanes[1], length=5)
+    assert ends(fit(Limits(short), long, lanes), 1, "length") == (2, 16, 5)
+
+
+def test_two_drafters_of_a_method_have_a_slider_each():
+    second = replace(B7, id="dflash-2", title="b7")
+    both = offers(SPARK, B16, second)
+    lanes = lanes_of_text("plain,dflash:full,dflash-2:full,dspark:cap=3", both.infos)
+    fitted = fit(Limits(offers(SPARK, B16)), both, lanes)
+    assert ends(fitted, 1, "length") == (2, 16, 16) and ends(fitted, 2, "length") == (1, 7, 7)
+    assert fitted.drafters[1]["choices"] == [
+        ("plain", "plain"),
+        ("DSpark", "dspark"),
+        ("b16", "dflash"),
+        ("b7", "dflash-2"),
     ]
-    lanes = [u.get("value", v) for v, u in ((v, updates.get(k, {})) for k, v in enumerate(lanes))]
-    updates, words = fit(Limits(offers(B7, CAP5)), offers(B16), lanes)
-    assert updates[LANE_CONTROLS + 1]["value"] == 16 and not words
-    lanes[LANE_CONTROLS + 1] = 5
-    assert fit(Limits(offers(B7, CAP5)), offers(B16), lanes)[0][LANE_CONTROLS + 1]["value"] == 5
+    assert fitted.drafters[2]["choices"][-1] == ("off", "off")
+    gone = fit(Limits(both), replace(offers(SPARK), infos=(SPARK, B16)), lanes)
+    assert gone.drafters[1]["choices"] == [("plain", "plain"), ("DSpark", "dspark"), ("b16, not loaded", "dflash")]
 
 
 @pytest.mark.parametrize("value", [None, "x", float("nan"), [], {}, -1, 10**400, True])
 def test_no_value_of_a_control_does_harm(value):
-    lanes = [*lanes_controls("plain,dflash:full,dspark:cap=3")]
-    for place in range(len(lanes)):
-        spoiled = [*lanes[:place], value, *lanes[place + 1 :]]
-        updates, _ = fit(Limits(), offers(B7), spoiled)
-        assert all(u["minimum"] <= u["value"] <= u["maximum"] for u in updates.values())
-        assert in_words(8, 0, 0, 1, 0, "", "", *spoiled, offers=offers(B7))
+    now = offers(B7, CAP5)
+    lanes = lanes_of_text("plain,dflash:full,dspark:cap=3", now.infos)
+    for i, lane in enumerate(lanes):
+        for field in fields(lane):
+            spoiled = (*lanes[:i], replace(lane, **{field.name: value}), *lanes[i + 1 :])
+            fitted = fit(Limits(offers(SPARK, B16)), now, spoiled)
+            assert all(u["minimum"] <= u["value"] <= u["maximum"] for u in fitted.sliders.values())
+            assert in_words(RaceForm(max_tokens=8, lanes=spoiled), now.infos)
+            assert lane_view(spoiled[i], now) and slider_ends(spoiled[i], now)
 
 
 def test_the_cost_tab_and_the_proof_speak_of_the_loaded_drafter():
-    s = Suggestion("DFlash · block 7", "DFlash", 3, 3, 50.0, 0.2, 1.5)
-    assert "block length 3, about" in suggestion_words(s, offers(B7))
-    assert "block length 4, about" in suggestion_words(s, offers(B16))
-    assert "a cap of 3, about" in suggestion_words(replace(s, method="DSpark"), offers(B7))
+    s = Suggestion("DFlash · block 7", "dflash", 3, 3, 50.0, 0.2, 1.5)
+    assert "block length 3, about" in suggestion_words(s, [B7])
+    assert "block length 4, about" in suggestion_words(s, [B16])
+    assert "a cap of 3, about" in suggestion_words(replace(s, drafter="dspark"), [B7])
     comparison = SimpleNamespace(flagged=False, n=100, distance=0.01, noise=0.01, p_value=0.5)
-    request = SimpleNamespace(sampler=NO_BIAS, method="DFlash")
+    request = SimpleNamespace(sampler=NO_BIAS, drafter="dflash")
     evidence = SimpleNamespace(
         comparison=comparison,
         request=request,
@@ -144,8 +180,8 @@ def test_the_cost_tab_and_the_proof_speak_of_the_loaded_drafter():
         checks=(),
         bonuses=1,
     )
-    assert "DFlash has no Markov bias" in draw_verdict(evidence, offers(B7))[1]
-    assert "Draw more" in draw_verdict(evidence, offers(replace(B7, has_bias=True)))[1]
+    assert "b7 has no Markov bias" in draw_verdict(evidence, B7)[1]
+    assert "Draw more" in draw_verdict(evidence, replace(B7, has_bias=True))[1]
 
 
 def test_an_old_race_keeps_the_label_it_was_saved_with():

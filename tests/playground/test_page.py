@@ -10,16 +10,24 @@ import pytest
 
 from dspark_core.chart_style import GREY
 from dspark_core.decode.rounds import Settings
+from dspark_core.models.info import DrafterInfo
 from dspark_core.playground import race_request
-from dspark_core.playground.stream import FIELD, RECORD, follow, models_status
+from dspark_core.playground.race_request import LaneForm, RaceForm
+from dspark_core.playground.stream import FIELD, RECORD, board_updates, models_status
 from dspark_core.playground.tabs.charts_tab import TITLES, charts, spent_chart
-from dspark_core.playground.worker import Job, Worker
+from dspark_core.playground.worker import NoEngine, Worker
 from dspark_core.race.metrics import MIN_SAMPLES
 from dspark_core.race.records import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, LaneSpec, RaceRequest
 from tests.playground.replay import ReplayEngine, three_lanes
 
 LANES = (LaneSpec("plain"), LaneSpec("DSpark", label="full block"), LaneSpec("DFlash", label="block 16"))
-CONTROLS = ["plain", 16, FULL, 7, 0.5, "DSpark", 16, FULL, 7, 0.5, "DFlash", 16, FULL, 7, 0.5, "off", 16, FULL, 7, 0.5]
+INFOS = (
+    DrafterInfo(
+        id="dspark", method="DSpark", title="DSpark", block=7, max_drafts=7, has_confidence=True, has_bias=True
+    ),
+    DrafterInfo(id="dflash", method="DFlash", title="DFlash", block=16, first_slot=1, max_drafts=15),
+)
+FORMS = tuple(LaneForm(drafter, 16, FULL, 7, 0.5) for drafter in ("plain", "dspark", "dflash", "off"))
 
 
 def asked(prompt="hello", tokens=24):
@@ -45,48 +53,55 @@ def test_a_number_that_is_none_becomes_the_default(bad):
 
 @pytest.mark.parametrize(("given", "kept"), [(-5, 1), (0, 1), (1e99, race_request.MAX_TOKENS), (7.9, 7), ("12", 12)])
 def test_max_tokens_is_clamped(given, kept):
-    assert race_request.settings_of(given, 0, 0, 1, 0).max_tokens == kept
+    assert race_request.settings_of(RaceForm(max_tokens=given)).max_tokens == kept
 
 
 def test_every_other_number_is_clamped_too():
-    s = race_request.settings_of(8, 1e9, -3, 0, -1)
+    s = race_request.settings_of(RaceForm("", 8, 1e9, -3, 0, -1))
     assert (s.temperature, s.top_k, s.top_p, s.seed) == (2, 0, 0.01, 0)
 
 
+def lane_of(*values):
+    (lane,) = race_request.lanes_of(RaceForm(lanes=(LaneForm(*values),)), INFOS)
+    return lane
+
+
 def test_lanes_from_controls():
-    assert race_request.lane_of("plain", 16, FULL, 7, 0.5) == LaneSpec("plain")
-    assert race_request.lane_of("DFlash", 6, FULL, 7, 0.5) == LaneSpec("DFlash", CAP, cap=5, label="block 6")
-    assert race_request.lane_of("DFlash", 99, FULL, 7, 0.5).schedule == FULL
-    assert race_request.lane_of("DSpark", 16, CAP, -4, 0.5).cap == 1
-    assert race_request.lane_of("DSpark", 16, CONFIDENCE, 7, 9).threshold == 1
-    assert race_request.lane_of("DSpark", 16, CUMULATIVE, 7, 0.3) == LaneSpec(
+    assert lane_of("plain", 16, FULL, 7, 0.5) == LaneSpec("plain")
+    assert lane_of("dflash", 6, FULL, 7, 0.5) == LaneSpec("DFlash", CAP, cap=5, label="block 6")
+    assert lane_of("dflash", 99, FULL, 7, 0.5).schedule == FULL
+    assert lane_of("dspark", 16, CAP, -4, 0.5).cap == 1
+    assert lane_of("dspark", 16, CONFIDENCE, 7, 9).threshold == 1
+    assert lane_of("dspark", 16, CUMULATIVE, 7, 0.3) == LaneSpec(
         "DSpark", CUMULATIVE, threshold=0.3, label="product ≥ 0.30"
     )
-    for method in ("DSpark", "DFlash"):
-        assert race_request.lane_of(method, 16, HARDWARE, 7, 0.5) == LaneSpec(method, HARDWARE, label="hardware-aware")
-    assert race_request.lane_of("plain", 16, HARDWARE, 7, 0.5) == LaneSpec("plain")
-    assert race_request.lane_of("off", 16, FULL, 7, 0.5) is race_request.lane_of("../x", 16, FULL, 7, 0.5) is None
+    for info in INFOS:
+        assert lane_of(info.id, 16, HARDWARE, 7, 0.5) == LaneSpec(info.method, HARDWARE, label="hardware-aware")
+    assert lane_of("plain", 16, HARDWARE, 7, 0.5) == LaneSpec("plain")
+    for none in ("off", "../x", "DSpark", None, [], {}, 3):
+        assert race_request.asked_lane(LaneForm(none, 16, FULL, 7, 0.5), INFOS) is None
 
 
 def test_settings_in_words():
-    assert race_request.in_words(96, 0, 40, 0.9, 0, race_request.TOGETHER, "", *CONTROLS) == (
+    assert race_request.in_words(RaceForm("", 96, 0, 40, 0.9, 0, lanes=FORMS), INFOS) == (
         "plain, DSpark · full block, DFlash · block 16; up to 96 tokens, greedy"
     )
-    assert race_request.in_words(8, 0.7, 40, 0.9, 3, race_request.IN_TURN, " \n", *CONTROLS[:10]) == (
+    form = RaceForm("", 8, 0.7, 40, 0.9, 3, race_request.IN_TURN, " \n", lanes=FORMS[:2])
+    assert race_request.in_words(form, INFOS) == (
         "plain, DSpark · full block; up to 8 tokens, temperature 0.7, top-k 40, top-p 0.9, seed 3, one after another"
     )
 
 
 def test_the_system_turn():
     def asked_with(system):
-        return race_request.request_of("Hi", 8, 0, 0, 1, 0, race_request.TOGETHER, system, *CONTROLS)
+        return race_request.request_of(RaceForm("Hi", 8, system=system, lanes=FORMS), INFOS)
 
     assert asked_with("Be brief.").messages[0] == {"role": "system", "content": "Be brief."}
     for none in ("", " \n", None, 7, ["x"]):
         assert [m["role"] for m in asked_with(none).messages] == ["user"] and asked_with(none).system == ""
     with pytest.raises(ValueError, match=r"The system turn has 10,001 characters; at most 10,000 are taken\."):
         asked_with("x" * 10_001)
-    words = race_request.in_words(96, 0, 0, 1, 0, race_request.TOGETHER, "Be brief.", *CONTROLS)
+    words = race_request.in_words(RaceForm(system="Be brief.", lanes=FORMS), INFOS)
     assert words.endswith("up to 96 tokens, greedy, with a system turn")
 
 
@@ -96,17 +111,17 @@ def test_the_system_turn():
 )
 def test_prompts_that_are_refused(prompt, words):
     with pytest.raises(ValueError, match=words):
-        race_request.request_of(prompt, 8, 0, 0, 1, 0, race_request.TOGETHER, "", *CONTROLS)
+        race_request.request_of(RaceForm(prompt, 8, lanes=FORMS), INFOS)
 
 
 def test_a_race_needs_two_lanes():
     with pytest.raises(ValueError, match="two lanes"):
-        race_request.request_of("x", 8, 0, 0, 1, 0, race_request.TOGETHER, "", *["off", 16, FULL, 7, 0.5] * 4)
+        race_request.request_of(RaceForm("x", 8, lanes=(LaneForm("off"),) * 4), INFOS)
 
 
 def test_a_race_is_followed_to_its_verdict():
     worker = worker_of(replay())
-    values = list(follow(worker, Job(asked(), "me")))
+    values = list(board_updates(worker, asked(), "me"))
     board, seen = values[-1]
     assert all(later.startswith(earlier) for (earlier, _), (later, _) in itertools.pairwise(values))
     assert [len(lane.output) for lane in seen.lanes] == [24] * 3
@@ -117,21 +132,20 @@ def test_a_race_is_followed_to_its_verdict():
 def test_what_was_seen_is_told_when_lanes_end_at_most_once_a_second(monkeypatch):
     def told(pace):
         worker = worker_of(replay(pace=pace))
-        return [seen for _, seen in follow(worker, Job(asked(), "me")) if seen]
+        return [seen for _, seen in board_updates(worker, asked(), "me") if seen]
 
-    monkeypatch.setattr("dspark_core.playground.stream.SEEN_S", 0.1)
+    monkeypatch.setattr("dspark_core.playground.stream.CHARTS_S", 0.1)
     *midway, last = told(pace=1.0)  # DSpark ends after 1.4 s, plain and DFlash at 2.3 and 2.4
     assert len(midway) >= 2 and midway[0].lanes[1].finish and not midway[0].lanes[0].finish
     assert len(midway[0].lanes[0].rounds) < len(last.lanes[0].rounds)  # a copy, which the race leaves alone
     assert midway[0].verdict is None and last.verdict
-    monkeypatch.setattr("dspark_core.playground.stream.SEEN_S", 60.0)
+    monkeypatch.setattr("dspark_core.playground.stream.CHARTS_S", 60.0)
     assert len(told(pace=0)) <= 2
 
 
 def test_stop_ends_it_and_frees_the_engine():
     worker = worker_of(replay(pace=1.0))  # a race of over two seconds
-    job = Job(asked(), "me")
-    values = follow(worker, job)
+    values = board_updates(worker, asked(), "me")
     for value, _ in values:
         if value.count(RECORD + "D") > 3:
             break
@@ -146,7 +160,7 @@ def test_stop_ends_it_and_frees_the_engine():
 
 def test_closing_the_page_frees_the_engine():
     worker = worker_of(replay(pace=0.1))
-    values = follow(worker, Job(asked(), "me"))
+    values = board_updates(worker, asked(), "me")
     next(values)
     next(values)
     values.close()
@@ -156,7 +170,7 @@ def test_closing_the_page_frees_the_engine():
 def test_stop_while_loading_ends_the_race_but_not_the_loading():
     gate = threading.Event()
     worker = Worker(lambda progress: (progress("reading weights"), gate.wait(), replay())[-1])
-    values = follow(worker, Job(asked(), "me"))
+    values = board_updates(worker, asked(), "me")
     said = ""
     while "Loading" not in said:
         said = next(values)[0]
@@ -166,12 +180,12 @@ def test_stop_while_loading_ends_the_race_but_not_the_loading():
     assert seen is None and "stopped" in board
     gate.set()
     _until(lambda: worker.idle and worker.ready)
-    assert worker.engine is not None
+    assert not isinstance(worker.engine, NoEngine)
 
 
 def test_a_second_page_waits_and_is_told():
     worker = worker_of(replay(pace=2.0))
-    first, second = follow(worker, Job(asked(), "a")), follow(worker, Job(asked(), "b"))
+    first, second = board_updates(worker, asked(), "a"), board_updates(worker, asked(), "b")
     next(first)
     next(second)
     assert "Waiting: 1 race before this one." in next(second)[0]
@@ -182,7 +196,7 @@ def test_a_second_page_waits_and_is_told():
 
 def test_stop_is_for_the_own_session_only():
     worker = worker_of(replay(pace=3.0))
-    values = follow(worker, Job(asked(), "a"))
+    values = board_updates(worker, asked(), "a")
     next(values)
     worker.stop("b")
     *_, (_, seen) = values
@@ -195,7 +209,7 @@ def test_models_that_cannot_load_are_reported_by_every_race():
 
     worker = Worker(load)
     _until(lambda: worker.ready)
-    *_, (board, seen) = follow(worker, Job(asked(), "me"))
+    *_, (board, seen) = board_updates(worker, asked(), "me")
     assert seen is None and "config.json does not exist." in board
     assert list(models_status(worker)) == ["No race can be run: config.json does not exist."]
 
@@ -204,16 +218,16 @@ def test_an_engine_that_breaks_leaves_a_worker_that_works():
     engine = replay()
     worker = worker_of(engine)
     engine.rounds = None
-    *_, (board, _) = follow(worker, Job(asked(), "me"))
+    *_, (board, _) = board_updates(worker, asked(), "me")
     assert "The race failed" in board
     engine.rounds = replay().rounds
-    *_, (_, seen) = follow(worker, Job(asked(), "me"))
+    *_, (_, seen) = board_updates(worker, asked(), "me")
     assert seen.verdict
 
 
 def test_charts_have_a_figure_and_the_same_numbers_as_a_table():
     worker = worker_of(replay())
-    *_, (_, seen) = follow(worker, Job(asked(), "me"))
+    *_, (_, seen) = board_updates(worker, asked(), "me")
     drawn = charts(seen) | {"spent": spent_chart(seen)}
     assert set(drawn) == set(TITLES)
     for name, chart in drawn.items():
@@ -229,7 +243,7 @@ def test_charts_have_a_figure_and_the_same_numbers_as_a_table():
 
 def test_positions_with_too_few_rounds_are_grey_and_say_their_number():
     worker = worker_of(ReplayEngine(*three_lanes([f" word{k}" for k in range(120)])))
-    *_, (_, seen) = follow(worker, Job(asked(tokens=120), "me"))
+    *_, (_, seen) = board_updates(worker, asked(tokens=120), "me")
     for name in ("conditional", "cumulative"):
         chart = charts(seen)[name]
         rows = json.loads(chart.table)["rows"]
@@ -253,10 +267,10 @@ def _until(condition, seconds=5.0):
 
 def test_a_page_has_one_race_at_a_time():
     worker = worker_of(replay(pace=1.0))
-    first = follow(worker, Job(asked(), "me"))
+    first = board_updates(worker, asked(), "me")
     next(first)
-    assert list(follow(worker, Job(asked(), "me"))) == []
+    assert list(board_updates(worker, asked(), "me")) == []
     worker.stop("me")
-    *_, (_, seen) = follow(worker, Job(asked(), "me"))  # a new race may follow a Stop at once
+    *_, (_, seen) = board_updates(worker, asked(), "me")  # a new race may follow a Stop at once
     assert seen.verdict or seen.stopped
     first.close()

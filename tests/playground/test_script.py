@@ -74,9 +74,7 @@ def test_what_is_wrong_is_said(page, asked, words):
 
 def test_a_script_that_asks_for_more_gets_all_there_is_and_is_told(page):
     page.worker.engine = engine()
-    page.worker.engine.drafter_info = {
-        "DFlash": DrafterInfo(id="dflash", method="DFlash", title="b7", block=7, max_drafts=7)
-    }
+    page.worker.engine.infos = (DrafterInfo(id="dflash", method="DFlash", title="b7", block=7, max_drafts=7),)
     job = Client(page.url, verbose=False).submit("hi", "plain,dflash:block=16", api_name="/race")
     assert job.result()["race"]["lanes"][1]["spec"]["label"] == "block 7"
     assert job.outputs()[0]["cut"] == "Lane 2: block 16 was asked for; b7 has a block of 7."

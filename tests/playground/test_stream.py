@@ -51,14 +51,14 @@ def test_it_only_grows():
     text.add(0, Prefill(0, 12))
     text.add(0, Start(1, 12, 0.25))
     assert text.value.startswith(before)
-    assert records(text)[-2:] == [["P", "0", "0", "12"], ["S", "0", "0.2500", "", "pHello"]]
+    assert records(text)[-2:] == [["P", "0", "0", "12"], ["S", "0", "0.25", "", "pHello"]]
 
 
 def test_a_round_says_what_became_of_every_token():
     text = board()
     text.add(1, round_of((1, 4, 1), 3, 1, (1, 1)))
     kinds = ["aHello", "r\n", "dHello", "cHello"]
-    assert records(text)[-1] == ["D", "1", "3", "0.5000", "3", "3", "1", "0", "", *kinds]
+    assert records(text)[-1] == ["D", "1", "3", "0.5", "3", "3", "1", "0", "", *kinds]
 
 
 def test_drafts_that_were_never_sent_are_counted_but_not_shown():

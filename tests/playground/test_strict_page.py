@@ -7,32 +7,38 @@ import gradio as gr
 import pytest
 
 from dspark_core.decode.rounds import Again, Round, Settings, Start
-from dspark_core.playground.links import FIRST_LANE, STRICT, fitting, from_link, lanes_controls, link_of
-from dspark_core.playground.race_request import TOGETHER, in_words, request_of
+from dspark_core.models.info import DrafterInfo
+from dspark_core.playground.links import fitting, from_link, lanes_of_text, link_of
+from dspark_core.playground.race_request import RaceForm, in_words, request_of
 from dspark_core.playground.saved import board_of
 from dspark_core.playground.stream import BoardText, strict_words
 from dspark_core.race.records import LaneRecord, LaneSpec, RaceRecord, RaceRequest
 from dspark_core.race.trace import dumps, loads, trace_of
 
+INFOS = (
+    DrafterInfo(id="dspark", method="DSpark", title="DSpark", block=7, max_drafts=7, has_bias=True),
+    DrafterInfo(id="dflash", method="DFlash", title="DFlash", block=16, first_slot=1, max_drafts=15),
+)
 
-def asked(strict: bool, temperature: float = 0.0) -> list:
-    before = ["Hi", 33, temperature, 0, 1, 0, TOGETHER]
-    return [*before, *[""] * (FIRST_LANE - len(before)), *lanes_controls("plain,dspark,dflash:block=6"), strict]
+
+def asked(strict: object, temperature: float = 0.0) -> RaceForm:
+    lanes = lanes_of_text("plain,dspark,dflash:block=6", INFOS)
+    return RaceForm("Hi", 33, temperature, strict=strict, lanes=lanes)
 
 
 def test_the_switch_asks_for_it_where_decoding_is_greedy():
-    assert request_of(*asked(True)).strict and not request_of(*asked(False)).strict
-    assert not request_of(*asked(True, 0.7)).strict
-    assert not request_of(*asked("yes")).strict
-    assert in_words(*asked(True)[1:]).endswith("greedy, strict")
-    assert "strict" not in in_words(*asked(False)[1:]) + in_words(*asked(True, 0.7)[1:])
+    assert request_of(asked(True), INFOS).strict and not request_of(asked(False), INFOS).strict
+    assert not request_of(asked(True, 0.7), INFOS).strict
+    assert not request_of(asked("yes"), INFOS).strict
+    assert in_words(asked(True), INFOS).endswith("greedy, strict")
+    assert "strict" not in in_words(asked(False), INFOS) + in_words(asked(True, 0.7), INFOS)
 
 
 def test_a_link_turns_it_on():
-    link = link_of(*asked(True))
-    assert link.endswith("&strict=1") and "strict" not in link_of(*asked(False))
-    assert from_link(dict(parse_qsl(link[1:])))[STRICT] is True
-    assert from_link({"strict": "yes"})[STRICT] is False and STRICT not in from_link({"prompt": "x"})
+    link = link_of(asked(True), INFOS)
+    assert link.endswith("&strict=1") and "strict" not in link_of(asked(False), INFOS)
+    assert from_link(dict(parse_qsl(link[1:])), INFOS)["strict"] is True
+    assert from_link({"strict": "yes"}, INFOS)["strict"] is False and "strict" not in from_link({"prompt": "x"}, INFOS)
     assert [fitting(gr.Checkbox(), v) for v in (True, False, "1", 1, None)] == [True, False, None, None, None]
 
 

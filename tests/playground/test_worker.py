@@ -1,36 +1,174 @@
 """The owner thread's queue: any kind of work, one at a time, with its failure said to who asked."""
 
 import threading
+import time
 from types import SimpleNamespace
 
+import pytest
+
 from dspark_core.errors import ModelError
-from dspark_core.playground.worker import Job, Worker
+from dspark_core.playground.worker import BUSY, Job, NoEngine, Waiting, Worker
 from dspark_core.race.records import Failed
 
 
-def events_of(job: Job) -> list:
-    return list(iter(lambda: job.events.get(timeout=5), None))
+def worker_of(engine=None) -> Worker:
+    worker = Worker(lambda tell: engine or SimpleNamespace(name="an engine"))
+    until(lambda: worker.ready)
+    return worker
+
+
+def until(condition, seconds=5.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+class Held:
+    """A job that runs until `gate` is opened or it is cancelled."""
+
+    def __init__(self, name="proof", session="holder"):
+        self.gate, self.running = threading.Event(), threading.Event()
+        self.job = Job(session, name, self.work)
+
+    def work(self, engine, job):
+        self.running.set()
+        while not self.gate.wait(0.005) and not job.cancelled():
+            pass
+        yield -1, "stopped" if job.cancelled() else "done"
 
 
 def test_any_work_runs_on_the_owner_thread_with_the_engine():
-    engine = SimpleNamespace(name="an engine")
-    worker = Worker(lambda tell: engine)
+    worker = worker_of()
 
-    def work(engine, cancelled):
-        yield engine.name, threading.current_thread().name, cancelled()
+    def work(engine, job):
+        job.post("halfway")
+        yield 2, (engine.name, threading.current_thread().name, job.cancelled())
 
-    job = Job(None, "a page", work)
-    assert worker.submit(job)
-    assert events_of(job) == [("an engine", "mlx-owner", False)]
+    assert list(worker.events(Job("a page", "proof", work))) == [
+        (-1, "halfway"),
+        (2, ("an engine", "mlx-owner", False)),
+    ]
+    until(lambda: worker.idle)
 
 
 def test_a_model_error_is_passed_on_as_it_is():
-    worker = Worker(lambda tell: SimpleNamespace())
-
-    def work(engine, cancelled):
-        yield 1
+    def work(engine, job):
+        yield -1, 1
         raise ModelError("This model has no chat template.")
 
-    job = Job(None, "a page", work)
-    worker.submit(job)
-    assert events_of(job) == [1, (-1, Failed("This model has no chat template."))]
+    job = Job("a page", "proof", work)
+    assert list(worker_of().events(job)) == [(-1, 1), (-1, Failed("This model has no chat template."))]
+
+
+@pytest.mark.parametrize("name", ["race", "load", "proof", "measurement"])
+def test_a_failure_says_what_failed(name):
+    def work(engine, job):
+        raise RuntimeError("out of memory")
+        yield
+
+    ((lane, failed),) = worker_of().events(Job("a page", name, work))
+    assert lane == -1 and failed == Failed(f"The {name} failed: RuntimeError: out of memory")
+
+
+def test_a_page_has_one_job_at_a_time():
+    worker, held = worker_of(), Held(session="a page")
+    assert worker.submit(held.job) and worker.busy("a page") and not worker.busy("another")
+    assert list(worker.events(Job("a page", "race", held.work))) == [(-1, BUSY)]
+    assert isinstance(BUSY, Failed) and not held.job.cancelled()
+    held.gate.set()
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["race"], "Waiting: 1 race before this one."),
+        (["proof", "proof"], "Waiting: 2 proofs before this one."),
+        (["load", "race"], "Waiting: 2 jobs before this one."),
+    ],
+)
+def test_a_job_says_what_it_waits_for_once(names, words):
+    worker, held = worker_of(), [Held(name, f"page {k}") for k, name in enumerate(names)]
+    for other in held:
+        worker.submit(other.job)
+    mine = Held()
+    events = worker.events(mine.job)
+    assert next(events) == (-1, Waiting(words))
+    for other in held:
+        other.gate.set()
+    rest = []
+    for _, event in events:
+        rest.append(event)
+        if event == Waiting("Starting …"):
+            mine.gate.set()
+    assert rest[-1] == "done" and len({str(event) for event in rest}) == len(rest)
+    assert all(isinstance(event, Waiting) for event in rest[:-1])
+
+
+def test_a_job_says_that_models_load():
+    gate = threading.Event()
+    worker = Worker(lambda progress: (progress("reading weights"), gate.wait(), SimpleNamespace())[-1])
+    held = Held()
+    events = worker.events(held.job)
+    words = next(events)[1].words
+    while "reading" not in words:
+        words = next(events)[1].words
+    assert words == "Loading: reading weights …"
+    gate.set()
+    held.gate.set()
+    assert list(events)[-1] == (-1, "done")
+
+
+def test_a_stop_ends_it_at_once_and_to_the_end_means_the_last_word():
+    worker = worker_of()
+    for to_the_end, last in ((False, []), (True, ["last word"])):
+        gate, running = threading.Event(), threading.Event()
+
+        def work(engine, job, gate=gate, running=running):
+            running.set()
+            gate.wait(5)  # slow to hear of the Stop
+            yield -1, "last word"
+
+        def stop(gate=gate, running=running, to_the_end=to_the_end):
+            running.wait(5)
+            worker.stop("a page")
+            if to_the_end:
+                gate.set()
+
+        threading.Thread(target=stop).start()
+        events = worker.events(Job("a page", "load", work), to_the_end)
+        assert [e for _, e in events if not isinstance(e, Waiting)] == last
+        assert worker.idle == to_the_end
+        gate.set()
+        until(lambda: worker.idle)
+
+
+def test_closing_it_cancels_the_job():
+    worker, held = worker_of(), Held()
+    events = worker.batches(held.job, 0.05)
+    assert next(events) == []
+    held.running.wait(5)
+    events.close()
+    assert held.job.cancelled()
+    until(lambda: worker.idle)
+
+
+def test_a_job_that_was_stopped_while_it_waited_never_runs():
+    worker, held, mine = worker_of(), Held(), Held(session="mine")
+    worker.submit(held.job)
+    worker.submit(mine.job)
+    worker.stop("mine")
+    held.gate.set()
+    until(lambda: worker.idle)
+    assert not mine.running.is_set()
+
+
+def test_without_an_engine_every_job_fails_with_the_reason():
+    def load(progress):
+        raise RuntimeError("config.json does not exist.")
+
+    worker = Worker(load)
+    assert worker.error == "" or worker.ready
+    until(lambda: worker.ready)
+    assert isinstance(worker.engine, NoEngine) and worker.error == "config.json does not exist."
+    assert list(worker.events(Held().job)) == [(-1, Failed("config.json does not exist."))]

@@ -45,5 +45,5 @@ class TinyEngine(PresetEngine):
         self.name, self.precision = "tiny", target.precision
         target.name = "tiny"
         self.stop_ids, self.token_bytes = target.stop_ids, target.token_bytes
-        self.drafter_info = {i.method: i for i in self._models.infos}
+        self.infos = self._models.infos
         self.drafters = {m: f"golden set {d}" for m, d in drafters.items()}

@@ -41,7 +41,7 @@ DRAWN = 6_000
 
 def request(sampler=RIGHT, n=N, **settings):
     settings = {"temperature": 1.0, "top_k": 8} | settings
-    return DrawRequest("x", "DSpark", Settings(3, stop_ids=frozenset(), **settings), sampler, n)
+    return DrawRequest("x", "dspark", Settings(3, stop_ids=frozenset(), **settings), sampler, n)
 
 
 def asked(golden, wanted):
@@ -235,7 +235,7 @@ def test_the_loop_itself_is_held_to_the_same_numbers(golden_e, monkeypatch):
     monkeypatch.setattr("dspark_core.decode.speculative.accept_sampled", ACCEPT[BONUS])
     found = evidence(golden_e, request(n=400))
     assert found.same < found.repeated and found.steady and found.loop_differs and found.flagged
-    kind, words = draw_verdict(found)
+    kind, words = draw_verdict(found, golden_e.drafter.info)
     assert kind == "divergence" and f"{found.repeated - found.same} of {found.repeated} draws" in words
 
 
@@ -246,7 +246,7 @@ def test_repeats_are_of_every_kind(golden_e):
     assert names[:2] == ["pairs of tokens", "the answer's first token"]
     for words in ("acceptances of draft 1", "after 1 accepted draft, by", "after 2 accepted drafts, by"):
         assert any(words in name for name in names), words
-    kind, words = draw_verdict(found)
+    kind, words = draw_verdict(found, golden_e.drafter.info)
     assert kind == "identical"
     for check in found.checks:
         assert f"{check.name} ({check.comparison.freedom})" in words
@@ -256,12 +256,12 @@ def test_with_nothing_to_compare_it_says_so(golden_e):
     """One token is all that top-k 1 leaves: exact draws come out in one way only."""
     found = evidence(golden_e, request(n=500, top_k=1))
     assert found.freedom == 0 and not found.flagged
-    kind, words = draw_verdict(found)
+    kind, words = draw_verdict(found, golden_e.drafter.info)
     assert kind == "" and words.startswith("Nothing to compare") and "Exact," not in words
 
 
 def test_the_wrong_bonus_is_caught_in_words(golden_e):
-    kind, words = draw_verdict(evidence(golden_e, request(BONUS, 4000)))
+    kind, words = draw_verdict(evidence(golden_e, request(BONUS, 4000)), golden_e.drafter.info)
     assert kind == "divergence" and words.startswith("Caught.") and "row before" in words
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from dspark_core.playground.tabs.cost_tab import advice_on, drawn, judged
+from dspark_core.playground.tabs.cost_tab import advice_on, cost_updates, race_judged
 from dspark_core.race.curve_match import difference
 from dspark_core.race.records import CAP, PLAIN, LaneSpec
 from dspark_core.race.trace import Trace
@@ -43,10 +43,12 @@ def without(facts, *names):
 def test_what_is_loaded_is_judged():
     trace = kept()
     assert difference(CURVE, trace) == ""
-    assert judged(CURVE, trace.race, trace) == (trace.race, "")
+    assert race_judged(CURVE, trace.race, trace) == (trace.race, "")
     assert advice_on(CURVE, trace.race, trace)[0].startswith("DSpark · full block")
-    values = drawn(CURVE, *judged(CURVE, trace.race, trace))
-    assert len(json.loads(values[8])["rows"]) == 2 and "Predicted against measured" in str(values[7])
+    values = cost_updates(CURVE, *race_judged(CURVE, trace.race, trace))
+    assert len(json.loads(values["table lanes"])["rows"]) == 2 and "Predicted against measured" in str(
+        values["forecast"]
+    )
     # what changes no cost
     assert not difference(CURVE, kept(versions=VERSIONS | {"python": "3.13", "transformers": "6"}))
     assert not difference(CURVE, kept(machine=MACHINE | {"memory": "8 GiB", "system": "Linux 7"}))
@@ -87,14 +89,14 @@ GPU = replace(CURVE, made_of=MADE_OF | {"device": "CUDA, NVIDIA H200"})
     ],
 )
 def test_a_race_of_anything_else_is_not_judged_and_says_why(curve, trace, words):
-    fits, why = judged(curve, trace.race, trace)
+    fits, why = race_judged(curve, trace.race, trace)
     assert fits is None and words in why
     assert why.startswith("No predictions: this race ") and why.endswith(".") and len(why) < 600 and "\n" not in why
     assert advice_on(curve, trace.race, trace) == [why]
-    values = drawn(curve, fits, why)
-    assert why in str(values[7]) or json.dumps(why)[1:-1] in str(values[7])
-    assert json.loads(values[8])["rows"] == [] and json.loads(values[6])["rows"] == []
-    assert json.loads(values[2])["rows"], "the curve itself is drawn"
+    values = cost_updates(curve, fits, why)
+    assert why in str(values["forecast"]) or json.dumps(why)[1:-1] in str(values["forecast"])
+    assert json.loads(values["table lanes"])["rows"] == [] and json.loads(values["table prospects"])["rows"] == []
+    assert json.loads(values["table curve"])["rows"], "the curve itself is drawn"
 
 
 def test_the_same_gpu_is_the_same_device():
@@ -104,8 +106,8 @@ def test_the_same_gpu_is_the_same_device():
 def test_a_race_that_is_not_kept_yet_is_not_judged():
     trace, other = kept(), kept()
     for curve, seen, known in ((None, trace.race, trace), (CURVE, None, None), (CURVE, trace.race, None)):
-        assert judged(curve, seen, known) == (None, "")
-    assert judged(CURVE, trace.race, other) == (None, "") and advice_on(CURVE, trace.race, other) == []
+        assert race_judged(curve, seen, known) == (None, "")
+    assert race_judged(CURVE, trace.race, other) == (None, "") and advice_on(CURVE, trace.race, other) == []
 
 
 def test_a_drafter_whose_lane_failed_stands_in_no_ones_way():

@@ -49,7 +49,7 @@ def main():
         span = lane[-1].time_s
         lane[1:] = [replace(event, time_s=seconds * event.time_s / span) for event in lane[1:]]
     sent, ran = [], []
-    follow, race = race_tab.follow, engine.race
+    updates, race = race_tab.board_updates, engine.race
 
     def clocked(request, cancelled):
         events, began = race(request, cancelled), None
@@ -60,14 +60,14 @@ def main():
 
     engine.race = clocked
 
-    def timed(worker, job):
-        for value, seen in follow(worker, job):
+    def timed(worker, request, session):
+        for value, raced in updates(worker, request, session):
             newest = value.rfind("\x1eD\x1f0\x1f")  # the plain lane's newest round; its index is the next field
             if newest >= 0:
                 sent.append((1000 * time.time(), int(value[newest + 5 :].split("\x1f", 1)[0]) + 2))
-            yield value, seen
+            yield value, raced
 
-    race_tab.follow = timed
+    race_tab.board_updates = timed
     with served(lambda progress: engine) as page, sync_playwright() as play:
         browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=ARGS)
         tab = Tab(browser, page.url)

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from playwright.sync_api import sync_playwright
 
 from dspark_core.playground.engine import PresetEngine
-from dspark_core.playground.worker import Job
+from dspark_core.playground.worker import race_job
 from dspark_core.presets import load_presets, load_prompts
 from dspark_core.race.metrics import metrics
 from dspark_core.race.records import RaceRecord
@@ -61,9 +61,7 @@ def cores(text):
 
 def alone(server, request):
     """The same race with no page: its events are taken and dropped."""
-    job = Job(request, "nobody")
-    server.worker.submit(job)
-    while job.events.get() is not None:
+    for _ in server.worker.events(race_job("nobody", request)):
         pass
     server.until_idle()
 

@@ -105,7 +105,7 @@ def main(root: Path) -> None:
     engine = PresetEngine.__new__(PresetEngine)  # without a first preset
     engine.machine = mlx_device()
     engine._clear()
-    say(engine.load(Choice("4B", root / "target", {"DSpark": root / "drafter"}, "stored", "4-bit"), tell).words)
+    say(engine.load(Choice("4B", root / "target", {"dspark": root / "drafter"}, "stored", "4-bit"), tell).words)
     say(f"{engine.name}, {engine.precision}; {engine.drafters}; MLX holds {mx.get_active_memory():,} bytes")
     prompt, settings = [9707, 11, 1879, 0], Settings(max_tokens=2, stop_ids=frozenset())
     loaded, drafter = engine.models.target, engine.models.drafters["dspark"]

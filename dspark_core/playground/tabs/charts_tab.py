@@ -8,21 +8,21 @@ The charts tab: a plot with its table and downloads for every chart, and the pro
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import gradio as gr
 import plotly.graph_objects as go
+from gradio.components import Component
 
 from ...chart_style import COLOURS, DASHES, GREY, bar_marker
 from ...race.metrics import MIN_SAMPLES, lengths, metrics, plain_metrics, positions, speed_over_time, spent, times_plain
 from ...race.records import LaneRecord, RaceRecord
 from ..controls import Controls
-from ..conversation import Talk
-from ..race_request import request_of
-from ..stream import follow
-from ..widgets import plain_text, script, static
-from ..worker import Job, Worker
-from .race_tab import ENGINE_USE, Raced
+from ..stream import board_updates
+from ..widgets import QUIET, Call, Updates, listen, plain_text, script, static
+from ..worker import Worker
+from .race_tab import ENGINE_USE, Raced, asked_race, race_inputs
 
 TITLES = {
     "speed": "tok/s by lane",
@@ -74,43 +74,36 @@ def spent_chart(race: RaceRecord | None) -> Chart:
             marker=bar_marker(k),
         )
     figure.update_layout(barmode="stack", legend={"traceorder": "normal"}, yaxis={"autorange": "reversed"})
-    return _chart("spent", figure, ["lane", "draft ms", "verify ms", "rest ms", "rounds"], rows)
+    return _finished_chart("spent", figure, ["lane", "draft ms", "verify ms", "rest ms", "rounds"], rows)
 
 
 def _speed(lanes: list[LaneRecord]) -> Chart:
-    plain, rows = plain_metrics(lanes), []
-    for lane in lanes:
+    plain, rows, figure, fastest = plain_metrics(lanes), [], blank_figure("tok/s"), 0.0
+    for i, lane in enumerate(lanes):
         m = metrics(lane)
-        times = times_plain(m, plain)
-        rows.append(
-            [
-                lane.spec.name,
-                *(_rounded(x) for x in (m.tok_s, times, m.tokens_per_round, m.acceptance, m.first_token_s)),
-                m.tokens,
-                m.rounds,
-            ]
-        )
-    figure = blank_figure("tok/s")
-    for i, row in enumerate(rows):
-        text = (
-            ""
-            if row[1] is None
-            else f"{row[1]:.{1 if row[1] < 100 else 0}f}" + (f" ({row[2]:.2f} ×)" if row[2] else "")
-        )
+        tok_s, times = _rounded(m.tok_s), _rounded(times_plain(m, plain))
+        fastest = max(fastest, tok_s or 0.0)
+        others = [_rounded(x) for x in (m.tokens_per_round, m.acceptance, m.first_token_s)]
+        rows.append([lane.spec.name, tok_s, times, *others, m.tokens, m.rounds])
         figure.add_bar(
-            name=row[0],
-            x=[row[1]],
-            y=[row[0]],
+            name=lane.spec.name,
+            x=[tok_s],
+            y=[lane.spec.name],
             orientation="h",
             marker=bar_marker(i),
-            text=[text],
+            text=[_speed_words(tok_s, times)],
             textposition="outside",
             cliponaxis=False,
         )
-    fastest = max((row[1] or 0 for row in rows), default=0)
     figure.update_layout(showlegend=False, xaxis={"range": [0, 1.5 * fastest or 1]}, yaxis={"autorange": "reversed"})
     columns = ["lane", "tok/s", "× plain", "tokens per round", "acceptance rate", "first token s", "tokens", "rounds"]
-    return _chart("speed", figure, columns, rows)
+    return _finished_chart("speed", figure, columns, rows)
+
+
+def _speed_words(tok_s: float | None, times: float | None) -> str:
+    if tok_s is None:
+        return ""
+    return f"{tok_s:.{1 if tok_s < 100 else 0}f}" + (f" ({times:.2f} ×)" if times else "")
 
 
 def _lengths(lanes: list[tuple[int, LaneRecord]]) -> Chart:
@@ -121,7 +114,7 @@ def _lengths(lanes: list[tuple[int, LaneRecord]]) -> Chart:
         figure.add_bar(name=lane.spec.name, x=list(counts), y=shares, marker=bar_marker(i))
         rows += [[lane.spec.name, k, n, share] for (k, n), share in zip(counts.items(), shares, strict=True)]
     figure.update_layout(barmode="group", showlegend=True, xaxis={"dtick": 1}, yaxis={"tickformat": ".0%"})
-    return _chart("lengths", figure, ["lane", "tokens in the round", "rounds", "share"], rows)
+    return _finished_chart("lengths", figure, ["lane", "tokens in the round", "rounds", "share"], rows)
 
 
 def _positions(lanes: list[tuple[int, LaneRecord]], kind: str) -> Chart:
@@ -156,7 +149,7 @@ def _positions(lanes: list[tuple[int, LaneRecord]], kind: str) -> Chart:
         xaxis={"dtick": 1},
         yaxis={"tickformat": ".0%", "range": [0, 1.15], "dtick": 0.25},
     )
-    return _chart(kind, figure, ["lane", "position", "accepted", "n", f"at least {MIN_SAMPLES} rounds"], rows)
+    return _finished_chart(kind, figure, ["lane", "position", "accepted", "n", f"at least {MIN_SAMPLES} rounds"], rows)
 
 
 def _counts(counts: list[int]) -> list[str]:
@@ -177,7 +170,7 @@ def _time(lanes: list[tuple[int, LaneRecord]]) -> Chart:
         )
         rows += [[lane.spec.name, t, s] for t, s in points]
     figure.update_layout(xaxis={"rangemode": "tozero"}, yaxis={"rangemode": "tozero"})
-    return _chart("time", figure, ["lane", "own time s", "tok/s"], rows)
+    return _finished_chart("time", figure, ["lane", "own time s", "tok/s"], rows)
 
 
 def blank_figure(x: str, y: str = "") -> go.Figure:
@@ -202,12 +195,21 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def _chart(name: str, figure: go.Figure, columns: list[str], rows: list[list]) -> Chart:
+def nothing_yet(figure: go.Figure, words: str = "nothing to show yet") -> None:
+    """Show words in place of a figure's axes."""
+    figure.update_layout(xaxis={"visible": False}, yaxis={"visible": False})
+    figure.add_annotation(text=words, showarrow=False, xref="paper", yref="paper", x=0.5, y=0.5)
+
+
+def table_value(name: str, title: str, columns: list[str], rows: list[list]) -> str:
+    """A table as assets/page/chart.js reads it."""
+    return json.dumps({"name": name, "title": title, "columns": columns, "rows": rows})
+
+
+def _finished_chart(name: str, figure: go.Figure, columns: list[str], rows: list[list]) -> Chart:
     if not rows:
-        figure.update_layout(xaxis={"visible": False}, yaxis={"visible": False})
-        figure.add_annotation(text="nothing to show yet", showarrow=False, xref="paper", yref="paper", x=0.5, y=0.5)
-    table = {"name": name, "title": TITLES[name], "columns": columns, "rows": rows}
-    return Chart(figure, json.dumps(table))
+        nothing_yet(figure)
+    return Chart(figure, table_value(name, TITLES[name], columns, rows))
 
 
 PROFILE_TOKENS = 32
@@ -219,64 +221,66 @@ CHART_TOOLS = f"<details><summary>Table</summary>{TABLE}</details>{SAVES.format(
 TABLE_TOOLS = TABLE + SAVES.format("")  # a table that stands alone
 
 
-def charts_tab(worker: Worker, ask: Controls, raced: Raced) -> None:
-    with gr.Tab("Charts", id="charts"):
-        empty = charts(None) | {"spent": spent_chart(None)}
-        places = {}
-        for pair in zip(*[iter(TITLES)] * 2, strict=True):
-            with gr.Row():
-                for name in pair:
-                    with gr.Column(min_width=420, elem_classes="chart") as card:
-                        places[name] = _place(name, empty[name])
-        with card, gr.Row(elem_id="profile-row"):  # in the last card, which shows what it measures
-            profile = gr.Button(f"Measure it: one short race, {PROFILE_TOKENS} tokens", size="sm", elem_id="profile")
-            profiled = plain_text("", "profiled")
+def table_place(table: str, elem_id: str, template: str = TABLE_TOOLS) -> gr.HTML:
+    """A table with its downloads, or by `template` the tools below a plot."""
+    return gr.HTML(table, html_template=template, js_on_load=script("chart"), apply_default_css=False, elem_id=elem_id)
 
-    def measure(visitor: gr.Request, talk: Talk, *values):
+
+def chart_place(name: str, title: str, empty: Chart) -> tuple[gr.Plot, gr.HTML]:
+    """A plot with its title above, its table and downloads below."""
+    static(f"<h3>{title}</h3>")
+    plot = gr.Plot(empty.figure, show_label=False, container=False, elem_id=f"plot-{name}")
+    return plot, table_place(empty.table, f"tools-{name}", CHART_TOOLS)
+
+
+def chart_updates(name: str, chart: Chart) -> Updates:
+    """A chart's two values, as outputs called "plot NAME" and "table NAME" take them."""
+    return {f"plot {name}": chart.figure, f"table {name}": chart.table}
+
+
+class ChartsTab:
+    def __init__(self, worker: Worker, ask: Controls, raced: Raced):
+        self.worker, self.ask, self.raced = worker, ask, raced
+
+    def build(self) -> None:
+        empty = charts(None) | {"spent": spent_chart(None)}
+        places: dict[str, Component] = {}
+        with gr.Tab("Charts", id="charts"):
+            for pair in zip(*[iter(TITLES)] * 2, strict=True):
+                with gr.Row():
+                    for name in pair:
+                        with gr.Column(min_width=420, elem_classes="chart") as card:
+                            plot, table = chart_place(name, TITLES[name], empty[name])
+                            places |= {f"plot {name}": plot, f"table {name}": table}
+            with card, gr.Row(elem_id="profile-row"):  # in the last card, which shows what it measures
+                profile = gr.Button(
+                    f"Measure it: one short race, {PROFILE_TOKENS} tokens", size="sm", elem_id="profile"
+                )
+                profiled = plain_text("", "profiled")
+        last = self.raced.last
+        listen(last.change, self.draw, {"last": last}, places, trigger_mode="always_last", **QUIET)
+        shown = {"words": profiled, **places}
+        listen(profile.click, self.measure, race_inputs(self.ask), shown, api_name="profile", **ENGINE_USE)
+
+    def draw(self, call: Call) -> Updates:
+        """Every chart of the race on the board but the profiled one's."""
+        return {key: value for name, c in charts(call["last"]).items() for key, value in chart_updates(name, c).items()}
+
+    def measure(self, call: Call) -> Iterator[Updates]:
         """Race again, briefly and with a synchronisation after every part of a round."""
         try:
-            request = request_of(*values, offers=ask.offers())
+            request = asked_race(self.ask, call)
         except ValueError as error:
-            yield str(error), *[gr.skip()] * 2
+            yield {"words": str(error)}
             return
         short = replace(request.settings, max_tokens=min(PROFILE_TOKENS, request.settings.max_tokens))
-        request = replace(request, settings=short, together=False, profile=True, earlier=talk.earlier)
-        yield "Measuring …", *[gr.skip()] * 2
-        race = None
-        for _, seen in follow(worker, Job(request, visitor.session_hash)):
-            race = seen or race
-        if race is None:
-            yield "Nothing was measured.", *[gr.skip()] * 2
+        request = replace(request, settings=short, together=False, profile=True)
+        yield {"words": "Measuring …"}
+        last = None
+        for _, race in board_updates(self.worker, request, call.session):
+            last = race or last
+        if last is None:
+            yield {"words": "Nothing was measured."}
             return
-        chart = spent_chart(race)
-        words = "Stopped." if race.stopped else "Measured with a synchronisation after every part."
-        yield words, chart.figure, chart.table
-
-    def draw(seen: RaceRecord | None):
-        return [part for chart in charts(seen).values() for part in (chart.figure, chart.table)]
-
-    raced.last.change(
-        draw,
-        raced.last,
-        [part for name in charts(None) for part in places[name]],
-        trigger_mode="always_last",
-        show_progress="hidden",
-        api_visibility="private",
-    )
-    profile.click(
-        measure, [ask.talk.earlier, *ask.asked], [profiled, *places["spent"]], api_name="profile", **ENGINE_USE
-    )
-
-
-def _place(name: str, empty: Chart) -> tuple[gr.Plot, gr.HTML]:
-    """A plot with its title above, its table and downloads below."""
-    static(f"<h3>{TITLES[name]}</h3>")
-    plot = gr.Plot(empty.figure, show_label=False, container=False, elem_id=f"plot-{name}")
-    tools = gr.HTML(
-        empty.table,
-        html_template=CHART_TOOLS,
-        js_on_load=script("chart"),
-        apply_default_css=False,
-        elem_id=f"tools-{name}",
-    )
-    return plot, tools
+        words = "Stopped." if last.stopped else "Measured with a synchronisation after every part."
+        yield {"words": words, **chart_updates("spent", spent_chart(last))}

@@ -14,11 +14,11 @@ from ...machine import DEVICE, device_of
 from ...race.metrics import metrics, plain_metrics, times_plain
 from ...race.records import RaceRecord
 from ...race.trace import Trace
-from ..saved import answer_text, names, reference, title
-from ..saved_bar import Kept
-from ..widgets import page_file, script, static
+from ..saved import answer_text, race_names, reference, title
+from ..saved_bar import SavedRaces
+from ..widgets import QUIET, Call, Updates, listen, page_file, script, static
 
-# figure: (words, digits, how it is told, whether more is better: None if that is no question)
+# figure: (words, digits, unit, whether more is better: None if that is no question)
 FIGURES = {
     "tok_s": ("tok/s", 2, "", True),
     "times": ("× plain", 2, "", True),
@@ -30,11 +30,11 @@ FIGURES = {
 }
 
 
-def compared(left: Trace, right: Trace) -> str:
+def comparison(left: Trace, right: Trace) -> str:
     """What assets/page/compare.js shows, as JSON: heads, notes, groups of rows, answers."""
     a, b = left.race, right.race
-    groups = [{"name": "The race", "rows": _facts(left, right)}]
-    groups += [{"name": name, "rows": _rows(a, i, b, j)} for name, i, j in pairs(a, b)]
+    groups = [{"name": "The race", "rows": _race_rows(left, right)}]
+    groups += [{"name": name, "rows": _lane_rows(a, i, b, j)} for name, i, j in pairs(a, b)]
     return json.dumps(
         {
             "heads": [title(left), title(right)],
@@ -49,7 +49,7 @@ def compared(left: Trace, right: Trace) -> str:
 def pairs(a: RaceRecord, b: RaceRecord) -> list[tuple[str, int | None, int | None]]:
     """(name, lane of a, lane of b): lanes of the same name, then of the same method in order, then single ones."""
     left, right = list(range(len(a.lanes))), list(range(len(b.lanes)))
-    found = []
+    found: list[tuple[int, str, int | None]] = []
     for same in (lambda x, y: x.name == y.name, lambda x, y: x.method == y.method):
         for i in list(left):
             j = next((j for j in right if same(a.lanes[i].spec, b.lanes[j].spec)), None)
@@ -66,19 +66,19 @@ def pairs(a: RaceRecord, b: RaceRecord) -> list[tuple[str, int | None, int | Non
 def notes(left: Trace, right: Trace) -> list[str]:
     """What a reader must know before taking one figure over another."""
     a, b = left.race, right.race
-    told = []
+    words = []
     if a.request.messages != b.request.messages:
-        told.append("The prompts differ: figures that depend on the text cannot be compared.")
-    told += _machine_notes(left.machine, right.machine)
+        words.append("The prompts differ: figures that depend on the text cannot be compared.")
+    words += _machine_notes(left.machine, right.machine)
     if left.versions != right.versions:
-        told.append("The software differed.")
+        words.append("The software differed.")
     ours, theirs = a.request.settings, b.request.settings
     if (ours.temperature, ours.top_k, ours.top_p) != (theirs.temperature, theirs.top_k, theirs.top_p):
-        told.append("Sampling differs.")
+        words.append("Sampling differs.")
     for name, race in (("left", a), ("right", b)):
         if race.interrupted:
-            told.append(f"The race on the {name} was stopped before its end.")
-    return told
+            words.append(f"The race on the {name} was stopped before its end.")
+    return words
 
 
 def _machine_notes(left: Mapping[str, str], right: Mapping[str, str]) -> list[str]:
@@ -110,7 +110,7 @@ def answers(left: Trace, right: Trace) -> list[dict]:
     ]
 
 
-def _facts(left: Trace, right: Trace) -> list[list]:
+def _race_rows(left: Trace, right: Trace) -> list[list]:
     rows = []
     for name, of in {
         "target": lambda t: t.race.target,
@@ -129,22 +129,22 @@ def _facts(left: Trace, right: Trace) -> list[list]:
     return rows
 
 
-def _rows(a: RaceRecord, i: int | None, b: RaceRecord, j: int | None) -> list[list]:
+def _lane_rows(a: RaceRecord, i: int | None, b: RaceRecord, j: int | None) -> list[list]:
     """[figure, left, right, right ÷ left, which is better: 0, 1 or None]"""
-    ours, theirs = _figures(a, i), _figures(b, j)
+    ours, theirs = _lane_figures(a, i), _lane_figures(b, j)
     rows = []
     for key, (words, digits, unit, more) in FIGURES.items():
         x, y = ours.get(key), theirs.get(key)
         if x is None and y is None:
             continue
-        shown = [_told(v, digits, unit) for v in (x, y)]
+        shown = [_in_unit(v, digits, unit) for v in (x, y)]
         ratio = f"{y / x:.2f}" if x and y and more is not None else ""
         better = None if more is None or not x or not y or shown[0] == shown[1] else int((y > x) == more)
         rows.append([words, *shown, ratio, better])
     return rows
 
 
-def _figures(race: RaceRecord, lane: int | None) -> dict[str, float | None]:
+def _lane_figures(race: RaceRecord, lane: int | None) -> dict[str, float | None]:
     if lane is None:
         return {}
     record = race.lanes[lane]
@@ -153,7 +153,7 @@ def _figures(race: RaceRecord, lane: int | None) -> dict[str, float | None]:
     return {"times": times} | {key: getattr(m, key) for key in FIGURES if key != "times"}
 
 
-def _told(value: float | None, digits: int, unit: str) -> str:
+def _in_unit(value: float | None, digits: int, unit: str) -> str:
     if value is None:
         return "–"
     return f"{100 * value:.{digits}f} %" if unit == "%" else f"{value:.{digits}f}"
@@ -162,33 +162,46 @@ def _told(value: float | None, digits: int, unit: str) -> str:
 NOTHING = '{"notes": ["Race twice, or open a saved race on the Race tab: any two of them can be compared here."]}'
 
 
-def compare_tab(kept: Kept) -> None:
-    with gr.Tab("Compare", id="compare"):
-        static(
-            "<p>Two races of this page, raced or opened: 8-bit against bf16, one model against another, "
-            "a cap against a full block.</p>"
-        )
-        with gr.Row():
-            left, right = (gr.Dropdown([], label=side, elem_id=f"compare-{side.lower()}") for side in ("Left", "Right"))
-        table = gr.HTML(
-            NOTHING,
-            html_template=page_file("compare.html"),
-            js_on_load=script("compare"),
-            apply_default_css=False,
-            elem_id="compared",
-        )
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+class CompareTab:
+    def __init__(self, saved: SavedRaces):
+        self.saved = saved
 
-    def show(a: str, b: str, races: list[Trace]) -> str:
-        named = dict(zip(names(races), races, strict=True))
-        return compared(named[a], named[b]) if a in named and b in named else NOTHING
+    def build(self) -> None:
+        with gr.Tab("Compare", id="compare"):
+            static(
+                "<p>Two races of this page, raced or opened: 8-bit against bf16, one model against another, "
+                "a cap against a full block.</p>"
+            )
+            with gr.Row():
+                left = gr.Dropdown([], label="Left", elem_id="compare-left")
+                right = gr.Dropdown([], label="Right", elem_id="compare-right")
+            table = gr.HTML(
+                NOTHING,
+                html_template=page_file("compare.html"),
+                js_on_load=script("compare"),
+                apply_default_css=False,
+                elem_id="compared",
+            )
+        races, places = self.saved.races, {"left": left, "right": right, "table": table}
+        listen(races.change, self.offer, {"races": races}, places, **QUIET)
+        for side in (left, right):
+            listen(side.input, self.show, {"left": left, "right": right, "races": races}, places, **QUIET)
 
-    def offer(races: list[Trace]):
-        """The newest two, the older one on the left."""
-        told = names(races)
-        a, b = told[-2:] if len(told) > 1 else (None, None)
-        return gr.update(choices=told, value=a), gr.update(choices=told, value=b), show(a, b, races)
+    def offer(self, call: Call) -> Updates:
+        """Every race to choose from; the newest two are compared, the older one on the left."""
+        races = call["races"]
+        names = race_names(races)
+        if len(names) < 2:
+            return {side: gr.update(choices=names, value=None) for side in ("left", "right")} | {"table": NOTHING}
+        left, right = names[-2:]
+        return {
+            "left": gr.update(choices=names, value=left),
+            "right": gr.update(choices=names, value=right),
+            "table": comparison(races[-2], races[-1]),
+        }
 
-    kept.races.change(offer, kept.races, [left, right, table], **quiet)
-    for side in (left, right):
-        side.input(show, [left, right, kept.races], table, **quiet)
+    def show(self, call: Call) -> Updates:
+        """The two that were chosen."""
+        named = dict(zip(race_names(call["races"]), call["races"], strict=True))
+        left, right = named.get(call["left"]), named.get(call["right"])
+        return {"table": comparison(left, right) if left and right else NOTHING}

@@ -5,9 +5,12 @@ What stands below the board after a race: sentences, one a line, as text and nev
 
 import json
 import statistics
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 
 import gradio as gr
 import plotly.graph_objects as go
+from gradio.components import Component
 
 from ...chart_style import COLOURS, DASHES, bar_marker
 from ...decode.cost_curve import CostCurve
@@ -26,17 +29,25 @@ from ...race.forecast import (
     prospects,
     suggest,
 )
+from ...race.lane_spec import find
 from ...race.metrics import metrics
 from ...race.records import Failed, RaceRecord
 from ...race.trace import Trace
 from ..controls import Controls
-from ..race_request import USUAL, Offers, offers_of
-from ..widgets import decided, progress, progressed, script, static, verdict_box
-from ..worker import Job, Worker, watch
-from .charts_tab import CHART_TOOLS, TABLE_TOOLS, blank_figure
+from ..widgets import FREE, UNQUEUED, Call, Updates, decided, listen, progress, progressed, script, static, verdict_box
+from ..worker import Job, Waiting, Worker
+from .charts_tab import (
+    Chart,
+    blank_figure,
+    chart_place,
+    chart_updates,
+    nothing_yet,
+    table_place,
+    table_value,
+)
 from .race_tab import ENGINE_USE, Raced
 
-TITLES = {
+COST_TITLES = {
     "curve": "What a step costs, by tokens verified or drafted",
     "further": "What each further verified token adds",
     "prospects": "Speed by cap, predicted from the last race",
@@ -68,23 +79,29 @@ FEWEST_ROUNDS = 8  # of a lane, for advice
 # ---- work for the owner thread ---------------------------------------------------------------------------
 
 
-def look_up(engine, cancelled):
-    from ...race.loaded import known
+def lookup_job(session: str) -> Job:
+    """Its event: the CostCurve of what is loaded, or None if it was never measured."""
 
-    yield -1, known(engine.models)
+    def work(engine, job: Job):
+        from ...race.loaded import known
+
+        yield -1, known(engine.models)
+
+    return Job(session, "lookup", work)
 
 
-def measure(engine, cancelled):
-    from ...race.loaded import measured
+def measuring_job(session: str) -> Job:
+    """Its events: Measuring, how far it is; then the CostCurve."""
 
-    events = measured(engine.models)
-    try:
-        for event in events:
+    def work(engine, job: Job):
+        from ...race.loaded import measured
+
+        for event in measured(engine.models):
             yield -1, event
-            if cancelled():
+            if job.cancelled():
                 return
-    finally:
-        events.close()
+
+    return Job(session, "measurement", work)
 
 
 def curve_of(worker: Worker, session: str) -> CostCurve | None:
@@ -96,7 +113,8 @@ def curve_of(worker: Worker, session: str) -> CostCurve | None:
     if models is None:
         return None
     if models.curve is None:
-        return next((c for c in watch(worker, Job(None, session, look_up)) if isinstance(c, CostCurve)), None)
+        with closing(worker.events(lookup_job(session))) as events:
+            return next((event for _, event in events if isinstance(event, CostCurve)), None)
     return models.curve
 
 
@@ -150,9 +168,9 @@ def setting(info: DrafterInfo | None, cap: int) -> str:
     return f"block length {info.length(cap)}" if info and info.by_block else f"a cap of {cap}"
 
 
-def suggestion_words(s: Suggestion, offers: Offers = USUAL) -> str:
+def suggestion_words(s: Suggestion, infos: Sequence[DrafterInfo] = ()) -> str:
     """One sentence."""
-    info = offers.get(s.method)
+    info = find(infos, s.drafter)
     if s.cap == 0:
         near = f"the nearest, {setting(info, s.best)}, is predicted at {s.times:.2f} × plain"
         if s.gain > SAME:
@@ -166,18 +184,18 @@ def suggestion_words(s: Suggestion, offers: Offers = USUAL) -> str:
     return f"{s.lane}: no fixed length would have been faster on this text (the best, {best}, gains {s.gain:+.0%})."
 
 
-def suggestions(curve: CostCurve | None, race: RaceRecord | None, offers: Offers = USUAL) -> list[str]:
+def suggestions(curve: CostCurve | None, race: RaceRecord | None, infos: Sequence[DrafterInfo] = ()) -> list[str]:
     """What would have been best on the text of a race, a sentence a lane; none for a race too short to tell."""
     if curve is None or race is None or race.request.profile:
         return []
     long = {lane.spec.name for lane in race.lanes if len(lane.rounds) >= FEWEST_ROUNDS}
-    return [suggestion_words(s, offers) for s in suggest(curve, race) if s.lane in long]
+    return [suggestion_words(s, infos) for s in suggest(curve, race) if s.lane in long]
 
 
 # ---- figures and tables ----------------------------------------------------------------------------------
 
 
-def curve_figure(curve: CostCurve | None) -> tuple[go.Figure, str]:
+def curve_chart(curve: CostCurve | None) -> Chart:
     figure, rows = blank_figure("tokens", "ms, with fastest and slowest"), []
 
     def line(name, points, context, i, dash):
@@ -205,37 +223,34 @@ def curve_figure(curve: CostCurve | None) -> tuple[go.Figure, str]:
     for costs, dash in zip(curve.costs if curve else (), ("solid", "dash"), strict=False):
         line(f"verify, context {costs.context}", costs.verify, costs.context, 0, dash)
         line(f"plain step, context {costs.context}", {1: costs.plain}, costs.context, 3, dash)
-    for i, (method, points) in enumerate(curve.costs[0].draft.items() if curve else (), start=1):
-        line(f"draft, {method}", points, curve.costs[0].context, min(i, 2), "dot")
+    if curve:
+        for i, (method, points) in enumerate(curve.costs[0].draft.items(), start=1):
+            line(f"draft, {method}", points, curve.costs[0].context, min(i, 2), "dot")
     figure.update_layout(yaxis={"rangemode": "tozero"}, xaxis={"dtick": 2, "rangemode": "tozero"}, height=360)
-    return _finished("curve", figure, rows)
+    return _cost_chart("curve", figure, rows)
 
 
-def further_figure(curve: CostCurve | None) -> tuple[go.Figure, str]:
+def further_chart(curve: CostCurve | None) -> Chart:
     figure, rows = blank_figure("the n-th verified token", "ms more than one token fewer"), []
-    for i, costs in enumerate(curve.costs if curve else ()):
-        added = further_token_costs(curve, costs.context, max(costs.verify))
-        figure.add_bar(
-            name=f"context {costs.context}",
-            x=[w for w, _ in added],
-            y=[1000 * s for _, s in added],
-            marker=bar_marker(i),
-        )
-        plain = curve.plain_s(costs.context)
-        rows += [[w, costs.context, round(1000 * s, 2), round(s / plain, 3)] for w, s in added]
+    if curve:
+        for i, costs in enumerate(curve.costs):
+            added, plain = further_token_costs(curve, costs.context, max(costs.verify)), curve.plain_s(costs.context)
+            figure.add_bar(
+                name=f"context {costs.context}",
+                x=[w for w, _ in added],
+                y=[1000 * s for _, s in added],
+                marker=bar_marker(i),
+            )
+            rows += [[w, costs.context, round(1000 * s, 2), round(s / plain, 3)] for w, s in added]
     figure.update_layout(barmode="group", xaxis={"dtick": 2}, height=360)
-    return _finished("further", figure, rows)
+    return _cost_chart("further", figure, rows)
 
 
-def prospects_figure(curve: CostCurve | None, race: RaceRecord | None) -> tuple[go.Figure, str]:
+def prospects_chart(curve: CostCurve | None, race: RaceRecord | None) -> Chart:
+    """What each cap would have given, a line a lane, and what was measured."""
     figure, rows = blank_figure("drafts sent a round (cap)", "tok/s"), []
-    lanes = race.lanes if race and curve else []
-    foretold: list[tuple[int, str, list[Prospect]]] = []
-    for i, lane in enumerate(lanes):
-        options = prospects(curve, lane, race.request.settings.greedy) if lane.spec.speculative else []
-        if options:
-            foretold.append((i, lane.spec.name, options))
-    for i, name, options in foretold:
+    found = _prospects(curve, race) if curve and race else []
+    for i, name, options in found:
         figure.add_scatter(
             name=name,
             x=[p.cap for p in options],
@@ -246,7 +261,22 @@ def prospects_figure(curve: CostCurve | None, race: RaceRecord | None) -> tuple[
         rows += [
             [name, p.cap, *(round(x, 3) for x in (p.tok_s, p.times_plain, p.tokens, p.break_even))] for p in options
         ]
-    timed = [(i, lane, metrics(lane).tok_s) for i, lane in enumerate(lanes)] if foretold else []
+    if race and found:
+        _add_measured(figure, race)
+    figure.update_layout(yaxis={"rangemode": "tozero"}, xaxis={"dtick": 1}, height=360)
+    return _cost_chart("prospects", figure, rows)
+
+
+def _prospects(curve: CostCurve, race: RaceRecord) -> list[tuple[int, str, list[Prospect]]]:
+    """(lane's place, its name, what each cap would have given) of every lane that drafts."""
+    greedy = race.request.settings.greedy
+    lanes = [(i, lane) for i, lane in enumerate(race.lanes) if lane.spec.speculative]
+    found = [(i, lane.spec.name, prospects(curve, lane, greedy)) for i, lane in lanes]
+    return [(i, name, options) for i, name, options in found if options]
+
+
+def _add_measured(figure: go.Figure, race: RaceRecord) -> None:
+    timed = [(i, lane, metrics(lane).tok_s) for i, lane in enumerate(race.lanes)]
     timed = [(i, lane, tok_s) for i, lane, tok_s in timed if tok_s]
     if timed:
         figure.add_scatter(
@@ -262,144 +292,152 @@ def prospects_figure(curve: CostCurve | None, race: RaceRecord | None) -> tuple[
                 "line": {"width": 1, "color": "#888"},
             },
         )
-    figure.update_layout(yaxis={"rangemode": "tozero"}, xaxis={"dtick": 1}, height=360)
-    return _finished("prospects", figure, rows)
 
 
-def lanes_table(curve: CostCurve | None, race: RaceRecord | None) -> str:
+def forecast_table(curve: CostCurve | None, race: RaceRecord | None) -> str:
     rows = []
-    for p in predictions(curve, race) if curve and race else []:
-        lane = next(x for x in race.lanes if x.spec.name == p.lane)
-        even = curve.seconds(lane.spec.drafter_id, lane.rounds) / sum(curve.plain_s(r.position) for r in lane.rounds)
-        tokens = metrics(lane).tokens_per_round
-        rows.append([p.lane, *(round(x, 3) for x in (p.measured, p.predicted, 100 * p.error, tokens, even))])
-    return _table("lanes", rows)
+    if curve and race:
+        lanes = {lane.spec.name: lane for lane in reversed(race.lanes)}
+        for p in predictions(curve, race):
+            lane = lanes[p.lane]
+            plain_s = sum(curve.plain_s(r.position) for r in lane.rounds)
+            even = curve.seconds(lane.spec.drafter_id, lane.rounds) / plain_s
+            figures = (p.measured, p.predicted, 100 * p.error, metrics(lane).tokens_per_round, even)
+            rows.append([p.lane, *(x if x is None else round(x, 3) for x in figures)])
+    return _cost_table("lanes", rows)
 
 
-def _table(name: str, rows: list[list]) -> str:
-    return json.dumps({"name": name, "title": TITLES[name], "columns": COLUMNS[name], "rows": rows})
+def _cost_table(name: str, rows: list[list]) -> str:
+    return table_value(name, COST_TITLES[name], COLUMNS[name], rows)
 
 
-def _finished(name: str, figure: go.Figure, rows: list[list]) -> tuple[go.Figure, str]:
+def _cost_chart(name: str, figure: go.Figure, rows: list[list]) -> Chart:
     if not rows:
-        figure.update_layout(xaxis={"visible": False}, yaxis={"visible": False})
-        figure.add_annotation(text="nothing to show yet", showarrow=False, xref="paper", yref="paper", x=0.5, y=0.5)
-    return figure, _table(name, rows)
+        nothing_yet(figure)
+    return Chart(figure, _cost_table(name, rows))
 
 
 def advice_on(
-    curve: CostCurve | None, race: RaceRecord | None, trace: Trace | None, offers: Offers = USUAL
+    curve: CostCurve | None, race: RaceRecord | None, trace: Trace | None, infos: Sequence[DrafterInfo] = ()
 ) -> list[str]:
     """What stands under the board: the suggestions for a race, or in one sentence why there can be none."""
-    fits, why = judged(curve, race, trace)
-    return [why] if why else suggestions(curve, fits, offers)
+    fits, why = race_judged(curve, race, trace)
+    return [why] if why else suggestions(curve, fits, infos)
 
 
-def judged(curve: CostCurve | None, race: RaceRecord | None, trace: Trace | None) -> tuple[RaceRecord | None, str]:
-    """The race on the board, if the curve says something about it, or why it does not. `trace` is the kept race; until
-    the one on the board is kept, nothing is said."""
+def race_judged(curve: CostCurve | None, race: RaceRecord | None, trace: Trace | None) -> tuple[RaceRecord | None, str]:
+    """The race on the board, if the curve says something about it, or why it does not. `trace` is the saved race; until
+    there is one of the race on the board, there is nothing to say."""
     if curve is None or race is None or trace is None or trace.race is not race:
         return None, ""
     why = difference(curve, trace)
     return (None, why) if why else (race, "")
 
 
-def drawn(curve: CostCurve | None, race: RaceRecord | None, why_not: str = "", offers: Offers = USUAL) -> list:
-    """Values of everything in the tab that shows something, in the order of `cost_tab`; `why_not` says why there is
-    no race."""
+def cost_updates(
+    curve: CostCurve | None, race: RaceRecord | None, why_not: str = "", infos: Sequence[DrafterInfo] = ()
+) -> Updates:
+    """Values of everything in the tab that shows something; `why_not` says why there is no race."""
     about = decided("", machine_words(curve), measured_words(curve)) if curve else decided("", "", NOT_YET)
-    words = " ".join([error_words(curve, race), *suggestions(curve, race, offers)]) if curve and race else why_not
-    told = decided("", words)
-    figures = [*curve_figure(curve), *further_figure(curve), *prospects_figure(curve, race)]
-    return [about, *figures, told, lanes_table(curve, race)]
+    words = " ".join([error_words(curve, race), *suggestions(curve, race, infos)]) if curve and race else why_not
+    return {
+        "about": about,
+        **chart_updates("curve", curve_chart(curve)),
+        **chart_updates("further", further_chart(curve)),
+        **chart_updates("prospects", prospects_chart(curve, race)),
+        "forecast": decided("", words),
+        "table lanes": forecast_table(curve, race),
+    }
 
 
 # ---- the tab ---------------------------------------------------------------------------------------------
 
 
-def cost_tab(worker: Worker, raced: Raced) -> None:
-    empty = drawn(None, None)
-    with gr.Tab("Cost model", id="cost", elem_id="cost") as tab:
-        with gr.Column(elem_classes="chart proof"):
-            static(INTRO)
-            about = verdict_box("machine")
-            with gr.Row(elem_classes="buttons"):
-                again = gr.Button("Measure again", elem_id="measure")
-                stop = gr.Button("Stop", elem_id="stop-measure")
-                measuring = progress("measuring")
-        with gr.Row():
-            curve = _chart("curve", *empty[1:3])
-            further = _chart("further", *empty[3:5])
-        with gr.Row():
-            forecast = _chart("prospects", *empty[5:7])
-            with gr.Column(min_width=420, elem_classes="chart proof"):
-                static(f"<h3>{TITLES['lanes']}</h3>")
-                told = verdict_box("forecast")
-                lanes = _tools("lanes", empty[8], TABLE_TOOLS)
-    places = [about, *curve, *further, *forecast, told, lanes]
+class CostTab:
+    """The tab, and the advice that stands below the board."""
 
-    def draw(visitor: gr.Request, seen, trace):
-        curve = curve_of(worker, visitor.session_hash) if worker.ready else None
-        return drawn(curve, *judged(curve, seen, trace), offers_of(worker.engine))
+    def __init__(self, worker: Worker, ask: Controls, raced: Raced):
+        self.worker, self.ask, self.raced = worker, ask, raced
 
-    def run(visitor: gr.Request, seen, trace):
-        stay = [gr.skip()] * len(places)
-        yield progressed(0, "Starting …"), *stay
+    def build(self) -> None:
+        with gr.Tab("Cost model", id="cost", elem_id="cost") as tab:
+            with gr.Column(elem_classes="chart proof"):
+                static(INTRO)
+                places = {"about": verdict_box("machine")}
+                with gr.Row(elem_classes="buttons"):
+                    again = gr.Button("Measure again", elem_id="measure")
+                    stop = gr.Button("Stop", elem_id="stop-measure")
+                    measuring = progress("measuring")
+            with gr.Row():
+                places |= _chart_places("curve", curve_chart(None)) | _chart_places("further", further_chart(None))
+            with gr.Row():
+                places |= _chart_places("prospects", prospects_chart(None, None))
+                with gr.Column(min_width=420, elem_classes="chart proof"):
+                    static(f"<h3>{COST_TITLES['lanes']}</h3>")
+                    places["forecast"] = verdict_box("forecast")
+                    places["table lanes"] = table_place(forecast_table(None, None), "tools-lanes")
+        saved = self.raced.saved.trace
+        shown = {"race": self.raced.last, "trace": saved}
+        listen(tab.select, self.draw, shown, places, **FREE)
+        listen(saved.change, self.draw, shown, places, **FREE)
+        working = {"progress": measuring, **places}
+        listen(again.click, self.measure, shown, working, api_name="measure_costs", **ENGINE_USE)
+        listen(stop.click, self.stop, {}, {}, **UNQUEUED)
+
+    def build_advice(self) -> None:
+        """The place for advice: filled when a race is over and emptied when the next one begins."""
+        with self.raced.below:
+            place = gr.HTML(
+                "[]",
+                html_template='<ul class="advice" hidden></ul>',
+                js_on_load=script("suggestions"),
+                apply_default_css=False,
+                elem_id="advice",
+            )
+        race, trace = self.raced.last, self.raced.saved.trace
+        listen(self.ask.start.click, self.forget, {}, {"advice": place}, **UNQUEUED)
+        shown = {"race": race, "trace": trace}
+        listen(trace.change, self.advise, shown, {"advice": place}, **FREE)
+
+    def draw(self, call: Call) -> Updates:
+        curve = curve_of(self.worker, call.session) if self.worker.ready else None
+        return cost_updates(curve, *race_judged(curve, call["race"], call["trace"]), self.ask.offers().infos)
+
+    def measure(self, call: Call) -> Iterator[Updates]:
+        """Measure the curve of what is loaded, and judge the race on the board by it."""
+        yield {"progress": progressed(0, "Starting …")}
         words = "Stopped."
-        for event in watch(worker, Job(None, visitor.session_hash, measure)):
+        for _, event in self.worker.events(measuring_job(call.session)):
             if isinstance(event, CostCurve):
                 words = ""
-                yield progressed(1, "Measured."), *drawn(event, *judged(event, seen, trace), offers_of(worker.engine))
+                judged = race_judged(event, call["race"], call["trace"])
+                yield {"progress": progressed(1, "Measured."), **cost_updates(event, *judged, self.ask.offers().infos)}
             elif isinstance(event, Failed):
                 words = event.message
+            elif isinstance(event, Waiting):
+                yield {"progress": progressed(0, event.words)}
             else:
-                yield progressed(event.share, getattr(event, "words", "measuring, in mixed order")), *stay
+                yield {"progress": progressed(event.share, "measuring, in mixed order")}
         if words:
-            yield progressed(1, words), *stay
+            yield {"progress": progressed(1, words)}
 
-    def halt(visitor: gr.Request):
-        worker.stop(visitor.session_hash)
+    def stop(self, call: Call) -> None:
+        self.worker.stop(call.session)
 
-    quietly = {"show_progress": "hidden", "api_visibility": "private"}
-    shown = [raced.last, raced.kept.trace]
-    tab.select(draw, shown, places, concurrency_limit=None, **quietly)
-    raced.kept.trace.change(draw, shown, places, concurrency_limit=None, **quietly)
-    again.click(run, shown, [measuring, *places], api_name="measure_costs", **ENGINE_USE)
-    stop.click(halt, queue=False, **quietly)
+    def forget(self, call: Call) -> Updates:
+        """A race begins: what was said of the one before goes."""
+        return {"advice": "[]"}
+
+    def advise(self, call: Call) -> Updates:
+        """A race is over: what would have been best for it."""
+        race = call["race"]
+        if race is None or not self.worker.ready:
+            return {"advice": "[]"}
+        curve = curve_of(self.worker, call.session)
+        return {"advice": json.dumps(advice_on(curve, race, call["trace"], self.ask.offers().infos))}
 
 
-def _chart(name: str, figure: go.Figure, table: str) -> tuple[gr.Plot, gr.HTML]:
+def _chart_places(name: str, empty: Chart) -> dict[str, Component]:
     with gr.Column(min_width=420, elem_classes="chart"):
-        static(f"<h3>{TITLES[name]}</h3>")
-        plot = gr.Plot(figure, show_label=False, container=False, elem_id=f"plot-{name}")
-        return plot, _tools(name, table, CHART_TOOLS)
-
-
-def _tools(name: str, table: str, template: str) -> gr.HTML:
-    return gr.HTML(
-        table,
-        html_template=template,
-        js_on_load=script("chart"),
-        apply_default_css=False,
-        elem_id=f"tools-{name}",
-    )
-
-
-def advice(worker: Worker, ask: Controls, raced: Raced) -> None:
-    """The place for advice, filled when a race is over and emptied when the next one begins."""
-    place = gr.HTML(
-        "[]",
-        html_template='<ul class="advice" hidden></ul>',
-        js_on_load=script("suggestions"),
-        apply_default_css=False,
-        elem_id="advice",
-    )
-
-    def advise(visitor: gr.Request, seen, trace):
-        if seen is None or not worker.ready:
-            return "[]"
-        return json.dumps(advice_on(curve_of(worker, visitor.session_hash), seen, trace, ask.offers()))
-
-    quietly = {"show_progress": "hidden", "api_visibility": "private"}
-    ask.start.click(lambda: "[]", None, place, queue=False, **quietly)
-    raced.kept.trace.change(advise, [raced.last, raced.kept.trace], place, concurrency_limit=None, **quietly)
+        plot, table = chart_place(name, COST_TITLES[name], empty)
+    return {f"plot {name}": plot, f"table {name}": table}

@@ -5,40 +5,55 @@ page: they go on when it is closed, pages that want the same model share one, an
 """
 
 import json
-import queue
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
 from ...catalog.download import Download
-from ...catalog.facts import TARGET
+from ...catalog.facts import DRAFTER, TARGET
 from ...catalog.memory import gigabytes
 from ...catalog.names import directory
 from ...errors import ModelError
 from ...machine import Device, physical_memory
-from ...presets import METHODS, PRECISIONS, Preset
+from ...presets import PRECISIONS, Preset
 from ...race.records import Failed
 from ..engine import Loaded, load_job, unload_job
-from ..selection import CONTEXTS, NONE, OWN, Shelf, listing, report
+from ..selection import CONTEXTS, OWN, LocatedPart, ModelForm, ModelSources, Selection, listing, options, report
 from ..stream import loaded_words
-from ..widgets import decided, page_file, plain_text, progress, progressed, script, static, verdict_box
-from ..worker import Job, Worker
+from ..widgets import (
+    QUIET,
+    Call,
+    Updates,
+    decided,
+    listen,
+    page_file,
+    plain_text,
+    progress,
+    progressed,
+    script,
+    static,
+    verdict_box,
+)
+from ..worker import Job, Waiting, Worker
 from .race_tab import ENGINE_USE, Raced
 
 UPDATE_S = 0.25
 HIDDEN = "hidden"  # made, but not shown: see controls._fold
 INTRO = """
 <h3>Which model races?</h3>
-<p>One target is loaded at a time, with its drafters. Look up asks the hub what a download would bring and whether it
-fits this machine; it downloads nothing. What cannot be loaded leaves the model before it in place.</p>
+<p>One target is loaded at a time, with its drafters: any number of them, two of one method included. Look up asks the
+hub what a download would bring and whether it fits this machine; it downloads nothing. What cannot be loaded leaves the
+model before it in place.</p>
 """
-TYPED = (("Target", "own-target"), ("Drafter", "own-first"), ("Second drafter, if any", "own-second"))
 OWN_NOTE = (
-    "Any target of the Llama, Qwen3 or Gemma-4 family with any DSpark or DFlash drafter: a hub name (owner/name) or a "
-    "directory of this machine (beginning with / or ~). Weights are read from safetensors only, and no code of a model "
-    "is ever run."
+    "Any target of the Llama, Qwen3 or Gemma-4 family with any DSpark or DFlash drafters: a hub name (owner/name) or a "
+    "directory of this machine (beginning with / or ~), drafters one by one with Enter. Weights are read from "
+    "safetensors only, and no code of a model is ever run."
 )
 
 
@@ -49,9 +64,16 @@ def versions(preset: Preset | None) -> list[str]:
     return [t.precision for t in preset.targets] if preset else list(PRECISIONS)
 
 
-def drafters(preset: Preset | None, method: str) -> list[tuple[str, str]]:
-    """(words, value) of the drafters that can be chosen for a method."""
-    return [(d.title, d.title) for d in (preset.of(method) if preset else [])] + [("none", NONE)]
+def drafter_menu(preset: Preset | None) -> list[tuple[str, str]]:
+    """(words, id) of the drafters that can be chosen, each with words of its own."""
+    offered = options(preset) if preset else {}
+    titles = {id_: d.title or d.method for id_, d in offered.items()}
+    return [(f"{t} ({id_})" if list(titles.values()).count(t) > 1 else t, id_) for id_, t in titles.items()]
+
+
+def usual_drafters(preset: Preset | None) -> list[str]:
+    """The ids that are chosen at first: one of each method."""
+    return list(preset.first_drafters) if preset else []
 
 
 def about(preset: Preset | None, precision: str) -> str:
@@ -67,32 +89,6 @@ def shown(wanted: bool) -> bool | str:
 
 
 # ---- what goes on ----------------------------------------------------------------------------------------
-
-
-def to_the_end(worker: Worker, job: Job) -> Iterator[Any]:
-    """The events of a load as they come, to the last one also after a Stop, for it says what is loaded then; words
-    (str) while it waits. Closing it cancels the job."""
-    if not worker.submit(job):
-        yield Failed("This page is busy: wait for its race or proof, or stop it.")
-        return
-    said = None
-    try:
-        while True:
-            try:
-                item = job.events.get(timeout=UPDATE_S)
-            except queue.Empty:
-                ahead = worker.ahead(job)
-                words = f"Waiting: {ahead} job{'s' * (ahead > 1)} before this one." if ahead else ""
-                words = words if worker.ready else f"Loading: {worker.progress} …"
-                if words and words != said:
-                    said = words
-                    yield words
-                continue
-            if item is None:
-                return
-            yield item[1]
-    finally:
-        job.cancel.set()
 
 
 def download_words(running: list[Download]) -> tuple[float, str]:
@@ -118,220 +114,286 @@ def how_it_ended(ended: list[Download], problems: list[str]) -> str:
     return decided("identical", "Downloaded; sizes and checksums are as the hub gives them. Press Load to race on it.")
 
 
-def machine_of(worker: Worker) -> Device:
-    return getattr(worker.engine, "machine", None) or Device("CPU", "this machine", physical_memory())
-
-
 # ---- the tab ---------------------------------------------------------------------------------------------
 
 
-def models_tab(worker: Worker, shelf: Shelf, page: gr.Blocks, head: gr.HTML, raced: Raced) -> None:
-    """The tab. `head` says what is loaded; it follows, also after a race, since another page may have loaded."""
-    first = next(iter(shelf.presets.values()), None)
-    with raced.below:
-        notice = plain_text("", "base-notice")
-    with gr.Tab("Models", id="models", elem_id="models-tab") as tab:
-        with gr.Column(elem_classes="chart proof"):
-            static(INTRO)
-            if shelf.bad:
-                plain_text("\n".join(shelf.bad), "bad-presets")
-            chosen = _choice(shelf, first)
-            note = plain_text(about(first, versions(first)[0]), "shelf-note")
-            with gr.Row(elem_classes="buttons"):
-                load = gr.Button("Load", elem_id="load")
-                look = gr.Button("Look up", elem_id="look-up")
-                fetch = gr.Button("Download", elem_id="download")
-                cancel = gr.Button("Cancel download", elem_id="cancel-download")
-                stop = gr.Button("Stop loading", elem_id="stop-loading")
-                unload = gr.Button("Unload", elem_id="unload")
-            going = progress("shelf-progress")
-            told = verdict_box("shelf-verdict")
-            seen = _table("shelf-report", "What was chosen")
-        with gr.Column(elem_classes="chart proof"):
-            static("<h3>On this machine</h3>")
-            with gr.Row(elem_classes="buttons"):
-                scan = gr.Button("List models", elem_id="list-models")
-            found = _table("shelf-found", "Models on this machine")
-    preset, precision, *follows = chosen[:5]  # those that a model brings with it
-    own = chosen[7:]
+class ModelsTab:
+    """Handlers take the controls' values by the names of ModelForm."""
 
-    def local_report(*asked):
+    def __init__(self, worker: Worker, sources: ModelSources):
+        self.worker, self.sources = worker, sources
+
+    # ---- what was chosen -----------------------------------------------------------------------------
+
+    def form(self, call: Call) -> ModelForm:
+        return ModelForm(**{f.name: call[f.name] for f in fields(ModelForm)})
+
+    def reveal(self, call: Call) -> Updates:
+        """The controls that follow the preset."""
+        preset = self.sources.preset(call["preset"])
+        offered = versions(preset)
+        own = gr.update(visible=shown(preset is None))
+        drafters = gr.update(
+            choices=drafter_menu(preset), value=usual_drafters(preset), visible=shown(preset is not None)
+        )
+        return {
+            "precision": gr.update(choices=offered, value=offered[0]),
+            "drafters": drafters,
+            "drafter_precision": gr.update(value=preset.drafter_precision if preset else "auto"),
+            "own_target": own,
+            "own_drafters": own,
+            "note": about(preset, offered[0]),
+        }
+
+    def explain(self, call: Call) -> Updates:
+        return {"note": about(self.sources.preset(call["preset"]), str(call["precision"])[:20])}
+
+    def from_link(self, query: Mapping[str, str]) -> Any:
+        """The preset that a link names; nothing changes where there is none of that name."""
+        name = query.get("preset")
+        return name if name in self.sources.presets else gr.skip()
+
+    # ---- what is known of it -------------------------------------------------------------------------
+
+    def local_report(self, call: Call) -> Updates:
         """What is known without a network."""
+        form = self.form(call)
         try:
-            selection = shelf.selection(*asked)
-            return json.dumps(report(selection, shelf.here(selection), machine_of(worker)))
+            selection = self.sources.selection(form)
+            return self._reported(selection, self.sources.locate(selection))
         except ModelError as error:
-            return _saying(str(error) if shelf.preset(asked[0]) or any(asked[7:]) else "")
+            meant = self.sources.preset(form.preset) or form.own_target or form.own_drafters
+            return {"report": refusal_table(str(error) if meant else "")}
 
-    def reveal(name):
-        """The controls that follow the model."""
-        p = shelf.preset(name)
-        updates = [gr.update(choices=versions(p), value=versions(p)[0])]
-        for method in METHODS:
-            options = drafters(p, method)
-            updates.append(gr.update(choices=options, value=options[0][1], visible=shown(p is not None)))
-        updates.append(gr.update(value=p.drafter_precision if p else "auto"))
-        updates += [gr.update(visible=shown(p is None))] * len(own)
-        return [*updates, about(p, versions(p)[0])]
-
-    def explain(name, version):
-        return about(shelf.preset(name), str(version)[:20])
-
-    def look_up(*asked):
-        yield progressed(0, "Asking the hub …"), decided("", ""), gr.skip()
+    def look_up(self, call: Call) -> Iterator[Updates]:
+        yield {"progress": progressed(0, "Asking the hub …"), "verdict": decided("", "")}
         try:
-            selection = shelf.selection(*asked)
-            spots = shelf.asked(shelf.here(selection))
+            selection = self.sources.selection(self.form(call))
+            parts = self.sources.look_up(self.sources.locate(selection))
         except ModelError as error:
-            yield progressed(1, ""), decided("divergence", str(error)), gr.skip()
+            yield _ended(str(error))
             return
-        yield progressed(1, ""), decided("", ""), json.dumps(report(selection, spots, machine_of(worker)))
+        yield {"progress": progressed(1, ""), **self._reported(selection, parts)}
 
-    def download(*asked):
-        yield progressed(0, "Asking the hub …"), decided("", ""), gr.skip()
+    def download(self, call: Call) -> Iterator[Updates]:
+        yield {"progress": progressed(0, "Asking the hub …"), "verdict": decided("", "")}
         try:
-            selection = shelf.selection(*asked)
-            spots = shelf.asked(shelf.here(selection))
-            told_of = json.dumps(report(selection, spots, machine_of(worker)))
-            running = shelf.start(spots)
+            selection = self.sources.selection(self.form(call))
+            parts = self.sources.look_up(self.sources.locate(selection))
+            running = self.sources.download(parts)
         except ModelError as error:
-            yield progressed(1, ""), decided("divergence", str(error)), gr.skip()
+            yield _ended(str(error))
             return
-        problems = [s.problem for s in spots if s.problem]
+        yield self._reported(selection, parts)
+        problems = [p.problem for p in parts if p.problem]
         if not running:
-            words = (
-                decided("divergence", problems[0]) if problems else decided("identical", "All of it is here already.")
-            )
-            yield progressed(1, ""), words, told_of
+            here = decided("identical", "All of it is here already.")
+            yield {"progress": progressed(1, ""), "verdict": decided("divergence", problems[0]) if problems else here}
             return
-        yield gr.skip(), gr.skip(), told_of
         while not all(d.over for d in running):
-            yield progressed(*download_words(running)), gr.skip(), gr.skip()
+            yield {"progress": progressed(*download_words(running))}
             time.sleep(UPDATE_S)
-        yield progressed(1, ""), how_it_ended(running, problems), local_report(*asked)
+        verdict = how_it_ended(running, problems)
+        yield {"progress": progressed(1, ""), "verdict": verdict, **self.local_report(call)}
 
-    def stop_downloads():
-        running = [d for d in shelf.downloads if not d.over]
+    def stop_downloads(self, call: Call) -> Updates:
+        running = [d for d in self.sources.downloads if not d.over]
         for d in running:
             d.cancel()
-        return gr.skip() if running else decided("", "No download is running.")
+        return {} if running else {"verdict": decided("", "No download is running.")}
 
-    def follow(job: Job):
-        """Values of progress, verdict, head and notice while a job changes what is loaded."""
-        stay = gr.skip(), gr.skip()
-        yield progressed(0, "Starting …"), decided("", ""), *stay
-        ended = decided("divergence", "It ended without a word.")
-        for event in to_the_end(worker, job):
-            if isinstance(event, Loaded):
-                ended = decided("identical" if event.changed else "tie", event.words)
-            elif isinstance(event, Failed):
-                ended = decided("divergence", event.message)
-            elif isinstance(event, str):
-                yield progressed(0, event), gr.skip(), *stay
-            else:
-                share = event.done / event.total if event.total else 0
-                yield progressed(min(share, 0.999), event.words), gr.skip(), *stay
-        yield progressed(1, ""), ended, *state()
-
-    def state():
-        if worker.engine is None:
-            return gr.skip(), gr.skip()
-        return loaded_words(worker), getattr(worker.engine, "notice", "")
-
-    def put_in(visitor: gr.Request, *asked):
+    def list_models(self, call: Call) -> Updates:
+        """The models on this machine, which can be picked as one's own from then on."""
+        folder = call["folder"]
         try:
-            selection = shelf.selection(*asked)
-            choice = shelf.choice(selection, shelf.here(selection))
-        except ModelError as error:
-            yield progressed(1, ""), decided("divergence", str(error)), gr.skip(), gr.skip()
-            return
-        yield from follow(load_job(choice, visitor.session_hash))
-
-    def take_out(visitor: gr.Request):
-        yield from follow(unload_job(visitor.session_hash))
-
-    def halt(visitor: gr.Request):
-        worker.stop(visitor.session_hash)
-
-    def list_models(folder):
-        try:
-            models = shelf.on_this_machine(
+            models = self.sources.on_this_machine(
                 directory(folder.strip()) if isinstance(folder, str) and folder.strip() else None
             )
         except ModelError as error:
-            return [_saying(str(error)), *[gr.skip()] * len(own)]
-        told_of = json.dumps(listing(models))
-        targets = [(f"{f.name} ({f.source})", str(f.path)) for f in models if f.sort.kind == TARGET]
-        others = [(f"{f.name} ({f.source})", str(f.path)) for f in models if f.sort.kind == "drafter"]
-        return told_of, gr.update(choices=targets), *[gr.update(choices=others)] * 2
+            return {"found": refusal_table(str(error))}
+        named = {
+            kind: [(f"{f.name} ({f.source})", str(f.path)) for f in models if f.sort.kind == kind]
+            for kind in (TARGET, DRAFTER)
+        }
+        return {
+            "found": json.dumps(listing(models)),
+            "own_target": gr.update(choices=named[TARGET]),
+            "own_drafters": gr.update(choices=named[DRAFTER]),
+        }
 
-    def from_link(visitor: gr.Request):
-        name = dict(visitor.query_params).get("preset")
-        return name if name in shelf.presets else gr.skip()
+    def _reported(self, selection: Selection, parts: list[LocatedPart]) -> Updates:
+        machine = getattr(self.worker.engine, "machine", None) or Device("CPU", "this machine", physical_memory())
+        return {"report": json.dumps(report(selection, parts, machine))}
 
-    quietly = {"show_progress": "hidden", "api_visibility": "private"}
-    free = {"concurrency_limit": None, **quietly}
-    preset.change(reveal, preset, [precision, *follows, *own, note], queue=False, **quietly).then(
-        local_report, chosen, seen, **free
-    )
-    precision.input(explain, [preset, precision], note, queue=False, **quietly)
-    gr.on([c.input for c in (*chosen[1:],)], local_report, chosen, seen, trigger_mode="always_last", **free)
-    tab.select(local_report, chosen, seen, **free)
-    look.click(look_up, chosen, [going, told, seen], trigger_mode="once", **free)
-    fetch.click(download, chosen, [going, told, seen], trigger_mode="once", **free)
-    cancel.click(stop_downloads, None, told, queue=False, **quietly)
-    changed = [going, told, head, notice]
-    load.click(put_in, chosen, changed, api_visibility="private", **ENGINE_USE)
-    unload.click(take_out, None, changed, api_visibility="private", **ENGINE_USE)
-    stop.click(halt, queue=False, **quietly)
-    scan.click(list_models, chosen[6], [found, *own], trigger_mode="once", **free)
-    raced.event.then(state, None, [head, notice], queue=False, **quietly)
-    page.load(from_link, None, preset, queue=False, **quietly)
+    # ---- what becomes of it --------------------------------------------------------------------------
+
+    def load(self, call: Call) -> Iterator[Updates]:
+        try:
+            selection = self.sources.selection(self.form(call))
+            choice = self.sources.choice(selection, self.sources.locate(selection))
+        except ModelError as error:
+            yield _ended(str(error))
+            return
+        yield from self._followed(load_job(choice, call.session))
+
+    def unload(self, call: Call) -> Iterator[Updates]:
+        yield from self._followed(unload_job(call.session))
+
+    def stop(self, call: Call) -> None:
+        self.worker.stop(call.session)
+
+    def loaded(self, call: Call) -> Updates:
+        """What is loaded, in the page's head and under the board."""
+        if not self.worker.ready:
+            return {}
+        return {"head": loaded_words(self.worker), "notice": getattr(self.worker.engine, "notice", "")}
+
+    def _followed(self, job: Job) -> Iterator[Updates]:
+        """What shows while a job changes what is loaded."""
+        yield {"progress": progressed(0, "Starting …"), "verdict": decided("", "")}
+        verdict = decided("divergence", "It ended without a word.")
+        for _, event in self.worker.events(
+            job, to_the_end=True
+        ):  # also after a Stop: the last says what is loaded then
+            if isinstance(event, Loaded):
+                verdict = decided("identical" if event.changed else "tie", event.words)
+            elif isinstance(event, Failed):
+                verdict = decided("divergence", event.message)
+            elif isinstance(event, Waiting):
+                yield {"progress": progressed(0, event.words)}
+            else:
+                share = event.done / event.total if event.total else 0
+                yield {"progress": progressed(min(share, 0.999), event.words)}
+        yield {"progress": progressed(1, ""), "verdict": verdict, **self.loaded(Call(job.session))}
+
+    # ---- its components ------------------------------------------------------------------------------
+
+    def build(self, page: gr.Blocks, head: gr.HTML, raced: Raced) -> None:
+        """`head` says what is loaded; it follows, also after a race, since another page may have loaded."""
+        first = self.sources.first
+        with raced.below:
+            notice = plain_text("", "base-notice")
+        with gr.Tab("Models", id="models", elem_id="models-tab") as tab:
+            with gr.Column(elem_classes="chart proof"):
+                static(INTRO)
+                if self.sources.bad:
+                    plain_text("\n".join(self.sources.bad), "bad-presets")
+                chosen = self._choice(first)
+                places = {"note": plain_text(about(first, versions(first)[0]), "shelf-note")}
+                buttons = _buttons()
+                places |= {"progress": progress("shelf-progress"), "verdict": verdict_box("shelf-verdict")}
+                places["report"] = _table("shelf-report", "What was chosen")
+            with gr.Column(elem_classes="chart proof"):
+                static("<h3>On this machine</h3>")
+                with gr.Row(elem_classes="buttons"):
+                    buttons["list"] = gr.Button("List models", elem_id="list-models")
+                places["found"] = _table("shelf-found", "Models on this machine")
+        self._wire(chosen, {**chosen, **places, "head": head, "notice": notice}, buttons)
+        free = {"concurrency_limit": None, **QUIET}
+        listen(tab.select, self.local_report, chosen, {"report": places["report"]}, **free)
+        listen(raced.event.then, self.loaded, {}, {"head": head, "notice": notice}, queue=False, **QUIET)
+
+        def from_link(visitor: gr.Request) -> Any:
+            return self.from_link(dict(visitor.query_params))
+
+        page.load(from_link, None, chosen["preset"], queue=False, **QUIET)
+
+    def _wire(self, chosen: dict[str, Component], places: dict[str, Component], buttons: dict[str, gr.Button]) -> None:
+        def out(*names: str) -> dict[str, Component]:
+            return {name: places[name] for name in names}
+
+        free: dict[str, Any] = {"concurrency_limit": None, **QUIET}
+        preset: Any = chosen["preset"]
+        precision: Any = chosen["precision"]
+        follows = out("precision", "drafters", "drafter_precision", "own_target", "own_drafters", "note")
+        revealed = listen(preset.change, self.reveal, {"preset": preset}, follows, queue=False, **QUIET)
+        listen(revealed.then, self.local_report, chosen, out("report"), **free)
+        both = {"preset": preset, "precision": precision}
+        listen(precision.input, self.explain, both, out("note"), queue=False, **QUIET)
+        events = {name: getattr(c, "change" if name == "own_drafters" else "input") for name, c in chosen.items()}
+        del events[
+            "preset"
+        ]  # its change reports by itself; of names that are typed in one by one there is no input event
+        edited = partial(gr.on, list(events.values()))
+        listen(edited, self.local_report, chosen, out("report"), trigger_mode="always_last", **free)
+        known = out("progress", "verdict", "report")
+        listen(buttons["look"].click, self.look_up, chosen, known, trigger_mode="once", **free)
+        listen(buttons["fetch"].click, self.download, chosen, known, trigger_mode="once", **free)
+        listen(buttons["cancel"].click, self.stop_downloads, {}, out("verdict"), queue=False, **QUIET)
+        changed = out("progress", "verdict", "head", "notice")
+        listen(buttons["load"].click, self.load, chosen, changed, api_visibility="private", **ENGINE_USE)
+        listen(buttons["unload"].click, self.unload, {}, changed, api_visibility="private", **ENGINE_USE)
+        listen(buttons["stop"].click, self.stop, {}, {}, queue=False, **QUIET)
+        own = out("found", "own_target", "own_drafters")
+        listen(buttons["list"].click, self.list_models, {"folder": chosen["folder"]}, own, trigger_mode="once", **free)
+
+    def _choice(self, first: Preset | None) -> dict[str, Component]:
+        """The controls, by the names of ModelForm."""
+        presets = [(p.title, p.name) for p in self.sources.presets.values()] + [("Your own", OWN)]
+        with gr.Row(elem_id="shelf-pick"):
+            preset = gr.Dropdown(presets, value=presets[0][1], label="Model", elem_id="preset")
+            precision = gr.Dropdown(versions(first), value=versions(first)[0], label="Precision", elem_id="precision")
+            drafters = gr.Dropdown(
+                drafter_menu(first),
+                value=usual_drafters(first),
+                multiselect=True,
+                label="Drafters",
+                elem_id="pick-drafters",
+                visible=shown(first is not None),
+            )
+        with gr.Row(elem_id="shelf-own"):
+            # Names or directories to type; what is on this machine can be picked once it was listed.
+            typed: dict[str, Any] = {"allow_custom_value": True, "visible": shown(first is None)}
+            own_target = gr.Dropdown([], label="Target", elem_id="own-target", **typed)
+            own_drafters = gr.Dropdown([], label="Drafter", elem_id="own-drafters", multiselect=True, **typed)
+        with gr.Row():
+            at_load = gr.Dropdown(
+                list(PRECISIONS),
+                value=first.drafter_precision if first else "auto",
+                label="Drafters run in",
+                elem_id="drafter-precision",
+            )
+            contexts = [(f"{n:,} tokens", n) for n in CONTEXTS]
+            context = gr.Dropdown(contexts, value=4096, label="Context to plan for", elem_id="context")
+            folder = gr.Textbox(
+                label="Also look in this directory", placeholder="~/models", elem_id="folder", max_length=1000
+            )
+        return {
+            "preset": preset,
+            "precision": precision,
+            "drafters": drafters,
+            "drafter_precision": at_load,
+            "context": context,
+            "folder": folder,
+            "own_target": own_target,
+            "own_drafters": own_drafters,
+        }
 
 
-def _choice(shelf: Shelf, first: Preset | None) -> list[gr.components.Component]:
-    """The controls, in the order that `Shelf.selection` takes them."""
-    presets = [(p.title, p.name) for p in shelf.presets.values()] + [("Your own", OWN)]
-    with gr.Row(elem_id="shelf-pick"):
-        preset = gr.Dropdown(presets, value=presets[0][1], label="Model", elem_id="preset")
-        precision = gr.Dropdown(versions(first), value=versions(first)[0], label="Precision", elem_id="precision")
-        picked = [_pick(first, method) for method in METHODS]
-    with gr.Row(elem_id="shelf-own"):
-        own = [_typed(*what, first is None) for what in TYPED]
-    with gr.Row():
-        at_load = gr.Dropdown(
-            list(PRECISIONS),
-            value=first.drafter_precision if first else "auto",
-            label="Drafters run in",
-            elem_id="drafter-precision",
-        )
-        context = gr.Dropdown(
-            [(f"{n:,} tokens", n) for n in CONTEXTS], value=4096, label="Context to plan for", elem_id="context"
-        )
-        folder = gr.Textbox(
-            label="Also look in this directory", placeholder="~/models", elem_id="folder", max_length=1000
-        )
-    return [preset, precision, *picked, at_load, context, folder, *own]
+def _buttons() -> dict[str, gr.Button]:
+    with gr.Row(elem_classes="buttons"):
+        return {
+            "load": gr.Button("Load", elem_id="load"),
+            "look": gr.Button("Look up", elem_id="look-up"),
+            "fetch": gr.Button("Download", elem_id="download"),
+            "cancel": gr.Button("Cancel download", elem_id="cancel-download"),
+            "stop": gr.Button("Stop loading", elem_id="stop-loading"),
+            "unload": gr.Button("Unload", elem_id="unload"),
+        }
 
 
-def _pick(first: Preset | None, method: str) -> gr.Dropdown:
-    options = drafters(first, method)
-    label, name = f"{method} drafter", f"pick-{method.lower()}"
-    return gr.Dropdown(options, value=options[0][1], label=label, elem_id=name, visible=shown(first is not None))
+def _ended(problem: str) -> Updates:
+    return {"progress": progressed(1, ""), "verdict": decided("divergence", problem)}
 
 
-def _typed(label: str, name: str, visible: bool) -> gr.Dropdown:
-    """A name or a directory to type; what is on this machine can be picked once it was listed."""
-    return gr.Dropdown([], label=label, allow_custom_value=True, elem_id=name, visible=shown(visible))
-
-
-def _saying(words: str) -> str:
+def refusal_table(words: str) -> str:
+    """The value of a table that says why it is empty."""
     return json.dumps({"columns": [], "rows": [], "lines": [{"kind": "bad", "words": words}] if words else []})
 
 
 def _table(elem_id: str, label: str) -> gr.HTML:
     return gr.HTML(
-        _saying(""),
+        refusal_table(""),
         html_template=page_file("models.html").replace("LABEL", label),
         js_on_load=script("models"),
         apply_default_css=False,

@@ -1,15 +1,17 @@
 """The Prove it tab: is sampling the target's own distribution, and is greedy output the target's own text?"""
 
-import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from html import escape
 
 import gradio as gr
 import plotly.graph_objects as go
+from gradio.components import Component
 
 from ...chart_style import COLOURS
 from ...decode.rounds import Settings
+from ...models.info import DrafterInfo
 from ...presets import Prompt
 from ...proof.chi_squared import ALPHA
 from ...proof.evidence import (
@@ -26,18 +28,19 @@ from ...proof.evidence import (
     Pair,
     Step,
 )
+from ...race.lane_spec import find
 from ...race.records import Failed, exact
-from ..race_request import USUAL, Offers, clamp, offers_of
-from ..widgets import decided, progress, progressed, script, static, verdict_box
-from ..worker import Job, Worker, watch
-from .charts_tab import SAVE_PNG, SAVES, TABLE, TABLE_TOOLS, blank_figure
+from ..controls import Controls
+from ..race_request import clamp
+from ..widgets import UNQUEUED, Call, Updates, decided, listen, progress, progressed, static, verdict_box
+from ..worker import Job, Waiting, Worker
+from .charts_tab import SAVE_PNG, SAVES, TABLE, blank_figure, nothing_yet, table_place, table_value
 from .race_tab import ENGINE_USE
 
 MAX_DRAWS, MAX_PROMPT = 50_000, 2_000
 SECONDS = 60.0
 PAIRS = 16  # in the chart
-METHODS = [*USUAL]
-TITLES = {
+SAMPLER_TITLES = {
     RIGHT: "the real one",
     ALWAYS: "wrong: accept every draft",
     FROM_P: "wrong: after a rejection draw from p, not from the residual",
@@ -77,24 +80,25 @@ AGREEMENT_COLUMNS = [
 # ---- what the page sends, made safe ----------------------------------------------------------------------
 
 
-def draw_request(prompt, method, sampler, temperature, top_k, n, seed) -> DrawRequest:
+def draw_request(call: Call) -> DrawRequest:
     """Raises ValueError, in one sentence for the visitor."""
-    prompt = prompt if isinstance(prompt, str) else ""
+    prompt = call["prompt"] if isinstance(call["prompt"], str) else ""
     if not prompt.strip():
         raise ValueError("Type a prompt for the answer whose tokens are drawn.")
+    drafter = call["drafter"]
     settings = Settings(
         max_tokens=3,
-        temperature=clamp(temperature, 0.1, 2, 1),
-        top_k=int(clamp(top_k, 0, 1000, 0)),
-        seed=int(clamp(seed, 0, 2**31 - 1, 0)),
+        temperature=clamp(call["temperature"], 0.1, 2, 1),
+        top_k=int(clamp(call["top_k"], 0, 1000, 0)),
+        seed=int(clamp(call["seed"], 0, 2**31 - 1, 0)),
         stop_ids=frozenset(),
     )
     return DrawRequest(
         prompt[:MAX_PROMPT],
-        method if method in METHODS else METHODS[0],
+        drafter if isinstance(drafter, str) else "",
         settings,
-        sampler if sampler in SAMPLERS else RIGHT,
-        int(clamp(n, 100, MAX_DRAWS, 10_000)),
+        call["sampler"] if call["sampler"] in SAMPLERS else RIGHT,
+        int(clamp(call["n"], 100, MAX_DRAWS, 10_000)),
         SECONDS,
     )
 
@@ -102,27 +106,57 @@ def draw_request(prompt, method, sampler, temperature, top_k, n, seed) -> DrawRe
 # ---- work for the owner thread ---------------------------------------------------------------------------
 
 
-def drawing(request: DrawRequest):
-    def work(engine, cancelled):
+@dataclass(frozen=True)
+class Proof:
+    """The evidence of a proof with what the page needs to show it, whatever is loaded by then.
+
+    info:  the drafter's
+    texts: of every token in it, its blanks made visible
+    """
+
+    evidence: DrawEvidence
+    info: DrafterInfo
+    texts: dict[int, str]
+
+    def text(self, token_id: int | None) -> str:
+        """A token's text; None stands for all others."""
+        return "any other" if token_id is None else self.texts[token_id]
+
+
+def proof_job(session: str, request: DrawRequest) -> Job:
+    """Its events: Steps, then the Proof, or Failed."""
+
+    def work(engine, job: Job):
         from ...proof.prove import prove
 
-        drafter = engine.models.drafters.get(request.method.lower(), "it is not configured for this target.")
-        if isinstance(drafter, str):
-            yield -1, Failed(f"{request.method} is not running: {drafter}")
+        models, token_bytes = engine.models, engine.token_bytes
+        info = find(models.infos, request.drafter)
+        if info is None:
+            why = models.problems.get(request.drafter, "it is not configured for this target.")
+            yield -1, Failed(f"{request.drafter or 'The drafter'} is not running: {why}")
             return
-        prompt = engine.models.target.encode_chat([{"role": "user", "content": request.prompt}])
-        yield from prove(engine.models.target, drafter, prompt, request, cancelled)
+        target, drafter = models.target, models.loaded[info.id]
+        prompt = target.encode_chat([{"role": "user", "content": request.prompt}])
+        for _, event in prove(target, drafter, prompt, request, job.cancelled):
+            if isinstance(event, DrawEvidence):
+                tokens = [event.anchor, *(token for pair in event.pairs for token in (pair.first, pair.second))]
+                texts = {token: shown_token(token_bytes(token)) for token in tokens if token is not None}
+                yield -1, Proof(event, info, texts)
+            else:
+                yield -1, event
 
-    return work
+    return Job(session, "proof", work)
 
 
-def agreeing(request: AgreementRequest):
-    def work(engine, cancelled):
+def agreement_job(session: str, request: AgreementRequest) -> Job:
+    """Its events: Steps and, prompt by prompt, Agreements."""
+
+    def work(engine, job: Job):
         from ...proof.agreement import agreement
 
-        yield from agreement(engine.models, request, cancelled)
+        yield from agreement(engine.models, request, job.cancelled)
 
-    return work
+    return Job(session, "proof", work)
 
 
 # ---- in words, figures and tables ------------------------------------------------------------------------
@@ -139,8 +173,8 @@ def chance(p: float) -> str:
     return "less than once in a million such proofs"
 
 
-def draw_verdict(e: DrawEvidence, offers: Offers = USUAL) -> tuple[str, str]:
-    """("identical", "tie", "divergence" or "" for nothing to compare, words) of a sampling proof."""
+def draw_verdict(e: DrawEvidence, info: DrafterInfo) -> tuple[str, str]:
+    """("identical", "tie", "divergence" or "" for nothing to compare, words) of a sampling proof with this drafter."""
     c, right = e.comparison, e.request.sampler == RIGHT
     if e.loop_differs:
         return "divergence", (
@@ -155,48 +189,49 @@ def draw_verdict(e: DrawEvidence, offers: Offers = USUAL) -> tuple[str, str]:
     away = f"The counts of {c.n:,} draws are {100 * c.distance:.2g} % away from the target’s distribution"
     if not e.flagged:
         luck = f"{away}; exact draws would be {100 * c.noise:.2g} % away, by luck alone."
-        seen = f"So uneven a result, or more, comes {chance(e.p_value)}. {compared(e)}"
+        often = f"So uneven a result, or more, comes {chance(e.p_value)}. {comparisons(e)}"
         if right:
-            return "identical", f"Exact, as far as these draws can tell. {luck} {seen}"
-        if e.request.sampler == NO_BIAS and not offers[e.request.method].has_bias:
+            return "identical", f"Exact, as far as these draws can tell. {luck} {often}"
+        if e.request.sampler == NO_BIAS and not info.has_bias:
             return (
                 "tie",
-                f"Nothing to catch: {e.request.method} has no Markov bias; this is the real sampler. {luck}",
+                f"Nothing to catch: {info.title} has no Markov bias; this is the real sampler. {luck}",
             )
         return "tie", f"Not caught this time: the error is smaller than the luck of the draw. {luck} Draw more."
     worst = e.worst
     if impossible := worst.comparison.impossible:
-        seen = f"{impossible:,} of them can never come from the target at all."
+        often = f"{impossible:,} of them can never come from the target at all."
     else:
-        seen = f"With exact draws that would come {chance(e.p_value)}."
+        often = f"With exact draws that would come {chance(e.p_value)}."
     if worst.comparison is c:
-        luck = f"{away}, where exact draws stay within {100 * c.noise_high:.2g} %. {seen}"
+        luck = f"{away}, where exact draws stay within {100 * c.noise_high:.2g} %. {often}"
     else:
         w = worst.comparison
         luck = (
             f"Of {worst.name}, {w.n:,} were drawn; they are {100 * w.distance:.2g} % away from the target’s "
-            f"distribution, where exact draws stay within {100 * w.noise_high:.2g} %. {seen}"
+            f"distribution, where exact draws stay within {100 * w.noise_high:.2g} %. {often}"
         )
     if right:
         return "divergence", (
-            f"Flagged. {luck} {compared(e)} Exact draws are flagged once in {1 / ALPHA:,.0f} proofs: try another seed, "
-            "and if it is flagged again, it is a fault."
+            f"Flagged. {luck} {comparisons(e)} Exact draws are flagged once in {1 / ALPHA:,.0f} proofs: try another "
+            "seed, and if it is flagged again, it is a fault."
         )
-    return "divergence", f"Caught. {luck} {compared(e)} {WHY[e.request.sampler]}"
+    return "divergence", f"Caught. {luck} {comparisons(e)} {WHY[e.request.sampler]}"
 
 
-def compared(e: DrawEvidence) -> str:
+def comparisons(e: DrawEvidence) -> str:
     """What was compared, with its degrees of freedom, and what could not be."""
     some = [f"{c.name} ({c.comparison.freedom})" for c in e.checks if c.comparison.freedom or c.comparison.impossible]
     none = [] if e.bonuses else ["No bonus token was drawn."]
     return " ".join([f"Compared, with degrees of freedom: {', '.join(some)}.", *none])
 
 
-def draw_details(e: DrawEvidence, text: Callable[[int], str]) -> str:
+def draw_details(proof: Proof) -> str:
     """The small print of a sampling proof."""
+    e, text = proof.evidence, proof.text
     c = e.comparison
     parts = [
-        f"{e.request.method}, temperature {exact(e.request.settings.temperature)}; the answer’s first token is drawn, "
+        f"{proof.info.title}, temperature {exact(e.request.settings.temperature)}; the answer’s first token is drawn, "
         f"then held fixed at “{text(e.anchor)}”, and what follows it is drawn, half in rounds of one draft and half of "
         "two.",
         f"{100 * e.kept:.0f} % of the first drafts were accepted; {e.bonuses:,} bonus tokens were compared.",
@@ -218,9 +253,9 @@ def shown_token(data: bytes) -> str:
     return text if text.strip() else text.replace(" ", "␣") or "∅"
 
 
-def draw_figure(pairs: tuple[Pair, ...], n: int, text: Callable[[int], str]) -> go.Figure:
+def draw_figure(of: Sequence[Pair], n: int, text: Callable[[int | None], str]) -> go.Figure:
     """Exact probabilities as bars with the range of n exact draws, counted shares as dots."""
-    pairs = sorted(pairs, key=lambda p: -max(p.probability, p.drawn / max(n, 1)))[:PAIRS]
+    pairs = sorted(of, key=lambda p: -max(p.probability, p.drawn / max(n, 1)))[:PAIRS]
     labels = _distinct([f"{text(p.first)} · {text(p.second)}" for p in pairs])
     spread = [3.3 * math.sqrt(p.probability * (1 - p.probability) / max(n, 1)) for p in pairs]
     figure = blank_figure("probability of the two tokens")
@@ -240,8 +275,7 @@ def draw_figure(pairs: tuple[Pair, ...], n: int, text: Callable[[int], str]) -> 
         marker={"color": COLOURS[2], "size": 10, "symbol": "diamond"},
     )
     if not pairs:
-        figure.update_layout(xaxis={"visible": False}, yaxis={"visible": False})
-        figure.add_annotation(text="nothing drawn yet", showarrow=False, xref="paper", yref="paper", x=0.5, y=0.5)
+        nothing_yet(figure, "nothing drawn yet")
         return figure
     figure.update_layout(
         height=90 + 26 * max(len(pairs), 6),
@@ -254,22 +288,22 @@ def draw_figure(pairs: tuple[Pair, ...], n: int, text: Callable[[int], str]) -> 
 
 def _distinct(labels: list[str]) -> list[str]:
     """The labels, escaped; two tokens may read the same, and a category axis would merge them."""
-    seen: dict[str, int] = {}
+    counts: dict[str, int] = {}
     out = []
     for label in labels:
-        seen[label] = seen.get(label, 0) + 1
-        out.append(escape(label) + " " * (seen[label] - 1))
+        counts[label] = counts.get(label, 0) + 1
+        out.append(escape(label) + " " * (counts[label] - 1))
     return out
 
 
-def draw_table(e: DrawEvidence | None, text: Callable[[int], str] = str) -> str:
+def draw_table(proof: Proof | None) -> str:
     rows = []
-    for p in e.pairs if e else ():
-        n = e.comparison.n
-        shares = round(p.probability, 5), round(p.drawn / n, 5)
-        rows.append([text(p.first), text(p.second), *shares, p.drawn, round(n * p.probability, 1)])
-    table = {"name": "proof", "title": "The likeliest pairs of tokens", "columns": PAIR_COLUMNS, "rows": rows}
-    return json.dumps(table)
+    if proof:
+        n, text = proof.evidence.comparison.n, proof.text
+        for p in proof.evidence.pairs:
+            shares = round(p.probability, 5), round(p.drawn / n, 5)
+            rows.append([text(p.first), text(p.second), *shares, p.drawn, round(n * p.probability, 1)])
+    return table_value("proof", "The likeliest pairs of tokens", PAIR_COLUMNS, rows)
 
 
 def agreement_verdict(found: list[Agreement], of: int) -> tuple[str, str]:
@@ -295,13 +329,13 @@ def agreement_verdict(found: list[Agreement], of: int) -> tuple[str, str]:
 
 def tied_words(found: list[Agreement], tied: int) -> str:
     """What each lane did where the two best logits are equal."""
-    told = []
+    lanes = []
     for i, lane in enumerate(found[0].lanes):
         reached, lower = (sum(a.lower[i][part] for a in found if i < len(a.lower)) for part in (0, 1))
         there = "all" if reached == tied else f"the {reached} it reached with the same text"
-        told.append(f"{lane} took the lower id at {there if lower == reached else f'{lower} of {reached}'}")
+        lanes.append(f"{lane} took the lower id at {there if lower == reached else f'{lower} of {reached}'}")
     at = "One position was an exact tie" if tied == 1 else f"{tied} positions were exact ties"
-    return f"{at}: {', '.join(told)}."
+    return f"{at}: {', '.join(lanes)}."
 
 
 def agreement_table(found: list[Agreement], titles: dict[str, str]) -> str:
@@ -314,108 +348,153 @@ def agreement_table(found: list[Agreement], titles: dict[str, str]) -> str:
             rows.append([name, kind, a.tokens, a.lanes[d.lane], d.index + 1, *numbers, *end])
         if not a.differences:
             rows.append([name, a.kind, a.tokens, *[None] * 5, *end])
-    return json.dumps({"name": "greedy", "title": "Greedy, by prompt", "columns": AGREEMENT_COLUMNS, "rows": rows})
+    return table_value("greedy", "Greedy, by prompt", AGREEMENT_COLUMNS, rows)
 
 
 # ---- the tab ---------------------------------------------------------------------------------------------
 
 
-def prove_tab(worker: Worker, prompts: list[Prompt]) -> None:
-    titles = {p.text: p.title for p in prompts}
-    with gr.Tab("Prove it", id="prove", elem_id="prove"):
-        with gr.Column(elem_classes="chart proof"):
-            static(SAMPLING)
-            with gr.Row():
-                prompt = gr.Textbox(
-                    "Write one sentence about the sea.",
-                    label="Prompt",
-                    max_length=MAX_PROMPT,
-                    scale=3,
-                    elem_id="proof-prompt",
-                )
-                method = gr.Radio(METHODS, value=METHODS[0], label="Drafter")
-            sampler = gr.Radio([(TITLES[s], s) for s in SAMPLERS], value=RIGHT, label="Sampler", elem_id="sampler")
-            with gr.Row():
-                temperature = gr.Slider(0.1, 2, 1, step=0.05, label="Temperature")
-                top_k = gr.Slider(0, 200, 0, step=1, label="Top-k", info="0 keeps the whole vocabulary")
-                n = gr.Slider(1000, MAX_DRAWS, 10_000, step=1000, label="Draws", info="at most a minute's worth")
-                seed = gr.Number(0, precision=0, minimum=0, label="Seed")
-            with gr.Row(elem_classes="buttons"):
-                draw = gr.Button("Draw and compare", elem_id="draw")
-                stop_draw = gr.Button("Stop", elem_id="stop-draw")
-                drawn = progress("drawn")
-            verdict = verdict_box("proof-verdict")
-            plot = gr.Plot(draw_figure((), 1, str), show_label=False, container=False, elem_id="plot-proof")
-            table = _table(draw_table(None), "tools-proof", TABLE + SAVES.format(SAVE_PNG))
-        with gr.Column(elem_classes="chart proof"):
-            static(GREEDY)
-            tokens = gr.Slider(8, 128, 24, step=8, label="Tokens each")
-            with gr.Row(elem_classes="buttons"):
-                agree = gr.Button(f"Decode all {len(prompts)} examples", elem_id="agree")
-                stop_agree = gr.Button("Stop", elem_id="stop-agree")
-                agreed = progress("agreed")
-            judged = verdict_box("greedy-verdict")
-            report = _table(agreement_table([], titles), "tools-greedy")
+class ProveTab:
+    """Two proofs, each with its own controls: draws (sampling) and agreement (greedy)."""
 
-    def run_draw(visitor: gr.Request, *values):
-        stay = [gr.skip()] * 3
+    def __init__(self, worker: Worker, ask: Controls, prompts: list[Prompt]):
+        self.worker, self.ask = worker, ask
+        self.titles = {p.text: p.title for p in prompts}
+
+    def drafters(self) -> list[tuple[str, str]]:
+        """(title, id) of those that can be chosen."""
+        return list(self.ask.offers().choices)
+
+    def build(self, models: gr.HTML) -> None:
+        """`models` says what is loaded: when that changes, other drafters can be chosen."""
+        with gr.Tab("Prove it", id="prove", elem_id="prove"):
+            with gr.Column(elem_classes="chart proof"):
+                self._build_draws(models)
+            with gr.Column(elem_classes="chart proof"):
+                self._build_agreement()
+
+    def _build_draws(self, models: gr.HTML) -> None:
+        static(SAMPLING)
+        asked = _draw_controls(self.drafters())
+        with gr.Row(elem_classes="buttons"):
+            draw = gr.Button("Draw and compare", elem_id="draw")
+            stop = gr.Button("Stop", elem_id="stop-draw")
+            drawn = progress("drawn")
+        shown = {
+            "progress": drawn,
+            "verdict": verdict_box("proof-verdict"),
+            "plot": gr.Plot(draw_figure((), 1, str), show_label=False, container=False, elem_id="plot-proof"),
+            "table": table_place(draw_table(None), "tools-proof", TABLE + SAVES.format(SAVE_PNG)),
+        }
+        chosen = {"drafter": asked["drafter"]}
+        listen(models.change, self.offer, chosen, chosen, trigger_mode="multiple", **UNQUEUED)  # see Controls.changed
+        listen(draw.click, self.draw, asked, shown, api_name="prove_sampling", **ENGINE_USE)
+        listen(stop.click, self.stop, {}, {}, **UNQUEUED)
+
+    def _build_agreement(self) -> None:
+        static(GREEDY)
+        tokens = gr.Slider(8, 128, 24, step=8, label="Tokens each")
+        with gr.Row(elem_classes="buttons"):
+            agree = gr.Button(f"Decode all {len(self.titles)} examples", elem_id="agree")
+            stop = gr.Button("Stop", elem_id="stop-agree")
+            agreed = progress("agreed")
+        shown = {
+            "progress": agreed,
+            "verdict": verdict_box("greedy-verdict"),
+            "table": table_place(agreement_table([], self.titles), "tools-greedy"),
+        }
+        listen(agree.click, self.agree, {"tokens": tokens}, shown, api_name="prove_greedy", **ENGINE_USE)
+        listen(stop.click, self.stop, {}, {}, **UNQUEUED)
+
+    def offer(self, call: Call) -> Updates:
+        """The drafters to choose from; the chosen one stays if it is among them."""
+        choices = self.drafters()
+        ids = [id_ for _, id_ in choices]
+        chosen = call["drafter"] if call["drafter"] in ids else next(iter(ids), None)
+        return {"drafter": gr.update(choices=choices, value=chosen)}
+
+    def draw(self, call: Call) -> Iterator[Updates]:
         try:
-            request = draw_request(*values)
+            request = draw_request(call)
         except ValueError as error:
-            yield progressed(1, str(error)), *stay
+            yield {"progress": progressed(1, str(error))}
             return
-        yield progressed(0, "Starting …"), decided("", ""), *stay[1:]
-
-        def text(token):
-            return shown_token(worker.engine.token_bytes(token))
-
+        yield {"progress": progressed(0, "Starting …"), "verdict": decided("", "")}
         ended = False
-        for event in watch(worker, Job(None, visitor.session_hash, drawing(request))):
+        for _, event in self.worker.events(proof_job(call.session, request)):
             if isinstance(event, Step):
-                yield progressed(event.share, event.words), *stay
+                yield {"progress": progressed(event.share, event.words)}
+            elif isinstance(event, Waiting):
+                yield {"progress": progressed(0, event.words)}
             elif isinstance(event, Failed):
                 ended = True
-                yield progressed(1, event.message), *stay
+                yield {"progress": progressed(1, event.message)}
             else:
                 ended = True
-                kind, words = draw_verdict(event, offers_of(worker.engine))
-                figure = draw_figure(event.pairs, event.comparison.n, text)
-                more = draw_details(event, text)
-                yield progressed(1, ""), decided(kind, words, more), figure, draw_table(event, text)
+                yield {"progress": progressed(1, ""), **self._drawn(event)}
         if not ended:
-            yield progressed(1, "Stopped."), *stay
+            yield {"progress": progressed(1, "Stopped.")}
 
-    def run_agree(visitor: gr.Request, tokens):
-        request = AgreementRequest(tuple(titles), int(clamp(tokens, 1, 512, 24)))
+    def _drawn(self, proof: Proof) -> Updates:
+        found = proof.evidence
+        kind, words = draw_verdict(found, proof.info)
+        return {
+            "verdict": decided(kind, words, draw_details(proof)),
+            "plot": draw_figure(found.pairs, found.comparison.n, proof.text),
+            "table": draw_table(proof),
+        }
+
+    def agree(self, call: Call) -> Iterator[Updates]:
+        request = AgreementRequest(tuple(self.titles), int(clamp(call["tokens"], 1, 512, 24)))
         found: list[Agreement] = []
-        yield progressed(0, "Starting …"), decided("", ""), agreement_table([], titles)
+        yield {
+            "progress": progressed(0, "Starting …"),
+            "verdict": decided("", ""),
+            "table": agreement_table([], self.titles),
+        }
         failed = None
-        for event in watch(worker, Job(None, visitor.session_hash, agreeing(request))):
+        for _, event in self.worker.events(agreement_job(call.session, request)):
             if isinstance(event, Step):
-                yield progressed(event.share, event.words), gr.skip(), gr.skip()
+                yield {"progress": progressed(event.share, event.words)}
+            elif isinstance(event, Waiting):
+                yield {"progress": progressed(0, event.words)}
             elif isinstance(event, Failed):
                 failed = event.message
             else:
                 found.append(event)
-                told = decided(*agreement_verdict(found, len(titles)))
-                yield gr.skip(), told, agreement_table(found, titles)
-        yield progressed(1, failed or ("" if len(found) == len(titles) else "Stopped.")), gr.skip(), gr.skip()
+                verdict = decided(*agreement_verdict(found, len(self.titles)))
+                yield {"verdict": verdict, "table": agreement_table(found, self.titles)}
+        yield {"progress": progressed(1, failed or ("" if len(found) == len(self.titles) else "Stopped."))}
 
-    def halt(visitor: gr.Request):
-        worker.stop(visitor.session_hash)
-
-    asked = [prompt, method, sampler, temperature, top_k, n, seed]
-    draw.click(run_draw, asked, [drawn, verdict, plot, table], api_name="prove_sampling", **ENGINE_USE)
-    agree.click(run_agree, tokens, [agreed, judged, report], api_name="prove_greedy", **ENGINE_USE)
-    for button in (stop_draw, stop_agree):
-        button.click(halt, queue=False, show_progress="hidden", api_visibility="private")
+    def stop(self, call: Call) -> None:
+        self.worker.stop(call.session)
 
 
-def _table(value: str, elem_id: str, template: str = TABLE_TOOLS) -> gr.HTML:
-    return gr.HTML(
-        value,
-        html_template=template,
-        js_on_load=script("chart"),
-        apply_default_css=False,
-        elem_id=elem_id,
-    )
+def _draw_controls(drafters: list[tuple[str, str]]) -> dict[str, Component]:
+    """What is asked of the draws, by the names that `draw_request` reads."""
+    with gr.Row():
+        prompt = gr.Textbox(
+            "Write one sentence about the sea.",
+            label="Prompt",
+            max_length=MAX_PROMPT,
+            scale=3,
+            elem_id="proof-prompt",
+        )
+        first = drafters[0][1] if drafters else None
+        drafter = gr.Radio(drafters, value=first, label="Drafter", elem_id="proof-drafter")
+    samplers = [(SAMPLER_TITLES[s], s) for s in SAMPLERS]
+    sampler = gr.Radio(samplers, value=RIGHT, label="Sampler", elem_id="sampler")
+    with gr.Row():
+        temperature = gr.Slider(0.1, 2, 1, step=0.05, label="Temperature")
+        top_k = gr.Slider(0, 200, 0, step=1, label="Top-k", info="0 keeps the whole vocabulary")
+        n = gr.Slider(1000, MAX_DRAWS, 10_000, step=1000, label="Draws", info="at most a minute's worth")
+        seed = gr.Number(0, precision=0, minimum=0, label="Seed")
+    return {
+        "prompt": prompt,
+        "drafter": drafter,
+        "sampler": sampler,
+        "temperature": temperature,
+        "top_k": top_k,
+        "n": n,
+        "seed": seed,
+    }

@@ -1,87 +1,95 @@
 """The race tab: the board, and what Race and Stop do."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
+from ...race.records import RaceRequest
 from ..controls import Controls
-from ..conversation import Talk, wire
-from ..inspector_panel import inspector_panel
-from ..race_request import lanes_of, request_of
-from ..saved_bar import Kept, keep_bar
-from ..stream import RUNS, follow, idle, refused
-from ..widgets import page_file, script
-from ..worker import Job, Worker
+from ..conversation import wire
+from ..inspector_panel import InspectorPanel
+from ..saved_bar import SavedBar, SavedRaces
+from ..stream import RUNS, board_updates, idle, refusal
+from ..widgets import PRIVATE, UNQUEUED, Call, Updates, listen, page_file, script
+from ..worker import MAX_WAITING, Worker
 
-MAX_WAITING = 8  # pages that may wait for the engine
 # Of every event that runs a job on the engine.
-ENGINE_USE = {"concurrency_limit": MAX_WAITING, "trigger_mode": "once", "show_progress": "hidden"}
+ENGINE_USE: dict[str, Any] = {"concurrency_limit": MAX_WAITING, "trigger_mode": "once", "show_progress": "hidden"}
 
 
 @dataclass(frozen=True)
 class Raced:
     """What the other tabs may follow.
 
-    last:   what was seen of the last race, a RaceRecord (None before the first); it changes when lanes end, at most
-            once a second, and when the race is over: `last.change(...)`
-    kept:   the races that this page keeps as Traces, the one on the board, with its tokens' texts, among them
+    last:   the race on the board, a RaceRecord (None before the first); it changes when lanes end, at most once a
+            second, and when the race is over: `last.change(...)`
+    saved:  the races that this page keeps as Traces, the one on the board, with its tokens' texts, among them
     event:  over when the race is: `event.then(...)`
     below:  a place under the board: `with below:` adds to it
     """
 
     last: gr.State
-    kept: Kept
+    saved: SavedRaces
     event: gr.events.Dependency
     below: gr.Column
 
 
-def race_tab(worker: Worker, ask: Controls) -> Raced:
-    def preview(*lanes) -> str:
-        return idle(lanes_of(lanes, ask.offers()))
+def race_inputs(ask: Controls) -> dict[str, Component]:
+    """The controls that describe a race, by the names under which `asked_race` finds them."""
+    return {"earlier": ask.conversation.earlier, **ask.inputs.named}
 
-    with gr.Tab("Race", id="race"):
-        board = gr.HTML(
-            preview(*(control.value for control in ask.lanes)),
-            html_template=page_file("board.html"),
-            js_on_load=script("replay"),
-            apply_default_css=False,
-            elem_id="board",
-        )
-        last = gr.State(None)  # inside the tab: gradio numbers tabs by their place among all children of gr.Tabs
-        trace = gr.State(None)
-        inspector_panel(worker, last, trace)
-        below = gr.Column(elem_id="below-board")
-        bar = gr.Column(elem_id="under-board")
 
-    def to_board(visitor: gr.Request, talk: Talk, *values):
+def asked_race(ask: Controls, call: Call) -> RaceRequest:
+    """The race that the page's controls ask for. Raises ValueError, in one sentence for the visitor."""
+    return replace(ask.request(call.values), earlier=call["earlier"].earlier)
+
+
+class RaceTab:
+    def __init__(self, worker: Worker, ask: Controls):
+        self.worker, self.ask = worker, ask
+
+    def build(self, models: gr.HTML) -> Raced:
+        """`models` says what is loaded: when that changes, the lanes that would run are shown anew."""
+        ask, lanes = self.ask, self.ask.inputs.of_lanes
+        with gr.Tab("Race", id="race"):
+            board = gr.HTML(
+                self.preview(Call("", ask.inputs.first_values))["board"],
+                html_template=page_file("board.html"),
+                js_on_load=script("replay"),
+                apply_default_css=False,
+                elem_id="board",
+            )
+            last = gr.State(None)  # inside the tab: gradio numbers tabs by their place among all children of gr.Tabs
+            trace = gr.State(None)
+            InspectorPanel(self.worker).build(last, trace)
+            below = gr.Column(elem_id="below-board")
+            bar = gr.Column(elem_id="under-board")
+        shown = {"board": board, "last": last}
+        event = listen(ask.start.click, self.race, race_inputs(ask), shown, **ENGINE_USE, **PRIVATE)
+        listen(ask.changed.then, self.preview, lanes, shown, trigger_mode="always_last", **UNQUEUED)
+        listen(models.change, self.preview, lanes, shown, trigger_mode="multiple", **UNQUEUED)  # see Controls.changed
+        listen(ask.stop.click, self.stop, {}, {}, **UNQUEUED)
+        with bar:
+            saved = SavedBar(ask).build(board, last, trace, event)
+        wire(self.worker, ask.conversation, trace, last)
+        return Raced(last, saved, event, below)
+
+    def preview(self, call: Call) -> Updates:
+        """The board before a race: the lanes that would run."""
+        return {"board": idle(self.ask.lanes(call.values), self.ask.offers().infos)}
+
+    def race(self, call: Call) -> Iterator[Updates]:
         try:
-            request = replace(request_of(*values, offers=ask.offers()), earlier=talk.earlier)
+            request = asked_race(self.ask, call)
         except ValueError as error:
-            yield refused(next(RUNS), str(error)), gr.skip()
+            yield {"board": refusal(next(RUNS), str(error))}
             return
-        value = None
-        for value, seen in follow(worker, Job(request, visitor.session_hash)):
-            yield value, seen or gr.skip()
-        if value is None:
-            yield gr.skip(), gr.skip()
+        for value, race in board_updates(self.worker, request, call.session):
+            yield {"board": value} | ({"last": race} if race else {})
 
-    def halt(visitor: gr.Request):
-        worker.stop(visitor.session_hash)
-
-    event = ask.start.click(
-        to_board, [ask.talk.earlier, *ask.asked], [board, last], api_visibility="private", **ENGINE_USE
-    )
-    ask.changed.then(
-        preview,
-        ask.lanes,
-        board,
-        queue=False,
-        trigger_mode="always_last",
-        show_progress="hidden",
-        api_visibility="private",
-    )
-    ask.stop.click(halt, queue=False, show_progress="hidden", api_visibility="private")
-    with bar:
-        kept = keep_bar(worker, ask, board, last, trace, event)
-    wire(worker, ask.talk, kept.trace, last)
-    return Raced(last, kept, event, below)
+    def stop(self, call: Call) -> None:
+        """Cancel whatever this page runs."""
+        self.worker.stop(call.session)

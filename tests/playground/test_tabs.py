@@ -1,0 +1,275 @@
+"""What the tabs' buttons do, called as they are, without a page."""
+
+import json
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+
+from dspark_core.decode.rounds import Settings
+from dspark_core.models.info import DrafterInfo
+from dspark_core.playground.saved import traced
+from dspark_core.playground.saved_bar import SavedBar
+from dspark_core.playground.stream import board_updates, idle
+from dspark_core.playground.tabs.compare_tab import NOTHING, CompareTab
+from dspark_core.playground.tabs.cost_tab import CostTab
+from dspark_core.playground.tabs.prove_tab import ProveTab
+from dspark_core.playground.widgets import Call, listen
+from dspark_core.playground.worker import NoEngine, Worker
+from dspark_core.race.records import PLAIN, LaneSpec, RaceRequest
+from dspark_core.race.trace import dumps
+from tests.playground.replay import ReplayEngine, three_lanes
+from tests.playground.tiny import TinyEngine
+
+LANES = (LaneSpec(PLAIN), LaneSpec("DSpark", label="full block"), LaneSpec("DFlash", label="block 16"))
+DRAWS = {
+    "prompt": "The sea.",
+    "drafter": "dspark",
+    "sampler": "right",
+    "temperature": 1,
+    "top_k": 8,
+    "n": 200,
+    "seed": 0,
+}
+
+
+def worker_of(engine) -> Worker:
+    worker = Worker(lambda progress: engine)
+    until(lambda: worker.ready)
+    return worker
+
+
+def until(condition, seconds=30.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def race(words="word"):
+    worker = worker_of(ReplayEngine(*three_lanes([f" {words}{k}" for k in range(24)])))
+    *_, (_, record) = board_updates(worker, RaceRequest("hello", LANES, Settings(max_tokens=24)), "me")
+    return record
+
+
+def last_of(steps) -> dict:
+    """Every output's last value."""
+    values = {}
+    for updates in steps:
+        values |= updates
+    return values
+
+
+# ---- Prove it --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def proving():
+    worker = Worker(TinyEngine)
+    until(lambda: worker.ready)
+    return worker
+
+
+def prove_tab(worker):
+    return ProveTab(
+        worker, None, [SimpleNamespace(text="The sea.", title="sea"), SimpleNamespace(text="Go.", title="go")]
+    )
+
+
+def test_a_proof_is_drawn_and_judged(proving):
+    values = last_of(prove_tab(proving).draw(Call("me", DRAWS)))
+    table = json.loads(values["table"])
+    assert table["rows"] and all(row[0].startswith("ba") or row[0].strip() for row in table["rows"])
+    assert json.loads(values["verdict"])["kind"] == "identical" and json.loads(values["progress"])["words"] == ""
+    assert "temperature 1" in json.loads(values["verdict"])["more"]
+
+
+def test_a_proof_shows_its_own_tokens_whatever_is_loaded_by_then(proving):
+    """The job carries the texts: another page may load other models before the last event is shown."""
+    engine, tab = proving.engine, prove_tab(proving)
+    expected = last_of(tab.draw(Call("me", DRAWS)))["table"]
+    steps = tab.draw(Call("me", DRAWS))
+    next(steps)  # the page shows that it starts; from here on it is slow
+    values = next(steps)
+    until(lambda: proving.idle)
+    proving.engine = NoEngine("No model is loaded.")
+    try:
+        values |= last_of(steps)
+    finally:
+        proving.engine = engine
+    assert values["table"] == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"prompt": " \n"}, "Type a prompt for the answer whose tokens are drawn."),
+        ({"prompt": None}, "Type a prompt for the answer whose tokens are drawn."),
+        ({"drafter": "dspark-9"}, "dspark-9 is not running: it is not configured for this target."),
+        ({"drafter": None}, "The drafter is not running: it is not configured for this target."),
+    ],
+)
+def test_what_cannot_be_proven_is_said(proving, asked, words):
+    values = last_of(prove_tab(proving).draw(Call("me", DRAWS | asked)))
+    assert json.loads(values["progress"])["words"] == words
+
+
+def test_a_proof_that_breaks_says_that_the_proof_failed(proving, monkeypatch):
+    monkeypatch.setattr("dspark_core.proof.draws.prove", lambda *asked: 1 / 0)
+    values = last_of(prove_tab(proving).draw(Call("me", DRAWS)))
+    assert json.loads(values["progress"])["words"] == "The proof failed: ZeroDivisionError: division by zero"
+
+
+def test_every_example_is_decoded_and_compared(proving):
+    values = last_of(prove_tab(proving).agree(Call("me", {"tokens": 8})))
+    assert json.loads(values["verdict"])["words"].startswith(
+        "2 of 2 prompts, 16 tokens each lane, 3 lanes: 2 identical"
+    )
+    assert [row[0] for row in json.loads(values["table"])["rows"]] == ["sea", "go"]
+
+
+def test_the_drafters_to_choose_from_are_the_loaded_ones():
+    one, two = (DrafterInfo(id=i, method="X", title=i.upper(), block=4, max_drafts=4) for i in ("x", "x-2"))
+    tab = ProveTab(None, None, [])
+    tab.drafters = lambda: [(info.title, info.id) for info in (one, two)]
+    assert tab.offer(Call("", {"drafter": "x-2"}))["drafter"]["value"] == "x-2"
+    assert tab.offer(Call("", {"drafter": "dspark"}))["drafter"]["value"] == "x"
+    tab.drafters = list
+    assert tab.offer(Call("", {"drafter": "x"}))["drafter"]["value"] is None
+
+
+def test_a_proof_is_of_the_drafter_that_was_asked_for(proving):
+    tab = prove_tab(proving)
+    for drafter, title in (("dspark", "DSpark"), ("dflash", "DFlash")):
+        more = json.loads(last_of(tab.draw(Call("me", DRAWS | {"drafter": drafter})))["verdict"])["more"]
+        assert more.startswith(f"{title}, temperature 1;")
+
+
+# ---- under the board -------------------------------------------------------------------------------------
+
+
+def test_a_finished_race_joins_the_others_once():
+    bar, record = SavedBar(None), race()
+    added = bar.add_race(Call("me", {"last": record, "races": []}))
+    assert added["races"] == [added["trace"]] and added["trace"].race is record
+    assert bar.add_race(Call("me", {"last": record, "races": added["races"]})) == {}
+    assert bar.add_race(Call("me", {"last": None, "races": []})) == {}
+
+
+@pytest.mark.parametrize("sent", [{}, {"which": None}, {"which": 1}, {"which": -1}, {"which": True}, {"which": "0"}])
+def test_only_a_race_that_is_there_is_shown(sent):
+    bar, trace = SavedBar(None), traced(race())
+    assert bar.show(Call("me", {"races": [trace]}, sent)) == {}
+    assert bar.show(Call("me", {"races": [trace]}, {"which": 0}))["last"] is trace.race
+
+
+@pytest.mark.parametrize("sent", [{}, {"text": None}, {"text": 7}, {"text": "{"}, {"text": "[]"}])
+def test_what_is_no_saved_race_is_refused(sent):
+    value = json.loads(SavedBar(None).open_file(Call("me", {"races": []}, sent))["bar"])
+    assert value["failed"] and value["words"].endswith(".")
+
+
+def test_a_saved_race_is_opened_and_saved_again():
+    bar, text = SavedBar(None), dumps(traced(race()))
+    opened = bar.open_file(Call("me", {"races": []}, {"text": text}))
+    assert json.loads(opened["bar"])["words"].startswith("Opened: a recording, bf16, ")
+    saved = json.loads(bar.save(Call("me", {"trace": opened["trace"]}, {"kind": "json"}))["bar"])
+    assert json.loads(saved["text"]) == json.loads(text) and saved["type"] == "application/json"
+    assert json.loads(bar.save(Call("me", {"trace": None}))["bar"])["failed"]
+
+
+def test_the_newest_two_races_are_compared():
+    tab, traces = CompareTab(None), [traced(race(words)) for words in "abc"]
+    assert tab.offer(Call("me", {"races": traces[:1]}))["table"] == NOTHING
+    offered = tab.offer(Call("me", {"races": traces}))
+    left, right = offered["left"]["value"], offered["right"]["value"]
+    assert left.startswith("2. ") and right.startswith("3. ") and len(offered["left"]["choices"]) == 3
+    assert tab.show(Call("me", {"left": left, "right": right, "races": traces}))["table"] == offered["table"]
+    assert tab.show(Call("me", {"left": left, "right": "another", "races": traces}))["table"] == NOTHING
+
+
+def test_before_anything_is_loaded_the_cost_tab_is_empty():
+    worker = Worker(lambda progress: time.sleep(60))
+    tab = CostTab(worker, SimpleNamespace(offers=lambda: SimpleNamespace(infos=())), None)
+    call = Call("me", {"race": race(), "trace": None})
+    assert "Not measured yet" in tab.draw(call)["about"] and tab.advise(call) == {"advice": "[]"}
+
+
+# ---- the board -------------------------------------------------------------------------------------------
+
+
+def test_the_board_gets_times_with_every_digit():
+    """What the page counts of them must round as the same numbers do elsewhere: 3.035 is 3.04 by four digits."""
+    worker = worker_of(ReplayEngine(*three_lanes([f" w{k}" for k in range(24)], round_s=0.1 / 3)))
+    *_, (board, record) = board_updates(worker, RaceRequest("hi", LANES, Settings(max_tokens=24)), "me")
+    fields = [r.split("\x1f") for r in board.split("\x1e")]
+    for i, lane in enumerate(record.lanes):
+        assert [float(f[3]) for f in fields if f[:2] == ["D", str(i)]] == [r.time_s for r in lane.rounds]
+        assert [float(f[2]) for f in fields if f[:2] == ["S", str(i)]] == [lane.start.prefill_s]
+
+
+def test_an_idle_board_says_what_the_loaded_drafters_do():
+    info = DrafterInfo(id="lookup", method="Lookup", title="Lookup", about="It looks back.", block=4, max_drafts=4)
+    lanes = (LaneSpec(PLAIN), LaneSpec("Lookup", label="cap 3"), LaneSpec("Lookup", drafter="lookup-2"))
+    before, after = idle(lanes, []), idle(lanes, [info, replace(info, id="lookup-2", about="Twice.")])
+    said = [r.split("\x1f")[1:] for r in after.split("\x1e") if r.startswith("I")]
+    assert said == [
+        [
+            "The target alone, one token a step. This is the yardstick, and its text is the one to match.",
+            "It looks back.",
+            "Twice.",
+        ]
+    ]
+    runs = [board.split("\x1f")[1] for board in (before, after)]
+    assert runs[0] != runs[1] and all(run.startswith("idle") for run in runs)
+
+
+# ---- handlers and gradio ---------------------------------------------------------------------------------
+
+
+def test_handlers_are_given_and_give_values_by_name():
+    given = []
+
+    def once(call):
+        given.append(call)
+        return {"b": call["a"] + "!"} if call["a"] else None
+
+    def stepwise(call):
+        for k in range(call["n"]):
+            yield {"c": k}
+
+    with gr.Blocks() as page:
+        a, b, c, n, go = gr.Textbox(), gr.Textbox(), gr.Number(), gr.Number(), gr.Button()
+        listen(go.click, once, {"a": a}, {"b": b, "c": c})
+        listen(go.click, stepwise, {"n": n}, {"b": b, "c": c})
+        listen(go.click, once, {"a": a}, {})
+    first, second, third = page.fns.values()
+    visitor, event = SimpleNamespace(session_hash="me"), SimpleNamespace(_data={"which": 3, "kind": "x"})
+    assert first.fn({a: "hi"}, visitor, event) == {b: "hi!"}
+    assert given[0].session == "me" and given[0].sent_as("which", int, -1) == 3
+    assert given[0].sent_as("kind", int, -1) == -1 and given[0].sent_as("none", str, "") == ""
+    assert first.fn({a: ""}, visitor, SimpleNamespace(_data=None)) == gr.skip()
+    assert list(second.fn({n: 2}, visitor, event)) == [{c: 0}, {c: 1}]
+    assert list(second.fn({n: 0}, visitor, event)) == [gr.skip()]
+    assert third.fn({a: "hi"}, visitor, event) is None
+
+
+def test_a_page_that_goes_away_closes_the_handler():
+    closed = []
+
+    def endless(call):
+        try:
+            while True:
+                yield {"b": "…"}
+        finally:
+            closed.append(True)
+
+    with gr.Blocks() as page:
+        b, go = gr.Textbox(), gr.Button()
+        listen(go.click, endless, {}, {"b": b})
+    steps = next(iter(page.fns.values())).fn({}, SimpleNamespace(session_hash="me"), SimpleNamespace(_data=None))
+    next(steps)
+    steps.close()
+    assert closed == [True]
