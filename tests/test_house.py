@@ -32,7 +32,15 @@ WITHOUT_MLX = (
     *("errors", "paths", "store", "presets", "machine", "chart_style", "offline_page", "catalog", "playground"),
     *("models.info", "models.config", "models.fields", "models.headers", "models.text"),
     *("decode.cost_curve", "decode.rounds", "decode.schedule"),
-    *("race.records", "race.trace", "race.metrics", "race.forecast", "race.inspection", "proof.evidence"),
+    *(
+        "race.lane_spec",
+        "race.records",
+        "race.trace",
+        "race.metrics",
+        "race.forecast",
+        "race.inspection",
+        "proof.evidence",
+    ),
     *("bench.plan", "bench.log", "bench.figures", "bench.report_markdown", "bench.report_html"),
 )
 

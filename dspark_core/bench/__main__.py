@@ -26,11 +26,11 @@ DEFAULT_COMMAND = "speed"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
-    parser, commands = build_parser()
-    if words[:1] not in ([name] for name in (*commands, "-h", "--help")):
-        words = [DEFAULT_COMMAND, *words]
-    a = parser.parse_args(words)
     try:
+        parser, commands = build_parser()
+        if words[:1] not in ([name] for name in (*commands, "-h", "--help")):
+            words = [DEFAULT_COMMAND, *words]
+        a = parser.parse_args(words)
         a.drafters = drafters_of(a)
         a.do(a)
     except (Refused, ValueError) as e:

@@ -1,7 +1,9 @@
 """What to measure, and in which order."""
 
 import json
+import math
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,12 +13,12 @@ from ..models.config import parse_config
 from ..models.headers import read_config, read_headers
 from ..models.info import DrafterInfo, drafter_ids
 from ..presets import Preset, load_presets, load_prompts
-from ..race.records import BLOCK, CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, PLAIN, LaneSpec
+from ..race.lane_spec import THRESHOLDS, USUAL_THRESHOLD, find, read_lane
+from ..race.records import BLOCK, CAP, FULL, HARDWARE, PLAIN, LaneSpec
 
 MLX_LM, PEER, BEST = "mlx-lm", "peer", "best"
 MLX_DSPARK, AGAINST = "mlx-dspark", "against"
 VARIANTS = ("default", "auto", "full")  # of mlx-dspark
-VALUED = {BLOCK: int, CAP: int, CONFIDENCE: float, CUMULATIVE: float}
 
 
 # ---- drafters --------------------------------------------------------------------------------------------
@@ -35,20 +37,24 @@ class BenchDrafter:
     place: Path | None
 
     def lane_spec(self, schedule: str) -> LaneSpec:
-        """Its lane with full, block=N, cap=N, confidence=X, cumulative=X or hardware. Raises ValueError."""
-        kind, given, value = schedule.partition("=")
-        spec = LaneSpec(self.method, kind, label=schedule, drafter="" if self.id == self.method.lower() else self.id)
-        if kind in VALUED and given:
-            try:
-                number = VALUED[kind](value)
-            except ValueError:
-                raise ValueError(f"{value!r} in {schedule!r} is not a number.") from None
-            return replace(spec, cap=number) if kind in (BLOCK, CAP) else replace(spec, threshold=number)
-        if kind in (FULL, HARDWARE) and not given:
-            return spec
-        raise ValueError(
-            f"There is no schedule {schedule!r}: use full, block=N, cap=N, confidence=X, cumulative=X or hardware."
+        """Its lane with a schedule such as full, block=N, cap=N, confidence=X, cumulative=X or hardware. Nothing is
+        loaded yet, so what it has is held against that later (`excess`). Raises LaneError."""
+        unlimited = DrafterInfo(
+            id=self.id,
+            method=self.method,
+            title=self.id,
+            block=sys.maxsize,
+            max_drafts=sys.maxsize,
+            has_confidence=True,
         )
+        asked = read_lane(f"{self.id}:{schedule}", [unlimited])
+        spec = LaneSpec(self.method, asked.schedule, label=schedule, drafter=unlimited.lane_drafter)
+        if asked.schedule in THRESHOLDS:
+            return replace(spec, threshold=asked.number if math.isfinite(asked.number) else USUAL_THRESHOLD)
+        if asked.schedule in (BLOCK, CAP):
+            given = math.isfinite(asked.number)
+            return replace(spec, cap=int(asked.number)) if given else replace(spec, schedule=FULL)
+        return spec
 
 
 def preset_drafters(preset: Preset | None = None) -> dict[str, BenchDrafter]:
@@ -185,7 +191,7 @@ def excess(lanes: Sequence[PlannedLane], drafters: Sequence[DrafterInfo]) -> lis
     out = []
     for lane in lanes:
         spec = lane.spec if isinstance(lane, SpecLane) else LaneSpec(PLAIN)
-        info = next((i for i in drafters if i.id == spec.drafter_id), None)
+        info = find(drafters, spec.drafter_id)
         words = info.excess(spec.cap, spec.schedule == BLOCK) if info and spec.schedule in (BLOCK, CAP) else ""
         out += [f"{lane.name}: {words}."] if words else []
     return out

@@ -270,7 +270,7 @@ def test_a_cap_beyond_the_drafter_is_said():
     ("lanes", "extra", "words"),
     [
         ("dspark", "", "plain must be"),
-        ("plain,dspark:often", "", "no schedule 'often'"),
+        ("plain,dspark:often", "", "no setting 'often'"),
         ("plain,peer:mlx-dspark=wide", "", "no lane"),
         ("plain,dspark", "dspark:hardware", "named twice"),
         ("plain,dflash", "dspark:best", "needs another lane"),

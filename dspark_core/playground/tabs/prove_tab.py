@@ -34,15 +34,7 @@ from ..controls import Controls
 from ..race_request import clamp
 from ..widgets import UNQUEUED, Call, Updates, decided, listen, progress, progressed, static, verdict_box
 from ..worker import Job, Waiting, Worker
-from .charts_tab import (
-    SAVE_PNG,
-    SAVES,
-    TABLE,
-    blank_figure,
-    nothing_yet,
-    table_place,
-    table_value,
-)
+from .charts_tab import SAVE_PNG, SAVES, TABLE, blank_figure, nothing_yet, table_place, table_value
 from .race_tab import ENGINE_USE
 
 MAX_DRAWS, MAX_PROMPT = 50_000, 2_000
