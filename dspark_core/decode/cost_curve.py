@@ -6,7 +6,7 @@ is read linearly, and every measured point stands as it was measured: a jump fro
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -135,7 +135,7 @@ class CostCurve:
 
     # ---- reading between the points ----
 
-    def _at(self, context: int, points, x: int) -> float:
+    def _at(self, context: int, points: Callable[[Costs], Mapping[int, Timing]], x: int) -> float:
         """The value at `x`, linear in the context. Of the longer context only the difference is taken, which may
         have been measured at fewer points: the short one's steps stay."""
         short, *longer = self.costs
@@ -200,7 +200,7 @@ def _require(holds: bool, words: str) -> None:
 
 def _fields(value: Any, *names: str) -> dict[str, Any]:
     _require(isinstance(value, dict) and value.keys() == set(names), f"not an object of {', '.join(names)}")
-    return value
+    return dict(value)
 
 
 def _is_text(value: Any) -> bool:

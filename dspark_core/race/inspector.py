@@ -25,9 +25,9 @@ from ..decode.sampling import (
     take,
 )
 from ..models.cache import trim
-from ..models.drafter import calibrated
+from ..models.drafter import Pick, calibrated
 from .inspection import ACCEPTED, REJECTED, TOP, Block, Candidate, Inspection, OwnToken, Slot, fates, fates_of, piece
-from .race import Models
+from .loaded import Models
 from .records import LaneRecord, RaceRecord
 
 CHUNK = 128  # tokens of the prefix between two looks at `cancelled`
@@ -89,10 +89,13 @@ def inspect(
 
     Raises DecodeError, in one sentence, if the race ran on other models than the loaded ones.
     """
-    target = models and models.target
-    if target is None or (target.name, target.precision) != (record.target, record.precision):
-        loaded = f"loaded is {target.name}, {target.precision}" if target else "no model is loaded"
-        raise DecodeError(f"This race ran on {record.target}, {record.precision}; {loaded}.")
+    if models is None:
+        raise DecodeError(f"This race ran on {record.target}, {record.precision}; no model is loaded.")
+    target = models.target
+    if (target.name, target.precision) != (record.target, record.precision):
+        raise DecodeError(
+            f"This race ran on {record.target}, {record.precision}; loaded is {target.name}, {target.precision}."
+        )
     prompt = target.encode_chat(record.request.messages)
     if len(prompt) != record.prompt_tokens:
         raise DecodeError("The loaded tokenizer reads this race's prompt in another way.")
@@ -198,7 +201,9 @@ class Inspector:
 
     # ---- the prefix ------------------------------------------------------------------------------------------
 
-    def _walk(self, prefix: list[int], cancelled: Callable[[], bool], progress) -> int | None:
+    def _walk(
+        self, prefix: list[int], cancelled: Callable[[], bool], progress: Callable[[int, int], None]
+    ) -> int | None:
         """Bring every cache to all of `prefix` but its last CHUNK tokens at most. Returns how many of them were there
         already; None if cancelled."""
         kept = next((i for i, (a, b) in enumerate(zip(self._known, prefix, strict=False)) if a != b), None)
@@ -390,9 +395,13 @@ def _numbers(lane: LaneRecord, index: int, uniforms: Uniforms) -> Numbers:
     return Numbers(take(uniforms, len(r.draft_ids)), take(uniforms, r.proposed), take(uniforms, 1))
 
 
-def _along(ids: mx.array):
+def _along(ids: mx.array) -> Pick:
     """A pick that follows the recorded ids [n] whatever the logits say."""
-    return lambda logits, first=0: (ids[first : first + logits.shape[0]], None)
+
+    def pick(logits: mx.array, first: int = 0) -> tuple[mx.array, None]:
+        return ids[first : first + logits.shape[0]], None
+
+    return pick
 
 
 def _drafted(logits: mx.array, settings: Settings, numbers: Numbers | None) -> mx.array:
