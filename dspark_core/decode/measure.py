@@ -257,9 +257,9 @@ def made_of(target: Target, drafters: dict[str, Drafter]) -> dict[str, str]:
     device = mx.default_device()
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     infos = {id_: d.info for id_, d in sorted(drafters.items())}
-    shapes = {id_: f"{i.name}, {i.precision}, {_digest(i.shapes)}" for id_, i in infos.items()}
+    shapes = {id_: f"{i.name}, {i.precision}, {_short_hash(i.shapes)}" for id_, i in infos.items()}
     return {
-        "target": f"{target.name}, {_digest(repr(target.model))}",
+        "target": f"{target.name}, {_short_hash(repr(target.model))}",
         "precision": target.precision,
         "device": f"{device.type.name}, {mx.device_info().get('device_name', '')}",
         "threads": str(threads),
@@ -307,9 +307,9 @@ def save(curve: CostCurve, directory: Path | None = None) -> Path:
 
 def cache_file(wanted: Mapping[str, str], directory: Path | None, kind: str = "") -> Path:
     """Where a measurement that depends on `wanted` is kept."""
-    name = _digest(json.dumps(dict(wanted), sort_keys=True))
+    name = _short_hash(json.dumps(dict(wanted), sort_keys=True))
     return (directory or default_directory()) / f"{kind}{name}.json"
 
 
-def _digest(text: str) -> str:
+def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]

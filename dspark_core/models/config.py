@@ -117,12 +117,12 @@ def parse_config(directory: Path, raw: dict[str, Any], tensors: dict[str, Tensor
     format that is not supported, and for every field that is of a wrong type, out of range or not understood."""
     where = directory / "config.json"
     try:
-        return _parse(where, raw, tensors)
+        return _drafter_config(where, raw, tensors)
     except (TypeError, ValueError, AttributeError, KeyError, ArithmeticError) as e:  # a field of an odd type
         raise ModelError(f"{where} cannot be read as a drafter's configuration ({e}).") from None
 
 
-def _parse(where: Path, raw: dict[str, Any], tensors: dict[str, TensorInfo]) -> DrafterConfig:
+def _drafter_config(where: Path, raw: dict[str, Any], tensors: dict[str, TensorInfo]) -> DrafterConfig:
     architecture = _architecture(where, raw)
     zlab, gemma = architecture == ZLAB, DEEPSPEC.get(architecture, False)
     fields = Fields(where, raw, _nested(where, raw) if zlab else {})
@@ -261,13 +261,13 @@ def read_calibration(directory: Path, drafts: int) -> Calibration:
         return Calibration()
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        temperatures = _numbers(raw, "temperatures", drafts, 1e-3, 1e3)
-        return Calibration(temperatures, _numbers(raw, "survival", drafts, 0.0, 1.0))
+        temperatures = _slot_numbers(raw, "temperatures", drafts, 1e-3, 1e3)
+        return Calibration(temperatures, _slot_numbers(raw, "survival", drafts, 0.0, 1.0))
     except (OSError, ValueError, TypeError, AttributeError) as e:
         raise ModelError(f"{path} cannot be used: {str(e).rstrip('.')}.") from None
 
 
-def _numbers(raw: dict[str, Any], name: str, drafts: int, low: float, high: float) -> tuple[float, ...]:
+def _slot_numbers(raw: dict[str, Any], name: str, drafts: int, low: float, high: float) -> tuple[float, ...]:
     values = raw.get(name)
     if values is None:
         return ()

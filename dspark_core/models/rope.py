@@ -29,17 +29,17 @@ def rope(fields: Fields, gemma: bool) -> tuple[float, dict[str, Any] | None]:
     """(base, scaling) for mlx-lm: flat `rope_theta` and `rope_scaling` (transformers 4), or under `rope_parameters` (5;
     by layer type for Gemma). Raises ModelError, naming the field, for what is not supported or contradicts itself."""
     flat = fields.get("rope_theta")
-    scaling = _object(fields, "rope_scaling", fields.get("rope_scaling"))
-    parameters = _object(fields, "rope_parameters", fields.get("rope_parameters"))
+    scaling = _scaling_of(fields, "rope_scaling", fields.get("rope_scaling"))
+    parameters = _scaling_of(fields, "rope_parameters", fields.get("rope_parameters"))
     if gemma:
-        parameters = _object(fields, "rope_parameters.full_attention", parameters.get("full_attention"))
+        parameters = _scaling_of(fields, "rope_parameters.full_attention", parameters.get("full_attention"))
     if parameters and scaling and not _agree(parameters, scaling):
         raise ModelError(f"{fields.where}: rope_scaling and rope_parameters contradict each other.")
     theta = _theta(fields, {"rope_theta": flat, "rope_parameters": parameters.get("rope_theta")})
     return theta, _checked(fields, parameters or scaling, gemma)
 
 
-def _object(fields: Fields, name: str, value: Any) -> dict[str, Any]:
+def _scaling_of(fields: Fields, name: str, value: Any) -> dict[str, Any]:
     if value is not None and not isinstance(value, dict):
         raise fields.error(name, value, "an object")
     return {k: v for k, v in (value or {}).items() if v is not None}

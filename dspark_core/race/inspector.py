@@ -146,7 +146,7 @@ class Inspector:
             raise DecodeError("The recorded round does not fit the recorded answer.")
         self._require_ids([*text, *round_.draft_ids])
         drafter_id = self._drafter_id(lane, round_)
-        numbers = None if settings.greedy else _numbers(lane, index, uniforms or Uniforms(settings.seed))
+        numbers = None if settings.greedy else _round_numbers(lane, index, uniforms or Uniforms(settings.seed))
         tail = [round_.anchor_id, *round_.draft_ids[: round_.proposed]]
         try:
             reused = self._walk(text[: round_.position], cancelled, progress)
@@ -290,7 +290,7 @@ class Inspector:
         if proposal.logits is None:  # what a drafter is certain of shows as such
             q, redrawn = proposal.distribution(vocabulary), proposal.ids
         else:
-            q, redrawn = probabilities(proposal.logits, reading(settings)), _drafted(proposal.logits, settings, numbers)
+            q, redrawn = probabilities(proposal.logits, reading(settings)), _redrawn(proposal.logits, settings, numbers)
         missing = mx.zeros((ids.shape[0] - q.shape[0], vocabulary))  # where another one drafted the recorded round
         confidence = None
         if proposal.confidence is not None:
@@ -315,7 +315,7 @@ class Inspector:
         are the target's logits along it, and both hold up to the first difference. Only if the drafts that differ
         are accepted does the target look further."""
         sent, shown = round_.proposed, reading(settings)
-        ids = _drafted(base, settings, numbers)
+        ids = _redrawn(base, settings, numbers)
         own = ids.tolist()[:sent]
         q = probabilities(base, shown)
         same = next((k for k, (a, b) in enumerate(zip(round_.draft_ids, own, strict=False)) if a != b), sent)
@@ -388,7 +388,7 @@ class Inspector:
         return piece(self._models.target.token_bytes(token_id)) if self._models.target.text else str(token_id)
 
 
-def _numbers(lane: LaneRecord, index: int, uniforms: Uniforms) -> Numbers:
+def _round_numbers(lane: LaneRecord, index: int, uniforms: Uniforms) -> Numbers:
     """What the decode loops drew in a round: one number before the first, then drafts, acceptances, own token."""
     take(uniforms, 1 + sum(len(r.draft_ids) + r.proposed + 1 for r in lane.rounds[:index]))
     r = lane.rounds[index]
@@ -404,7 +404,7 @@ def _along(ids: mx.array) -> Pick:
     return pick
 
 
-def _drafted(logits: mx.array, settings: Settings, numbers: Numbers | None) -> mx.array:
+def _redrawn(logits: mx.array, settings: Settings, numbers: Numbers | None) -> mx.array:
     """Ids [n] that logits [n, V] give: the largest, or what the round's numbers draw."""
     if not logits.shape[0]:
         return mx.zeros((0,), dtype=mx.int32)

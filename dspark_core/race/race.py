@@ -209,7 +209,7 @@ def race(
     for i, spec in enumerate(request.lanes):
         if spec.schedule == HARDWARE and models.loaded and not cancelled() and known(models) is None:
             yield i, WarmUp()
-            _measure(models, cancelled)
+            _measure_curve(models, cancelled)
         if not cancelled() and _warmth(spec, request, strict) not in models.warm:
             yield i, WarmUp()
             _warm_up(models, spec, prompt, request, strict, cancelled)
@@ -235,7 +235,7 @@ def race(
         yield -1, record.verdict
 
 
-def _measure(models: Models, cancelled: Callable[[], bool]) -> None:
+def _measure_curve(models: Models, cancelled: Callable[[], bool]) -> None:
     """The cost curve, in seconds and off the clock; it is kept on disk for the next time."""
     events = measured(models, quick=True)
     for _ in events:
