@@ -6,7 +6,7 @@ filled with synthetic keys and values, so that a long one costs no prefill: what
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,6 +61,7 @@ class Bench:
         costs does not depend on them, and a prefill of the target's would take long."""
         for c in self.cache:
             keys, values = c.keys, c.values
+            assert keys is not None and values is not None
             shape = (*keys.shape[:2], n)
             c.update_and_fetch(
                 mx.random.normal((*shape, keys.shape[3])).astype(keys.dtype),
@@ -87,7 +88,7 @@ class Bench:
         """Seconds of one step, out of PLAIN_STEPS pipelined ones."""
         token = self.ids[:1]
 
-        def step(token):
+        def step(token: mx.array) -> tuple[mx.array, mx.array]:
             hidden, _ = self.target.forward(token, self.cache)
             logits = self.target.head(hidden)
             following = mx.argmax(logits, axis=-1).astype(mx.int32)
@@ -140,7 +141,9 @@ class Bench:
         return self.plain() if kind == "plain" else self.verify(n) if kind == "verify" else self.draft(kind, n)
 
 
-def measure(target: Target, drafters: dict[str, Drafter], quick: bool = False) -> Iterator[Measuring | CostCurve]:
+def measure(
+    target: Target, drafters: dict[str, Drafter], quick: bool = False
+) -> Generator[Measuring | CostCurve, None, None]:
     """Measure and yield progress, then the curve.
 
     Every point is run once off the clock before its first sample. Points are taken in the order of `_plan`, but for
@@ -166,20 +169,20 @@ def measure(target: Target, drafters: dict[str, Drafter], quick: bool = False) -
         return Measuring(share)
 
     for point in (*needed, *(p for stage in more for p in stage)):
-        b, *what = point
+        b, kind, n = point
         if point not in needed and elapsed() + (FEWEST - 1) * spent > limit:
             break
-        benches[b].run(*what)  # kernels compile and memory is touched
+        benches[b].run(kind, n)  # kernels compile and memory is touched
         yield progress()
         spent -= elapsed()
-        seconds[point] = [benches[b].run(*what)]
+        seconds[point] = [benches[b].run(kind, n)]
         spent += elapsed()
         yield progress()
     while todo := [p for p, s in seconds.items() if _wants(s, elapsed() < limit)]:
         for point in order.sample(todo, len(todo)):
             if _wants(seconds[point], elapsed() < limit):
-                b, *what = point
-                seconds[point].append(benches[b].run(*what))
+                b, kind, n = point
+                seconds[point].append(benches[b].run(kind, n))
                 yield progress(sum(map(len, seconds.values())) / (PASSES * len(seconds)))
     costs = tuple(
         Costs(

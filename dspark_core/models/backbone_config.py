@@ -1,10 +1,13 @@
 """What a drafter's config.json and the shapes of its tensors say of its backbone: sizes, layers, masks, rope."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import ModelError
 from .fields import Fields, same, shown
+from .headers import TensorInfo
 from .rope import rope
 
 SLIDING = "sliding_attention"
@@ -29,7 +32,7 @@ class BackboneConfig:
     num_taps: int
     rms_norm_eps: float
     rope_theta: float
-    rope_scaling: dict | None
+    rope_scaling: dict[str, Any] | None
     layer_types: tuple[str, ...]
     causal: tuple[bool, ...]
     window: int | None = None
@@ -38,7 +41,7 @@ class BackboneConfig:
     k_eq_v: bool = False
 
 
-def full_layer_sizes(where: Path, raw: dict) -> dict:
+def full_layer_sizes(where: Path, raw: dict[str, Any]) -> dict[str, Any]:
     """A Gemma-4 drafter's config.json with the sizes of its full layers in fields of their own. transformers 5 has
     moved these two to per_layer_config, by layer; a drafter's layers are alike. Raises ModelError if they are not."""
     names = {"head_dim": "global_head_dim", "num_key_value_heads": "num_global_key_value_heads"}
@@ -60,10 +63,12 @@ def full_layer_sizes(where: Path, raw: dict) -> dict:
     return {name: value for name, value in raw.items() if name != "per_layer_config"} | moved
 
 
-def read_backbone(fields: Fields, tensors: dict, gemma: bool, zlab: bool, layers: int, taps: int) -> BackboneConfig:
+def read_backbone(
+    fields: Fields, tensors: Mapping[str, TensorInfo | None], gemma: bool, zlab: bool, layers: int, taps: int
+) -> BackboneConfig:
     """Of a drafter with Gemma-4 layers or not, in z-lab's format or DeepSpec's, with so many layers and taps."""
 
-    def dim(*places):
+    def dim(*places: tuple[str, int]) -> int | None:
         """The size that these tensors (name, axis) of layer 0 agree on, if they do."""
         known = set()
         for name, axis in places:
@@ -72,10 +77,10 @@ def read_backbone(fields: Fields, tensors: dict, gemma: bool, zlab: bool, layers
                 known.add(info.shape[axis])
         return known.pop() if len(known) == 1 else None
 
-    def sized(name, high, stored, unit=1):
+    def sized(name: str, high: int, stored: int | None, unit: int = 1) -> int:
         """The field, or else what the tensors say, where they are known; both must say the same."""
         value = fields.whole(name, 1, high, stored // unit if stored else None)
-        if stored not in (None, value * unit):
+        if stored is not None and stored != value * unit:
             raise ModelError(
                 f"{fields.where}: {name} is {value}, but the tensors of layer 0 are made for {stored / unit:g}."
             )

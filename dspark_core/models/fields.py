@@ -5,8 +5,10 @@ no error anywhere, they only lower acceptance.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeGuard
 
 from ..errors import ModelError
 
@@ -40,12 +42,12 @@ HARMLESS = frozenset(
         *("id2label", "label2id", "problem_type", "tokenizer_class", "trust_remote_code", "attn_implementation"),
         *("target_model_type", "target_text_model_type", "vocab_size_per_layer_input"),
         *("moe_intermediate_size", "num_experts", "top_k_experts", "num_anchors", "loss_decay_gamma"),
-        *("confidence_head_alpha"),
+        "confidence_head_alpha",
     }
 )
 HARMLESS_ENDS = ("_token_id", "_token_index", "_dropout", "_pdrop")  # a drafter's own, mask_token_id, is read
 # What these may say is what the backbone does anyway.
-NEUTRAL = {
+NEUTRAL: dict[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),
     "use_mrope": (False,),
     "use_qk_norm": (True,),
@@ -82,16 +84,16 @@ FOREIGN = {
 }
 
 
-def is_number(value) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """A finite int or float; a bool is none."""
     return is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
-def is_whole(value) -> bool:
+def is_whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def same(a, b) -> bool:
+def same(a: Any, b: Any) -> bool:
     """Equal, where true is not 1."""
     return isinstance(a, bool) == isinstance(b, bool) and a == b
 
@@ -105,17 +107,17 @@ class Fields:
     """
 
     where: Path
-    raw: dict
-    nested: dict = field(default_factory=dict)
+    raw: dict[str, Any]
+    nested: dict[str, Any] = field(default_factory=dict)
     read: set[str] = field(default_factory=set)
 
-    def get(self, name: str):
+    def get(self, name: str) -> Any:
         self.read.add(name)
         value = self.nested.get(name) if name in NESTED_FIRST else None
         return self.raw.get(name) if value is None else value
 
     def whole(self, name: str, low: int, high: int, default: int | None = None) -> int:
-        return self._in_range(name, is_whole, "a whole number", low, high, default)
+        return int(self._in_range(name, is_whole, "a whole number", low, high, default))
 
     def number(self, name: str, low: float, high: float, default: float | None = None) -> float:
         return float(self._in_range(name, is_number, "a number", low, high, default))
@@ -130,7 +132,7 @@ class Fields:
         value = self._present(name, default)
         if value not in choices:
             raise self.error(name, value, " or ".join(choices))
-        return value
+        return str(value)
 
     def wholes(self, name: str, default: list[int] | None = None) -> tuple[int, ...]:
         value = self._present(name, default)
@@ -138,7 +140,7 @@ class Fields:
             raise self.error(name, value, "a list of whole numbers")
         return tuple(value)
 
-    def refuse_others(self, neutral: dict[str, tuple]) -> None:
+    def refuse_others(self, neutral: dict[str, tuple[Any, ...]]) -> None:
         """Raises ModelError at the first field that is neither read, nor harmless, nor at one of the values that
         `neutral` (or NEUTRAL) names for it. One under dflash_config may also repeat what stands at the top."""
         neutral = NEUTRAL | neutral
@@ -156,27 +158,29 @@ class Fields:
                         f"value{only} is supported."
                     )
 
-    def _repeats(self, name: str, value) -> bool:
+    def _repeats(self, name: str, value: Any) -> bool:
         return name in self.read & NESTED_FIRST or same(self.raw.get(name), value)
 
-    def _present(self, name: str, default):
+    def _present(self, name: str, default: Any) -> Any:
         value = self.get(name)
         value = default if value is None else value
         if value is None:
             raise ModelError(f"{self.where} has no {name}, which a drafter needs.")
         return value
 
-    def _in_range(self, name, kind, words, low, high, default):
+    def _in_range(
+        self, name: str, kind: Callable[[Any], bool], words: str, low: float, high: float, default: float | None
+    ) -> Any:
         value = self._present(name, default)
         if not kind(value) or not low <= value <= high:
             raise self.error(name, value, f"{words} from {low:g} to {high:g}")
         return value
 
-    def error(self, name: str, value, wanted: str) -> ModelError:
+    def error(self, name: str, value: Any, wanted: str) -> ModelError:
         return ModelError(f"{self.where}: {name} is {shown(value)}; it must be {wanted}.")
 
 
-def shown(value) -> str:
+def shown(value: Any) -> str:
     """A value as a sentence may show it."""
     try:
         words = repr(value)
