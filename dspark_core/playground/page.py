@@ -58,12 +58,12 @@ def build(worker: Worker, prompts: list[Prompt], sources: ModelSources | None = 
         models = _head()
         ask = controls(prompts, offers)
         with gr.Tabs(elem_id="tabs"):
-            raced = RaceTab(worker, ask).build(models)
+            raced = RaceTab(worker, ask).build()
             ChartsTab(worker, ask, raced).build()
             cost = CostTab(worker, ask, raced)
             cost.build()
             CompareTab(raced.saved).build()
-            ProveTab(worker, ask, prompts).build(models)
+            ProveTab(worker, ask, prompts).build()
             ModelsTab(worker, sources).build(page, models, raced)
         cost.build_advice()
 

@@ -154,7 +154,7 @@ def test_a_drafter_without_the_bias_says_so_and_the_same_place_is_found_in_it(af
     page = tab.page
     look(page, 1, 3)
     shown(page)
-    page.get_by_role("button", name="DFlash · block 16", exact=True).click()
+    page.get_by_role("button", name=trace.race.lanes[2].spec.name, exact=True).click()
     page.wait_for_function("document.querySelector('.inspector h2').textContent.startsWith('DFlash')")
     shown(page)
     place = trace.race.lanes[1].rounds[2].position
