@@ -1,5 +1,5 @@
-"""A drafting method is one file and one preset line: a toy that has neither weights nor taps nor logits, and that drafts
-fewer tokens than it is asked for, or none.
+"""A drafting method is one file and one preset line: a toy that has neither weights nor taps nor logits, and that
+drafts fewer tokens than it is asked for, or none.
 
 Everything here finds it by its name. Nothing of the project is edited or patched but the list of directories in which
 methods are looked for.
@@ -171,7 +171,7 @@ def test_every_round_is_inspected(models, temperature):
 
 def test_sampled_tokens_follow_the_target(models):
     """Three tokens after the first one, drawn 400 times, top-k 2: their joint distribution is the exact one."""
-    settings, numbers, n = Settings(4, temperature=1.0, top_k=2, stop_ids=NEVER), Uniforms(5), 400
+    settings, numbers, n = Settings(4, temperature=8.0, top_k=2, stop_ids=NEVER), Uniforms(5), 400
     # A text that repeats itself by now, so that there is something to be found.
     prompt = [*PROMPT, *raced(models, Settings(60, stop_ids=NEVER), LANES[:1]).lanes[0].output]
     counts: dict[tuple[int, ...], int] = {}
@@ -191,7 +191,8 @@ def test_sampled_tokens_follow_the_target(models):
             for token, chance in enumerate(after(models.target, [*prompt, *before], settings))
             if chance > 0
         }
-    assert len(lengths) > 4 and set(counts) <= set(exact) and len(exact) == 16
+    assert (0, 0) in lengths and {a > 0 for n, a in lengths if n} == {True, False}
+    assert set(counts) <= set(exact) and len(exact) == 16
     statistic = sum((counts.get(k, 0) - n * p) ** 2 / (n * p) for k, p in exact.items())
     assert statistic < 41.3  # chi-squared, 15 degrees of freedom, 0.03 %
 

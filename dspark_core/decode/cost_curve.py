@@ -6,7 +6,7 @@ is read linearly, and every measured point stands as it was measured: a jump fro
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -135,17 +135,17 @@ class CostCurve:
 
     # ---- reading between the points ----
 
-    def _at(self, context: int, points, x: int) -> float:
+    def _at(self, context: int, points: Callable[[Costs], Mapping[int, Timing]], x: int) -> float:
         """The value at `x`, linear in the context. Of the longer context only the difference is taken, which may
         have been measured at fewer points: the short one's steps stay."""
         short, *longer = self.costs
-        near = _read(points(short), x)
+        near = _read_at(points(short), x)
         if not longer or not points(longer[-1]):
             return near
         long = longer[-1]
-        more = {at: max(0.0, t.median - _read(points(short), at)) for at, t in points(long).items()}
+        more = {at: max(0.0, t.median - _read_at(points(short), at)) for at, t in points(long).items()}
         share = max(0.0, (context - short.context) / (long.context - short.context))
-        return near + share * max(0.0, _line(more, x))
+        return near + share * max(0.0, _between(more, x))
 
     # ---- JSON ----
 
@@ -166,18 +166,18 @@ class CostCurve:
     @staticmethod
     def of(value: Any) -> "CostCurve":
         """From parsed JSON. Raises ValueError with the first thing that is wrong."""
-        raw = _fields(value, "version", "made_of", "when", "took_s", "costs")
-        _require(type(raw["version"]) is int and raw["version"] == VERSION, "another version")
+        raw = _members(value, "version", "made_of", "when", "took_s", "costs")
+        _must(type(raw["version"]) is int and raw["version"] == VERSION, "another version")
         made_of, when = raw["made_of"], raw["when"]
-        _require(isinstance(made_of, dict) and all(map(_is_text, made_of.values())), "made_of is not words")
-        _require(_is_time(when), "when is no time")
-        _require(is_number(raw["took_s"], 0, 1e9), "took_s is no duration")
-        _require(isinstance(raw["costs"], list) and 1 <= len(raw["costs"]) <= MOST_CONTEXTS, "no list of costs")
+        _must(isinstance(made_of, dict) and all(map(_is_text, made_of.values())), "made_of is not words")
+        _must(_is_time(when), "when is no time")
+        _must(is_number(raw["took_s"], 0, 1e9), "took_s is no duration")
+        _must(isinstance(raw["costs"], list) and 1 <= len(raw["costs"]) <= MOST_CONTEXTS, "no list of costs")
         costs = tuple(_costs(c) for c in raw["costs"])
         contexts = [c.context for c in costs]
-        _require(contexts == sorted(set(contexts)), "contexts do not ascend")
-        _require(all(c.draft.keys() == costs[0].draft.keys() for c in costs), "methods differ between contexts")
-        _require(all(costs[0].draft.values()), "a method without a point")
+        _must(contexts == sorted(set(contexts)), "contexts do not ascend")
+        _must(all(c.draft.keys() == costs[0].draft.keys() for c in costs), "methods differ between contexts")
+        _must(all(costs[0].draft.values()), "a method without a point")
         return CostCurve(made_of, when, raw["took_s"], costs)
 
 
@@ -193,14 +193,14 @@ def tokens_per_round(acceptance: Sequence[float]) -> float:
 # ---- is it a curve? --------------------------------------------------------------------------------------
 
 
-def _require(holds: bool, words: str) -> None:
+def _must(holds: bool, words: str) -> None:
     if not holds:
         raise ValueError(words)
 
 
-def _fields(value: Any, *names: str) -> dict[str, Any]:
-    _require(isinstance(value, dict) and value.keys() == set(names), f"not an object of {', '.join(names)}")
-    return value
+def _members(value: Any, *names: str) -> dict[str, Any]:
+    _must(isinstance(value, dict) and value.keys() == set(names), f"not an object of {', '.join(names)}")
+    return dict(value)
 
 
 def _is_text(value: Any) -> bool:
@@ -215,41 +215,41 @@ def _is_time(value: Any) -> bool:
 
 
 def _costs(value: Any) -> Costs:
-    raw = _fields(value, "context", "plain", "verify", "draft")
-    _require(is_count(raw["context"], 1, LONGEST), "a context is no number of positions")
-    verify = _timings(raw["verify"], 1)
-    _require(bool(verify), "no verification was measured")
-    _require(isinstance(raw["draft"], dict) and len(raw["draft"]) <= MOST_METHODS, "draft is no object of methods")
-    draft = {method: _timings(rows, 0) for method, rows in raw["draft"].items()}
+    raw = _members(value, "context", "plain", "verify", "draft")
+    _must(is_count(raw["context"], 1, LONGEST), "a context is no number of positions")
+    verify = _timings_of(raw["verify"], 1)
+    _must(bool(verify), "no verification was measured")
+    _must(isinstance(raw["draft"], dict) and len(raw["draft"]) <= MOST_METHODS, "draft is no object of methods")
+    draft = {method: _timings_of(rows, 0) for method, rows in raw["draft"].items()}
     return Costs(raw["context"], _timing(raw["plain"]), verify, draft)
 
 
-def _timings(value: Any, least: int) -> dict[int, Timing]:
+def _timings_of(value: Any, least: int) -> dict[int, Timing]:
     """By a number of tokens that is at least `least`."""
-    _require(isinstance(value, dict), "timings are no object")
+    _must(isinstance(value, dict), "timings are no object")
     for at in value:
-        _require(at.isascii() and at.isdecimal() and len(at) < 6 and str(int(at)) == at, "a width is no whole number")
-        _require(least <= int(at) <= WIDEST, "a width is out of range")
+        _must(at.isascii() and at.isdecimal() and len(at) < 6 and str(int(at)) == at, "a width is no whole number")
+        _must(least <= int(at) <= WIDEST, "a width is out of range")
     return {int(at): _timing(t) for at, t in value.items()}
 
 
 def _timing(value: Any) -> Timing:
-    raw = _fields(value, "median", "low", "high", "n")
+    raw = _members(value, "median", "low", "high", "n")
     low, median, high = raw["low"], raw["median"], raw["high"]
-    _require(all(is_number(s, SHORTEST_S, LONGEST_S) for s in (low, median, high)), "a time is no time")
-    _require(low <= median <= high, "a time's low, median and high do not ascend")
-    _require(is_count(raw["n"], FEWEST, 1_000_000), f"a time of fewer than {FEWEST} samples")
+    _must(all(is_number(s, SHORTEST_S, LONGEST_S) for s in (low, median, high)), "a time is no time")
+    _must(low <= median <= high, "a time's low, median and high do not ascend")
+    _must(is_count(raw["n"], FEWEST, 1_000_000), f"a time of fewer than {FEWEST} samples")
     return Timing(median, low, high, raw["n"])
 
 
 # ---- between the points ----------------------------------------------------------------------------------
 
 
-def _read(points: Mapping[int, Timing], x: int) -> float:
-    return points[x].median if x in points else _line({at: t.median for at, t in points.items()}, x)
+def _read_at(points: Mapping[int, Timing], x: int) -> float:
+    return points[x].median if x in points else _between({at: t.median for at, t in points.items()}, x)
 
 
-def _line(points: Mapping[int, float], x: int) -> float:
+def _between(points: Mapping[int, float], x: int) -> float:
     """Linear between the two nearest points around x; beyond the last, along the last two, but never down."""
     if x in points:
         return points[x]

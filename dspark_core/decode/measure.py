@@ -10,7 +10,7 @@ import os
 import platform
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -64,6 +64,7 @@ class Bench:
         costs does not depend on them, and a prefill of the target's would take long."""
         for c in self.cache:
             keys, values = c.keys, c.values
+            assert keys is not None and values is not None
             shape = (*keys.shape[:2], n)
             c.update_and_fetch(
                 mx.random.normal((*shape, keys.shape[3])).astype(keys.dtype),
@@ -90,7 +91,7 @@ class Bench:
         """Seconds of one step, out of PLAIN_STEPS pipelined ones."""
         token = self.ids[:1]
 
-        def step(token):
+        def step(token: mx.array) -> tuple[mx.array, mx.array]:
             hidden, _ = self.target.forward(token, self.cache)
             logits = self.target.head(hidden)
             following = mx.argmax(logits, axis=-1).astype(mx.int32)
@@ -143,7 +144,9 @@ class Bench:
         return self.plain() if kind == "plain" else self.verify(n) if kind == "verify" else self.draft(kind, n)
 
 
-def measure(target: Target, drafters: dict[str, Drafter], quick: bool = False) -> Iterator[Measuring | CostCurve]:
+def measure(
+    target: Target, drafters: dict[str, Drafter], quick: bool = False
+) -> Generator[Measuring | CostCurve, None, None]:
     """Measure and yield progress, then the curve.
 
     Every point is run once off the clock before its first sample. Points are taken in the order of `_plan`, but for
@@ -169,20 +172,20 @@ def measure(target: Target, drafters: dict[str, Drafter], quick: bool = False) -
         return Measuring(share)
 
     for point in (*needed, *(p for stage in more for p in stage)):
-        b, *what = point
+        b, kind, n = point
         if point not in needed and elapsed() + (FEWEST - 1) * spent > limit:
             break
-        benches[b].run(*what)  # kernels compile and memory is touched
+        benches[b].run(kind, n)  # kernels compile and memory is touched
         yield progress()
         spent -= elapsed()
-        seconds[point] = [benches[b].run(*what)]
+        seconds[point] = [benches[b].run(kind, n)]
         spent += elapsed()
         yield progress()
     while todo := [p for p, s in seconds.items() if _wants(s, elapsed() < limit)]:
         for point in order.sample(todo, len(todo)):
             if _wants(seconds[point], elapsed() < limit):
-                b, *what = point
-                seconds[point].append(benches[b].run(*what))
+                b, kind, n = point
+                seconds[point].append(benches[b].run(kind, n))
                 yield progress(sum(map(len, seconds.values())) / (PASSES * len(seconds)))
     costs = tuple(
         Costs(
@@ -254,9 +257,9 @@ def made_of(target: Target, drafters: dict[str, Drafter]) -> dict[str, str]:
     device = mx.default_device()
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     infos = {id_: d.info for id_, d in sorted(drafters.items())}
-    shapes = {id_: f"{i.name}, {i.precision}, {_digest(i.shapes)}" for id_, i in infos.items()}
+    shapes = {id_: f"{i.name}, {i.precision}, {_short_hash(i.shapes)}" for id_, i in infos.items()}
     return {
-        "target": f"{target.name}, {_digest(repr(target.model))}",
+        "target": f"{target.name}, {_short_hash(repr(target.model))}",
         "precision": target.precision,
         "device": f"{device.type.name}, {mx.device_info().get('device_name', '')}",
         "threads": str(threads),
@@ -302,11 +305,11 @@ def save(curve: CostCurve, directory: Path | None = None) -> Path:
     return file
 
 
-def cache_file(wanted: dict[str, str], directory: Path | None, kind: str = "") -> Path:
+def cache_file(wanted: Mapping[str, str], directory: Path | None, kind: str = "") -> Path:
     """Where a measurement that depends on `wanted` is kept."""
-    name = _digest(json.dumps(dict(wanted), sort_keys=True))
+    name = _short_hash(json.dumps(dict(wanted), sort_keys=True))
     return (directory or default_directory()) / f"{kind}{name}.json"
 
 
-def _digest(text: str) -> str:
+def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -36,7 +36,7 @@ def plain(
     cache = target.new_cache()
     logits = yield from prefill(request, cache, prefilled=prefilled)
 
-    def step(token):
+    def step(token: mx.array) -> tuple[mx.array, mx.array]:
         hidden, _ = target.forward(token, cache)
         logits = target.head(hidden)
         following, _ = pick(logits)

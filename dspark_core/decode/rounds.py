@@ -29,7 +29,7 @@ class Settings:
     seed: int = 0
     stop_ids: frozenset[int] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise DecodeError(f"max_tokens must be at least 1, not {self.max_tokens}.")
         if not 0.0 <= self.temperature <= 100.0:
@@ -42,7 +42,7 @@ class Settings:
             raise DecodeError(f"top_p must be above 0 and at most 1, not {self.top_p}.")
 
     @property
-    def greedy(self):
+    def greedy(self) -> bool:
         return self.temperature < 1e-5
 
 

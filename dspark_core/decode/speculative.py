@@ -16,7 +16,16 @@ from ..models.drafter import Drafter, Look, Proposal, calibrated
 from ..models.target import Target
 from .prefill import PREFILL_CHUNK, Prefilled, Request, check, picker, prefill, require_finite
 from .rounds import Again, DecodeError, Detail, Prefill, Round, Settings, Spent, Start
-from .sampling import Sampled, Uniforms, accept_greedy, accept_probability, accept_sampled, countable, take
+from .sampling import (
+    Sampled,
+    Uniforms,
+    accept_greedy,
+    accept_probability,
+    accept_sampled,
+    countable,
+    probabilities,
+    take,
+)
 from .schedule import Schedule
 from .strict import Strict, gaps
 
@@ -76,14 +85,14 @@ def speculative(
         yield decode.commit(draft, verified, settled)
 
 
-class Tape:
+class Tape(Uniforms):
     """Uniform numbers in the order of their use. What a block did not need goes back and is used next."""
 
     def __init__(self, uniforms: Uniforms | None, seed: int):
         self._source = uniforms or Uniforms(seed)
         self._back: mx.array | None = None
 
-    def take(self, n: int) -> mx.array:
+    def take_fixed(self, n: int) -> mx.array:
         """The next n numbers, [n] uint64 or float32, as the source gives them."""
         back, self._back = self._back, None
         if back is None:
@@ -92,6 +101,8 @@ class Tape:
             self._back = back[n:]
             return back[:n]
         return mx.concatenate([back, take(self._source, n - back.shape[0])])
+
+    take = take_fixed
 
     def give_back(self, numbers: mx.array) -> None:
         """Numbers [n] that were the last to be taken and were not used."""
@@ -181,6 +192,7 @@ class Speculation:
         self.anchor, self.anchor_id = mx.zeros((1,), dtype=mx.int32), 0
         self.position, self.index, self.produced = len(request.prompt), 0, 1
         self.started = 0.0
+        self.nothing = Proposal(mx.zeros((0,), dtype=mx.int32))  # the drafts of a plain step
         self.finish: str | None = None
 
     def extend(self, ids: mx.array, taps: mx.array | None) -> list[mx.array]:
@@ -230,8 +242,9 @@ class Speculation:
         drafts = proposal.ids.shape[0]
         if drafts > n:
             raise DecodeError(f"{self.drafter.info.name} drafted {drafts} tokens where {n} were asked for.")
-        if drafts < n and isinstance(pick, Sampled):  # so that a round's numbers follow from what it records
-            self.tape.give_back(pick.numbers[drafts:])
+        numbers = pick.numbers if isinstance(pick, Sampled) else None
+        if numbers is not None and drafts < n:  # so that a round's numbers follow from what it records
+            self.tape.give_back(numbers[drafts:])
         return proposal if drafts else None
 
     def catch_up(self) -> list[mx.array]:
@@ -245,7 +258,7 @@ class Speculation:
 
     def wait_for_look(self, look: Look) -> float:
         """The first draft's probability of being accepted: known before any head row is computed."""
-        return calibrated(look.confidence, self.drafter.info.calibration).item()
+        return float(calibrated(look.confidence, self.drafter.info.calibration).item())
 
     def wait_for_confidences(self, confidence: mx.array | None) -> list[float]:
         """Of every draft. It costs a synchronisation in mid-round, so it is done for schedules that need it alone."""
@@ -256,21 +269,21 @@ class Speculation:
     def verify(self, draft: Draft) -> Verified:
         """The target on the anchor and the drafts that are sent: the one of this round, and behind it, while drafting
         is parked, that of the next one."""
-        verified = self.ahead or self.pass_target(self.anchor, draft.proposal, draft.sent)
+        verified = self.ahead or self.pass_target(self.anchor, draft.proposal or self.nothing, draft.sent)
         self.ahead = None
         # A next step may only be begun where this round can end in no other way than with the token that the step
         # starts from, and where nothing will be drafted from it.
         profile, more = self.options.profile, self.produced + 1 < self.request.limit
         if draft.idle and more and not profile and self.schedule.parked():
-            self.ahead = self.pass_target(verified.following, None, 0)
+            self.ahead = self.pass_target(verified.following, self.nothing, 0)
         if not profile:
             return verified
         mx.eval(verified.peaks, [] if verified.features is None else verified.features)
         return replace(verified, ended=self.clock())
 
-    def pass_target(self, anchor: mx.array, proposal: Proposal | None, n: int) -> Verified:
+    def pass_target(self, anchor: mx.array, proposal: Proposal, n: int) -> Verified:
         """The target on an anchor [1] and n drafts, and what is kept: on its way, not waited for."""
-        drafts = proposal.ids[:n] if proposal else mx.zeros((0,), dtype=mx.int32)
+        drafts = proposal.ids[:n]
         if self.strict:
             self.strict.before(n + 1)
         tokens = mx.concatenate([anchor, drafts]) if n else anchor
@@ -284,7 +297,7 @@ class Speculation:
         elif self.settings.greedy:
             accepted, following = accept_greedy(drafts, logits, end)
         else:
-            p = self.pick.distribution(logits)
+            p = probabilities(logits, self.settings)
             q = proposal.distribution(p.shape[-1])[:n]
             u_accept, u_next = self.tape.take(n), self.tape.take(1)
             accepted, following, q, p = accept_sampled(drafts, q, p, u_accept, u_next, end)

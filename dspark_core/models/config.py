@@ -51,13 +51,13 @@ class ShapeOf(Protocol):
     num_layers: int
 
 
-def target_shape(directory: Path, config: dict) -> TargetShape:
+def target_shape(directory: Path, config: dict[str, Any]) -> TargetShape:
     """The shape of the target that `config` describes. Raises ModelError if its family is not supported or a
     field is missing."""
     family = check_family(directory, config)
     text = config.get("text_config") or config
 
-    def whole(name):
+    def whole(name: str) -> int:
         value = text.get(name)
         if not is_whole(value) or value < 1:
             raise ModelError(f"{directory / 'config.json'}: {name} must be a whole number above 0, not {value!r}.")
@@ -112,17 +112,17 @@ class DrafterConfig:
         return self.block_size - self.first_slot
 
 
-def parse_config(directory: Path, raw: dict, tensors: dict[str, TensorInfo]) -> DrafterConfig:
+def parse_config(directory: Path, raw: dict[str, Any], tensors: dict[str, TensorInfo]) -> DrafterConfig:
     """The checkpoint's configuration, from config.json and the shapes its tensors declare. Raises ModelError for a
     format that is not supported, and for every field that is of a wrong type, out of range or not understood."""
     where = directory / "config.json"
     try:
-        return _parse(where, raw, tensors)
+        return _drafter_config(where, raw, tensors)
     except (TypeError, ValueError, AttributeError, KeyError, ArithmeticError) as e:  # a field of an odd type
         raise ModelError(f"{where} cannot be read as a drafter's configuration ({e}).") from None
 
 
-def _parse(where: Path, raw: dict, tensors: dict[str, TensorInfo]) -> DrafterConfig:
+def _drafter_config(where: Path, raw: dict[str, Any], tensors: dict[str, TensorInfo]) -> DrafterConfig:
     architecture = _architecture(where, raw)
     zlab, gemma = architecture == ZLAB, DEEPSPEC.get(architecture, False)
     fields = Fields(where, raw, _nested(where, raw) if zlab else {})
@@ -139,7 +139,8 @@ def _parse(where: Path, raw: dict, tensors: dict[str, TensorInfo]) -> DrafterCon
     layers = fields.whole("num_hidden_layers", 1, MAX_LAYERS)
     named = zlab or fields.get("num_target_layers") is not None
     target_layers = fields.whole("num_target_layers", 1, MAX_TARGET_LAYERS) if named else None
-    taps = fields.wholes("target_layer_ids", _default_taps(target_layers, layers) if zlab else None)
+    usual = _default_taps(target_layers, layers) if zlab and target_layers else None
+    taps = fields.wholes("target_layer_ids", usual)
     if zlab and -1 in taps:
         raise ModelError(
             f"{where}: target_layer_ids {shown(list(taps))} count from 0 in z-lab's format; there is no -1."
@@ -186,7 +187,7 @@ def _parse(where: Path, raw: dict, tensors: dict[str, TensorInfo]) -> DrafterCon
     return config
 
 
-def _architecture(where: Path, raw: dict) -> str:
+def _architecture(where: Path, raw: dict[str, Any]) -> str:
     """The one architecture that the checkpoint is of, if it is supported."""
     for name, what in FOREIGN.items():
         if raw.get(name) is not None or (isinstance(raw.get(NESTED), dict) and raw[NESTED].get(name) is not None):
@@ -201,7 +202,7 @@ def _architecture(where: Path, raw: dict) -> str:
     return architecture
 
 
-def _nested(where: Path, raw: dict) -> dict:
+def _nested(where: Path, raw: dict[str, Any]) -> dict[str, Any]:
     nested = raw.get(NESTED)
     if nested is not None and not isinstance(nested, dict):
         raise ModelError(f"{where}: {NESTED} must be an object.")
@@ -225,7 +226,7 @@ def check_fit(directory: Path, c: DrafterConfig, target: ShapeOf) -> None:
     """Raises ModelError if the drafter was not made for this target."""
     where = directory / "config.json"
 
-    def need(ok, what):
+    def need(ok: object, what: str) -> None:
         if not ok:
             raise ModelError(f"{where}: {what}.")
 
@@ -260,13 +261,13 @@ def read_calibration(directory: Path, drafts: int) -> Calibration:
         return Calibration()
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        temperatures = _numbers(raw, "temperatures", drafts, 1e-3, 1e3)
-        return Calibration(temperatures, _numbers(raw, "survival", drafts, 0.0, 1.0))
+        temperatures = _slot_numbers(raw, "temperatures", drafts, 1e-3, 1e3)
+        return Calibration(temperatures, _slot_numbers(raw, "survival", drafts, 0.0, 1.0))
     except (OSError, ValueError, TypeError, AttributeError) as e:
         raise ModelError(f"{path} cannot be used: {str(e).rstrip('.')}.") from None
 
 
-def _numbers(raw: dict, name: str, drafts: int, low: float, high: float) -> tuple[float, ...]:
+def _slot_numbers(raw: dict[str, Any], name: str, drafts: int, low: float, high: float) -> tuple[float, ...]:
     values = raw.get(name)
     if values is None:
         return ()

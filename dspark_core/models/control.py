@@ -3,6 +3,7 @@
 import json
 import secrets
 from functools import cached_property
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, models
 
@@ -14,9 +15,9 @@ class ControlTokens:
     Gemma's runs of newlines and spaces are none.
     """
 
-    def __init__(self, tokenizer):
+    def __init__(self, tokenizer: Any):
         self._tokenizer = tokenizer
-        self._backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
+        self._backend: Any = getattr(tokenizer, "backend_tokenizer", None)  # a Tokenizer, or None
 
     @cached_property
     def _added(self) -> dict[int, AddedToken]:
@@ -45,8 +46,9 @@ class ControlTokens:
         whole = self._backend.encode(text, add_special_tokens=False)
         found = [(i, span) for i, span in zip(whole.ids, whole.offsets, strict=True) if i in self.ids]
         if not any(any(typed[slice(*span)]) for _, span in found):
-            return self._tokenizer.encode(text, add_special_tokens=False)
-        renamed, at = [], 0
+            return list(self._tokenizer.encode(text, add_special_tokens=False))
+        renamed: list[str] = []
+        at = 0
         for i, (start, end) in found:
             if not any(typed[start:end]):
                 core = text[start:end]  # with the white space that the token takes in, if it takes any
@@ -61,7 +63,8 @@ class ControlTokens:
 
     def _encode_apart(self, text: str, typed: list[bool]) -> list[int]:
         """`encode` for a tokenizer in Python alone, whose parts may get other ids than the whole."""
-        ids, at, i = [], 0, 0
+        ids: list[int] = []
+        at = i = 0
         names = sorted(((self._added[t].content, t) for t in self.ids), key=lambda pair: -len(pair[0]))
         plain = {"add_special_tokens": False, "split_special_tokens": True}
         while i < len(text):

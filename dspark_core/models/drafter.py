@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -59,10 +59,11 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Look:
-    """A block before any of its tokens is drafted: hidden states [max_drafts, d] that predict, and the confidence
-    logit [1] of the first draft (it depends on the anchor alone), None without a confidence head."""
+    """A block before any of its tokens is drafted: hidden states [max_drafts, d] that predict (of another method,
+    whatever its `propose` can use), and the confidence logit [1] of the first draft, which depends on the anchor alone;
+    None without a confidence head."""
 
-    hidden: mx.array | None
+    hidden: Any
     confidence: mx.array | None
 
 
@@ -97,7 +98,8 @@ class Context(Protocol):
 class Drafter(Protocol):
     """A loaded drafter. It holds no state of a decode: `begin` does.
 
-    taps: layers of the target whose hidden states its context is extended with; () if it needs none
+    taps:    layers of the target whose hidden states its context is extended with; () if it needs none
+    weights: where `info.needs_weights`, an nn.Module whose parameters are read once everything is checked
     """
 
     info: DrafterInfo
@@ -155,7 +157,7 @@ class BlockDrafter:
     Every slot is drafted in parallel; a method whose drafts see each other overrides `chain`.
     """
 
-    Weights = Weights
+    weights_type: type[Weights] = Weights
 
     def __init__(self, config: DrafterConfig, weights: Weights, target: Target, info: DrafterInfo):
         self.config = config

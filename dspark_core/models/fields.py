@@ -5,8 +5,10 @@ no error anywhere, they only lower acceptance.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeGuard
 
 from ..errors import ModelError
 
@@ -33,7 +35,7 @@ HARMLESS = frozenset(
     }
 )
 # What these may say is what the backbone does anyway.
-NEUTRAL = {
+NEUTRAL: dict[str, tuple[Any, ...]] = {
     "input_embedding_scale": (1,),
     "output_multiplier": (1,),
     "partial_rotary_factor": (1,),
@@ -64,16 +66,16 @@ FOREIGN = {
 }
 
 
-def is_number(value) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """A finite int or float; a bool is none."""
     return is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
-def is_whole(value) -> bool:
+def is_whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def same(a, b) -> bool:
+def same(a: Any, b: Any) -> bool:
     """Equal, where true is not 1."""
     return isinstance(a, bool) == isinstance(b, bool) and a == b
 
@@ -87,17 +89,17 @@ class Fields:
     """
 
     where: Path
-    raw: dict
-    nested: dict = field(default_factory=dict)
+    raw: dict[str, Any]
+    nested: dict[str, Any] = field(default_factory=dict)
     read: set[str] = field(default_factory=set)
 
-    def get(self, name: str):
+    def get(self, name: str) -> Any:
         self.read.add(name)
         value = self.nested.get(name) if name in NESTED_FIRST else None
         return self.raw.get(name) if value is None else value
 
     def whole(self, name: str, low: int, high: int, default: int | None = None) -> int:
-        return self._in_range(name, is_whole, "a whole number", low, high, default)
+        return int(self._in_range(name, is_whole, "a whole number", low, high, default))
 
     def number(self, name: str, low: float, high: float, default: float | None = None) -> float:
         return float(self._in_range(name, is_number, "a number", low, high, default))
@@ -112,7 +114,7 @@ class Fields:
         value = self._present(name, default)
         if value not in choices:
             raise self.error(name, value, " or ".join(choices))
-        return value
+        return str(value)
 
     def wholes(self, name: str, default: list[int] | None = None) -> tuple[int, ...]:
         value = self._present(name, default)
@@ -120,7 +122,7 @@ class Fields:
             raise self.error(name, value, "a list of whole numbers")
         return tuple(value)
 
-    def refuse_others(self, neutral: dict[str, tuple]) -> None:
+    def refuse_others(self, neutral: dict[str, tuple[Any, ...]]) -> None:
         """Raises ModelError at the first field that is neither read, nor harmless, nor at one of the values that
         `neutral` (or NEUTRAL) names for it. One under dflash_config may also repeat what stands at the top."""
         neutral = NEUTRAL | neutral
@@ -137,27 +139,29 @@ class Fields:
                         f"value{only} is supported."
                     )
 
-    def _repeats(self, name: str, value) -> bool:
+    def _repeats(self, name: str, value: Any) -> bool:
         return name in self.read & NESTED_FIRST or same(self.raw.get(name), value)
 
-    def _present(self, name: str, default):
+    def _present(self, name: str, default: Any) -> Any:
         value = self.get(name)
         value = default if value is None else value
         if value is None:
             raise ModelError(f"{self.where} has no {name}, which a drafter needs.")
         return value
 
-    def _in_range(self, name, kind, words, low, high, default):
+    def _in_range(
+        self, name: str, kind: Callable[[Any], bool], words: str, low: float, high: float, default: float | None
+    ) -> Any:
         value = self._present(name, default)
         if not kind(value) or not low <= value <= high:
             raise self.error(name, value, f"{words} from {low:g} to {high:g}")
         return value
 
-    def error(self, name: str, value, wanted: str) -> ModelError:
+    def error(self, name: str, value: Any, wanted: str) -> ModelError:
         return ModelError(f"{self.where}: {name} is {shown(value)}; it must be {wanted}.")
 
 
-def shown(value) -> str:
+def shown(value: Any) -> str:
     """A value as a sentence may show it."""
     try:
         words = repr(value)

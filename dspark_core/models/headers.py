@@ -8,6 +8,7 @@ Format: https://huggingface.co/docs/safetensors (8 bytes little-endian header le
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import ModelError
 
@@ -55,7 +56,7 @@ def read_headers(directory: Path) -> dict[str, TensorInfo]:
     return tensors
 
 
-def read_config(directory: Path) -> dict:
+def read_config(directory: Path) -> dict[str, Any]:
     """config.json of a model directory. Raises ModelError if it is missing or not a JSON object."""
     path = directory / "config.json"
     if not path.is_file():

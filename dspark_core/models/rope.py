@@ -1,11 +1,15 @@
 """What a drafter's config.json says of its rotary embedding: base and scaling, as mlx-lm takes them."""
 
+from typing import Any
+
 from ..errors import ModelError
 from .fields import Fields, is_number, same, shown
 
+Range = tuple[float, float]
+
 # type -> its parameters, each with its range; all of them are needed. mlx-lm's YaRN multiplies queries and keys by
 # 0.1 ln(factor) + 1, which is the attention factor of transformers where none is given.
-TYPES = {
+TYPES: dict[str, dict[str, Range]] = {
     "default": {},
     "linear": {"factor": (1e-3, 1e6)},
     "llama3": {
@@ -16,32 +20,32 @@ TYPES = {
     },
     "yarn": {"factor": (1, 1e6), "original_max_position_embeddings": (1, 1e9)},
 }
-OPTIONAL = {"yarn": {"beta_fast": (1e-3, 1e6), "beta_slow": (1e-3, 1e6)}}
-GEMMA_TYPES = {"default": {}, "proportional": {"partial_rotary_factor": (1e-3, 1)}}
+OPTIONAL: dict[str, dict[str, Range]] = {"yarn": {"beta_fast": (1e-3, 1e6), "beta_slow": (1e-3, 1e6)}}
+GEMMA_TYPES: dict[str, dict[str, Range]] = {"default": {}, "proportional": {"partial_rotary_factor": (1e-3, 1)}}
 THETA = (1.0 + 1e-6, 1e15)
 
 
-def rope(fields: Fields, gemma: bool) -> tuple[float, dict | None]:
+def rope(fields: Fields, gemma: bool) -> tuple[float, dict[str, Any] | None]:
     """(base, scaling) for mlx-lm: flat `rope_theta` and `rope_scaling` (transformers 4), or under `rope_parameters` (5;
     by layer type for Gemma). Raises ModelError, naming the field, for what is not supported or contradicts itself."""
     flat = fields.get("rope_theta")
-    scaling = _object(fields, "rope_scaling", fields.get("rope_scaling"))
-    parameters = _object(fields, "rope_parameters", fields.get("rope_parameters"))
+    scaling = _scaling_of(fields, "rope_scaling", fields.get("rope_scaling"))
+    parameters = _scaling_of(fields, "rope_parameters", fields.get("rope_parameters"))
     if gemma:
-        parameters = _object(fields, "rope_parameters.full_attention", parameters.get("full_attention"))
+        parameters = _scaling_of(fields, "rope_parameters.full_attention", parameters.get("full_attention"))
     if parameters and scaling and not _agree(parameters, scaling):
         raise ModelError(f"{fields.where}: rope_scaling and rope_parameters contradict each other.")
     theta = _theta(fields, {"rope_theta": flat, "rope_parameters": parameters.get("rope_theta")})
     return theta, _checked(fields, parameters or scaling, gemma)
 
 
-def _object(fields: Fields, name: str, value) -> dict:
+def _scaling_of(fields: Fields, name: str, value: Any) -> dict[str, Any]:
     if value is not None and not isinstance(value, dict):
         raise fields.error(name, value, "an object")
     return {k: v for k, v in (value or {}).items() if v is not None}
 
 
-def _agree(parameters: dict, scaling: dict) -> bool:
+def _agree(parameters: dict[str, Any], scaling: dict[str, Any]) -> bool:
     """Do both name one scaling? `type` is an older name of `rope_type`."""
     a, b = (
         {k: v for k, v in d.items() if k not in ("type", "rope_theta")} | {"rope_type": _type(d)}
@@ -50,11 +54,11 @@ def _agree(parameters: dict, scaling: dict) -> bool:
     return a == b
 
 
-def _type(scaling: dict):
+def _type(scaling: dict[str, Any]) -> Any:
     return scaling.get("rope_type", scaling.get("type", "default"))
 
 
-def _theta(fields: Fields, given: dict) -> float:
+def _theta(fields: Fields, given: dict[str, Any]) -> float:
     given = {name: value for name, value in given.items() if value is not None}
     if not given:
         raise ModelError(f"{fields.where} has no rope_theta, flat or under rope_parameters.")
@@ -66,7 +70,7 @@ def _theta(fields: Fields, given: dict) -> float:
     return float(next(iter(given.values())))
 
 
-def _checked(fields: Fields, scaling: dict, gemma: bool) -> dict | None:
+def _checked(fields: Fields, scaling: dict[str, Any], gemma: bool) -> dict[str, Any] | None:
     kind = _type(scaling)
     if "type" in scaling and scaling["type"] != kind:
         raise ModelError(f"{fields.where}: type and rope_type of its rope contradict each other.")

@@ -4,8 +4,9 @@ mlx-lm's models return logits only. A family's walk (targets/<family>.py) calls 
 and yields the hidden state after each one; at load its logits are compared with the model's own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 from mlx_lm.models.cache import KVCache
@@ -14,7 +15,7 @@ from mlx_lm.utils import load_model
 from ..errors import ModelError
 from .cache import WindowCache
 from .config import check_family
-from .headers import read_config, read_headers
+from .headers import TensorInfo, read_config, read_headers
 from .targets import family_of
 from .text import Text
 from .token_bytes import TokenBytes
@@ -27,7 +28,7 @@ Progress = Callable[[str], None]
 class Target:
     """One loaded target model. Shapes: T positions, V vocabulary, d hidden size, m taps."""
 
-    def __init__(self, model, config: dict, text: Text | None, name: str, precision: str):
+    def __init__(self, model: Any, config: dict[str, Any], text: Text | None, name: str, precision: str):
         self.model = model
         self.name = name
         self.precision = precision
@@ -35,7 +36,10 @@ class Target:
         self._lm = getattr(model, "language_model", model)  # Gemma-4 wraps its text model
         self._body = self._lm.model
         args = self._lm.args
-        self._walk = family_of(self._lm.model_type).walk
+        family = family_of(self._lm.model_type)
+        if family is None:
+            raise ModelError(f"{name} has a text model of type {self._lm.model_type!r}, which is not supported.")
+        self._walk = family.walk
         self.num_layers = len(self._body.layers)
         self.hidden_size = args.hidden_size
         self.vocab_size = args.vocab_size
@@ -69,7 +73,7 @@ class Target:
         features = mx.concatenate([tapped[i] for i in taps], axis=-1)[0] if taps else None
         return self._body.norm(h)[0], features
 
-    def own_hidden(self, ids: mx.array, cache: list) -> mx.array:
+    def own_hidden(self, ids: mx.array, cache: list[Any]) -> mx.array:
         """Final hidden states [T, d] of ids [T] by mlx-lm's own forward, masks and caches (`make_prompt_cache`): it
         shares the layers with `forward` and nothing else, so it can say whether `forward` is right."""
         return self._body(ids[None], cache=cache)[0]
@@ -122,13 +126,13 @@ class Target:
                 f"more than {tolerance:.3g}; this mlx-lm version is not supported."
             )
 
-    def _weights(self):
+    def _weights(self) -> list[tuple[str, mx.array]]:
         from mlx.utils import tree_flatten
 
         return [(n, w) for n, w in tree_flatten(self.model.parameters()) if mx.issubdtype(w.dtype, mx.floating)]
 
 
-def _rolling(cache) -> KVCache | WindowCache:
+def _rolling(cache: Any) -> KVCache | WindowCache:
     """mlx-lm's cache for a layer, or the one that takes the place of its ring."""
     window = getattr(cache, "max_size", None)
     return cache if window is None else WindowCache(window)
@@ -154,11 +158,12 @@ def open_target(directory: str | Path, precision: str = "auto", progress: Progre
     directory = Path(directory)
     check_precision(precision)
     config = read_config(directory)
-    instead = getattr(check_family(directory, config), "config_for_mlx", lambda config: {})
+    family = check_family(directory, config)
+    instead: dict[str, Any] = family.config_for_mlx(config) if hasattr(family, "config_for_mlx") else {}
     tensors = read_headers(directory)
     progress("checking names and shapes")
     try:
-        model, config = load_model(directory, lazy=True, model_config=instead(config))
+        model, config = load_model(directory, lazy=True, model_config=instead)
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as e:
         raise ModelError(_one_sentence(directory, tensors, str(e))) from e
     words = convert(model, precision)
@@ -168,7 +173,7 @@ def open_target(directory: str | Path, precision: str = "auto", progress: Progre
     return Target(model, config, text, directory.name, words)
 
 
-def _one_sentence(directory: Path, tensors: dict, message: str) -> str:
+def _one_sentence(directory: Path, tensors: Mapping[str, TensorInfo], message: str) -> str:
     """mlx-lm's loading error with the file that holds (or should hold) the tensor it names."""
     words = message.replace("\n", " ").split()
     named = next(

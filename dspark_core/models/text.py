@@ -71,8 +71,10 @@ class Text:
 
     def _render(self, messages: list[dict[str, str]]) -> str:
         try:
-            return self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
+            return str(
+                self.tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
+                )
             )
         except (TemplateError, *NOT_RENDERED) as e:  # it raises where it knows no system turn, for one
             raise ModelError(f"The model's chat template cannot render this conversation ({e}).") from None

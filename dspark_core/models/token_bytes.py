@@ -6,6 +6,7 @@ does its piece give the bytes, if they are those that the decoder could not read
 """
 
 import re
+from typing import Any
 
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 UNREADABLE = "\ufffd"
@@ -16,7 +17,7 @@ class TokenBytes:
     id that the vocabulary lacks. Joined over the tokens of a text they are what `tokenizer.decode` makes of it, special
     tokens written out, as far as that treats every token alike; of the first see `at_start`."""
 
-    def __init__(self, tokenizer):
+    def __init__(self, tokenizer: Any):
         self._tokenizer = tokenizer
         self._before = tokenizer.encode("a", add_special_tokens=False)[-1:]
         self._before_text = self._decode(self._before)
@@ -36,7 +37,7 @@ class TokenBytes:
 
     def _decode(self, ids: list[int]) -> str:
         try:
-            return self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
         except (IndexError, KeyError, OverflowError, TypeError, ValueError):  # an id beyond the vocabulary
             return ""
 

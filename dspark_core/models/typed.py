@@ -5,8 +5,9 @@ space. The rendering, its stand-ins read back, is the one that the messages them
 was typed, wherever the template trimmed, split or moved it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
@@ -26,7 +27,7 @@ class Typed(str):
         typed.read = read
         return typed
 
-    def _real(self, given=None):
+    def _real(self, given: Any = None) -> Any:
         if isinstance(given, tuple):
             return tuple(map(self._real, given))
         return str.translate(given, self.read) if isinstance(given, str) else given
@@ -40,59 +41,59 @@ class Typed(str):
             pieces.append(self[start:at])
         return pieces
 
-    def split(self, sep=None, maxsplit=-1):
+    def split(self, sep: Any = None, maxsplit: Any = -1) -> list[Any]:
         return self._pieces(self._real(self).split(self._real(sep), maxsplit), len(sep or ""))
 
-    def rsplit(self, sep=None, maxsplit=-1):
+    def rsplit(self, sep: Any = None, maxsplit: Any = -1) -> list[Any]:
         return self._pieces(self._real(self).rsplit(self._real(sep), maxsplit), len(sep or ""))
 
-    def partition(self, sep):
+    def partition(self, sep: str) -> Any:
         return tuple(self._pieces(self._real(self).partition(self._real(sep))))
 
-    def rpartition(self, sep):
+    def rpartition(self, sep: str) -> Any:
         return tuple(self._pieces(self._real(self).rpartition(self._real(sep))))
 
-    def splitlines(self, keepends=False):
+    def splitlines(self, keepends: Any = False) -> list[Any]:
         return self._pieces(self._real(self).splitlines(keepends))
 
-    def lstrip(self, chars=None):
+    def lstrip(self, chars: str | None = None) -> Any:
         return self[len(self) - len(self._real(self).lstrip(self._real(chars))) :]
 
-    def rstrip(self, chars=None):
+    def rstrip(self, chars: str | None = None) -> Any:
         return self[: len(self._real(self).rstrip(self._real(chars)))]
 
-    def strip(self, chars=None):
+    def strip(self, chars: str | None = None) -> Any:
         return self.lstrip(chars).rstrip(chars)
 
-    def removeprefix(self, prefix):
+    def removeprefix(self, prefix: str) -> "Typed":
         return self[len(prefix) :] if self.startswith(prefix) else self
 
-    def removesuffix(self, suffix):
+    def removesuffix(self, suffix: str) -> "Typed":
         return self[: len(self) - len(suffix)] if self.endswith(suffix) else self
 
-    def replace(self, old, new, count=-1):
+    def replace(self, old: str, new: str, count: Any = -1) -> Any:
         return Typed.of(str.join(new, self.split(old, count)), self.read) if old else str.replace(self, old, new, count)
 
-    def __getitem__(self, at):
+    def __getitem__(self, at: Any) -> "Typed":
         return Typed.of(str.__getitem__(self, at), self.read)
 
-    def __add__(self, other):
+    def __add__(self, other: str) -> "Typed":
         return Typed.of(str.__add__(self, other), self.read)
 
-    def __radd__(self, other):
+    def __radd__(self, other: str) -> "Typed":
         return Typed.of(str.__add__(other, self), self.read)
 
-    def __str__(self):
+    def __str__(self) -> "Typed":
         return self  # which Jinja's filters ask for
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(self._real(self))
 
 
-def _asked(name: str):
+def _asked(name: str) -> Callable[..., Any]:
     of_str = getattr(str, name)
 
-    def method(self, *args):
+    def method(self: Typed, *args: Any) -> Any:
         return of_str(self._real(self), *map(self._real, args))
 
     return method
@@ -121,7 +122,7 @@ class StandIns:
     read: dict[int, int]
     owner: dict[int, int]
 
-    def render(self, template: str, messages: list[dict[str, str]], **variables) -> str:
+    def render(self, template: str, messages: list[dict[str, str]], **variables: Any) -> str:
         """What a chat template makes of the messages with these contents, in stand-ins. transformers' own rendering
         makes plain strings of its messages. Raises jinja2's errors."""
         # What macros and blocks give is put together by `concat`; a template may look into that, too.
@@ -143,7 +144,9 @@ class StandIns:
 
 def stand_ins(contents: list[str]) -> StandIns:
     fresh = iter(range(*STAND_INS))
-    written, read, owner = [], {}, {}
+    written: list[str] = []
+    read: dict[int, int] = {}
+    owner: dict[int, int] = {}
     for i, content in enumerate(contents):
         table = {ord(c): next(fresh) for c in sorted(set(content)) if not c.isspace()}
         written.append(content.translate(table))

@@ -42,7 +42,7 @@ def stored_words(module: nn.Module) -> str:
         bits = getattr(layer, "bits", None)
         words = f"{bits}-bit" if bits else DTYPE_WORDS.get(weight.dtype, str(weight.dtype))
         sizes[words] = sizes.get(words, 0) + weight.size * (32 // bits if bits else 1)
-    return max(sizes, key=sizes.get)
+    return max(sizes, key=lambda words: sizes[words])
 
 
 def convert(module: nn.Module, precision: str) -> str:

@@ -25,9 +25,9 @@ from ..decode.sampling import (
     take,
 )
 from ..models.cache import trim
-from ..models.drafter import calibrated
+from ..models.drafter import Pick, calibrated
 from .inspection import ACCEPTED, REJECTED, TOP, Block, Candidate, Inspection, OwnToken, Slot, fates, fates_of, piece
-from .race import Models
+from .loaded import Models
 from .records import LaneRecord, RaceRecord
 
 CHUNK = 128  # tokens of the prefix between two looks at `cancelled`
@@ -89,10 +89,13 @@ def inspect(
 
     Raises DecodeError, in one sentence, if the race ran on other models than the loaded ones.
     """
-    target = models and models.target
-    if target is None or (target.name, target.precision) != (record.target, record.precision):
-        loaded = f"loaded is {target.name}, {target.precision}" if target else "no model is loaded"
-        raise DecodeError(f"This race ran on {record.target}, {record.precision}; {loaded}.")
+    if models is None:
+        raise DecodeError(f"This race ran on {record.target}, {record.precision}; no model is loaded.")
+    target = models.target
+    if (target.name, target.precision) != (record.target, record.precision):
+        raise DecodeError(
+            f"This race ran on {record.target}, {record.precision}; loaded is {target.name}, {target.precision}."
+        )
     prompt = target.encode_chat(record.request.messages)
     if len(prompt) != record.prompt_tokens:
         raise DecodeError("The loaded tokenizer reads this race's prompt in another way.")
@@ -143,7 +146,7 @@ class Inspector:
             raise DecodeError("The recorded round does not fit the recorded answer.")
         self._require_ids([*text, *round_.draft_ids])
         drafter_id = self._drafter_id(lane, round_)
-        numbers = None if settings.greedy else _numbers(lane, index, uniforms or Uniforms(settings.seed))
+        numbers = None if settings.greedy else _round_numbers(lane, index, uniforms or Uniforms(settings.seed))
         tail = [round_.anchor_id, *round_.draft_ids[: round_.proposed]]
         try:
             reused = self._walk(text[: round_.position], cancelled, progress)
@@ -198,7 +201,9 @@ class Inspector:
 
     # ---- the prefix ------------------------------------------------------------------------------------------
 
-    def _walk(self, prefix: list[int], cancelled: Callable[[], bool], progress) -> int | None:
+    def _walk(
+        self, prefix: list[int], cancelled: Callable[[], bool], progress: Callable[[int, int], None]
+    ) -> int | None:
         """Bring every cache to all of `prefix` but its last CHUNK tokens at most. Returns how many of them were there
         already; None if cancelled."""
         kept = next((i for i, (a, b) in enumerate(zip(self._known, prefix, strict=False)) if a != b), None)
@@ -285,7 +290,7 @@ class Inspector:
         if proposal.logits is None:  # what a drafter is certain of shows as such
             q, redrawn = proposal.distribution(vocabulary), proposal.ids
         else:
-            q, redrawn = probabilities(proposal.logits, reading(settings)), _drafted(proposal.logits, settings, numbers)
+            q, redrawn = probabilities(proposal.logits, reading(settings)), _redrawn(proposal.logits, settings, numbers)
         missing = mx.zeros((ids.shape[0] - q.shape[0], vocabulary))  # where another one drafted the recorded round
         confidence = None
         if proposal.confidence is not None:
@@ -310,7 +315,7 @@ class Inspector:
         are the target's logits along it, and both hold up to the first difference. Only if the drafts that differ
         are accepted does the target look further."""
         sent, shown = round_.proposed, reading(settings)
-        ids = _drafted(base, settings, numbers)
+        ids = _redrawn(base, settings, numbers)
         own = ids.tolist()[:sent]
         q = probabilities(base, shown)
         same = next((k for k, (a, b) in enumerate(zip(round_.draft_ids, own, strict=False)) if a != b), sent)
@@ -383,19 +388,23 @@ class Inspector:
         return piece(self._models.target.token_bytes(token_id)) if self._models.target.text else str(token_id)
 
 
-def _numbers(lane: LaneRecord, index: int, uniforms: Uniforms) -> Numbers:
+def _round_numbers(lane: LaneRecord, index: int, uniforms: Uniforms) -> Numbers:
     """What the decode loops drew in a round: one number before the first, then drafts, acceptances, own token."""
     take(uniforms, 1 + sum(len(r.draft_ids) + r.proposed + 1 for r in lane.rounds[:index]))
     r = lane.rounds[index]
     return Numbers(take(uniforms, len(r.draft_ids)), take(uniforms, r.proposed), take(uniforms, 1))
 
 
-def _along(ids: mx.array):
+def _along(ids: mx.array) -> Pick:
     """A pick that follows the recorded ids [n] whatever the logits say."""
-    return lambda logits, first=0: (ids[first : first + logits.shape[0]], None)
+
+    def pick(logits: mx.array, first: int = 0) -> tuple[mx.array, None]:
+        return ids[first : first + logits.shape[0]], None
+
+    return pick
 
 
-def _drafted(logits: mx.array, settings: Settings, numbers: Numbers | None) -> mx.array:
+def _redrawn(logits: mx.array, settings: Settings, numbers: Numbers | None) -> mx.array:
     """Ids [n] that logits [n, V] give: the largest, or what the round's numbers draw."""
     if not logits.shape[0]:
         return mx.zeros((0,), dtype=mx.int32)

@@ -5,7 +5,7 @@ The cost curve that belongs to loaded models: known, kept on disk, or measured n
 The width noise of a target on this device: known, kept on disk, or measured now.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -28,7 +28,9 @@ class Models:
 
     target: Target
     drafters: dict[str, Drafter | str]
-    warm: set = field(default_factory=set)  # lanes that have run before, so that nothing compiles on the clock
+    warm: set[tuple[object, ...]] = field(
+        default_factory=set
+    )  # lanes that have run before, so that nothing compiles on the clock
     kept: object | None = None  # what the inspector keeps of the last round it looked at; a race drops it
     curve: CostCurve | None = None  # what a step costs here, once that is known
     noise: Noise | None = None  # how far logits move with the width here, once that is known
@@ -86,7 +88,7 @@ def known(models: Models) -> CostCurve | None:
     return models.curve
 
 
-def measured(models: Models, quick: bool = False) -> Iterator[Measuring | CostCurve]:
+def measured(models: Models, quick: bool = False) -> Generator[Measuring | CostCurve, None, None]:
     """Measure the curve now, keep it, and use it from here on. Yields progress, then the curve."""
     for event in measure(models.target, models.loaded, quick):
         if isinstance(event, CostCurve):
@@ -112,13 +114,14 @@ def rounding_noise(models: Models) -> Noise:
 
 def exact_device() -> bool:
     """True where logits do not depend on how many rows are computed together: MLX's CPU backend."""
-    return mx.default_device() == mx.Device(mx.cpu)
+    return bool(mx.default_device() == mx.Device(mx.cpu))
 
 
 def measured_noise(models: Models) -> Noise:
     """Known, or measured now (some seconds) and kept."""
-    if known_noise(models) is None:
-        models.noise = measure_noise(models.target)
+    noise = known_noise(models)
+    if noise is None:
+        models.noise = noise = measure_noise(models.target)
         with suppress(OSError):  # a cache that cannot be written costs a measurement at the next start
-            save_noise(models.target, models.noise)
-    return models.noise
+            save_noise(models.target, noise)
+    return noise

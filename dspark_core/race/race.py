@@ -10,7 +10,7 @@ it would be alone.
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 
 import mlx.core as mx
@@ -71,7 +71,7 @@ class Lane:
 
     def __init__(
         self,
-        decode: Callable[[Clock], Iterator[Event]],
+        decode: Callable[[Clock], Generator[Event, None, None]],
         synchronize: Callable[[], None],
         clock: Clock | None = None,
     ):
@@ -80,7 +80,7 @@ class Lane:
         self._events = decode(self.clock)
         self._synchronize = synchronize
 
-    def slice(self, seconds: float = SLICE_S) -> Iterator[Event]:
+    def slice(self, seconds: float = SLICE_S) -> Generator[Event, None, None]:
         """Events of about `seconds` of own time, at least one. A failure is an event, not an exception."""
         until = self.clock() + seconds
         self.clock.resume()
@@ -114,7 +114,9 @@ WARM_UP_PROMPT = 16  # tokens
 WARM_UP_TOKENS = 24  # enough for two rounds of a fully accepted block of 8, or one of 16, and the steps between
 
 
-def interleave(lanes: Sequence[Lane], together: bool, slice_s: float = SLICE_S) -> Iterator[tuple[int, Event]]:
+def interleave(
+    lanes: Sequence[Lane], together: bool, slice_s: float = SLICE_S
+) -> Generator[tuple[int, Event], None, None]:
     """(lane index, event) until every lane is done: by the fair clock, or one lane after another.
 
     Closing the generator closes the lanes where they stand.
@@ -157,7 +159,7 @@ def decode(
     profile: bool = False,
     strict: float = 0.0,
     rehearse: bool = False,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """The decode that a lane's settings name; `strict` as in `speculative`; `rehearse` makes its schedule a
     `Rehearsal`. Raises DecodeError if its drafter cannot run."""
     if not spec.speculative:
@@ -176,7 +178,7 @@ def decode(
 
 def race(
     models: Models, request: RaceRequest, cancelled: Callable[[], bool] = lambda: False
-) -> Iterator[tuple[int, Event | WarmUp | DeviceNoise | Verdict | RaceRecord]]:
+) -> Generator[tuple[int, Event | WarmUp | DeviceNoise | Verdict | RaceRecord], None, None]:
     """Run a race on the thread that owns MLX.
 
     Yields (-1, the record, empty as yet), (-1, DeviceNoise) if that had to be measured, then (lane, event) pairs as
@@ -198,21 +200,21 @@ def race(
     if noise := known_noise(models):
         record.noise = noise.largest
     yield -1, record
-    strict = request.strict and request.settings.greedy
-    if strict and record.noise is None and not cancelled():
+    strictly = request.strict and request.settings.greedy
+    if strictly and record.noise is None and not cancelled():
         yield 0, WarmUp()
         record.noise = measured_noise(models).largest
         yield -1, DeviceNoise(record.noise)
-    strict = (strict and record.noise) or 0.0
+    strict = (record.noise or 0.0) if strictly else 0.0
     for i, spec in enumerate(request.lanes):
         if spec.schedule == HARDWARE and models.loaded and not cancelled() and known(models) is None:
             yield i, WarmUp()
-            _measure(models, cancelled)
+            _measure_curve(models, cancelled)
         if not cancelled() and _warmth(spec, request, strict) not in models.warm:
             yield i, WarmUp()
             _warm_up(models, spec, prompt, request, strict, cancelled)
 
-    def lane(spec):
+    def lane(spec: LaneSpec) -> Lane:
         return Lane(
             lambda clock: decode(models, spec, prompt, request.settings, clock, request.profile, strict),
             mx.synchronize,
@@ -233,7 +235,7 @@ def race(
         yield -1, record.verdict
 
 
-def _measure(models: Models, cancelled: Callable[[], bool]) -> None:
+def _measure_curve(models: Models, cancelled: Callable[[], bool]) -> None:
     """The cost curve, in seconds and off the clock; it is kept on disk for the next time."""
     events = measured(models, quick=True)
     for _ in events:
@@ -269,13 +271,20 @@ class Rehearsal(Schedule):
         self._round += 1
 
 
-def _warmth(spec: LaneSpec, request: RaceRequest, strict: float) -> tuple:
+def _warmth(spec: LaneSpec, request: RaceRequest, strict: float) -> tuple[object, ...]:
     """What decides which operations a lane runs."""
     s = request.settings
     return spec, s.greedy, s.top_k > 0, s.top_p < 1, request.profile, spec.speculative and strict > 0
 
 
-def _warm_up(models, spec, prompt, request, strict: float, cancelled) -> None:
+def _warm_up(
+    models: Models,
+    spec: LaneSpec,
+    prompt: list[int],
+    request: RaceRequest,
+    strict: float,
+    cancelled: Callable[[], bool],
+) -> None:
     """A few rounds off the clock. A failure here is the lane's to report when it runs."""
     warmth = _warmth(spec, request, strict)
     adaptive = spec.schedule in (HARDWARE, CONFIDENCE, CUMULATIVE)

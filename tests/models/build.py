@@ -91,7 +91,7 @@ def random_drafter(directory: Path, config: dict, seed: int = 0) -> Path:
         {} if config["architectures"] == ["DFlashDraftModel"] else {"embed_tokens.weight": None, "lm_head.weight": None}
     )
     parsed = parse_config(directory, config, own)
-    weights = method_module(parsed.method).KIND.Weights(parsed)
+    weights = method_module(parsed.method).KIND.weights_type(parsed)
     mx.random.seed(seed)
     tensors = {}
     for name, like in tree_flatten(weights.parameters()):

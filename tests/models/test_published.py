@@ -58,10 +58,10 @@ def test_true_shapes_are_what_the_loader_expects_and_no_weight_is_read(shape, tm
         assert config.block_size == (16 if name == DFLASH16 else 7)
         drafter = open_drafter(place, model, "4-bit")
         assert (drafter.info.max_drafts, drafter.taps) == (15 if name == DFLASH16 else 7, config.taps)
-        assert shapes_of(method_module(config.method).KIND.Weights(config)) == checkpoint.tensors
+        assert shapes_of(method_module(config.method).KIND.weights_type(config)) == checkpoint.tensors
         bare = {n: None for n in ("embed_tokens.weight", "lm_head.weight") if n in checkpoint.tensors}
         alone = parse_config(place, checkpoint.config, bare)  # from config.json, without any tensor's shape
-        assert shapes_of(method_module(alone.method).KIND.Weights(alone)) == checkpoint.tensors
+        assert shapes_of(method_module(alone.method).KIND.weights_type(alone)) == checkpoint.tensors
     assert mx.get_peak_memory() - before < 10_000_000
 
 

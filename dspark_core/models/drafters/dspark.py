@@ -5,6 +5,7 @@ bias [V] that is added to the base logits of slot k (paper section 3; DeepSpec's
 """
 
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -30,16 +31,16 @@ def open_drafter(place: Path, target: Target, precision: str) -> Drafter:
 class VanillaMarkov(nn.Module):
     """b_k = W2 W1[x_{k-1}]: a low-rank bigram table."""
 
-    def __init__(self, vocab_size: int, rank: int, hidden_size: int):
+    def __init__(self, vocab_size: int, rank: int, hidden_size: int) -> None:
         super().__init__()
         self.markov_w1 = nn.Embedding(vocab_size, rank)
         self.markov_w2 = nn.Linear(rank, vocab_size, bias=False)
 
-    def start(self):
+    def start(self) -> mx.array | None:
         """State before the first slot of a block; None where the head has none."""
         return None
 
-    def bias(self, previous: mx.array, hidden: mx.array, state):
+    def bias(self, previous: mx.array, hidden: mx.array, state: Any) -> tuple[mx.array, Any]:
         """Bias [1, V] of one slot from the previous token id [1] and its hidden state [1, d], and the new state."""
         return wide_product(self.markov_w2, self.markov_w1(previous)), state
 
@@ -47,11 +48,11 @@ class VanillaMarkov(nn.Module):
 class GatedMarkov(VanillaMarkov):
     """b_k = W2 (sigmoid(Wg [h_k ; e] + bg) * e), e = W1[x_{k-1}]."""
 
-    def __init__(self, vocab_size: int, rank: int, hidden_size: int):
+    def __init__(self, vocab_size: int, rank: int, hidden_size: int) -> None:
         super().__init__(vocab_size, rank, hidden_size)
         self.gate_proj = nn.Linear(hidden_size + rank, rank)
 
-    def bias(self, previous, hidden, state):
+    def bias(self, previous: mx.array, hidden: mx.array, state: Any) -> tuple[mx.array, Any]:
         e = self.markov_w1(previous)
         gate = mx.sigmoid(self.gate_proj(mx.concatenate([hidden, e], axis=-1)))
         return wide_product(self.markov_w2, gate * e), state
@@ -64,15 +65,15 @@ class RnnMarkov(VanillaMarkov):
     The bias uses the state before the slot (through z); s' serves the next one.
     """
 
-    def __init__(self, vocab_size: int, rank: int, hidden_size: int):
+    def __init__(self, vocab_size: int, rank: int, hidden_size: int) -> None:
         super().__init__(vocab_size, rank, hidden_size)
         self._rank = rank
         self.joint_proj = nn.Linear(2 * rank + hidden_size, 3 * rank)
 
-    def start(self):
+    def start(self) -> mx.array:
         return mx.zeros((1, self._rank))
 
-    def bias(self, previous, hidden, state):
+    def bias(self, previous: mx.array, hidden: mx.array, state: Any) -> tuple[mx.array, Any]:
         e = self.markov_w1(previous)
         state = state.astype(e.dtype)
         gate, cand, out = mx.split(self.joint_proj(mx.concatenate([state, e, hidden], axis=-1)), 3, axis=-1)
@@ -80,7 +81,7 @@ class RnnMarkov(VanillaMarkov):
         return wide_product(self.markov_w2, mx.tanh(out)), gate * state + (1 - gate) * mx.tanh(cand)
 
 
-MARKOV_HEADS = {"vanilla": VanillaMarkov, "gated": GatedMarkov, "rnn": RnnMarkov}
+MARKOV_HEADS: dict[str | None, type[VanillaMarkov]] = {"vanilla": VanillaMarkov, "gated": GatedMarkov, "rnn": RnnMarkov}
 
 
 class DSparkWeights(Weights):
@@ -92,7 +93,8 @@ class DSparkWeights(Weights):
 class DSpark(BlockDrafter):
     """Semi-autoregressive: every draft sees the one before it."""
 
-    Weights = DSparkWeights
+    weights: DSparkWeights
+    weights_type = DSparkWeights
 
     def chain(
         self, anchor: mx.array, base: mx.array, hidden: mx.array, pick: Pick
