@@ -118,8 +118,9 @@ def read_presets(directory: Path = PRESETS) -> tuple[list[Preset], list[str]]:
 
 def load_prompts(path: Path = PRESETS / "prompts.toml") -> list[Prompt]:
     """The demo prompts in file order. Raises PresetError."""
-    file = _read(path, _PromptsFile)
-    for entry in [*file.kind, *file.prompt]:
+    file = _read_toml(path, _PromptsFile)
+    entries: list[_KindTable | _PromptTable] = [*file.kind, *file.prompt]
+    for entry in entries:
         if entry.kind not in KINDS:
             name = getattr(entry, "title", "an expectation")
             raise PresetError(f"{path}: {name!r} has kind {entry.kind!r}; use {', '.join(KINDS)}.")
@@ -192,7 +193,7 @@ def _files(directory: Path) -> list[Path]:
 
 
 def _preset(path: Path) -> Preset:
-    file = _read(path, _PresetFile)
+    file = _read_toml(path, _PresetFile)
     targets = tuple(PresetTarget(t.precision, _place(path, "target", t), t.note) for t in file.target)
     if not targets:
         raise PresetError(f"{path}: there is no [[target]].")
@@ -234,7 +235,7 @@ def _hub_name(path: Path, name: str) -> HubName:
         raise PresetError(f"{path}: {error}") from None
 
 
-def _read(path: Path, kind: type[Read]) -> Read:
+def _read_toml(path: Path, kind: type[Read]) -> Read:
     """A TOML file as this kind of table. Raises PresetError."""
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -243,10 +244,10 @@ def _read(path: Path, kind: type[Read]) -> Read:
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        raise PresetError(_sentence(path, error.errors()[0], kind)) from None
+        raise PresetError(_fault_words(path, error.errors()[0], kind)) from None
 
 
-def _sentence(path: Path, fault: Mapping[str, Any], kind: type[BaseModel]) -> str:
+def _fault_words(path: Path, fault: Mapping[str, Any], kind: type[BaseModel]) -> str:
     """What pydantic found first, with its place: "target 2: hub must be of type str"."""
     steps, what = list(fault["loc"]), fault["type"]
     where = f"{path}: {steps[0]} {steps[1] + 1}" if len(steps) > 1 else str(path)

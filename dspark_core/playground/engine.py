@@ -19,7 +19,7 @@ from ..machine import Device, mlx_device
 from ..models.info import DrafterInfo
 from ..presets import Place, Preset
 from ..race.inspection import Inspection
-from ..race.lane_spec import method_of
+from ..race.lane_spec import method_name
 from ..race.records import RaceRecord, RaceRequest
 from .worker import Job
 
@@ -252,7 +252,7 @@ def _opened(id_: str, where: Path | None, target: "Target", choice: Choice) -> "
     """The drafter of an id, everything checked but its weights unread. Raises ModelError."""
     from ..models.checkpoint import open_drafter
 
-    drafter = open_drafter(where, target, choice.drafter_precision, method=method_of(id_))
+    drafter = open_drafter(where, target, choice.drafter_precision, method=method_name(id_))
     info = drafter.info if where is None else replace(drafter.info, name=name_of(where))
     drafter.info = replace(info, title=choice.titles.get(id_, info.title))
     return drafter

@@ -80,7 +80,7 @@ def bounds(offers: Offers, slider: str, drafter: object = None) -> tuple[int, in
     return (info.shortest, info.block) if slider == "length" else (1, info.max_drafts)
 
 
-def fit(limits: Limits, offers: Offers, lanes: Sequence[LaneForm]) -> Fit:
+def fit_lanes(limits: Limits, offers: Offers, lanes: Sequence[LaneForm]) -> Fit:
     """The controls of `lanes` fitted to `offers`. A slider that stood at all its drafter had stands at all that this
     one has."""
     sliders: dict[SliderKey, dict[str, Any]] = {}
@@ -122,4 +122,4 @@ def refit(limits: Limits, offers: Offers, form: RaceForm) -> Fit | None:
     """What to change now that `offers` may have changed; None if nothing is loaded yet, or all is fitted already."""
     if limits.offers == offers and not (limits.asked and offers.loaded):
         return None
-    return fit(limits, offers, form.lanes)
+    return fit_lanes(limits, offers, form.lanes)

@@ -26,23 +26,12 @@ from ..models.info import DrafterInfo
 from ..race.lane_spec import MAX_LANES, WHOLE, find, lane_text, read_lanes, schedules
 from ..race.records import PLAIN, exact
 from .controls import Controls, LaneInputs
-from .limits import SLIDERS, Fit, Limits, SliderKey, fit, menu
-from .race_request import (
-    MAX_PROMPT,
-    OFF,
-    LaneForm,
-    Offers,
-    RaceForm,
-    clamp,
-    form_of,
-    lane_key,
-    lanes_of,
-    settings_of,
-)
+from .limits import SLIDERS, Fit, Limits, SliderKey, fit_lanes, menu
+from .race_request import MAX_PROMPT, OFF, LaneForm, Offers, RaceForm, clamp, form_of, lane_key, lanes_of, settings_of
 from .widgets import QUIET
 
-LONGEST = 1000
-NUMBERS = {  # a link's name -> the control's
+LONGEST_ASKED = 1000
+NUMBER_NAMES = {  # a link's name -> the control's
     "tokens": "max_tokens",
     "temperature": "temperature",
     "top_k": "top_k",
@@ -63,7 +52,7 @@ def link_of(form: RaceForm, infos: Sequence[DrafterInfo]) -> str:
     """A query string that fills the page with these settings."""
     settings = settings_of(form)
     query = {"prompt": form.prompt, "lanes": ",".join(lane_text(lane, infos) for lane in lanes_of(form, infos))}
-    query |= {name: exact(getattr(settings, control)) for name, control in NUMBERS.items()}
+    query |= {name: exact(getattr(settings, control)) for name, control in NUMBER_NAMES.items()}
     query["system"] = form.system or ""  # also when empty: the other browser may have one of its own
     if form.strict is True:
         query["strict"] = "1"
@@ -78,7 +67,7 @@ def from_link(query: Mapping[str, str], infos: Sequence[DrafterInfo]) -> dict[st
         filled["prompt"] = prompt[:MAX_PROMPT]
     if "system" in query:
         filled["system"] = query["system"]
-    filled |= {control: query[name] for name, control in NUMBERS.items() if name in query}
+    filled |= {control: query[name] for name, control in NUMBER_NAMES.items() if name in query}
     if "strict" in query:
         filled["strict"] = query["strict"] == "1"
     if "lanes" in query:
@@ -105,7 +94,7 @@ def fitting(control: Component, value: Any) -> Any:
     return value if isinstance(value, str) and value in choices else None
 
 
-def remember(page: gr.Blocks, ask: Controls) -> gr.events.Dependency:
+def fill_and_store(page: gr.Blocks, ask: Controls) -> gr.events.Dependency:
     """Store every setting but the prompt in the browser, and fill the page when it opens: the event of that. A link
     goes before what was stored. Nothing is started."""
     stored = gr.BrowserState(None, **STORAGE)
@@ -144,7 +133,7 @@ def filled(ask: Controls, values: Mapping[str, Any]) -> dict[str, Any]:
         named |= numbers
         updates |= menus
     limits = replace(ask.limits.value, asked=named)  # the controls stand as the page was built
-    fitted = fit(limits, offers, lanes)
+    fitted = fit_lanes(limits, offers, lanes)
     updates |= {lane_key(i, slider): update for (i, slider), update in fitted.sliders.items()}
     return updates | {"limits": Limits(offers, _given(limits, fitted)), "cut": fitted.words}
 
@@ -168,7 +157,7 @@ def _lane_filled(
         menus[lane_key(i, "schedule")] = gr.update(choices=schedules(info))
     for name in SLIDERS:
         asked = values.get(lane_key(i, name))
-        number = asked if asked == WHOLE else clamp(asked, 1, LONGEST, math.nan)
+        number = asked if asked == WHOLE else clamp(asked, 1, LONGEST_ASKED, math.nan)
         if not math.isnan(number):
             named[i, name] = number, number
             form = replace(form, **{name: number})

@@ -21,7 +21,7 @@ from ..race.lane_spec import excesses, read_lanes
 from ..race.records import PLAIN, RaceRequest
 from ..race.trace import dumps
 from .controls import controls
-from .links import remember
+from .links import fill_and_store
 from .race_request import Offers, RaceForm, form_of, offers_of, request_of
 from .saved import traced
 from .selection import ModelSources
@@ -58,16 +58,16 @@ def build(worker: Worker, prompts: list[Prompt], sources: ModelSources | None = 
         models = _head()
         ask = controls(prompts, offers)
         with gr.Tabs(elem_id="tabs"):
-            raced = RaceTab(worker, ask).build(models)
+            raced = RaceTab(worker, ask).build()
             ChartsTab(worker, ask, raced).build()
             cost = CostTab(worker, ask, raced)
             cost.build()
             CompareTab(raced.saved).build()
-            ProveTab(worker, ask, prompts).build(models)
+            ProveTab(worker, ask, prompts).build()
             ModelsTab(worker, sources).build(page, models, raced)
         cost.build_advice()
 
-        filled = remember(page, ask)
+        filled = fill_and_store(page, ask)
         ask.follow_limits(models)
         race_api(worker, offers)
 

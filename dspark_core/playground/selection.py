@@ -22,13 +22,13 @@ from ..presets import PRECISIONS, Place, Preset, PresetDrafter, PresetTarget, re
 from .engine import Choice
 from .race_request import clamp
 
-OWN = "own"  # in place of a preset's name
-MAX_TEXT = 1000
+OWN_MODELS = "own"  # in place of a preset's name
+MAX_TYPED = 1000
 MAX_DRAFTERS = 8
 CONTEXTS = (1024, 4096, 16384, 32768, 131072)
 NOT_HERE = "it is not on this machine: download it on the Models tab, then load the model again."
-LEFT_OUT = "it was left out when the model was loaded."
-UNKNOWN = "this target was loaded without one."
+NOT_WANTED = "it was left out when the model was loaded."
+NOT_CHOSEN = "this target was loaded without one."
 USUAL_BLOCK = 16  # slots of a drafter of which nothing is known yet
 
 
@@ -36,13 +36,13 @@ USUAL_BLOCK = 16  # slots of a drafter of which nothing is known yet
 class ModelForm:
     """What a page sent of its Models tab; nothing in it is trusted.
 
-    preset:       name of a preset, or OWN
+    preset:       name of a preset, or OWN_MODELS
     drafters:     list of the preset's drafters, by id (see `options`)
     own_target, own_drafters: names or directories that the visitor typed, the drafters a list or one a line
     folder:       a directory that is also looked in
     """
 
-    preset: Any = OWN
+    preset: Any = OWN_MODELS
     precision: Any = "auto"
     drafters: Any = ()
     drafter_precision: Any = "auto"
@@ -53,7 +53,7 @@ class ModelForm:
 
 
 @dataclass(frozen=True)
-class Part:
+class ModelPart:
     """role: "target", a method, or "drafter" where only its config tells the method. `place` is None where a method
     needs no weights; `title` is what a preset calls it."""
 
@@ -73,7 +73,7 @@ class Selection:
     """What is to be loaded. `context` in tokens; `folder`: a directory that is also looked in."""
 
     title: str
-    parts: tuple[Part, ...]
+    parts: tuple[ModelPart, ...]
     left_out: tuple[str, ...] = ()  # methods that the preset has and the visitor does not want
     precision: str = "auto"
     drafter_precision: str = "auto"
@@ -85,7 +85,7 @@ class Selection:
 class LocatedPart:
     """A part and what is known of it. plan: what a download brings, once the hub was asked; problem: a sentence."""
 
-    part: Part
+    part: ModelPart
     directory: Path | None = None
     source: str = ""
     plan: Plan | None = None
@@ -128,7 +128,7 @@ class ModelSources:
         return tuple(self._start_info(id_, drafter) for id_, drafter in firsts.items())
 
     def _start_info(self, id_: str, drafter: PresetDrafter) -> DrafterInfo:
-        located = self._located(Part(drafter.method, drafter.path), None)
+        located = self._located(ModelPart(drafter.method, drafter.path), None)
         title = drafter.title or drafter.method
         if located.facts is None or sort_of(located.facts).kind != DRAFTER:
             return DrafterInfo(
@@ -174,7 +174,7 @@ class ModelSources:
         """The same, with what the hub says of the parts that are not here."""
         return [p if p.here else self._looked_up(p) for p in parts]
 
-    def _located(self, part: Part, folder: Path | None) -> LocatedPart:
+    def _located(self, part: ModelPart, folder: Path | None) -> LocatedPart:
         place = part.place
         found = (self.hub.local(place) or _below(folder, place)) if isinstance(place, HubName) else place
         if found is None:
@@ -223,9 +223,9 @@ class ModelSources:
             places[id_] = d.directory if d.here else d.problem or NOT_HERE
         titles = {id_: d.part.title for id_, d in zip(ids, drafters, strict=True) if d.part.title}
         for method in chosen.left_out:
-            places.setdefault(method.lower(), LEFT_OUT)
+            places.setdefault(method.lower(), NOT_WANTED)
         for method in (d.method for preset in self.presets.values() for d in preset.drafters):
-            places.setdefault(method.lower(), UNKNOWN)
+            places.setdefault(method.lower(), NOT_CHOSEN)
         warned = target.facts is not None and sort_of(target.facts).kind == TARGET
         notice = facts.base_warning(target.facts) if target.facts and warned else None
         return Choice(
@@ -245,10 +245,10 @@ class ModelSources:
 def _own(form: ModelForm) -> Selection:
     """One's own models. Raises ModelError."""
     typed = form.own_drafters.splitlines() if isinstance(form.own_drafters, str) else form.own_drafters
-    names = [t.strip()[:MAX_TEXT] for t in typed if isinstance(t, str)] if isinstance(typed, list | tuple) else []
+    names = [t.strip()[:MAX_TYPED] for t in typed if isinstance(t, str)] if isinstance(typed, list | tuple) else []
     places = list(dict.fromkeys(parse(name) for name in names if name))
-    target = form.own_target.strip()[:MAX_TEXT] if isinstance(form.own_target, str) else ""
-    parts = [Part(TARGET, parse(target)), *(Part(DRAFTER, place) for place in places[:MAX_DRAFTERS])]
+    target = form.own_target.strip()[:MAX_TYPED] if isinstance(form.own_target, str) else ""
+    parts = [ModelPart(TARGET, parse(target)), *(ModelPart(DRAFTER, place) for place in places[:MAX_DRAFTERS])]
     if len(parts) == 1:
         raise ModelError("Name at least one drafter: without one there is nothing to race.")
     if len(places) > MAX_DRAFTERS:
@@ -267,7 +267,7 @@ def _of_preset(preset: Preset, form: ModelForm) -> Selection:
     drafters = [drafter for id_, drafter in offered.items() if id_ in wanted]
     there = {d.method for d in drafters}
     left_out = tuple(dict.fromkeys(d.method for d in preset.drafters if d.method not in there))
-    parts = Part(TARGET, version.path), *(Part(d.method, d.path, d.title) for d in drafters)
+    parts = ModelPart(TARGET, version.path), *(ModelPart(d.method, d.path, d.title) for d in drafters)
     title = f"{preset.title}, {version.precision}" if len(preset.targets) > 1 else preset.title
     return Selection(title, parts, left_out)
 
@@ -313,25 +313,27 @@ def mismatches(parts: Sequence[LocatedPart]) -> list[str]:
 def report(chosen: Selection, parts: Sequence[LocatedPart], machine: Device) -> dict[str, Any]:
     """Rows (part, name, what it is, where, to download) and lines (kind, words, link) for the page."""
     rows = [[_role(p), p.part.name, _what(p), _where(p), _missing(p)] for p in parts]
-    lines = [_line("bad", p.problem) for p in parts if p.problem]
+    lines = [_report_line("bad", p.problem) for p in parts if p.problem]
     wrong = mismatches(parts)
-    lines += [_line("bad", words) for words in wrong]
+    lines += [_report_line("bad", words) for words in wrong]
     target, *drafters = parts
     if target.facts and not wrong and sort_of(target.facts).kind == TARGET:
         if warning := facts.base_warning(target.facts):
-            lines.append(_line("hint", warning.words, warning.link))
+            lines.append(_report_line("hint", warning.words, warning.link))
         lines.append(_memory_line(chosen, target.facts, drafters, machine))
     plans = [p.plan for p in parts if p.plan]
     if plans:
         half = sum(p.here for p in plans)
         words = f"To download: {gigabytes(sum(p.missing for p in plans))}"
         words += f" ({gigabytes(half)} of {gigabytes(sum(p.bytes for p in plans))} is here already)." if half else "."
-        lines.append(_line("", words))
+        lines.append(_report_line("", words))
     elif all(p.here for p in parts):
-        lines.append(_line("good", "All of it is on this machine."))
+        lines.append(_report_line("good", "All of it is on this machine."))
     elif any(not p.here and not p.problem for p in parts):
         lines.append(
-            _line("", "Not all of it is on this machine. “Look up” asks the hub for sizes; it downloads nothing.")
+            _report_line(
+                "", "Not all of it is on this machine. “Look up” asks the hub for sizes; it downloads nothing."
+            )
         )
     return {"columns": ["", "model", "what it is", "where", "to download"], "rows": rows, "lines": lines}
 
@@ -342,22 +344,22 @@ def _memory_line(chosen: Selection, target: Facts, drafters: Sequence[LocatedPar
     try:
         need = estimate(target, sized, machine, chosen.context, chosen.precision, chosen.drafter_precision)
     except ModelError as error:
-        return _line("bad", str(error))
+        return _report_line("bad", str(error))
     words = f"target {gigabytes(need.target)}, drafters {gigabytes(need.drafters)}"
     words += f", keys and values of {1 + len(sized)} lanes at {chosen.context:,} tokens {gigabytes(need.cache)}"
     more = f" Without {unknown} drafter{'s' * (unknown > 1)} not looked up yet." if unknown else ""
     kind = {"yes": "good", "hardly": "hint", "no": "bad"}[need.fits]
-    return _line(kind, f"Memory: {need.words} ({words}.){more}")
+    return _report_line(kind, f"Memory: {need.words} ({words}.){more}")
 
 
 def listing(found: Sequence[local.Found]) -> dict[str, Any]:
     """The models on this machine, for the page."""
     rows = [[f.name, f.sort.words, f.source, gigabytes(f.bytes), str(f.path)] for f in found]
-    lines = [] if rows else [_line("", "No model was found on this machine but the embedded one.")]
+    lines = [] if rows else [_report_line("", "No model was found on this machine but the embedded one.")]
     return {"columns": ["model", "what it is", "where", "size", "directory"], "rows": rows, "lines": lines}
 
 
-def _line(kind: str, words: str, link: str = "") -> dict[str, str]:
+def _report_line(kind: str, words: str, link: str = "") -> dict[str, str]:
     return {"kind": kind, "words": words, "link": link}
 
 

@@ -25,7 +25,7 @@ from .records import BLOCK, CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, PLAIN, 
 
 MAX_LANES = 4  # of a race on the page
 WHOLE = math.inf  # in place of a number: all that the drafter has
-THRESHOLDS = (CONFIDENCE, CUMULATIVE)
+BY_THRESHOLD = (CONFIDENCE, CUMULATIVE)
 USUAL_THRESHOLD = 0.5
 _NUMBERED = re.compile(r"-(\d+)$")
 _BLOCK_LABEL = re.compile(r"(?:#[0-9]+, )?block ([1-9][0-9]{0,3})")
@@ -51,7 +51,7 @@ class AskedLane:
         if info is None:
             return LaneSpec(PLAIN)
         spec = LaneSpec(info.method, schedule, drafter="" if info.id == info.method.lower() else info.id)
-        if schedule in THRESHOLDS:
+        if schedule in BY_THRESHOLD:
             number = self.number if math.isfinite(self.number) else USUAL_THRESHOLD
             return _labelled(spec, threshold=min(max(number, 0.0), 1.0))
         if schedule == HARDWARE:
@@ -123,7 +123,7 @@ def lane_text(spec: LaneSpec, infos: Sequence[DrafterInfo] = ()) -> str:
     name, info = spec.drafter_id, find(infos, spec.drafter_id)
     if spec.schedule == HARDWARE:
         return f"{name}:{HARDWARE}"
-    if spec.schedule in THRESHOLDS:
+    if spec.schedule in BY_THRESHOLD:
         return f"{name}:{spec.schedule}={exact(spec.threshold)}"
     slots = spec.cap if spec.schedule == BLOCK else block_in(spec.label)
     if info is not None and info.by_block and spec.schedule != BLOCK:
@@ -143,7 +143,7 @@ def find(infos: Sequence[DrafterInfo], drafter_id: object) -> DrafterInfo | None
     return next((info for info in infos if info.id == drafter_id), None)
 
 
-def method_of(drafter_id: str) -> str:
+def method_name(drafter_id: str) -> str:
     """The method's name in a drafter's id: "dspark" of "dspark-2"."""
     return _NUMBERED.sub("", drafter_id)
 
@@ -165,7 +165,7 @@ def label_of(spec: LaneSpec, slots: int = 0) -> str:
         return ""
     if spec.schedule == HARDWARE:
         words = "hardware-aware"
-    elif spec.schedule in THRESHOLDS:
+    elif spec.schedule in BY_THRESHOLD:
         words = f"{'confidence' if spec.schedule == CONFIDENCE else 'product'} ≥ {_hundredths(spec.threshold)}"
     elif slots:
         words = f"block {slots}"
@@ -196,7 +196,7 @@ def _setting(info: DrafterInfo, part: str) -> AskedLane:
     key, given, value = part.partition("=")
     if key in (HARDWARE, FULL) and not given:
         return AskedLane(info, key)
-    if key in (CAP, BLOCK) or (key in THRESHOLDS and info.has_confidence):
+    if key in (CAP, BLOCK) or (key in BY_THRESHOLD and info.has_confidence):
         try:
             number = float(value) if given else WHOLE
         except (ValueError, OverflowError):
@@ -204,8 +204,8 @@ def _setting(info: DrafterInfo, part: str) -> AskedLane:
         if math.isnan(number) or (given and math.isinf(number)):
             raise LaneError(f"{value[:40]!r} in {part[:40]!r} is not a number.")
         return AskedLane(info, key, number)
-    raise LaneError(f"{info.id} has no setting {part[:40]!r}: use {', '.join(_settings(info))}.")
+    raise LaneError(f"{info.id} has no setting {part[:40]!r}: use {', '.join(_known_settings(info))}.")
 
 
-def _settings(info: DrafterInfo) -> list[str]:
-    return [HARDWARE, FULL, f"{CAP}=N", f"{BLOCK}=N", *(f"{t}=X" for t in THRESHOLDS if info.has_confidence)]
+def _known_settings(info: DrafterInfo) -> list[str]:
+    return [HARDWARE, FULL, f"{CAP}=N", f"{BLOCK}=N", *(f"{t}=X" for t in BY_THRESHOLD if info.has_confidence)]

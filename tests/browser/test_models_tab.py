@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten
 
 from dspark_core.catalog.hub import Hub
 from dspark_core.playground.engine import PresetEngine
-from dspark_core.playground.selection import UNKNOWN, ModelSources
+from dspark_core.playground.selection import NOT_CHOSEN, ModelSources
 from dspark_core.presets import PRESETS, Preset, PresetDrafter, load_presets, read_presets
 from tests.catalog.hub_server import FakeHub, Repo, serving
 from tests.models.build import GOLDEN, random_drafter
@@ -140,7 +140,7 @@ def test_from_the_hub_to_a_race_and_back(models, open_tab):
     text(tab, "#shelf-verdict", "8-bit is loaded.")
     assert "org/dflash, block 16" in text(tab, "#models", "org/tiny, bf16")
     plain, dspark, dflash = race(tab)
-    assert f"DSpark is not running: {UNKNOWN}" in dspark and "not running" not in plain + dflash
+    assert f"DSpark is not running: {NOT_CHOSEN}" in dspark and "not running" not in plain + dflash
     answer = tab.answer(0)
     assert len(answer) > 5 and tab.answer(2) == answer
 

@@ -10,7 +10,7 @@ from dspark_core.machine import mlx_device
 from dspark_core.models.info import DrafterInfo
 from dspark_core.playground.controls import lane_view, slider_ends
 from dspark_core.playground.engine import Choice, PresetEngine
-from dspark_core.playground.limits import Limits, fit
+from dspark_core.playground.limits import Limits, fit_lanes
 from dspark_core.playground.links import lanes_of_text
 from dspark_core.playground.race_request import LaneForm, Offers, RaceForm, form_of, in_words, lanes_of, offers_of
 from dspark_core.playground.tabs.cost_tab import suggestion_words
@@ -119,7 +119,7 @@ def test_sliders_follow_the_drafter():
     start, short, long = offers(SPARK, B16), offers(CAP5, B7), offers(CAP5, B16)
     lanes = list(lanes_of_text("plain,dflash:block=12,dspark:cap=6,dflash:full", start.infos))
     lanes[3] = replace(lanes[3], length=16)  # where it stood at all that the one before had
-    fitted = fit(Limits(start), short, lanes)
+    fitted = fit_lanes(Limits(start), short, lanes)
     assert ends(fitted, 1, "length") == (1, 7, 7) == ends(fitted, 3, "length")
     assert ends(fitted, 2, "cap") == (1, 5, 5)
     assert fitted.words == (
@@ -127,17 +127,17 @@ def test_sliders_follow_the_drafter():
     )
     lanes = [replace(lane, length=fitted.sliders[i, "length"]["value"]) for i, lane in enumerate(lanes)]
     lanes[2] = replace(lanes[2], cap=5)
-    fitted = fit(Limits(short), long, lanes)
+    fitted = fit_lanes(Limits(short), long, lanes)
     assert ends(fitted, 1, "length") == (2, 16, 16) and not fitted.words
     lanes[1] = replace(lanes[1], length=5)
-    assert ends(fit(Limits(short), long, lanes), 1, "length") == (2, 16, 5)
+    assert ends(fit_lanes(Limits(short), long, lanes), 1, "length") == (2, 16, 5)
 
 
 def test_two_drafters_of_a_method_have_a_slider_each():
     second = replace(B7, id="dflash-2", title="b7")
     both = offers(SPARK, B16, second)
     lanes = lanes_of_text("plain,dflash:full,dflash-2:full,dspark:cap=3", both.infos)
-    fitted = fit(Limits(offers(SPARK, B16)), both, lanes)
+    fitted = fit_lanes(Limits(offers(SPARK, B16)), both, lanes)
     assert ends(fitted, 1, "length") == (2, 16, 16) and ends(fitted, 2, "length") == (1, 7, 7)
     assert fitted.drafters[1]["choices"] == [
         ("plain", "plain"),
@@ -146,7 +146,7 @@ def test_two_drafters_of_a_method_have_a_slider_each():
         ("b7", "dflash-2"),
     ]
     assert fitted.drafters[2]["choices"][-1] == ("off", "off")
-    gone = fit(Limits(both), replace(offers(SPARK), infos=(SPARK, B16)), lanes)
+    gone = fit_lanes(Limits(both), replace(offers(SPARK), infos=(SPARK, B16)), lanes)
     assert gone.drafters[1]["choices"] == [("plain", "plain"), ("DSpark", "dspark"), ("b16, not loaded", "dflash")]
 
 
@@ -157,7 +157,7 @@ def test_no_value_of_a_control_does_harm(value):
     for i, lane in enumerate(lanes):
         for field in fields(lane):
             spoiled = (*lanes[:i], replace(lane, **{field.name: value}), *lanes[i + 1 :])
-            fitted = fit(Limits(offers(SPARK, B16)), now, spoiled)
+            fitted = fit_lanes(Limits(offers(SPARK, B16)), now, spoiled)
             assert all(u["minimum"] <= u["value"] <= u["maximum"] for u in fitted.sliders.values())
             assert in_words(RaceForm(max_tokens=8, lanes=spoiled), now.infos)
             assert lane_view(spoiled[i], now) and slider_ends(spoiled[i], now)

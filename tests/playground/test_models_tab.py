@@ -15,10 +15,10 @@ from dspark_core.errors import ModelError
 from dspark_core.machine import Device
 from dspark_core.playground.engine import Loaded, PresetEngine
 from dspark_core.playground.selection import (
-    LEFT_OUT,
+    NOT_CHOSEN,
     NOT_HERE,
-    OWN,
-    UNKNOWN,
+    NOT_WANTED,
+    OWN_MODELS,
     ModelForm,
     ModelSources,
     listing,
@@ -162,7 +162,7 @@ def test_a_drafter_that_is_not_here_leaves_its_reason_in_its_lane(sources):
     choice = sources.choice(chosen, sources.locate(chosen))
     assert choice.drafters["dflash"] == NOT_HERE
     left_out = sources.selection(asked(drafters=["dspark"]))
-    assert sources.choice(left_out, sources.locate(left_out)).drafters["dflash"] == LEFT_OUT
+    assert sources.choice(left_out, sources.locate(left_out)).drafters["dflash"] == NOT_WANTED
     worker = Worker(lambda progress: _loaded(choice, sources))
     while not worker.ready:
         time.sleep(0.01)
@@ -182,7 +182,7 @@ def _loaded(choice, sources):
 
 
 def test_a_pair_that_does_not_fit_is_told_before_a_byte_of_weights_comes(sources, fake):
-    chosen, parts = look(sources, asked(OWN, typed=("org/tiny", "org/wrong")))
+    chosen, parts = look(sources, asked(OWN_MODELS, typed=("org/tiny", "org/wrong")))
     (line,) = [x["words"] for x in report(chosen, parts, MACHINE)["lines"] if x["kind"] == "bad"]
     assert "hidden_size is 48" in line and line.count(". ") == 0
     before = fake.sent
@@ -207,16 +207,16 @@ def test_a_pair_that_does_not_fit_is_told_before_a_byte_of_weights_comes(sources
 )
 def test_ones_own_models_are_refused_in_a_sentence(sources, fake, typed, sentence):
     with pytest.raises(ModelError) as refusal:
-        chosen = sources.selection(asked(OWN, typed=[str(t) for t in typed]))
+        chosen = sources.selection(asked(OWN_MODELS, typed=[str(t) for t in typed]))
         sources.choice(chosen, sources.locate(chosen))
     assert sentence in str(refusal.value) and "\n" not in str(refusal.value) and not fake.requests
 
 
 def test_ones_own_pair_is_loaded_from_directories(sources):
     typed = [str(GOLDEN / "A" / "target"), str(GOLDEN / "A" / "drafter")]
-    chosen = sources.selection(asked(OWN, "bf16", typed=typed))
+    chosen = sources.selection(asked(OWN_MODELS, "bf16", typed=typed))
     choice = sources.choice(chosen, sources.locate(chosen))
-    assert choice.drafters == {"dspark": GOLDEN / "A" / "drafter", "dflash": UNKNOWN} and choice.precision == "bf16"
+    assert choice.drafters == {"dspark": GOLDEN / "A" / "drafter", "dflash": NOT_CHOSEN} and choice.precision == "bf16"
 
 
 def test_what_the_hub_refuses_is_one_sentence_and_the_rest_comes(sources, fake):
@@ -224,7 +224,7 @@ def test_what_the_hub_refuses_is_one_sentence_and_the_rest_comes(sources, fake):
     assert "gated" in parts[2].problem and "hf auth login" in parts[2].problem
     assert len(sources.download(parts)) == 2
     del fake.repos["org/tiny"]
-    chosen, parts = look(sources, asked(OWN, typed=("org/nothing", "org/dspark")))
+    chosen, parts = look(sources, asked(OWN_MODELS, typed=("org/nothing", "org/dspark")))
     with pytest.raises(ModelError, match="org/nothing"):
         sources.download(parts)
     told = report(chosen, parts, MACHINE)
@@ -276,9 +276,9 @@ def test_any_number_of_drafters_two_of_one_method_included(sources, tmp_path):
     assert choice.titles == {"dspark": "block 7", "dflash": "block 16", "dflash-2": "closed"}
     first, second = GOLDEN / "C" / "drafter", shutil.copytree(GOLDEN / "C" / "drafter", tmp_path / "second")
     typed = f"{first}\n\n {first} \n{second}"  # one a line, one of them twice
-    own = sources.selection(ModelForm(OWN, own_target=str(GOLDEN / "C" / "target"), own_drafters=typed))
+    own = sources.selection(ModelForm(OWN_MODELS, own_target=str(GOLDEN / "C" / "target"), own_drafters=typed))
     choice = sources.choice(own, sources.locate(own))
-    assert choice.drafters == {"dflash": first, "dflash-2": second, "dspark": UNKNOWN}
+    assert choice.drafters == {"dflash": first, "dflash-2": second, "dspark": NOT_CHOSEN}
     engine = _loaded(choice, sources)
     assert [i.id for i in engine.infos] == ["dflash", "dflash-2"] and [i.title for i in engine.infos] == [
         "DFlash",

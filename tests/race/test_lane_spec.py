@@ -10,7 +10,7 @@ from dspark_core.race.lane_spec import (
     excesses,
     label_of,
     lane_text,
-    method_of,
+    method_name,
     parse_lane,
     parse_lanes,
     read_lane,
@@ -104,4 +104,6 @@ def test_what_is_more_than_there_is_is_told_by_lane():
 def test_a_lane_that_is_named_before_its_drafter_is_there():
     """As the bench has it: a block of so many slots, whatever the first slot of the drafter will be."""
     assert lane_text(LaneSpec("DFlash", BLOCK, cap=6)) == "dflash:block=6"
-    assert drafter_of(" DFlash-2:block=6") == "dflash-2" and method_of("dflash-2") == "dflash" == method_of("dflash")
+    assert drafter_of(" DFlash-2:block=6") == "dflash-2" and method_name("dflash-2") == "dflash" == method_name(
+        "dflash"
+    )

@@ -22,8 +22,9 @@ from ...errors import ModelError
 from ...machine import Device, physical_memory
 from ...presets import PRECISIONS, Preset
 from ...race.records import Failed
+from ..controls import HIDDEN
 from ..engine import Loaded, load_job, unload_job
-from ..selection import CONTEXTS, OWN, LocatedPart, ModelForm, ModelSources, Selection, listing, options, report
+from ..selection import CONTEXTS, OWN_MODELS, LocatedPart, ModelForm, ModelSources, Selection, listing, options, report
 from ..stream import loaded_words
 from ..widgets import (
     QUIET,
@@ -42,9 +43,8 @@ from ..widgets import (
 from ..worker import Job, Waiting, Worker
 from .race_tab import ENGINE_USE, Raced
 
-UPDATE_S = 0.25
-HIDDEN = "hidden"  # made, but not shown: see controls._fold
-INTRO = """
+DOWNLOAD_UPDATE_S = 0.25
+MODELS_INTRO = """
 <h3>Which model races?</h3>
 <p>One target is loaded at a time, with its drafters: any number of them, two of one method included. Look up asks the
 hub what a download would bring and whether it fits this machine; it downloads nothing. What cannot be loaded leaves the
@@ -60,7 +60,7 @@ OWN_NOTE = (
 # ---- what the choice offers ------------------------------------------------------------------------------
 
 
-def versions(preset: Preset | None) -> list[str]:
+def precisions_of(preset: Preset | None) -> list[str]:
     return [t.precision for t in preset.targets] if preset else list(PRECISIONS)
 
 
@@ -84,7 +84,7 @@ def about(preset: Preset | None, precision: str) -> str:
     return "\n".join(filter(None, [preset.note, f"{precision}: {version.note}" if version and version.note else ""]))
 
 
-def shown(wanted: bool) -> bool | str:
+def visible_if(wanted: bool) -> bool | str:
     return wanted or HIDDEN
 
 
@@ -131,10 +131,10 @@ class ModelsTab:
     def reveal(self, call: Call) -> Updates:
         """The controls that follow the preset."""
         preset = self.sources.preset(call["preset"])
-        offered = versions(preset)
-        own = gr.update(visible=shown(preset is None))
+        offered = precisions_of(preset)
+        own = gr.update(visible=visible_if(preset is None))
         drafters = gr.update(
-            choices=drafter_menu(preset), value=usual_drafters(preset), visible=shown(preset is not None)
+            choices=drafter_menu(preset), value=usual_drafters(preset), visible=visible_if(preset is not None)
         )
         return {
             "precision": gr.update(choices=offered, value=offered[0]),
@@ -192,7 +192,7 @@ class ModelsTab:
             return
         while not all(d.over for d in running):
             yield {"progress": progressed(*download_words(running))}
-            time.sleep(UPDATE_S)
+            time.sleep(DOWNLOAD_UPDATE_S)
         verdict = how_it_ended(running, problems)
         yield {"progress": progressed(1, ""), "verdict": verdict, **self.local_report(call)}
 
@@ -275,19 +275,19 @@ class ModelsTab:
             notice = plain_text("", "base-notice")
         with gr.Tab("Models", id="models", elem_id="models-tab") as tab:
             with gr.Column(elem_classes="chart proof"):
-                static(INTRO)
+                static(MODELS_INTRO)
                 if self.sources.bad:
                     plain_text("\n".join(self.sources.bad), "bad-presets")
                 chosen = self._choice(first)
-                places = {"note": plain_text(about(first, versions(first)[0]), "shelf-note")}
+                places = {"note": plain_text(about(first, precisions_of(first)[0]), "shelf-note")}
                 buttons = _buttons()
                 places |= {"progress": progress("shelf-progress"), "verdict": verdict_box("shelf-verdict")}
-                places["report"] = _table("shelf-report", "What was chosen")
+                places["report"] = _models_table("shelf-report", "What was chosen")
             with gr.Column(elem_classes="chart proof"):
                 static("<h3>On this machine</h3>")
                 with gr.Row(elem_classes="buttons"):
                     buttons["list"] = gr.Button("List models", elem_id="list-models")
-                places["found"] = _table("shelf-found", "Models on this machine")
+                places["found"] = _models_table("shelf-found", "Models on this machine")
         self._wire(chosen, {**chosen, **places, "head": head, "notice": notice}, buttons)
         free = {"concurrency_limit": None, **QUIET}
         listen(tab.select, self.local_report, chosen, {"report": places["report"]}, **free)
@@ -329,21 +329,23 @@ class ModelsTab:
 
     def _choice(self, first: Preset | None) -> dict[str, Component]:
         """The controls, by the names of ModelForm."""
-        presets = [(p.title, p.name) for p in self.sources.presets.values()] + [("Your own", OWN)]
+        presets = [(p.title, p.name) for p in self.sources.presets.values()] + [("Your own", OWN_MODELS)]
         with gr.Row(elem_id="shelf-pick"):
             preset = gr.Dropdown(presets, value=presets[0][1], label="Model", elem_id="preset")
-            precision = gr.Dropdown(versions(first), value=versions(first)[0], label="Precision", elem_id="precision")
+            precision = gr.Dropdown(
+                precisions_of(first), value=precisions_of(first)[0], label="Precision", elem_id="precision"
+            )
             drafters = gr.Dropdown(
                 drafter_menu(first),
                 value=usual_drafters(first),
                 multiselect=True,
                 label="Drafters",
                 elem_id="pick-drafters",
-                visible=shown(first is not None),
+                visible=visible_if(first is not None),
             )
         with gr.Row(elem_id="shelf-own"):
             # Names or directories to type; what is on this machine can be picked once it was listed.
-            typed: dict[str, Any] = {"allow_custom_value": True, "visible": shown(first is None)}
+            typed: dict[str, Any] = {"allow_custom_value": True, "visible": visible_if(first is None)}
             own_target = gr.Dropdown([], label="Target", elem_id="own-target", **typed)
             own_drafters = gr.Dropdown([], label="Drafter", elem_id="own-drafters", multiselect=True, **typed)
         with gr.Row():
@@ -391,7 +393,7 @@ def refusal_table(words: str) -> str:
     return json.dumps({"columns": [], "rows": [], "lines": [{"kind": "bad", "words": words}] if words else []})
 
 
-def _table(elem_id: str, label: str) -> gr.HTML:
+def _models_table(elem_id: str, label: str) -> gr.HTML:
     return gr.HTML(
         refusal_table(""),
         html_template=page_file("models.html").replace("LABEL", label),

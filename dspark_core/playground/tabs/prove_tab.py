@@ -365,15 +365,14 @@ class ProveTab:
         """(title, id) of those that can be chosen."""
         return list(self.ask.offers().choices)
 
-    def build(self, models: gr.HTML) -> None:
-        """`models` says what is loaded: when that changes, other drafters can be chosen."""
+    def build(self) -> None:
         with gr.Tab("Prove it", id="prove", elem_id="prove"):
             with gr.Column(elem_classes="chart proof"):
-                self._build_draws(models)
+                self._build_draws()
             with gr.Column(elem_classes="chart proof"):
                 self._build_agreement()
 
-    def _build_draws(self, models: gr.HTML) -> None:
+    def _build_draws(self) -> None:
         static(SAMPLING)
         asked = _draw_controls(self.drafters())
         with gr.Row(elem_classes="buttons"):
@@ -387,7 +386,9 @@ class ProveTab:
             "table": table_place(draw_table(None), "tools-proof", TABLE + SAVES.format(SAVE_PNG)),
         }
         chosen = {"drafter": asked["drafter"]}
-        listen(models.change, self.offer, chosen, chosen, trigger_mode="multiple", **UNQUEUED)  # see Controls.changed
+        listen(
+            self.ask.limits.change, self.offer, chosen, chosen, trigger_mode="multiple", **UNQUEUED
+        )  # other drafters are loaded
         listen(draw.click, self.draw, asked, shown, api_name="prove_sampling", **ENGINE_USE)
         listen(stop.click, self.stop, {}, {}, **UNQUEUED)
 

@@ -51,8 +51,7 @@ class RaceTab:
     def __init__(self, worker: Worker, ask: Controls):
         self.worker, self.ask = worker, ask
 
-    def build(self, models: gr.HTML) -> Raced:
-        """`models` says what is loaded: when that changes, the lanes that would run are shown anew."""
+    def build(self) -> Raced:
         ask, lanes = self.ask, self.ask.inputs.of_lanes
         with gr.Tab("Race", id="race"):
             board = gr.HTML(
@@ -70,7 +69,9 @@ class RaceTab:
         shown = {"board": board, "last": last}
         event = listen(ask.start.click, self.race, race_inputs(ask), shown, **ENGINE_USE, **PRIVATE)
         listen(ask.changed.then, self.preview, lanes, shown, trigger_mode="always_last", **UNQUEUED)
-        listen(models.change, self.preview, lanes, shown, trigger_mode="multiple", **UNQUEUED)  # see Controls.changed
+        listen(
+            ask.limits.change, self.preview, lanes, shown, trigger_mode="multiple", **UNQUEUED
+        )  # other drafters are loaded
         listen(ask.stop.click, self.stop, {}, {}, **UNQUEUED)
         with bar:
             saved = SavedBar(ask).build(board, last, trace, event)
