@@ -28,7 +28,7 @@ from typing import Any
 from ..store import parse_json
 from .lane_checks import MAX_NAME, MAX_WORDS
 from .records import RaceRecord
-from .schema import Misfit, Place, Schema, encode, value_words, require
+from .schema import Misfit, Place, Schema, encode, require, value_words
 from .trace_checks import RaceChecks, ids_of
 
 FORMAT, VERSION = "dspark-playground race", 1
@@ -195,8 +195,8 @@ def loads(document: str | bytes) -> Trace:
     version = data.get("version")
     if type(version) is int and version > VERSION:
         raise TraceError(
-            f"This race was saved in format version {value_words(version)} by a newer DSpark Playground; this one reads "
-            f"version {VERSION}."
+            f"This race was saved in format version {value_words(version)} by a newer DSpark Playground; this one "
+            f"reads version {VERSION}."
         )
     if type(version) is not int or version != VERSION:
         raise TraceError(f"This race names no format version that is known here: {value_words(version)}.")
