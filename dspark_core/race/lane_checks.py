@@ -6,6 +6,7 @@ file denies it.
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -64,14 +65,23 @@ class LaneChecks:
 
     def _spec(self, spec: LaneSpec) -> None:
         with Place("spec"):
-            named = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._+-]*", spec.method)
-            require(bool(named) and len(spec.method) <= MAX_NAME, "is no name of a method", "method")
-            other = spec.method != PLAIN and spec.method.strip().lower() == PLAIN
-            require(not other, f"is not {PLAIN!r}, and reads like it", "method")
+            require(0 < len(spec.method) <= MAX_NAME, "is empty or too long", "method")
+            alike = spec.method != PLAIN and self._reads_like_plain(spec.method)
+            require(not alike, f"is not {PLAIN!r}, and reads like it", "method")
             require(len(spec.label) <= MAX_NAME, "is too long", "label")
             require(spec.schedule in SCHEDULES, "is no known schedule", "schedule")
             require(spec.cap >= 0, "is negative", "cap")
             require(0 <= spec.threshold <= 1, "is not between 0 and 1", "threshold")
+
+    @staticmethod
+    def _reads_like_plain(method: str) -> bool:
+        """In capitals, with accents or what cannot be seen, written backwards, or with letters of another alphabet."""
+        letters = unicodedata.normalize("NFKD", method).casefold()
+        word = "".join(c for c in letters if c.isprintable() and not c.isspace() and not unicodedata.combining(c))
+        pairs = [list(zip(order, PLAIN, strict=False)) for order in (word, word[::-1])]
+        return len(word) == len(PLAIN) and any(
+            sum(a == b for a, b in order) > 1 and all(a == b or not a.isascii() for a, b in order) for order in pairs
+        )
 
     def _start(self, start: Start) -> None:
         with Place("start"):

@@ -193,11 +193,12 @@ REFUSED += [
     # lanes that read like others
     ("failed", in_both("method", "Plain"), "method is not 'plain', and reads like it"),
     ("failed", in_both("method", "plain "), "method is not 'plain', and reads like it"),
-    ("failed", in_both("method", "plain\u200b"), "is no name of a method"),
-    ("failed", in_both("method", "\u0440lain"), "is no name of a method"),
-    ("failed", in_both("method", "\u202enialp"), "is no name of a method"),
-    ("failed", in_both("method", "DSpark\nIdentical"), "is no name of a method"),
-    ("failed", in_both("method", " "), "is no name of a method"),
+    ("failed", in_both("method", "plain\u200b"), "method is not 'plain', and reads like it"),
+    ("failed", in_both("method", "\u0440lain"), "method is not 'plain', and reads like it"),
+    ("failed", in_both("method", "pla\u00efn"), "method is not 'plain', and reads like it"),
+    ("failed", in_both("method", "\uff50lain\n"), "method is not 'plain', and reads like it"),
+    ("failed", in_both("method", "\u202enialp"), "method is not 'plain', and reads like it"),
+    ("failed", in_both("method", ""), "method is empty or too long"),
     ("greedy", in_both("label", "x" * 201), "label is too long"),
     (
         "greedy",
