@@ -4,7 +4,7 @@ Draws are inverse-CDF draws from given uniforms, so that a seed (or a recorded l
 masses are integers: their sums are exact in any order, so they never fall, and a draw from the same probabilities is
 the same on every device.
 
-Which drafts are kept, and the target's own token after them. Pure functions on arrays.
+Which drafts are accepted, and the target's token after them. Pure functions on arrays.
 
 Rejection sampling of speculative decoding (Leviathan et al. 2023, Chen et al. 2023): accept x_k with probability
 min(1, p(x_k) / q(x_k)); at the first rejection draw from the residual max(p - q, 0); if all n are accepted, draw the
@@ -82,9 +82,8 @@ def probabilities(logits: mx.array, settings: Settings) -> mx.array:
         # In integers as in `draw`: a float32 sum over a large vocabulary is off by more than its tokens.
         units = mx.round(falling * UNITS).astype(mx.uint32)
         before = mx.cumsum(units, axis=-1) - units
-        least = mx.where(before < mx.array(round(settings.top_p * UNITS), dtype=mx.uint32), falling, mx.inf).min(
-            axis=-1, keepdims=True
-        )
+        share = mx.array(max(1, round(settings.top_p * UNITS)), dtype=mx.uint32)  # the likeliest token stays
+        least = mx.where(before < share, falling, mx.inf).min(axis=-1, keepdims=True)
         p = mx.where(p >= least, p, 0)
         p = p / p.sum(axis=-1, keepdims=True)
     return p
@@ -206,8 +205,8 @@ def accept_sampled(
     p_x = mx.take_along_axis(p[:-1], at, axis=-1)[:, 0]
     # u < min(1, p/q) without the division: u < 1, and q > 0 for a token drawn from q. With u in steps of 2^-24 it holds
     # up to 2^-24 too often, which is all that a p/q below that gets; in steps of 2^-48 it is as exact as p/q.
-    kept = as_float(u_accept) * q_x < p_x
-    accepted = mx.minimum(mx.cumprod(kept.astype(mx.int32)).sum(), end)
+    passed = as_float(u_accept) * q_x < p_x
+    accepted = mx.minimum(mx.cumprod(passed.astype(mx.int32)).sum(), end)
     last = accepted[None]
     rejected_q = mx.concatenate([q, mx.zeros_like(p[:1])])[last]
     rejected_q = mx.where(accepted < end, rejected_q, 0)  # after full acceptance the residual is p itself

@@ -124,13 +124,13 @@ class Noise:
     largest: in the loop's own forward
     alone:   the same for the first forward of each pass alone, whose cache was not yet written wide
     own:     in mlx-lm's own forward (the least of its caches'); None if that was not measured apart
-    limit:   more than this is no rounding
+    limit:   more than this is no rounding; MOST where no limit is known
     """
 
     largest: float
     alone: float
     own: float | None = field(default=None, compare=False)
-    limit: float = field(default=math.inf, compare=False)
+    limit: float = field(default=MOST, compare=False)
 
     @property
     def rounding(self) -> float:

@@ -1,9 +1,10 @@
 """What a drafter's config.json and the shapes of its tensors say of its backbone: sizes, layers, masks, rope."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..errors import ModelError
-from .fields import Fields
+from .fields import Fields, same, shown
 from .rope import rope
 
 SLIDING = "sliding_attention"
@@ -35,6 +36,28 @@ class BackboneConfig:
     attention_bias: bool = False
     gemma: bool = False
     k_eq_v: bool = False
+
+
+def full_layer_sizes(where: Path, raw: dict) -> dict:
+    """A Gemma-4 drafter's config.json with the sizes of its full layers in fields of their own. transformers 5 has
+    moved these two to per_layer_config, by layer; a drafter's layers are alike. Raises ModelError if they are not."""
+    names = {"head_dim": "global_head_dim", "num_key_value_heads": "num_global_key_value_heads"}
+    sizes = raw.get("per_layer_config")
+    if sizes is None:
+        return raw
+    layers = {str(name).lstrip("0") or "0": of for name, of in sizes.items()} if isinstance(sizes, dict) else {}
+    first, expected = layers.get("0"), raw.get("num_hidden_layers")
+    alike = isinstance(first, dict) and first.keys() <= names.keys() and all(of == first for of in layers.values())
+    if not alike or len(layers) != expected or layers.keys() != {str(i) for i in range(len(layers))}:
+        raise ModelError(
+            f"{where}: per_layer_config {shown(sizes)} must give every one of {shown(expected)} layers the same "
+            f"{' and '.join(names)}, and nothing else."
+        )
+    moved = {names[name]: size for name, size in first.items()}
+    for name, size in moved.items():
+        if raw.get(name) is not None and not same(raw[name], size):
+            raise ModelError(f"{where}: {name} and per_layer_config contradict each other.")
+    return {name: value for name, value in raw.items() if name != "per_layer_config"} | moved
 
 
 def read_backbone(fields: Fields, tensors: dict, gemma: bool, zlab: bool, layers: int, taps: int) -> BackboneConfig:

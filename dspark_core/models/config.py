@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from ..errors import ModelError
-from .backbone_config import MAX_LAYERS, MAX_ROLLBACK, BackboneConfig, read_backbone
+from .backbone_config import MAX_LAYERS, MAX_ROLLBACK, BackboneConfig, full_layer_sizes, read_backbone
 from .fields import FOREIGN, NESTED, Fields, is_number, is_whole, shown
 from .headers import TensorInfo
 from .info import Calibration
@@ -131,6 +131,7 @@ def parse_config(directory: Path, raw: dict, tensors: dict[str, TensorInfo]) -> 
 def _parse(where: Path, raw: dict, tensors: dict[str, TensorInfo]) -> DrafterConfig:
     architecture = _architecture(where, raw)
     zlab, gemma = architecture == ZLAB, DEEPSPEC.get(architecture, False)
+    raw = full_layer_sizes(where, raw) if gemma else raw
     fields = Fields(where, raw, _nested(where, raw) if zlab else {})
     rank = fields.whole("markov_rank", 0, MAX_RANK, 0)
     if zlab and rank:

@@ -21,9 +21,20 @@ NESTED_FIRST = frozenset(
 # Bookkeeping, training, and what a copy of the target's config brings along: nothing that is computed depends on them.
 HARMLESS = frozenset(
     {
+        # of every configuration that transformers 4.50 to 5 writes whole, most of it about generating text
+        *("use_bfloat16", "use_return_dict", "tf_legacy_loss", "pruned_heads", "cross_attention_hidden_size"),
+        *("tie_encoder_decoder", "finetuning_task", "prefix", "task_specific_params", "cache_implementation"),
+        *("transformers_weights", "max_length", "min_length", "do_sample", "early_stopping", "num_beams"),
+        *("num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p", "min_p", "typical_p"),
+        *("repetition_penalty", "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size"),
+        *("bad_words_ids", "num_return_sequences", "output_scores", "return_dict_in_generate"),
+        *("remove_invalid_values", "exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens"),
+        # of targets with experts, of a layer pattern that layer_types spells out, of tools
+        *("mlp_only_layers", "decoder_sparse_step", "norm_topk_prob", "num_experts_per_tok", "num_local_experts"),
+        *("output_router_logits", "router_aux_loss_coef", "shared_expert_intermediate_size"),
+        *("sliding_window_pattern", "unsloth_fixed", "unsloth_version", "gradient_checkpointing", "model_max_length"),
         *("architectures", "model_type", "auto_map", "dtype", "torch_dtype", "transformers_version"),
-        *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "unk_token_id"),
-        *("decoder_start_token_id", "use_cache", "initializer_range", "attention_dropout", "hidden_dropout"),
+        *("use_cache", "initializer_range"),
         *("max_position_embeddings", "max_window_layers", "return_dict", "output_hidden_states"),
         *("output_attentions", "torchscript", "chunk_size_feed_forward", "is_encoder_decoder", "is_decoder"),
         *("id2label", "label2id", "problem_type", "tokenizer_class", "trust_remote_code", "attn_implementation"),
@@ -32,8 +43,15 @@ HARMLESS = frozenset(
         *("confidence_head_alpha"),
     }
 )
+HARMLESS_ENDS = ("_token_id", "_token_index", "_dropout", "_pdrop")  # a drafter's own, mask_token_id, is read
 # What these may say is what the backbone does anyway.
 NEUTRAL = {
+    "add_cross_attention": (False,),
+    "use_mrope": (False,),
+    "use_qk_norm": (True,),
+    "fused_qkv": (False,),
+    "qkv_bias": (False,),
+    "num_nextn_predict_layers": (0,),
     "input_embedding_scale": (1,),
     "output_multiplier": (1,),
     "partial_rotary_factor": (1,),
@@ -127,6 +145,7 @@ class Fields:
         for prefix, fields in (("", self.raw), (f"{NESTED}.", self.nested)):
             for name, value in fields.items():
                 known = name in HARMLESS or name.startswith("_") or (not prefix and name in self.read)
+                known = known or (name.endswith(HARMLESS_ENDS) and name != "mask_token_id")
                 if value is None or known or (prefix and self._repeats(name, value)):
                     continue
                 allowed = neutral.get(name, ())

@@ -67,7 +67,7 @@ def link_of(form: RaceForm, infos: Sequence[DrafterInfo]) -> str:
     query["system"] = form.system or ""  # also when empty: the other browser may have one of its own
     if form.strict is True:
         query["strict"] = "1"
-    return "?" + urlencode(query, safe=":,=")
+    return "?" + urlencode(query, safe=":,=", errors="replace")  # half an emoji, cut off by a field's limit
 
 
 def from_link(query: Mapping[str, str], infos: Sequence[DrafterInfo]) -> dict[str, Any]:

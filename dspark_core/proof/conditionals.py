@@ -154,7 +154,7 @@ class _Asking:
             further_drafts=further.ids.shape[0],
         )
         if found.draft and after.draft:
-            # Chances of a pair of drafts to be accepted: what is drafted more often than accepted is not followed.
+            # The chance that both drafts are drafted and accepted: a bonus follows no other pair.
             once = min(found.first.sampled[0, a].item(), found.draft.q[0, a].item())
             twice = once * np.minimum(np.array(after.second.sampled[0]), np.array(after.draft.q[0]))
             for b in np.flatnonzero(twice >= max(BONUS_SHARE, MIN_FOLLOWED / self._request.n)).tolist():

@@ -34,15 +34,15 @@ def exact_distribution(logits: np.ndarray, settings: Settings, drawn_from: np.nd
 
 def places(probability: np.ndarray, tokens: np.ndarray, spread: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where in a distribution [V] drawn tokens [n] fall: cumulative mass before each plus `spread` [n] (uniform in
-    [0, 1)) of its own, in the order of ids and from the likeliest on.
+    [0, 1)) times its mass, in the order of ids and from the likeliest on.
 
     Exact draws fall uniformly in both, whatever the distribution, so draws from many distributions can be counted
     together (Rosenblatt 1952).
     """
-    own = probability[tokens]
+    mass = probability[tokens]
     falling = np.argsort(-probability, kind="stable")
     rank = np.empty(len(probability), dtype=int)
     rank[falling] = np.arange(len(probability))
     by_id = np.cumsum(probability) - probability
     by_rank = np.cumsum(probability[falling]) - probability[falling]
-    return by_id[tokens] + spread * own, by_rank[rank[tokens]] + spread * own
+    return by_id[tokens] + spread * mass, by_rank[rank[tokens]] + spread * mass

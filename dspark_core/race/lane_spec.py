@@ -19,6 +19,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..errors import LaneError
 from ..models.info import DrafterInfo
 from .records import BLOCK, CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, PLAIN, LaneSpec, exact
 
@@ -28,10 +29,6 @@ THRESHOLDS = (CONFIDENCE, CUMULATIVE)
 USUAL_THRESHOLD = 0.5
 _NUMBERED = re.compile(r"-(\d+)$")
 _BLOCK_LABEL = re.compile(r"(?:#[0-9]+, )?block ([1-9][0-9]{0,3})")
-
-
-class LaneError(ValueError):
-    """A lane that does not exist; the message is one sentence."""
 
 
 @dataclass(frozen=True, slots=True)

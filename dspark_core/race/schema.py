@@ -153,8 +153,8 @@ class Schema(Generic[Record]):
             return Misfit(f"cannot be: {context['error']}".rstrip("."), steps)
         if kind in ("greater_than_equal", "less_than_equal"):
             (limit,) = context.values()
-            return Misfit(f"must be {WHOLE if isinstance(limit, int) else FINITE}, not {in_words(value)}", steps)
-        return Misfit(f"must be {EXPECTED.get(kind, 'something else')}, not {in_words(value)}", steps)
+            return Misfit(f"must be {WHOLE if isinstance(limit, int) else FINITE}, not {value_words(value)}", steps)
+        return Misfit(f"must be {EXPECTED.get(kind, 'something else')}, not {value_words(value)}", steps)
 
 
 def encode(value: Any) -> Any:
@@ -186,7 +186,7 @@ def brief(text: str) -> str:
     return text if len(text) <= 40 and text.isprintable() else repr(text[:40])[1:-1] + "…"
 
 
-def in_words(value: object) -> str:
+def value_words(value: object) -> str:
     """A JSON value in a sentence: what it is, and itself if it is short."""
     if isinstance(value, dict | list):
         return OBJECT if isinstance(value, dict) else LIST

@@ -29,7 +29,7 @@ from ..errors import TraceError
 from ..store import parse_json
 from .lane_checks import MAX_NAME, MAX_WORDS
 from .records import RaceRecord
-from .schema import Misfit, Place, Schema, encode, in_words, require
+from .schema import Misfit, Place, Schema, encode, require, value_words
 from .trace_checks import RaceChecks, ids_of
 
 FORMAT, VERSION = "dspark-playground race", 1
@@ -147,7 +147,7 @@ class Document:
         tokens = {}
         for key, text in texts.items():
             number = key.isascii() and key.isdecimal() and len(key) < 11 and (key == "0" or key[0] != "0")
-            require(number, f"has {in_words(key)} in place of a token id")
+            require(number, f"has {value_words(key)} in place of a token id")
             data = cls._bytes(text)
             if data is None or len(data) > MAX_TOKEN_BYTES:
                 raise Misfit(f"must be text or a list of bytes, at most {MAX_TOKEN_BYTES} of them", (key,))
@@ -192,11 +192,11 @@ def loads(document: str | bytes) -> Trace:
     version = data.get("version")
     if type(version) is int and version > VERSION:
         raise TraceError(
-            f"This race was saved in format version {in_words(version)} by a newer DSpark Playground; this one reads "
-            f"version {VERSION}."
+            f"This race was saved in format version {value_words(version)} by a newer DSpark Playground; this one "
+            f"reads version {VERSION}."
         )
     if type(version) is not int or version != VERSION:
-        raise TraceError(f"This race names no format version that is known here: {in_words(version)}.")
+        raise TraceError(f"This race names no format version that is known here: {value_words(version)}.")
     try:
         return DOCUMENT.decode(data).trace()
     except Misfit as misfit:

@@ -136,3 +136,11 @@ def test_seed_fixes_the_numbers():
     assert Uniforms(3).take(5).tolist() == Uniforms(3).take(5).tolist() != Uniforms(4).take(5).tolist()
     u = np.array(Uniforms(0).take(10_000))
     assert u.dtype == np.float32 and u.min() >= 0 and u.max() < 1
+
+
+def test_the_likeliest_token_stays_at_any_top_p():
+    for top_p in (1e-300, 1e-12, 2.0**-32, 1e-9):
+        kept = np.array(
+            probabilities(mx.array([[1.0, 3.0, 2.0], [0.0, 0.0, 5.0]]), Settings(temperature=1.0, top_p=top_p))
+        )
+        assert (kept > 0).sum(axis=-1).tolist() == [1] * len(kept) and kept.sum() == len(kept), top_p

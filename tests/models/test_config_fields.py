@@ -2,13 +2,14 @@
 drafters with one thing changed."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from dspark_core.models.backbone_config import MAX_ROLLBACK
 from dspark_core.models.checkpoint import load_drafter, open_drafter
 from dspark_core.models.config import parse_config
-from dspark_core.models.headers import read_headers
+from dspark_core.models.headers import TensorInfo, read_headers
 
 from .build import GOLDEN, copy, edit_config, edit_weights, refusal
 from .published import TARGETS, drafters
@@ -197,6 +198,81 @@ OPENED = [
 @pytest.mark.parametrize("case", range(len(OPENED)))
 def test_what_changes_nothing_opens(case, changed):
     assert changed(*OPENED[case]) is None
+
+
+# What `to_dict` of transformers 4.50's configurations has beside a model's own fields, most of it about generation.
+OLD_DEFAULTS = {
+    **{"use_bfloat16": False, "tf_legacy_loss": False, "pruned_heads": {}, "cross_attention_hidden_size": None},
+    **{"add_cross_attention": False, "tie_encoder_decoder": False, "max_length": 20, "min_length": 0},
+    **{"do_sample": False, "early_stopping": False, "num_beams": 1, "num_beam_groups": 1, "diversity_penalty": 0.0},
+    **{"temperature": 1.0, "top_k": 50, "top_p": 1.0, "typical_p": 1.0, "repetition_penalty": 1.0},
+    **{"length_penalty": 1.0, "no_repeat_ngram_size": 0, "encoder_no_repeat_ngram_size": 0, "bad_words_ids": None},
+    **{"num_return_sequences": 1, "output_scores": False, "return_dict_in_generate": False, "suppress_tokens": None},
+    **{"forced_bos_token_id": None, "remove_invalid_values": False, "finetuning_task": None, "prefix": None},
+    **{"task_specific_params": None, "return_dict": True, "output_attentions": False, "is_decoder": False},
+    **{"_attn_implementation_autoset": True, "cache_implementation": "hybrid", "use_return_dict": True},
+}
+# Of targets whose configuration was copied (with a vision tower, with experts that it has none of), and of tools.
+COPIED = {
+    **{"image_token_id": 9, "vision_start_token_id": 9, "boi_token_id": 9, "eoa_token_index": 9},
+    **{"use_mrope": False, "mlp_only_layers": [], "decoder_sparse_step": 1, "norm_topk_prob": True},
+    **{"num_experts_per_tok": 8, "num_local_experts": 8, "output_router_logits": False, "router_aux_loss_coef": 0.001},
+    **{"sliding_window_pattern": 6, "unsloth_fixed": True, "unsloth_version": "2025.1", "embd_pdrop": 0.0},
+    **{"gradient_checkpointing": False, "transformers_weights": "model.safetensors", "model_max_length": 4096},
+}
+
+
+@pytest.mark.parametrize("which", ["A", "D", "E"])
+def test_what_libraries_write_beside_it_opens(which, changed):
+    assert changed(which, OLD_DEFAULTS | COPIED) is None
+    for name in ("use_mrope", "fused_qkv", "qkv_bias", "num_nextn_predict_layers"):
+        assert name in changed(which, {name: 1})
+
+
+@pytest.mark.parametrize("shape", TARGETS, ids=lambda shape: shape.name)
+def test_a_published_drafter_that_transformers_saved_again_parses(shape, tmp_path):
+    """As somebody does who publishes it anew. For Gemma-4 transformers 5 moves the sizes of full layers."""
+    from transformers import Gemma4TextConfig, Qwen3Config
+
+    for checkpoint in drafters(shape).values():
+        gemma = "Gemma4" in checkpoint.config["architectures"][0]
+        own = {"hidden_size_per_layer_input": 0} if gemma else {}  # the class's default is of another model
+        again = (Gemma4TextConfig if gemma else Qwen3Config)(**checkpoint.config | own)
+        again.save_pretrained(tmp_path / checkpoint.name)
+        tensors = {n: TensorInfo(tmp_path, "BF16", s) for n, s in checkpoint.tensors.items()}
+        wanted = parsed(tmp_path, checkpoint.config, tensors)
+        short = json.loads((tmp_path / checkpoint.name / "config.json").read_text())
+        for config in (short, again.to_dict(), short | OLD_DEFAULTS):
+            assert parsed(tmp_path, config, tensors) == wanted
+
+
+def parsed(directory, config, tensors):
+    """Where the default rope is spelled out, as if it were not."""
+    made = parse_config(directory, config, tensors)
+    scaling = made.backbone.rope_scaling
+    plain = scaling if scaling and scaling["rope_type"] != "default" else None
+    return replace(made, backbone=replace(made.backbone, rope_scaling=plain))
+
+
+def test_sizes_of_full_layers_that_are_not_understood(changed):
+    sizes = {"head_dim": 32, "num_key_value_heads": 1}
+    own = json.loads((GOLDEN / "E" / "drafter" / "config.json").read_text())
+    assert (own["global_head_dim"], own["num_global_key_value_heads"]) == (32, 1)
+    moved = {"global_head_dim": None, "num_global_key_value_heads": None, "num_key_value_heads": 2}
+    assert changed("E", moved | {"per_layer_config": {"0": sizes, "1": sizes}}) is None
+    assert changed("E", {"per_layer_config": {"00": sizes, "01": sizes}}) is None
+    for value in (
+        [sizes, sizes],
+        {"0": sizes},
+        {"0": sizes, "2": sizes},
+        {"0": sizes, "one": sizes},
+        {"0": sizes, "1": {"head_dim": 16}},
+        {"0": sizes | {"sliding_window": 8}, "1": sizes | {"sliding_window": 8}},
+        {"0": 1, "1": 1},
+        "01",
+    ):
+        assert "per_layer_config" in changed("E", moved | {"per_layer_config": value}), value
+    assert "global_head_dim" in changed("E", {"global_head_dim": 16, "per_layer_config": {"0": sizes, "1": sizes}})
 
 
 def rope(**changes):

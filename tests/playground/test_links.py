@@ -145,3 +145,10 @@ def test_what_a_link_says_wrongly_is_left_as_it_is():
     form = asked("plain,dspark:cap=3")
     for lanes in ("plain,dspark:cap=x", "plain,dflash-9", "plain", "plain,dspark:"):
         assert filled(form, f"?lanes={lanes}").lanes == form.lanes
+
+
+def test_a_prompt_that_a_field_cut_inside_a_character_has_a_link():
+    """JavaScript cuts text between the halves of an emoji."""
+    form = asked("plain,dspark", prompt="cut \ud83d", system="also \ud83d")
+    values = from_link(dict(parse_qsl(link_of(form, INFOS)[1:], keep_blank_values=True)), INFOS)
+    assert values["prompt"] == "cut ?" and values["system"] == "also ?"
