@@ -29,7 +29,7 @@ from ..race.loaded import Models, measured_noise
 from ..race.metrics import metrics, plain_metrics, strictness, times_plain
 from ..race.race import race
 from ..race.records import RaceRecord, RaceRequest
-from .plan import SetPrompt, SpecLane, excess, parse_lanes, read_sets
+from .plan import SetPrompt, SpecLane, excess, plan_lanes, read_sets
 from .run import load_models
 
 NORMAL_MODE, STRICT_MODE = "normal", "strict"
@@ -37,7 +37,7 @@ NORMAL_MODE, STRICT_MODE = "normal", "strict"
 
 def measure_exactness(a: argparse.Namespace) -> None:
     """The rows of `exactness` for the arguments of the command, one JSON object a line."""
-    planned = parse_lanes(f"plain,{a.lanes}", a.schedule, drafters=a.drafters)
+    planned = plan_lanes(f"plain,{a.lanes}", a.schedule, drafters=a.drafters)
     lanes = [lane for lane in planned if isinstance(lane, SpecLane)]
     prompts = read_sets(a.prompts, a.limit)
     models = load_models(a, lanes)

@@ -155,7 +155,7 @@ def figures(
         groups.append((ALL, tuple(cells.sets)))
     return Figures(
         prompts,
-        [row for name, members in groups for row in _lane_figures(name, members, prompts, lanes)],
+        [row for name, members in groups for row in _figures_of_set(name, members, prompts, lanes)],
         [row for name, members in groups for row in cells.versus(name, members)],
         [slot for lane in lanes for slot in cells.slot_figures(lane)],
         cells.undecoded,
@@ -292,7 +292,9 @@ class _Cells:
         return statistics.median(pairs) if pairs else None
 
 
-def _lane_figures(name: str, members, prompts: list[PromptFigures], lanes: Sequence[PlannedLane]) -> list[LaneFigures]:
+def _figures_of_set(
+    name: str, members, prompts: list[PromptFigures], lanes: Sequence[PlannedLane]
+) -> list[LaneFigures]:
     out = []
     for lane in lanes:
         of = [p for p in prompts if p.set in members and p.lane == lane.name]

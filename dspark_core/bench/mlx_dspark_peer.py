@@ -99,7 +99,7 @@ class Served:
         )
 
 
-def main() -> None:
+def answer_requests() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("target", type=Path)
     p.add_argument("drafter", type=Path)
@@ -119,4 +119,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    answer_requests()

@@ -162,7 +162,7 @@ def parse_lane_name(
     )
 
 
-def parse_lanes(
+def plan_lanes(
     lanes: str,
     schedules: str = HARDWARE,
     extra: str = "",

@@ -44,7 +44,7 @@ from .plan import (
     SetPrompt,
     alternations,
     excess,
-    parse_lanes,
+    plan_lanes,
     read_sets,
 )
 from .report_markdown import markdown
@@ -56,7 +56,7 @@ class Report:
 
     def __init__(self, a: argparse.Namespace):
         self.arguments, self.out = a, a.out
-        self.lanes = parse_lanes(a.lanes, a.schedule, a.extra_lanes, a.extra_limit, a.drafters)
+        self.lanes = plan_lanes(a.lanes, a.schedule, a.extra_lanes, a.extra_limit, a.drafters)
         self.prompts = read_sets(a.prompts, a.limit)
         self.log: Log | None = read_log(self.out / "log.jsonl")
 

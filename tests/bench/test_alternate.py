@@ -7,7 +7,7 @@ import pytest
 
 from dspark_core.bench import run
 from dspark_core.bench.alternate import alternate
-from dspark_core.bench.plan import parse_lanes
+from dspark_core.bench.plan import plan_lanes
 from dspark_core.decode.rounds import Settings
 from dspark_core.errors import DecodeError
 from dspark_core.race.loaded import Models
@@ -29,7 +29,7 @@ def test_every_lane_decodes_the_same_and_is_measured_as_often(models, golden_a, 
         return result
 
     monkeypatch.setattr("dspark_core.bench.alternate.decode_lane", recorded)
-    lanes = parse_lanes("plain,mlx-lm,dspark:full")
+    lanes = plan_lanes("plain,mlx-lm,dspark:full")
     prompt = golden_a.trace["prompt_ids"]
     rows = list(alternate(models, lanes, [prompt, prompt[:9]], SETTINGS, 3))
     names = ["plain", "mlx-lm", "dspark:full"]
@@ -64,7 +64,7 @@ def test_mlx_lm_ends_where_plain_decoding_does(golden, once):
     for settings in (SETTINGS, replace(SETTINGS, stop_ids=frozenset([expected[4]])), replace(SETTINGS, max_tokens=1)):
         prefilled = run.prepare(models, prompt) if once else None
         theirs = run.decode_mlx_lm(golden.target, prompt, settings, prefilled)
-        ours = run.decode_lane(models, None, parse_lanes("plain")[0], prompt, settings, prefilled)
+        ours = run.decode_lane(models, None, plan_lanes("plain")[0], prompt, settings, prefilled)
         assert theirs["ids"] == ours["ids"]
         assert (theirs["tok_s"] > 0) == (len(ours["ids"]) > 1)
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from dspark_core.bench.exactness import exactness
-from dspark_core.bench.plan import SetPrompt, parse_lanes
+from dspark_core.bench.plan import SetPrompt, plan_lanes
 from dspark_core.race.loaded import Models
 
 from ..decode.noisy import NoisyTarget
 
-LANES = parse_lanes("plain,dspark:full,dspark:cap=2")
+LANES = plan_lanes("plain,dspark:full,dspark:cap=2")
 PROMPTS = [SetPrompt("set", 0, "a"), SetPrompt("set", 1, "b")]
 
 

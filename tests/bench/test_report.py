@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from dspark_core.bench import peers
 from dspark_core.bench.__main__ import main
 from dspark_core.bench.figures import bootstrap
-from dspark_core.bench.plan import SetPrompt, alternations, excess, parse_lanes
+from dspark_core.bench.plan import SetPrompt, alternations, excess, plan_lanes
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.target import load_target
 from dspark_core.race.loaded import Models
@@ -231,7 +231,7 @@ def test_a_quantized_target_is_not_compared(tmp_path):
 
 
 def test_extra_lanes_run_on_the_first_prompts():
-    lanes = parse_lanes("plain,dspark", "hardware", "dspark:best,peer:mlx-dspark=auto", 2)
+    lanes = plan_lanes("plain,dspark", "hardware", "dspark:best,peer:mlx-dspark=auto", 2)
     assert [lane.name for lane in lanes] == ["plain", "dspark:hardware", "dspark:best", "peer:mlx-dspark=auto"]
     assert [lane.runs_on(SetPrompt("s", 2, "")) for lane in lanes] == [True, True, False, False]
     assert all(lane.runs_on(SetPrompt("s", 1, "")) for lane in lanes)
@@ -239,7 +239,7 @@ def test_extra_lanes_run_on_the_first_prompts():
 
 
 def test_every_lane_comes_first_equally_often_and_the_best_cap_once_it_is_known():
-    lanes = parse_lanes("plain,dspark,dspark:best")
+    lanes = plan_lanes("plain,dspark,dspark:best")
     order = [(turn, lane.name) for turn, lane in alternations(lanes, 1, 4)]
     assert [name for turn, name in order if turn == 0][-1] == "dspark:best"
     firsts = [next(name for t, name in order if t == turn) for turn in (1, 2, 3)]
@@ -253,7 +253,7 @@ def test_a_block_lane_sends_what_its_drafter_s_slots_predict(name, asked, sent):
     """Set C's anchor slot predicts, set D's does not."""
     golden = load_golden(GOLDEN / name)
     models = Models(golden.target, {"dflash": golden.drafter})
-    *_, lane = parse_lanes(f"plain,dflash:block={asked}")
+    *_, lane = plan_lanes(f"plain,dflash:block={asked}")
     schedule = schedule_of(lane.spec, models, golden.drafter)
     assert schedule.drafts(golden.drafter.info.max_drafts, 30) == sent
     words = excess([lane], models.infos)
@@ -261,7 +261,7 @@ def test_a_block_lane_sends_what_its_drafter_s_slots_predict(name, asked, sent):
 
 
 def test_a_cap_beyond_the_drafter_is_said():
-    *_, cap, full = parse_lanes("plain,dspark:cap=9,dspark:full")
+    *_, cap, full = plan_lanes("plain,dspark:cap=9,dspark:full")
     known = [load_golden(GOLDEN / "A").drafter.info]
     assert excess([cap, full], known) == ["dspark:cap=9: a cap of 9 was asked for; drafter drafts 7 at most."]
 
@@ -279,7 +279,7 @@ def test_a_cap_beyond_the_drafter_is_said():
 )
 def test_lanes_that_make_no_sense_are_refused(lanes, extra, words):
     with pytest.raises(ValueError, match=words):
-        parse_lanes(lanes, extra=extra, extra_limit=1)
+        plan_lanes(lanes, extra=extra, extra_limit=1)
 
 
 def test_bootstrap_intervals_hold_the_median_and_narrow():

@@ -9,7 +9,7 @@ pytest.importorskip("plotly")
 
 from dspark_core.bench.figures import figures
 from dspark_core.bench.log import Header, Log, Row
-from dspark_core.bench.plan import SetPrompt, parse_lanes
+from dspark_core.bench.plan import SetPrompt, plan_lanes
 from dspark_core.bench.report_html import report_page
 from dspark_core.decode.rounds import Round
 from tests.decode.curves import TAXI
@@ -20,7 +20,7 @@ NOISE = "</script></pre><img src=x onerror=alert(1)><script>alert(2)</script>{{7
 
 def made(prompts: int = 8) -> str:
     """A report of two sets; set names are as hostile as the texts."""
-    lanes = parse_lanes("plain,dspark,dflash", extra="dspark:best,peer:mlx-dspark", extra_limit=2)
+    lanes = plan_lanes("plain,dspark,dflash", extra="dspark:best,peer:mlx-dspark", extra_limit=2)
     header = Header("target <b>", "bf16", {"DSpark": NOISE}, 96, 0.0, 0, {}, {}, "2026-01-01", peers={"x": NOISE})
     log, rng = Log(None, header, CURVE), random.Random(0)
     asked = [SetPrompt(name, i, NOISE) for name in ("code", "chat <i>") for i in range(prompts)]

@@ -21,7 +21,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from dspark_core.bench.alternate import alternate
-from dspark_core.bench.plan import parse_lanes
+from dspark_core.bench.plan import plan_lanes
 from dspark_core.catalog import facts, memory
 from dspark_core.decode.plain import plain
 from dspark_core.decode.rounds import Round, Settings
@@ -73,7 +73,7 @@ def speed(root: Path, shape: Shape, bits: int, tokens: int, repeat: int) -> None
     prompt = mx.random.randint(0, 1000, (64,)).tolist()
     settings = Settings(tokens, stop_ids=frozenset())
     about = {"weights": loaded.precision, "device": str(mx.default_device()), "tokens": tokens}
-    for row in alternate(Models(loaded, {}), parse_lanes("plain,mlx-lm"), [prompt], settings, repeat):
+    for row in alternate(Models(loaded, {}), plan_lanes("plain,mlx-lm"), [prompt], settings, repeat):
         if "lane" in row:
             print(json.dumps(about | row), flush=True)
 
