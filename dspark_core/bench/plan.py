@@ -13,7 +13,7 @@ from ..models.config import parse_config
 from ..models.headers import read_config, read_headers
 from ..models.info import DrafterInfo, drafter_ids
 from ..presets import Preset, load_presets, load_prompts
-from ..race.lane_spec import THRESHOLDS, USUAL_THRESHOLD, find, read_lane
+from ..race.lane_spec import BY_THRESHOLD, USUAL_THRESHOLD, find, read_lane
 from ..race.records import BLOCK, CAP, FULL, HARDWARE, PLAIN, LaneSpec
 
 MLX_LM, PEER, BEST = "mlx-lm", "peer", "best"
@@ -49,7 +49,7 @@ class BenchDrafter:
         )
         asked = read_lane(f"{self.id}:{schedule}", [unlimited])
         spec = LaneSpec(self.method, asked.schedule, label=schedule, drafter=unlimited.lane_drafter)
-        if asked.schedule in THRESHOLDS:
+        if asked.schedule in BY_THRESHOLD:
             return replace(spec, threshold=asked.number if math.isfinite(asked.number) else USUAL_THRESHOLD)
         if asked.schedule in (BLOCK, CAP):
             given = math.isfinite(asked.number)

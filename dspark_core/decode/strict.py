@@ -208,7 +208,9 @@ def load_noise(target: Target, directory: Path | None = None) -> Noise | None:
     largest, alone, own, limit = (stored[k] for k in ("largest", "alone", "own", "limit"))
     numbers = [largest, alone, limit] if own is None else [largest, alone, limit, own]
     believable = all(in_range(x, 0, MOST) for x in numbers) and alone <= largest and stored["made_of"] == wanted
-    return Noise(*(None if x is None else float(x) for x in (largest, alone, own, limit))) if believable else None
+    if not believable:
+        return None
+    return Noise(float(largest), float(alone), None if own is None else float(own), float(limit))
 
 
 def save_noise(target: Target, noise: Noise, directory: Path | None = None) -> Path:

@@ -51,7 +51,12 @@ def full_layer_sizes(where: Path, raw: dict[str, Any]) -> dict[str, Any]:
     layers = {str(name).lstrip("0") or "0": of for name, of in sizes.items()} if isinstance(sizes, dict) else {}
     first, expected = layers.get("0"), raw.get("num_hidden_layers")
     alike = isinstance(first, dict) and first.keys() <= names.keys() and all(of == first for of in layers.values())
-    if not alike or len(layers) != expected or layers.keys() != {str(i) for i in range(len(layers))}:
+    if (
+        not isinstance(first, dict)
+        or not alike
+        or len(layers) != expected
+        or layers.keys() != {str(i) for i in range(len(layers))}
+    ):
         raise ModelError(
             f"{where}: per_layer_config {shown(sizes)} must give every one of {shown(expected)} layers the same "
             f"{' and '.join(names)}, and nothing else."

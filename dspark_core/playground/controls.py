@@ -146,7 +146,7 @@ def controls(prompts: list[Prompt], offers: Callable[[], Offers]) -> Controls:
 
     summary.value = sum_up(Call("", inputs.first_values))["summary"]
     settings = {name: control for name, control in inputs.named.items() if control is not prompt}
-    any_change = partial(gr.on, [control.change for control in settings.values()])  # type: ignore[attr-defined]
+    any_change = partial(gr.on, [control.change for control in settings.values()])
     shown = {"summary": summary}
     changed = listen(any_change, sum_up, settings, shown, queue=False, trigger_mode="always_last", **QUIET)
     return Controls(inputs, start, stop, changed, conversation, offers, gr.State(Limits(offers())), cut)

@@ -223,7 +223,7 @@ class PresetEngine:
 
     # ---- running -------------------------------------------------------------------------------------
 
-    def race(self, request: RaceRequest, cancelled: Cancelled) -> Iterator[tuple[int, Any]]:
+    def race(self, request: RaceRequest, cancelled: Callable[[], bool]) -> Iterator[tuple[int, Any]]:
         from ..race.race import race
 
         return race(self.models, request, cancelled)
@@ -233,7 +233,7 @@ class PresetEngine:
         record: RaceRecord,
         lane: int,
         index: int,
-        cancelled: Cancelled,
+        cancelled: Callable[[], bool],
         progress: Callable[[int, int], None],
     ) -> Inspection | None:
         from ..race.inspector import inspect

@@ -26,7 +26,7 @@ def _unchecked(kind: type) -> Any:
     own refuses such a value; here whoever reads one puts it within its limits (race_request.asked_lane)."""
     # Not by a class statement: gradio's metaclass writes a .pyi file beside the module of every component's class.
     more = {"is_template": True, "preprocess": lambda self, payload: payload, "__module__": __name__}
-    return ABCMeta.__new__(type(kind), kind.__name__, (kind,), more)  # type: ignore[type-var]
+    return ABCMeta.__new__(type(kind), kind.__name__, (kind,), more)
 
 
 FittedSlider, FittedMenu = _unchecked(gr.Slider), _unchecked(gr.Dropdown)

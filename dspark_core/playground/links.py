@@ -101,7 +101,7 @@ def fill_and_store(page: gr.Blocks, ask: Controls) -> gr.events.Dependency:
     settings = {name: control for name, control in ask.inputs.named.items() if name != "prompt"}
     gr.on(
         # A text is stored when its field is left: its input event comes before its value.
-        [c.blur if isinstance(c, gr.Textbox) else c.input for c in settings.values()],  # type: ignore[attr-defined]
+        [c.blur if isinstance(c, gr.Textbox) else c.input for c in settings.values()],
         None,
         list(settings.values()),  # of a JavaScript function the inputs are arguments, in order
         stored,

@@ -28,10 +28,10 @@ def difference(curve: CostCurve, trace: Trace) -> str:
         return words
     if words := _other_device(made, trace.machine):
         return words
-    ran, measured = trace.machine.get("cores"), made.get("cores")
-    if ran != measured:
-        had = f"had {ran or 'an unknown number of'} cores"
-        return _mismatch(had, f"was measured with {measured}", "race here again")
+    cores, timed = trace.machine.get("cores"), made.get("cores")
+    if cores != timed:
+        had = f"had {cores or 'an unknown number of'} cores"
+        return _mismatch(had, f"was measured with {timed}", "race here again")
     for name in VERSIONS:
         ran, ours = trace.versions.get(name), made.get(name)
         if ran != ours:

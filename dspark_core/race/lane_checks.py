@@ -22,7 +22,7 @@ MAX_NAME, MAX_WORDS = 200, 4000  # characters
 MAX_STEPS = 500_000
 MAX_SECONDS = 1e7
 FINISHES = (None, "stop", "length", "context")
-THRESHOLDS = {CONFIDENCE: ConfidenceThreshold, CUMULATIVE: CumulativeThreshold}
+THRESHOLD_SCHEDULES = {CONFIDENCE: ConfidenceThreshold, CUMULATIVE: CumulativeThreshold}
 
 
 @dataclass(frozen=True)
@@ -161,10 +161,10 @@ class LaneChecks:
         looks = spec.schedule == HARDWARE and spec.method != PLAIN
         require(not r.looked or looks, "is true, and this schedule does not look", "looked")
         wanted = None
-        if spec.schedule in THRESHOLDS and drafts:
+        if spec.schedule in THRESHOLD_SCHEDULES and drafts:
             confidence = list(r.confidence or ())
             require(bool(confidence), "is missing, and the schedule decides by it", "confidence")
-            wanted = THRESHOLDS[spec.schedule](spec.threshold).proposed(drafts, confidence)
+            wanted = THRESHOLD_SCHEDULES[spec.schedule](spec.threshold).proposed(drafts, confidence)
         elif spec.schedule == CAP:
             require(drafts <= spec.cap, f"are more than the cap of {spec.cap}", "draft_ids")
             wanted = drafts

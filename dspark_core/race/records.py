@@ -6,7 +6,7 @@ Nothing here imports MLX, so the page's threads may use it.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..decode.rounds import Round, Settings, Start
+from ..decode.rounds import Prefill, Round, Settings, Start
 from .inspection import Inspection
 
 PLAIN = "plain"
@@ -173,13 +173,15 @@ class LaneRecord:
     @property
     def finish(self) -> str | None:
         """Why the lane ended by itself; None while it runs, was stopped or failed."""
-        return self.rounds[-1].finish if self.rounds else self.start and self.start.finish
+        if self.rounds:
+            return self.rounds[-1].finish
+        return self.start.finish if self.start else None
 
     def inspection(self, index: int) -> Inspection | None:
         """What is known of round `index`, if it was looked at."""
-        return next((seen for seen in self.inspections if seen.index == index), None)
+        return next((i for i in self.inspections if i.index == index), None)
 
-    def add(self, event) -> None:
+    def add(self, event: Prefill | Start | Round | Failed) -> None:
         if isinstance(event, Start):
             self.start = event
         elif isinstance(event, Round):

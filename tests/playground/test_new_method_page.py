@@ -5,7 +5,7 @@ import shutil
 import pytest
 from gradio_client import Client
 
-from dspark_core.catalog.memory import Machine
+from dspark_core.machine import Device
 from dspark_core.models import drafters
 from dspark_core.playground.engine import PresetEngine
 from dspark_core.playground.limits import menu
@@ -108,7 +108,7 @@ def test_before_anything_is_loaded_the_page_offers_it(preset):
     assert menu(offers, 1) == [("plain", "plain"), ("Echo", "echo"), ("DSpark", "dspark")]
     chosen = sources.selection(ModelForm(preset.name, drafters=["echo", "echo-2"]))
     parts = sources.locate(chosen)
-    rows = report(chosen, parts, Machine("CPU", "this machine", 16_000_000_000))["rows"]
+    rows = report(chosen, parts, Device("CPU", "this machine", 16_000_000_000))["rows"]
     assert rows[1] == ["Echo", "Echo", "Echo drafter without weights.", "part of this program", "nothing"]
     choice = sources.choice(chosen, parts)
     assert {id_: d for id_, d in choice.drafters.items() if not isinstance(d, str)} == {"echo": None, "echo-2": None}

@@ -7,6 +7,7 @@ import json
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from typing import Any
 
 import gradio as gr
 import plotly.graph_objects as go
@@ -196,7 +197,8 @@ def suggestions(curve: CostCurve | None, race: RaceRecord | None, infos: Sequenc
 
 
 def curve_chart(curve: CostCurve | None) -> Chart:
-    figure, rows = blank_figure("tokens", "ms, with fastest and slowest"), []
+    figure = blank_figure("tokens", "ms, with fastest and slowest")
+    rows: list[list[Any]] = []
 
     def line(name, points, context, i, dash):
         at = sorted(points)
