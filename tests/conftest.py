@@ -91,3 +91,10 @@ def embedded() -> Embedded:
     preset = load_presets()[0]
     target = load_target(preset.target)
     return Embedded(target, {d.method: load_drafter(d.path, target) for d in preset.drafters})
+
+
+def pytest_collection_modifyitems(items):
+    """With several workers, all that needs the browser stays with one, so that it is started once."""
+    for item in items:
+        if "/browser/" in str(item.path):
+            item.add_marker(pytest.mark.xdist_group("browser"))

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.utils import dequantize_model
 
 from ..errors import Cancelled, ModelError
@@ -52,6 +52,7 @@ def convert(module: nn.Module, precision: str) -> str:
         on_cpu = mx.default_device() == mx.Device(mx.cpu)
         precision = "bf16" if quantized and on_cpu else "stored"
     if precision in ("stored", stored):
+        _dequantize_narrow(module)
         return stored
     dequantize_model(module)
     module.set_dtype(mx.bfloat16)
@@ -62,8 +63,35 @@ def convert(module: nn.Module, precision: str) -> str:
     return f"{precision} ({verb} from {stored})"
 
 
+def narrowest() -> int:
+    """Columns from which on a quantized product can be relied on.
+
+    MLX 0.32.4's CUDA kernel leaves the result unwritten where a row has only 64, so a Markov head of that rank drafted
+    nonsense (measured on an H100; 128 columns are right).
+    """
+    return 128 if mx.cuda.is_available() else 0
+
+
+def _dequantize_narrow(module: nn.Module) -> None:
+    """Make quantized layers that have too few columns dense; they are small."""
+    dense = {}
+    for path, layer in module.named_modules():
+        if isinstance(layer, nn.QuantizedLinear) and layer.weight.shape[-1] * 32 // layer.bits < narrowest():
+            weight = mx.dequantize(layer.weight, layer.scales, layer.biases, layer.group_size, layer.bits, layer.mode)
+            plain = nn.Linear(1, 1, bias=False)
+            plain.weight = weight
+            if "bias" in layer:
+                plain.bias = layer.bias
+            dense[path] = plain
+    if dense:
+        module.update_modules(tree_unflatten(list(dense.items())))
+
+
 def _fits_groups(_path: str, layer: nn.Module) -> bool:
-    return hasattr(layer, "to_quantized") and layer.weight.shape[-1] % GROUP_SIZE == 0
+    if not hasattr(layer, "to_quantized"):
+        return False
+    columns = layer.weight.shape[-1]
+    return columns % GROUP_SIZE == 0 and columns >= narrowest()
 
 
 def _leaves(module: nn.Module) -> list[nn.Module]:

@@ -41,7 +41,7 @@ class Limits:
     """
 
     offers: Offers = field(default_factory=Offers)
-    asked: dict[SliderKey, tuple[float, float]] = field(default_factory=dict)
+    asked: dict[SliderKey, tuple[float, float]] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dspark_core.decode.speculative import speculative
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.target import load_target
 from dspark_core.models.weights import MIN_ROWS, wide_product
+from dspark_core.presets import load_presets
 from tests.decode.helpers import NEVER, output, plain_output
 
 
@@ -56,3 +57,17 @@ def test_wide_product_is_bit_equal(rows):
     packed = nn.QuantizedLinear.from_linear(nn.Linear(128, MIN_ROWS, bias=False))
     y = mx.random.normal((rows, 128))
     assert mx.array_equal(wide_product(packed, y), packed(y))
+
+
+def test_where_the_kernel_needs_more_columns_narrow_quantized_layers_are_dense(monkeypatch):
+    """MLX's CUDA kernel leaves products over 64 columns unwritten; elsewhere nothing is changed."""
+    path = load_presets()[0].drafters[0].path
+    target = load_target(load_presets()[0].target)
+    previous = mx.array([5, 79])
+    as_it_is = load_drafter(path, target, "stored").weights.markov_head
+    assert isinstance(as_it_is.markov_w2, nn.QuantizedLinear)
+    monkeypatch.setattr("dspark_core.models.weights.narrowest", lambda: 128)
+    head = load_drafter(path, target, "stored").weights.markov_head
+    assert type(head.markov_w2) is nn.Linear and isinstance(head.markov_w1, nn.QuantizedEmbedding)
+    bias, expected = head.bias(previous, None, None)[0], as_it_is.bias(previous, None, None)[0]
+    assert mx.allclose(bias.astype(mx.float32), expected.astype(mx.float32), atol=0.2)
