@@ -53,7 +53,7 @@ FAULTS = {
 def test_what_cannot_be_loaded_leaves_the_previous_model(engine, tmp_path, fault, kind):
     directory = copy(kind, "A", tmp_path)
     fault(directory)
-    wrong = choice("A", **({"target": directory} if kind == "target" else {"drafters": {"DSpark": directory}}))
+    wrong = choice("A", **({"target": directory} if kind == "target" else {"drafters": {"dspark": directory}}))
     refused(engine, wrong, FAULTS[fault])
 
 
@@ -68,8 +68,8 @@ def refused(engine, wrong: Choice, words: str) -> None:
 
 
 def test_a_drafter_for_another_target(engine):
-    refused(engine, choice("A", drafters={"DSpark": GOLDEN / "E" / "drafter"}), "the drafter's hidden_size is 48, that")
-    refused(engine, choice("A", drafters={"DSpark": GOLDEN / "A" / "target"}), "architecture 'Qwen3ForCausalLM'")
+    refused(engine, choice("A", drafters={"dspark": GOLDEN / "E" / "drafter"}), "the drafter's hidden_size is 48, that")
+    refused(engine, choice("A", drafters={"dspark": GOLDEN / "A" / "target"}), "architecture 'Qwen3ForCausalLM'")
 
 
 def test_code_that_comes_with_a_model_is_never_run(engine, tmp_path):
@@ -83,7 +83,7 @@ def test_code_that_comes_with_a_model_is_never_run(engine, tmp_path):
         )
         for name in ("dflash.py", "__init__.py", "modeling.py"):
             (directory / name).write_text(f"open({str(ran)!r}, 'w')")
-    safe = choice("D", target=tmp_path / "target", drafters={"DFlash": tmp_path / "drafter"})
+    safe = choice("D", target=tmp_path / "target", drafters={"dflash": tmp_path / "drafter"})
     assert engine.load(safe).changed and races(engine)
     engine.load(choice("A"))
     edit_config(tmp_path / "target", model_file="modeling.py")

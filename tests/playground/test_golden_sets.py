@@ -28,7 +28,7 @@ def loaded(request) -> Golden:
     engine.load(Choice(request.param, path / "target", {method.lower(): path / "drafter"}))
     trace = json.loads((path / "trace.json").read_text())
     models = engine.models
-    return Golden(request.param, path, models.target, models.drafters[method], {}, trace)
+    return Golden(request.param, path, models.target, models.drafters[method.lower()], {}, trace)
 
 
 def test_plain_output_and_every_greedy_round(loaded):

@@ -117,7 +117,7 @@ def test_what_cannot_be_proven_is_said(proving, asked, words):
 
 
 def test_a_proof_that_breaks_says_that_the_proof_failed(proving, monkeypatch):
-    monkeypatch.setattr("dspark_core.proof.draws.prove", lambda *asked: 1 / 0)
+    monkeypatch.setattr("dspark_core.proof.prove.prove", lambda *asked: 1 / 0)
     values = last_of(prove_tab(proving).draw(Call("me", DRAWS)))
     assert json.loads(values["progress"])["words"] == "The proof failed: ZeroDivisionError: division by zero"
 

@@ -106,13 +106,13 @@ def main():
     for k in range(FILES):
         change = huge if k % 200 == 0 else change_tree if k % 2 else change_bytes
         document = change(dice.choice(seeds), dice)
-        began = time.perf_counter()
+        began = time.process_time()  # not the clock: other processes would count
         try:
             trace = loads(document)
         except TraceError as error:
             refusals.append(str(error))
             trace = None
-        slowest = max(slowest, time.perf_counter() - began)
+        slowest = max(slowest, time.process_time() - began)
         if trace:
             loaded += 1
             shown(trace)
