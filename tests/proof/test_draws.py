@@ -6,14 +6,12 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from dspark_core.decode.prefill import prefill_once
 from dspark_core.decode.rounds import Settings
 from dspark_core.decode.sampling import Uniforms, probabilities
 from dspark_core.errors import DecodeError
 from dspark_core.playground.tabs.prove_tab import draw_verdict
 from dspark_core.proof import prove as proving
-from dspark_core.proof.chi_squared import ALPHA
-from dspark_core.proof.conditionals import Conditionals, Continuation, Drafted, Targeted, ask_models
+from dspark_core.proof.conditionals import Conditionals, Continuation, Drafted, Targeted
 from dspark_core.proof.draws import NUMBERS, PairSampler
 from dspark_core.proof.evidence import (
     ALWAYS,
@@ -23,32 +21,18 @@ from dspark_core.proof.evidence import (
     RIGHT,
     SAMPLERS,
     DrawEvidence,
-    DrawRequest,
-    Step,
-    together,
 )
 from dspark_core.proof.exact import exact_distribution, places
-from dspark_core.proof.prove import CountedDraws, prove
+from dspark_core.proof.prove import prove
 from dspark_core.proof.samplers import ACCEPT
 from dspark_core.proof.tallies import PairCounts
 
+from ..scripts.prove_sweep import asked, flagged, flagged_when_offered, request
 from .wrong_samplers import WRONG
 
 SEEDS, N = range(100), 1000
-FEW = range(2)
+SOME, FEW = range(20), range(2)
 DRAWN = 6_000
-
-
-def request(sampler=RIGHT, n=N, **settings):
-    settings = {"temperature": 1.0, "top_k": 8} | settings
-    return DrawRequest("x", "dspark", Settings(3, stop_ids=frozenset(), **settings), sampler, n)
-
-
-def asked(golden, wanted):
-    prefilled = prefill_once(golden.target, golden.trace["prompt_ids"], golden.drafter.taps)
-    *steps, found = ask_models(golden.target, golden.drafter, prefilled, wanted, lambda: False)
-    assert all(isinstance(step, Step) for step in steps) and isinstance(found, Conditionals)
-    return found
 
 
 def evidence(golden, wanted):
@@ -63,7 +47,7 @@ def flags(golden_e):
     numbers = mx.concatenate([Uniforms(seed).take(N * NUMBERS).reshape(N, -1) for seed in SEEDS])
     found = {}
     for sampler in (RIGHT, ALWAYS, FROM_P, NO_BIAS):
-        said = asked(golden_e, request(sampler))
+        said = asked(golden_e, request(sampler, N))
         tokens, _ = PairSampler(said, ACCEPT[sampler]).draw(numbers)
         found[sampler] = 0
         for seed in SEEDS:
@@ -146,23 +130,10 @@ def test_nothing_is_drawn_at_temperature_0(golden_a):
 # ---- the whole proof: every comparison of it ---------------------------------------------------------------
 
 
-def flagged(said, accept, n, seeds, sampler=RIGHT):
-    """In how many of these seeds a proof of n draws flags a sampler, by the comparisons it names."""
-    found = 0
-    for seed in seeds:
-        proof = CountedDraws(said, request(sampler, n, seed=seed))
-        proof.sampler = PairSampler(said, accept)
-        while proof.done < n:
-            proof.more()
-        found += together(proof.checks()) < ALPHA
-    return found
-
-
-@pytest.mark.long
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_proof_flags_each_wrong_sampler_it_offers_99_times_in_100_and_the_right_one_at_most_once(golden_e, sampler):
-    found = flagged(asked(golden_e, request(sampler, 2 * N)), ACCEPT[sampler], 2 * N, SEEDS, sampler)
-    assert found <= 1 if sampler == RIGHT else found >= 99
+def test_a_proof_flags_each_wrong_sampler_it_offers_and_never_the_right_one(golden_e, sampler):
+    """20 seeds of each; python -m tests.scripts.prove_sweep takes 100."""
+    assert flagged_when_offered(golden_e, sampler, SOME) == (0 if sampler == RIGHT else len(SOME))
 
 
 @pytest.fixture(scope="module")
