@@ -10,7 +10,7 @@ from tests.race.long_trace import long_trace
 from .test_saved import open_file, said
 
 LINK = "/?lanes=plain,dspark:full,dspark:cap=2,dflash:block=16&tokens=24&prompt=Say%20hello."
-WIDTHS = (1440, 760)
+WIDTHS = (1440, 760, 390)
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +32,7 @@ def tiny():
 
 
 def violations(tab, where):
-    """What axe finds in light at both widths and in dark (a width changes no colour), and anything that makes the
+    """What axe finds in light at every width and in dark (a width changes no colour), and anything that makes the
     page wider than the window. axe has to be there."""
     found = []
     for theme, widths in (("dark", WIDTHS[:1]), ("light", WIDTHS)):

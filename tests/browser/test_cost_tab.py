@@ -44,4 +44,5 @@ def test_only_a_race_of_what_is_loaded_is_judged(tiny, open_tab):
     tab.page.wait_for_function("document.querySelector('#measuring').innerText.includes('measuring')", timeout=60000)
     tab.page.wait_for_function("document.querySelector('#measuring').innerText.includes('Measured')", timeout=60000)
     assert "Predicted" not in forecast(tab, "No predictions"), "measuring again judges it no more than before"
+    assert "draft, DSpark" in tab.page.locator("#plot-curve .legend").text_content(), "a drafter by its name"
     assert not tab.complaints

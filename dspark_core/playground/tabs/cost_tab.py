@@ -196,7 +196,7 @@ def suggestions(curve: CostCurve | None, race: RaceRecord | None, infos: Sequenc
 # ---- figures and tables ----------------------------------------------------------------------------------
 
 
-def curve_chart(curve: CostCurve | None) -> Chart:
+def curve_chart(curve: CostCurve | None, infos: Sequence[DrafterInfo] = ()) -> Chart:
     figure = blank_figure("tokens", "ms, with fastest and slowest")
     rows: list[list[Any]] = []
 
@@ -226,8 +226,11 @@ def curve_chart(curve: CostCurve | None) -> Chart:
         line(f"verify, context {costs.context}", costs.verify, costs.context, 0, dash)
         line(f"plain step, context {costs.context}", {1: costs.plain}, costs.context, 3, dash)
     if curve:
-        for i, (method, points) in enumerate(curve.costs[0].draft.items(), start=1):
-            line(f"draft, {method}", points, curve.costs[0].context, min(i, 2), "dot")
+        titles = [info.title for info in infos]
+        for i, (drafter, points) in enumerate(curve.costs[0].draft.items(), start=1):
+            info = find(infos, drafter)
+            name = info.title if info and titles.count(info.title) == 1 else drafter
+            line(f"draft, {name}", points, curve.costs[0].context, min(i, 2), "dot")
     figure.update_layout(yaxis={"rangemode": "tozero"}, xaxis={"dtick": 2, "rangemode": "tozero"}, height=360)
     return _cost_chart("curve", figure, rows)
 
@@ -344,7 +347,7 @@ def cost_updates(
     words = " ".join([error_words(curve, race), *suggestions(curve, race, infos)]) if curve and race else why_not
     return {
         "about": about,
-        **chart_updates("curve", curve_chart(curve)),
+        **chart_updates("curve", curve_chart(curve, infos)),
         **chart_updates("further", further_chart(curve)),
         **chart_updates("prospects", prospects_chart(curve, race)),
         "forecast": decided("", words),
