@@ -113,7 +113,7 @@ class Difference:
     index:    of the first differing token in the output (0 is the token that the prompt itself gives)
     gap:      the target's best logit minus its second best there, at width 1 on a clean cache
     needed:   its best logit minus the smaller of the two chosen tokens' logits; what rounding had to bridge
-    noise:    how far logits move with the width on this device, as mlx-lm's own forward shows it (decode/noise.py);
+    noise:    how far logits move with the width on this device, as mlx-lm's own forward shows it (decode/strict.py);
               None if that is not known
     ulp:      one unit in the last place of the logits' dtype at the best logit
     tie:      rounding alone decides between the two tokens: see `rounding_decides`
