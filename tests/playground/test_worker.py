@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from dspark_core.errors import ModelError
+from dspark_core.playground.tabs.cost_tab import curve_of
 from dspark_core.playground.worker import BUSY, Job, NoEngine, Waiting, Worker
 from dspark_core.race.records import Failed
 
@@ -172,3 +173,18 @@ def test_without_an_engine_every_job_fails_with_the_reason():
     until(lambda: worker.ready)
     assert isinstance(worker.engine, NoEngine) and worker.error == "config.json does not exist."
     assert list(worker.events(Held().job)) == [(-1, Failed("config.json does not exist."))]
+
+
+def test_a_curve_that_is_looked_up_keeps_its_page_free():
+    worker, held = worker_of(SimpleNamespace(name="an engine", models=SimpleNamespace(curve=None))), Held()
+    assert worker.submit(held.job)
+    lookup = threading.Thread(target=curve_of, args=(worker, "a page"), daemon=True)
+    lookup.start()
+    until(lambda: len(worker._jobs) == 2)
+    try:
+        assert not worker.busy("a page") and worker.submit(Job("a page", "race", lambda engine, job: ()))
+    finally:
+        held.gate.set()
+    lookup.join(5)
+    assert curve_of(worker, "a page") is None
+    until(lambda: worker.idle)

@@ -3,6 +3,7 @@
 What stands below the board after a race: sentences, one a line, as text and never as markup.
 """
 
+import itertools
 import json
 import statistics
 from collections.abc import Iterator, Sequence
@@ -75,6 +76,7 @@ that made of the last race.</p>
 """
 NOT_YET = "Not measured yet. Measuring takes about half a minute; a race with the hardware-aware schedule does it too."
 FEWEST_ROUNDS = 8  # of a lane, for advice
+LOOKUPS = itertools.count(1)
 
 
 # ---- work for the owner thread ---------------------------------------------------------------------------
@@ -114,7 +116,11 @@ def curve_of(worker: Worker, session: str) -> CostCurve | None:
     if models is None:
         return None
     if models.curve is None:
-        with closing(worker.events(lookup_job(session))) as events:
+        if worker.busy(session):
+            return None
+        # Under a name of its own: a page has one job at a time, and this one, which nobody asked for, must not be why
+        # a race or a measurement that a visitor starts meanwhile is refused.
+        with closing(worker.events(lookup_job(f"{session} lookup {next(LOOKUPS)}"))) as events:
             return next((event for _, event in events if isinstance(event, CostCurve)), None)
     return models.curve
 
