@@ -1,6 +1,6 @@
 // @ts-check
-// The round inspector: what stands in its value (dspark_core/playground/inspector_panel.py says which JSON) is drawn as a
-// row of slots and the chosen slot's distributions. Model text goes through textContent only.
+// The round inspector: what stands in its value (dspark_core/playground/inspector_panel.py says which JSON) is drawn as
+// a row of slots and the chosen slot's distributions. Model text goes through textContent only.
 import { $, findBoard, make, racing, visible } from './dom.js';
 import { known, short } from './numbers.js';
 import { describe } from './rounds.js';
