@@ -93,6 +93,7 @@ def embedded() -> Embedded:
     return Embedded(target, {d.method: load_drafter(d.path, target) for d in preset.drafters})
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist names the groups
 def pytest_collection_modifyitems(items):
     """With several workers, all that needs the browser stays with one, so that it is started once."""
     for item in items:
