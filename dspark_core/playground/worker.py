@@ -18,6 +18,7 @@ from ..race.inspection import Inspection
 from ..race.records import Failed, RaceRecord, RaceRequest
 
 MAX_WAITING = 8  # pages that may wait for the engine
+LAST_MOMENT_S = 1.0  # in which a job that has shown its result may still be at work
 
 
 class Engine(Protocol):
@@ -193,13 +194,19 @@ class Worker:
             job.cancel()
 
     def submit(self, job: Job) -> bool:
-        """Queue a job; False if the same page already has one that it did not cancel."""
+        """Queue a job; False if the same page already has one that it did not cancel.
+
+        A job has shown its result a moment before it is over, so a click right after it waits for that moment.
+        """
         with self._changed:
-            if any(j.session == job.session and not j.cancelled() for j in self._jobs):
+            if not self._changed.wait_for(lambda: not self._occupied(job.session), timeout=LAST_MOMENT_S):
                 return False
             self._jobs.append(job)
             self._changed.notify_all()
             return True
+
+    def _occupied(self, session: str) -> bool:
+        return any(j.session == session and not j.cancelled() for j in self._jobs)
 
     def _waiting(self, job: Job) -> str:
         """Why nothing has come of a job."""
@@ -225,7 +232,7 @@ class Worker:
     def busy(self, session: str) -> bool:
         """Has a page a job that it did not cancel?"""
         with self._changed:
-            return any(j.session == session and not j.cancelled() for j in self._jobs)
+            return self._occupied(session)
 
     @property
     def idle(self) -> bool:
@@ -250,6 +257,7 @@ class Worker:
             finally:
                 with self._changed:
                     self._jobs.remove(job)
+                    self._changed.notify_all()
                 job.end()
 
     def _note(self, progress: str) -> None:

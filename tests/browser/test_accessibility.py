@@ -86,7 +86,7 @@ def on_charts(tab):
 
 def on_cost(tab):
     tab.page.click("#measure")
-    tab.page.wait_for_function("document.querySelector('#measuring').innerText.includes('Measured')", timeout=60000)
+    tab.page.wait_for_function("document.querySelector('#measuring').innerText.includes('Measured')", timeout=120000)
 
 
 def on_compare(tab):
@@ -96,10 +96,10 @@ def on_compare(tab):
 def on_proof(tab):
     tab.page.get_by_label("Draws").first.fill("1000")
     tab.page.click("#draw")
-    tab.page.wait_for_function("document.querySelector('#proof-verdict').innerText.length > 9", timeout=60000)
+    tab.page.wait_for_function("document.querySelector('#proof-verdict').innerText.length > 9", timeout=120000)
     tab.page.click("#agree")
     tab.page.wait_for_function(
-        "document.querySelector('#greedy-verdict').innerText.includes('12 of 12')", timeout=60000
+        "document.querySelector('#greedy-verdict').innerText.includes('12 of 12')", timeout=120000
     )
 
 

@@ -188,3 +188,18 @@ def test_a_curve_that_is_looked_up_keeps_its_page_free():
     lookup.join(5)
     assert curve_of(worker, "a page") is None
     until(lambda: worker.idle)
+
+
+def test_a_click_right_after_a_result_is_not_refused(monkeypatch):
+    """A job has shown its last event before its generator has ended."""
+    ending = threading.Event()
+
+    def slow_to_end(engine, job):
+        yield -1, "the result"
+        ending.wait(5)
+
+    worker = Worker(lambda progress: SimpleNamespace(name="an engine"))
+    first = Job("a page", "race", slow_to_end)
+    assert worker.submit(first)
+    threading.Timer(0.2, ending.set).start()
+    assert worker.submit(Job("a page", "race", lambda engine, job: ())), "it waits for the last moment"
