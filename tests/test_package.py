@@ -29,7 +29,7 @@ assert assets().is_relative_to(sys.argv[1]) and load_prompts() and script("board
 preset = load_presets()[0]
 target = load_target(preset.target)
 first = preset.drafters[0]
-models = Models(target, {first.method: load_drafter(first.path, target)})
+models = Models(target, {first.method.lower(): load_drafter(first.path, target)})
 request = RaceRequest("Hi.", (LaneSpec("plain"), LaneSpec(first.method)), Settings(4))
 record = [event for _, event in race(models, request) if isinstance(event, RaceRecord)][0]
 print(record.verdict.kind)
