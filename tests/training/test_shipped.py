@@ -68,7 +68,7 @@ def test_the_engine_speculates_as_the_walk_does(embedded, torch_target, method):
     """The packed files through both implementations, in the bf16 that the engine runs in; near ties may fall
     differently in one round. `tests/scripts/rounds_agree.py` does this at length."""
     drafter = embedded.drafters[method]
-    walking = TorchDrafter.load(ASSETS / "models" / drafter.name)
+    walking = TorchDrafter.load(ASSETS / "models" / drafter.info.name)
     prompt = embedded.chat("Write a Python function that adds two numbers.")
     found = compare(embedded.target, drafter, torch_target, walking, prompt, 24)
     assert sum(found.engine) == found.tokens - 1 == 23
