@@ -240,3 +240,11 @@ def test_a_circle_and_what_is_reached_are_found(built):
     assert set(house.reaching("mlx", WITHOUT_MLX)) == {"dspark_core.catalog.a", "dspark_core.catalog.b"}
     assert built({"race/d.py": "import gradio"}).file_names_used_twice() == {"d"}
     assert house.foreign("mlx", "models") == [] and built({}).foreign("gradio", "playground")
+
+
+def test_no_test_imports_from_another_test():
+    """What two of them need stands in a module of its own, so that neither is changed for the other's sake."""
+    for file in (ROOT / "tests").rglob("test_*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                assert not (node.module or "").rpartition(".")[2].startswith("test_"), f"{file}:{node.lineno}"

@@ -5,7 +5,7 @@ import pytest
 
 from dspark_core import machine
 from dspark_core.bench.exactness import exactness
-from dspark_core.bench.log import MUST_AGREE, Header, Log, require_same
+from dspark_core.bench.log import MUST_AGREE, Header, Log
 from dspark_core.decode.measure import made_of
 from dspark_core.machine import Device, device_of, mlx_device, physical_memory
 from dspark_core.race.loaded import Models
@@ -72,7 +72,7 @@ def test_a_report_does_not_go_on_upon_another_device():
     here = Header(**facts, machine={"device": "CPU"}, versions={}, when="")
     there = Header(**facts, machine={"device": "CUDA, NVIDIA H100"}, versions={}, when="")
     with pytest.raises(ValueError, match=r"another machine .*H100"):
-        require_same(Log(None, here, None), there)
+        Log(None, here, None).require_same(there)
 
 
 def test_memory_is_that_of_the_container(tmp_path):

@@ -68,7 +68,13 @@ def exactness(models: Models, prompts: Sequence[SetPrompt], lanes: Sequence[Spec
                 yield rows[-1]
     for mode in modes:
         for lane in lanes[1:]:
-            yield _counts_of_kinds(mode, lane.name, [r for r in rows if (r["mode"], r["lane"]) == (mode, lane.name)])
+            of = [r for r in rows if (r["mode"], r["lane"]) == (mode, lane.name)]
+            kinds = [r["kind"] for r in of]
+            counts = {kind: kinds.count(kind) for kind in ("identical", "tie", "divergence")}
+            totals = {name: sum(r[name] for r in of) for name in ("tokens", "again", "changed")}
+            times = [r["times_plain"] for r in of if r["times_plain"]]
+            median = {"median_times_plain": round(statistics.median(times), 4) if times else None}
+            yield {"mode": mode, "lane": lane.name, "prompts": len(of)} | counts | totals | median
     if STRICT_MODE not in modes:
         yield {"mode": STRICT_MODE, "words": "not needed: logits are the same at every width, bit for bit"}
 
@@ -101,12 +107,3 @@ def _compared(models: Models, record: RaceRecord, lanes: Sequence[SpecLane]) -> 
             "closest": gaps.min().item(),
             "tied": (gaps == 0).sum().item(),
         }
-
-
-def _counts_of_kinds(mode: str, lane: str, rows: list[dict]) -> dict:
-    kinds = [r["kind"] for r in rows]
-    counts = {kind: kinds.count(kind) for kind in ("identical", "tie", "divergence")}
-    totals = {name: sum(r[name] for r in rows) for name in ("tokens", "again", "changed")}
-    times = [r["times_plain"] for r in rows if r["times_plain"]]
-    median = round(statistics.median(times), 4) if times else None
-    return {"mode": mode, "lane": lane, "prompts": len(rows)} | counts | totals | {"median_times_plain": median}

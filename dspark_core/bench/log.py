@@ -80,56 +80,54 @@ class Log:
 
     def add(self, row: Row) -> None:
         self.rows[row.key] = row
-        _append_line(self.path, encode(row))
+        self._append(encode(row))
 
+    @staticmethod
+    def create(path: Path, header: Header, curve: CostCurve) -> "Log":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        log = Log(path, header, curve)
+        log._append({"header": encode(header), "curve": json.loads(curve.to_json())})
+        return log
 
-def create_log(path: Path, header: Header, curve: CostCurve) -> Log:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _append_line(path, {"header": encode(header), "curve": json.loads(curve.to_json())})
-    return Log(path, header, curve)
+    @staticmethod
+    def read(path: Path) -> "Log | None":
+        """The log that is there, or None. A last line that was cut off is dropped. Raises ValueError."""
+        if not path.exists():
+            return None
+        lines = path.read_text(encoding="utf-8").split("\n")
+        if lines.pop():  # no line end: it was being written
+            path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        if not lines:
+            return None
+        try:
+            top = json.loads(lines[0])
+            curve = top["curve"]
+            # Older logs name drafters as their method is written: ids are that in lower case.
+            costs = [
+                c | {"draft": {name.lower(): points for name, points in c["draft"].items()}} for c in curve["costs"]
+            ]
+            curve = CostCurve.from_json(json.dumps(curve | {"costs": costs}))
+            log = Log(path, Schema(Header).decode(top["header"]), curve)
+            rows = Schema(Row)
+            for line in lines[1:]:
+                row = rows.decode(json.loads(line))
+                log.rows[row.key] = row
+        except Misfit as e:
+            raise ValueError(f"{path} is no log of this version: {e.place} {e.words}.") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+            raise ValueError(f"{path} is no log of this version ({e!r}).") from None
+        return log
 
+    def require_same(self, header: Header) -> None:
+        """Raises ValueError if what is to be measured is not what the log holds."""
+        for name in MUST_AGREE:
+            before, now = getattr(self.header, name), getattr(header, name)
+            if before != now:
+                raise ValueError(
+                    f"{self.path} was measured with another {name} ({before}, now {now}): "
+                    "choose another --out, or delete it."
+                )
 
-def read_log(path: Path) -> Log | None:
-    """The log that is there, or None. A last line that was cut off is dropped. Raises ValueError."""
-    if not path.exists():
-        return None
-    lines = path.read_text(encoding="utf-8").split("\n")
-    if lines.pop():  # no line end: it was being written
-        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    if not lines:
-        return None
-    try:
-        top = json.loads(lines[0])
-        log = Log(path, Schema(Header).decode(top["header"]), _curve_of(top["curve"]))
-        rows = Schema(Row)
-        for line in lines[1:]:
-            row = rows.decode(json.loads(line))
-            log.rows[row.key] = row
-    except Misfit as e:
-        raise ValueError(f"{path} is no log of this version: {e.place} {e.words}.") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-        raise ValueError(f"{path} is no log of this version ({e!r}).") from None
-    return log
-
-
-def _curve_of(value: dict) -> CostCurve:
-    """Raises ValueError, KeyError or TypeError. Older logs name drafters as their method is written: ids are that in
-    lower case."""
-    costs = [c | {"draft": {name.lower(): points for name, points in c["draft"].items()}} for c in value["costs"]]
-    return CostCurve.from_json(json.dumps(value | {"costs": costs}))
-
-
-def require_same(log: Log, header: Header) -> None:
-    """Raises ValueError if what is to be measured is not what the log holds."""
-    for name in MUST_AGREE:
-        before, now = getattr(log.header, name), getattr(header, name)
-        if before != now:
-            raise ValueError(
-                f"{log.path} was measured with another {name} ({before}, now {now}): "
-                "choose another --out, or delete it."
-            )
-
-
-def _append_line(path: Path, value: dict[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(value, separators=(",", ":")) + "\n")
+    def _append(self, value: dict[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(value, separators=(",", ":")) + "\n")

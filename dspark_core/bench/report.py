@@ -34,7 +34,7 @@ from ..models.info import DrafterInfo
 from ..race.forecast import draft_outcomes, middle_position
 from ..race.loaded import Models, measured
 from .figures import Figures, best_cap, figures
-from .log import Header, Log, Row, create_log, read_log, require_same
+from .log import Header, Log, Row
 from .peers import Peer, Peers, installed, mlx_dspark
 from .plan import (
     AGAINST,
@@ -58,12 +58,15 @@ class Report:
         self.arguments, self.out = a, a.out
         self.lanes = plan_lanes(a.lanes, a.schedule, a.extra_lanes, a.extra_limit, a.drafters)
         self.prompts = read_sets(a.prompts, a.limit)
-        self.log: Log | None = read_log(self.out / "log.jsonl")
+        self.log: Log | None = Log.read(self.out / "log.jsonl")
 
     def make(self) -> None:
         """Measure what the log does not hold yet, and write the report. Raises ValueError."""
-        if not self.arguments.from_log:
-            self._measure()
+        try:
+            if not self.arguments.from_log:
+                self._measure()
+        except KeyboardInterrupt:
+            sys.exit("stopped; the same command goes on from here")
         if self.log is None:
             raise ValueError(f"There is no {self.out / 'log.jsonl'}.")
         self._write(self.log)
@@ -74,13 +77,13 @@ class Report:
         a, models = self.arguments, load_models(self.arguments, self.lanes)
         for words in excess(self.lanes, models.infos):
             print_progress(words)
-        header = header_of(a, models)
+        header = self._header(models)
         if self.log is None:
             print_progress("measuring the cost curve")
             *_, curve = measured(models)
             assert isinstance(curve, CostCurve)
-            self.log = create_log(self.out / "log.jsonl", header, curve)
-        require_same(self.log, header)
+            self.log = Log.create(self.out / "log.jsonl", header, curve)
+        self.log.require_same(header)
         models.curve = self.log.curve
         starts = {MLX_DSPARK: lambda: mlx_dspark(models, a.target, a.drafters, a.out)}
         if a.against:
@@ -115,6 +118,36 @@ class Report:
         text = report_page(log.header, log.curve, self._figures(log), self.prompts)
         (self.out / "report.html").write_text(text, encoding="utf-8")
         print_progress(f"wrote {self.out / 'report.html'}")
+
+    def _header(self, models: Models) -> Header:
+        a = self.arguments
+
+        def digest(directory: Path) -> str:
+            """Of a model's weights: sizes, and the first megabyte of each file."""
+            out = hashlib.sha256()
+            for file in sorted(Path(directory).glob("*.safetensors")):
+                out.update(f"{file.name} {file.stat().st_size} ".encode())
+                with file.open("rb") as opened:
+                    out.update(opened.read(2**20))
+            return out.hexdigest()[:12]
+
+        def described(info: DrafterInfo) -> str:
+            place = a.drafters[info.id].place
+            return ", ".join(filter(None, (info.name, info.precision, place and digest(place))))
+
+        peer = installed()
+        return Header(
+            target=f"{models.target.name}, {digest(a.target)}",
+            precision=models.target.precision,
+            drafters={i.lane_drafter or i.method: described(i) for i in models.infos},
+            tokens=a.tokens,
+            temperature=a.temperature,
+            seed=a.seed,
+            machine=machine(),
+            versions=versions(),
+            when=datetime.now(UTC).isoformat(timespec="seconds"),
+            peers={MLX_DSPARK: peer} if peer else {},
+        )
 
 
 class PromptRuns:
@@ -159,32 +192,3 @@ class PromptRuns:
 
 def print_progress(text: str) -> None:
     print(f"{datetime.now().strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-
-
-def header_of(a: argparse.Namespace, models: Models) -> Header:
-    def digest(directory: Path) -> str:
-        """Of a model's weights: sizes, and the first megabyte of each file."""
-        out = hashlib.sha256()
-        for file in sorted(Path(directory).glob("*.safetensors")):
-            out.update(f"{file.name} {file.stat().st_size} ".encode())
-            with file.open("rb") as opened:
-                out.update(opened.read(2**20))
-        return out.hexdigest()[:12]
-
-    def described(info: DrafterInfo) -> str:
-        place = a.drafters[info.id].place
-        return ", ".join(filter(None, (info.name, info.precision, place and digest(place))))
-
-    peer = installed()
-    return Header(
-        target=f"{models.target.name}, {digest(a.target)}",
-        precision=models.target.precision,
-        drafters={i.lane_drafter or i.method: described(i) for i in models.infos},
-        tokens=a.tokens,
-        temperature=a.temperature,
-        seed=a.seed,
-        machine=machine(),
-        versions=versions(),
-        when=datetime.now(UTC).isoformat(timespec="seconds"),
-        peers={MLX_DSPARK: peer} if peer else {},
-    )

@@ -5,7 +5,7 @@ Handlers find their inputs by the names of the controls (widgets.listen), never 
 
 import html
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from ..models.info import DrafterInfo
 from ..presets import KINDS, Prompt
 from ..race.lane_spec import MAX_LANES, find, schedules
 from ..race.records import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, MAX_SYSTEM, PLAIN, LaneSpec, RaceRequest
@@ -177,7 +176,7 @@ def _chips(prompt: gr.Textbox, prompts: list[Prompt]) -> None:
                 static(f"<p>{kind}</p>", elem_classes="kind")
                 for example in examples:
                     chip = gr.Button(example.title, size="sm", variant="secondary")
-                    chip.click(None, None, prompt, js=_returning(example.text), api_visibility="private")
+                    chip.click(None, None, prompt, js=f"() => {json.dumps(example.text)}", api_visibility="private")
                 for p in examples[:1]:  # all of a kind say the same
                     words = f"Most tokens per round expected from {p.lead}: {p.why}."
                     static(f"<p>{html.escape(words)}</p>", elem_classes="lead", visible=bool(p.lead))
@@ -220,18 +219,6 @@ def _fold(title: str, body: str) -> None:
     static(f'<button type="button" aria-expanded="false" aria-controls="{body}">{title}</button>', script("fold"))
 
 
-def _returning(text: str) -> str:
-    """A JavaScript function that returns `text`."""
-    return f"() => {json.dumps(text)}"
-
-
-def first_lane(lane: int, infos: Sequence[DrafterInfo]) -> str:
-    """What lane number `lane` (from 0) runs as the page opens: plain, then the first drafter of each method."""
-    firsts = [info.id for info in infos if info.id == info.method.lower()]
-    lanes = [PLAIN, *firsts[: MAX_LANES - 1]]
-    return lanes[lane] if lane < len(lanes) else OFF if lane > 1 else PLAIN
-
-
 def lane_view(form: LaneForm, offers: Offers) -> dict[str, dict[str, Any]]:
     """What becomes of a lane's controls when its drafter or its schedule was chosen: updates by their names."""
     info = find(offers.infos, form.drafter)
@@ -262,7 +249,9 @@ def _shown(wanted: bool) -> bool | str:
 
 def _lane_inputs(i: int, offers: Callable[[], Offers]) -> LaneInputs:
     now = offers()
-    first = first_lane(i, now.infos)
+    # As the page opens: plain, then the first drafter of each method.
+    opening = [PLAIN, *(info.id for info in now.infos if info.id == info.method.lower())]
+    first = opening[i] if i < len(opening) else OFF if i > 1 else PLAIN
     info = find(now.infos, first)
     sample = info or next(iter(now.infos), None)
     with gr.Column(min_width=220, elem_classes="lane-controls"):

@@ -151,14 +151,10 @@ def form_of(lane: AskedLane) -> LaneForm:
     return LaneForm(info.id, schedule=CAP, cap=number - info.first_slot if slots else number)
 
 
-def asked_lanes(form: RaceForm, infos: Sequence[DrafterInfo]) -> list[AskedLane | None]:
-    """What every lane asks for, None for those that are off."""
-    return [asked_lane(lane, infos) for lane in form.lanes]
-
-
 def lanes_of(form: RaceForm, infos: Sequence[DrafterInfo]) -> tuple[LaneSpec, ...]:
     """The lanes that race, within what their drafters have."""
-    return tuple(lane.spec for lane in asked_lanes(form, infos) if lane)
+    asked = [asked_lane(lane, infos) for lane in form.lanes]
+    return tuple(lane.spec for lane in asked if lane)
 
 
 def strict_of(form: RaceForm) -> bool:

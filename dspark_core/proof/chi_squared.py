@@ -60,7 +60,8 @@ def compare_table(probability: np.ndarray, drawn: np.ndarray, other: tuple[float
     expected = n * p
     chi2 = float(((k - expected) ** 2 / expected).sum())
     freedom = len(p) - 1
-    noise = _noise(p, n)
+    exact_draws = np.random.default_rng(0).multinomial(n, p, size=NOISE_DRAWS)
+    noise = np.abs(exact_draws / n - p).sum(axis=1) / 2
     return Comparison(
         n=n,
         chi2=chi2,
@@ -120,12 +121,6 @@ def _pooled(
         k[least] += rest_k
     p = np.array(p)
     return p / p.sum(), np.array(k)
-
-
-def _noise(p: np.ndarray, n: int) -> np.ndarray:
-    """Total variations of NOISE_DRAWS sets of n exact draws."""
-    sets = np.random.default_rng(0).multinomial(n, p, size=NOISE_DRAWS)
-    return np.abs(sets / n - p).sum(axis=1) / 2
 
 
 def chi2_tail(x: float, freedom: int) -> float:

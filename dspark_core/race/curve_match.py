@@ -26,16 +26,25 @@ def difference(curve: CostCurve, trace: Trace) -> str:
         return _mismatch(f"ran in {race.precision}", f"is of {measured}", "load the target so to have it judged")
     if words := _other_drafter(made.get("drafters", ""), trace):
         return words
-    if words := _other_device(made, trace.machine):
-        return words
+
+    def device_words(machine: Mapping[str, str]) -> str:
+        """Of what computes on a CPU the processor counts, too."""
+        device, processor = device_of(machine), machine.get("processor", "")
+        return f"{device}, {processor}" if device == "CPU" and processor else device
+
+    theirs, ours = device_words(trace.machine), device_words(made)
+    if not theirs:
+        return _mismatch("does not say on which device it ran", f"is of {ours}", "race here again")
+    if theirs != ours:
+        return _mismatch(f"ran on another device ({theirs})", f"is of {ours}", "race here to have it judged")
     cores, timed = trace.machine.get("cores"), made.get("cores")
     if cores != timed:
         had = f"had {cores or 'an unknown number of'} cores"
         return _mismatch(had, f"was measured with {timed}", "race here again")
     for name in VERSIONS:
-        ran, ours = trace.versions.get(name), made.get(name)
-        if ran != ours:
-            return _mismatch(f"ran with {name} {ran or 'of unknown version'}", f"with {ours}", "race here again")
+        ran, timed = trace.versions.get(name), made.get(name)
+        if ran != timed:
+            return _mismatch(f"ran with {name} {ran or 'of unknown version'}", f"with {timed}", "race here again")
     return ""
 
 
@@ -58,19 +67,3 @@ def _other_drafter(measured: str, trace: Trace) -> str:
             ran = f"drafted with {theirs}" if theirs else f"does not say with which {drafter} drafter it ran"
             return _mismatch(ran, f"is of {described or f'no {drafter} drafter'}", "load that pair to have it judged")
     return ""
-
-
-def _other_device(measured: Mapping[str, str], ran: Mapping[str, str]) -> str:
-    """Two descriptions of a machine; of what computes on a CPU the processor counts, too."""
-    theirs, ours = _device_words(ran), _device_words(measured)
-    if not theirs:
-        return _mismatch("does not say on which device it ran", f"is of {ours}", "race here again")
-    if theirs != ours:
-        return _mismatch(f"ran on another device ({theirs})", f"is of {ours}", "race here to have it judged")
-    return ""
-
-
-def _device_words(machine: Mapping[str, str]) -> str:
-    """ "CPU, processor", or "kind of GPU, name"."""
-    device, processor = device_of(machine), machine.get("processor", "")
-    return f"{device}, {processor}" if device == "CPU" and processor else device

@@ -166,13 +166,14 @@ def label_of(spec: LaneSpec, slots: int = 0) -> str:
     if spec.schedule == HARDWARE:
         words = "hardware-aware"
     elif spec.schedule in BY_THRESHOLD:
-        words = f"{'confidence' if spec.schedule == CONFIDENCE else 'product'} ≥ {_hundredths(spec.threshold)}"
+        number = f"{spec.threshold:.2f}" if spec.threshold == round(spec.threshold, 2) else exact(spec.threshold)
+        words = f"{'confidence' if spec.schedule == CONFIDENCE else 'product'} ≥ {number}"
     elif slots:
         words = f"block {slots}"
     else:
         words = f"cap {spec.cap}" if spec.schedule == CAP else "full block"
-    number = _NUMBERED.search(spec.drafter)
-    return f"#{number[1]}, {words}" if number else words
+    further = _NUMBERED.search(spec.drafter)
+    return f"#{further[1]}, {words}" if further else words
 
 
 def block_in(label: str) -> int:
@@ -184,11 +185,6 @@ def block_in(label: str) -> int:
 def _labelled(spec: LaneSpec, schedule: str = "", cap: int = 0, threshold: float = 0.0, slots: int = 0) -> LaneSpec:
     lane = LaneSpec(spec.method, schedule or spec.schedule, cap, threshold, drafter=spec.drafter)
     return LaneSpec(lane.method, lane.schedule, cap, threshold, label_of(lane, slots), lane.drafter)
-
-
-def _hundredths(number: float) -> str:
-    """A number with two decimals, or with all that it has."""
-    return f"{number:.2f}" if number == round(number, 2) else exact(number)
 
 
 def _setting(info: DrafterInfo, part: str) -> AskedLane:
@@ -204,8 +200,5 @@ def _setting(info: DrafterInfo, part: str) -> AskedLane:
         if math.isnan(number) or (given and math.isinf(number)):
             raise LaneError(f"{value[:40]!r} in {part[:40]!r} is not a number.")
         return AskedLane(info, key, number)
-    raise LaneError(f"{info.id} has no setting {part[:40]!r}: use {', '.join(_known_settings(info))}.")
-
-
-def _known_settings(info: DrafterInfo) -> list[str]:
-    return [HARDWARE, FULL, f"{CAP}=N", f"{BLOCK}=N", *(f"{t}=X" for t in BY_THRESHOLD if info.has_confidence)]
+    known = [HARDWARE, FULL, f"{CAP}=N", f"{BLOCK}=N", *(f"{t}=X" for t in BY_THRESHOLD if info.has_confidence)]
+    raise LaneError(f"{info.id} has no setting {part[:40]!r}: use {', '.join(known)}.")

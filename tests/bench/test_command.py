@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dspark_core.bench.__main__ import build_parser, main
+from dspark_core.bench.__main__ import CommandLine, main
 
 PEER = Path(__file__).parents[1] / "fixtures" / "line_peer.py"
 
@@ -20,7 +20,7 @@ def bench(*arguments: str) -> list[dict]:
 
 
 def parsed(*words: str) -> dict:
-    return vars(build_parser()[0].parse_args(words))
+    return vars(CommandLine().build_parser()[0].parse_args(words))
 
 
 @pytest.mark.parametrize("words", [[], ["--cap", "3", "--profile", "--limit", "2"], ["--raced", "--limit", "6"]])

@@ -9,6 +9,7 @@ import pytest
 
 from tests.playground.serving import served
 
+from .steps import FULL, raced
 from .tab import ARGS, Tab, missing, replay
 
 HERE = Path(__file__).parent
@@ -89,3 +90,27 @@ def product():
         pytest.skip(f"{preset.target} is not here")
     with served(lambda progress: PresetEngine(preset, "auto", progress)) as page:
         yield page
+
+
+@pytest.fixture(scope="session")
+def axe(node_modules):
+    return (node_modules / "axe-core" / "axe.min.js").read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def after_race(tiny, chromium):
+    """Temperature -> (tab with a finished race, its trace); raced once, left with the inspector closed."""
+    made = {}
+
+    def of(temperature="0"):
+        if temperature not in made:
+            tab = Tab(chromium, f"{tiny.url}{FULL}&temperature={temperature}&seed=3")
+            made[temperature] = tab, raced(tab)
+        tab = made[temperature][0]
+        if tab.page.is_visible(".look-close"):
+            tab.page.click(".look-close")
+        return made[temperature]
+
+    yield of
+    for tab, _ in made.values():
+        tab.context.close()

@@ -7,15 +7,9 @@ from tests.playground.serving import served
 from tests.playground.tiny import TinyEngine
 from tests.race.long_trace import long_trace
 
-from .test_saved import open_file, said
+from .steps import open_file, said, violations
 
 LINK = "/?lanes=plain,dspark:full,dspark:cap=2,dflash:block=16&tokens=24&prompt=Say%20hello."
-WIDTHS = (1440, 760, 390)
-
-
-@pytest.fixture(scope="session")
-def axe(node_modules):
-    return (node_modules / "axe-core" / "axe.min.js").read_text("utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -33,35 +27,6 @@ def tiny():
 
 # Colours are looked at as they stay: on a busy machine they are still on their way when axe comes.
 SETTLED = "*, *::before, *::after { transition: none !important; animation: none !important; }"
-
-
-def violations(tab, where):
-    """What axe finds in light at every width and in dark (a width changes no colour), and anything that makes the
-    page wider than the window. axe has to be there."""
-    found = []
-    for theme, widths in (("dark", WIDTHS[:1]), ("light", WIDTHS)):
-        tab.page.evaluate("document.querySelector('.pick-theme').click()")
-        tab.page.wait_for_function("dark => document.body.classList.contains('dark') === dark", arg=theme == "dark")
-        found += _found(tab, f"{where}, {theme}", widths)
-    return found
-
-
-def _found(tab, where, widths):
-    found = []
-    for width in widths:
-        tab.page.set_viewport_size({"width": width, "height": 1000})
-        tab.page.wait_for_timeout(300)  # charts fit themselves to the new width
-        if (wide := tab.page.evaluate("document.documentElement.scrollWidth")) > width:
-            found.append(f"{where} is {wide} pixels wide in a window of {width}")
-        for v in tab.page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]:
-            if v["impact"] in ("serious", "critical"):
-                found += [
-                    f"{where}, {width}: {v['impact']} {v['id']}: {node['html'][:120]} {node['failureSummary'][:260]}"
-                    for node in v["nodes"]
-                ]
-    tab.page.set_viewport_size({"width": WIDTHS[0], "height": 1000})  # in a narrow one, tabs are in a menu
-    tab.page.wait_for_function("document.querySelectorAll('#tabs > .tab-wrapper [role=tablist] [role=tab]').length > 5")
-    return found
 
 
 # ---- what a visitor does on each tab, so that all of it is there to be looked at ---------------------------

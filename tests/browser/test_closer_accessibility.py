@@ -1,10 +1,9 @@
 """axe-core over the inspector and the tour, open, in both themes; nothing excluded."""
 
-from .test_accessibility import axe, violations  # noqa: F401 (fixtures)
-from .test_inspector import after_race, look, shown  # noqa: F401
+from .steps import look, shown, violations
 
 
-def test_no_serious_violation_in_inspector_and_tour(after_race, axe):  # noqa: F811
+def test_no_serious_violation_in_inspector_and_tour(after_race, axe):
     tab, _ = after_race()
     page = tab.page
     page.evaluate(axe)

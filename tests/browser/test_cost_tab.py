@@ -2,7 +2,7 @@
 
 import json
 
-from .test_saved import open_file, said, save
+from .steps import open_file, said, save
 
 LINK = "/?lanes=plain,dspark:full&tokens=24&prompt=Say%20hello."
 

@@ -9,59 +9,8 @@ from dspark_core.race.trace import dumps, loads
 from tests.playground.serving import served
 from tests.race.long_trace import long_trace
 
-from .tab import Tab, replay
-from .test_saved import open_file, said, save
-
-FULL = "/?lanes=plain,dspark:full,dflash:block=16&tokens=40"  # of every speculative lane, all drafts are sent
-
-
-@pytest.fixture(scope="module")
-def after_race(tiny, chromium):
-    """Temperature -> (tab with a finished race, its trace); raced once, left with the inspector closed."""
-    made = {}
-
-    def of(temperature="0"):
-        if temperature not in made:
-            tab = Tab(chromium, f"{tiny.url}{FULL}&temperature={temperature}&seed=3")
-            made[temperature] = tab, raced(tab)
-        tab = made[temperature][0]
-        if tab.page.is_visible(".look-close"):
-            tab.page.click(".look-close")
-        return made[temperature]
-
-    yield of
-    for tab, _ in made.values():
-        tab.context.close()
-
-
-def raced(tab):
-    tab.page.wait_for_function("document.querySelector('#settings-summary')?.innerText.includes('up to 40 tokens')")
-    tab.race()
-    tab.until("done")
-    tab.page.wait_for_timeout(300)
-    return loads(save(tab, "json")[1])
-
-
-def shown(page, state="done"):
-    """What the panel shows once it has come to an end: a slot's cells in the order they stand."""
-    page.wait_for_selector(f".inspector[data-state={state}] .slot")
-    return page.evaluate(
-        """() => {
-            const labels = [...document.querySelectorAll('.slot-labels span')].map(n => n.textContent).slice(4);
-            return [...document.querySelectorAll('.slot')].map(slot => ({
-                text: slot.querySelector('.tok').textContent,
-                fate: slot.querySelector('.slot-fate').textContent,
-                was: slot.querySelector('.slot-was')?.textContent,
-                ...Object.fromEntries([...slot.querySelectorAll('.slot-value')]
-                    .map((n, k) => [labels[k], n.textContent])),
-            }));
-        }"""
-    )
-
-
-def look(page, lane, at):
-    """Open the lane's round `at` (1 is the first that was drafted) by a click, as a visitor does."""
-    page.locator(f".pane[data-lane='{lane}'] .round[data-round='{at}'] .tok").first.click()
+from .steps import look, open_file, said, save, shown
+from .tab import replay
 
 
 def tops(page):

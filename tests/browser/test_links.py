@@ -3,8 +3,8 @@
 from dspark_core.race.trace import dumps
 from tests.race.long_trace import long_trace
 
+from .steps import open_file, said
 from .tab import replay
-from .test_saved import open_file, said
 
 
 def summary(tab, words):

@@ -12,13 +12,8 @@ from dspark_core.race.records import LaneRecord, LaneSpec, Verdict
 from tests.playground.replay import STOP, recorded_rounds
 from tests.playground.serving import served
 
+from .steps import HOSTILE
 from .tab import replay
-
-HOSTILE = [
-    *("${alert(1)}", " {{z}}", "`", "<img src=x onerror=alert(1)>", "<script>alert(2)</script>", "&amp;"),
-    *("\u202eabc\u202c", "a\u200bb", "\\n", "\n", "\t", "  ", " \u00e9", b" \xf0\x9f", b"\x98\x80", " {{{value}}}"),
-    *("${value}", "'\"", "\x1eRS\x1fUS"),
-]
 
 
 def expected_text(engine, lane):

@@ -1,7 +1,6 @@
 """Races that are kept: saved, opened by button and by drop, replayed, scrubbed, stepped, saved as a page."""
 
 import json
-import tempfile
 from decimal import ROUND_HALF_UP, Decimal
 
 import pytest
@@ -10,32 +9,10 @@ from dspark_core.decode.rounds import tau
 from dspark_core.race.trace import dumps, loads
 from tests.race.long_trace import long_trace
 
+from .steps import HOSTILE, open_file, said, save
 from .tab import replay
-from .test_race_page import HOSTILE
 
 NOISE = ["${alert(1)}", "{{value}}", "</script><script>alert(2)</script>", "<img src=x onerror=alert(3)>", "\u202e‮"]
-
-
-def save(tab, what):
-    with tab.page.expect_download() as download:
-        tab.page.click(f"[data-keep={what}]")
-    with open(download.value.path(), encoding="utf-8") as file:
-        return download.value.suggested_filename, file.read()
-
-
-FILES_DIRECTORY = tempfile.TemporaryDirectory()  # a chosen file is read after the choice, so it stays until the end
-
-
-def open_file(tab, document):
-    data = document if isinstance(document, bytes) else document.encode()
-    with tempfile.NamedTemporaryFile(dir=FILES_DIRECTORY.name, suffix=".json", delete=False) as file:
-        file.write(data)
-    tab.page.set_input_files(".keep-file", file.name)
-
-
-def said(tab, words):
-    tab.page.wait_for_function("w => document.querySelector('.keep-said')?.textContent.includes(w)", arg=words)
-    return tab.page.inner_text(".keep-said")
 
 
 def seek(page, moment):

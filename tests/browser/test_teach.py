@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from .test_inspector import shown
+from .steps import shown
 
 pytestmark = pytest.mark.long
 LESSON_S = 120

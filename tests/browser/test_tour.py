@@ -1,6 +1,6 @@
 """The guided tour: five steps on the visitor's own race, each pointing at the real thing."""
 
-from .test_inspector import FULL, raced, shown
+from .steps import FULL, raced, shown
 
 STEPS = ("One token at a time", "A block is drafted", "One pass verifies it", "What is kept", "When it pays")
 

@@ -4,6 +4,7 @@ import mlx.core as mx
 
 from dspark_core.decode.plain import plain
 from dspark_core.decode.rounds import Round, Settings, Start
+from dspark_core.decode.schedule import Schedule
 
 NEVER = frozenset()
 
@@ -43,3 +44,26 @@ def worst(a: mx.array, b: mx.array) -> float:
     """Largest absolute difference of two arrays of equal shape."""
     assert a.shape == b.shape, (a.shape, b.shape)
     return mx.abs(a.astype(mx.float32) - b.astype(mx.float32)).max().item()
+
+
+class Turns(Schedule):
+    """Drafts by turns: some rounds of nothing, pipelined where the next drafts nothing either, then one of `n`."""
+
+    def __init__(self, rests: list[int], n: int, looks: bool):
+        self.rests, self.n, self.looks = rests, n, looks
+
+    def begin(self, max_drafts):
+        self.left, self.turn = self.rests[0], 0
+        return self
+
+    def drafts(self, max_drafts, position):
+        return self.n if self.left == 0 else 0
+
+    def parked(self):
+        return self.left > 1
+
+    def observe(self, r):
+        self.left -= 1
+        if r.draft_ids:
+            self.turn += 1
+            self.left = self.rests[self.turn % len(self.rests)]

@@ -13,13 +13,12 @@ from dspark_core.decode.schedule import (
     CumulativeThreshold,
     FixedCap,
     FullBlock,
-    Schedule,
 )
 from dspark_core.decode.speculative import speculative
 from dspark_core.models.cache import trim
 
 from .curves import BUS, TAXI
-from .helpers import NEVER, output, plain_output, rounds, worst
+from .helpers import NEVER, Turns, output, plain_output, rounds, worst
 
 LENGTH = 320
 
@@ -40,29 +39,6 @@ def test_greedy_equals_plain_over_320_tokens(golden):
 
 def hardware(drafter, costs) -> HardwareAware:
     return HardwareAware(costs, drafter.info.method, (), drafter.info.has_confidence)
-
-
-class Turns(Schedule):
-    """Drafts by turns: some rounds of nothing, pipelined where the next drafts nothing either, then one of `n`."""
-
-    def __init__(self, rests: list[int], n: int, looks: bool):
-        self.rests, self.n, self.looks = rests, n, looks
-
-    def begin(self, max_drafts):
-        self.left, self.turn = self.rests[0], 0
-        return self
-
-    def drafts(self, max_drafts, position):
-        return self.n if self.left == 0 else 0
-
-    def parked(self):
-        return self.left > 1
-
-    def observe(self, r):
-        self.left -= 1
-        if r.draft_ids:
-            self.turn += 1
-            self.left = self.rests[self.turn % len(self.rests)]
 
 
 @pytest.mark.parametrize("looks", [False, True])

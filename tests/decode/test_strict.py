@@ -11,9 +11,8 @@ from dspark_core.decode.strict import Noise, Strict, gaps, load_noise, measure_n
 from dspark_core.errors import DecodeError
 
 from .curves import BUS, TAXI
-from .helpers import NEVER, output, plain_output, rounds
+from .helpers import NEVER, Turns, output, plain_output, rounds
 from .noisy import NoisyTarget
-from .test_exactness import Turns
 
 LENGTH = 32
 LOUD = {"D": 2.5, "E": 2.5}  # their logits lie further apart

@@ -13,7 +13,7 @@ from dspark_core.models.target import load_target
 from tests.decode.helpers import NEVER, output, rounds, worst
 
 from .build import GOLDEN, copy, edit_config, refusal
-from .test_parity import TOLERANCE, greedy
+from .parity import TOLERANCE, greedy
 
 SET = "zlab_causal"
 CAUSAL = {"absent": {}, "false": {"is_causal": False}, "true": {"is_causal": True}}

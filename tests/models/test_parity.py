@@ -4,11 +4,7 @@ import mlx.core as mx
 
 from tests.decode.helpers import worst
 
-TOLERANCE = 1e-4
-
-
-def greedy(logits, first):
-    return mx.argmax(logits, axis=-1).astype(mx.int32), None
+from .parity import TOLERANCE, greedy
 
 
 def test_target_logits_and_taps(golden):

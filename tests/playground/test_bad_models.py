@@ -11,7 +11,7 @@ from dspark_core.machine import mlx_device
 from dspark_core.playground.engine import Choice, PresetEngine
 
 from ..models.build import GOLDEN, copy, edit_config
-from .test_engine import choice, races
+from .golden_choices import choice, races
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from dspark_core.race.curve_match import difference
 from dspark_core.race.records import CAP, PLAIN, LaneSpec
 from dspark_core.race.trace import Trace
 
-from .test_forecast import TAXI_CURVE, good_and_bad, lane, race
+from .forecasts import TAXI_CURVE, good_and_bad, lane, race
 
 MADE_OF = {
     "target": "SmolLM2-135M, 0123456789ab",

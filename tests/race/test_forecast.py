@@ -2,8 +2,6 @@
 
 import pytest
 
-from dspark_core.decode.cost_curve import CostCurve, Costs, Timing
-from dspark_core.decode.rounds import Round, Settings, Start
 from dspark_core.race.forecast import (
     BETWEEN,
     BUS,
@@ -16,45 +14,9 @@ from dspark_core.race.forecast import (
     slot_acceptance,
     suggest,
 )
-from dspark_core.race.records import CAP, PLAIN, LaneRecord, LaneSpec, RaceRecord, RaceRequest
+from dspark_core.race.records import CAP, PLAIN, LaneRecord, LaneSpec
 
-
-def timing(seconds):
-    return Timing(seconds, seconds, seconds, 3)
-
-
-def curve(verify, plain=0.1, draft=0.02):
-    costs = Costs(
-        64,
-        timing(plain),
-        {w: timing(verify(w)) for w in range(1, 18)},
-        {"dspark": {n: timing(draft) for n in range(8)}},
-    )
-    return CostCurve({}, "now", 1.0, (costs,))
-
-
-TAXI_CURVE = curve(lambda w: 0.08 + 0.02 * w)
-BUS_CURVE = curve(lambda w: 0.1 if w == 1 else 0.19)
-
-
-def lane(spec, ids, drafts, proposed, times):
-    """Rounds that commit `ids` [from the second on] with the given drafts; acceptance follows from both."""
-    rounds, at = [], 1
-    for k, (draft, n, time_s) in enumerate(zip(drafts, proposed, times, strict=True)):
-        right = 0
-        while right < n and at + right < len(ids) and draft[right] == ids[at + right]:
-            right += 1
-        committed = tuple(ids[at : at + right + 1])
-        rounds.append(
-            Round(k, 63 + at, ids[at - 1], tuple(draft), n, right, committed[-1], right == n, committed, time_s)
-        )
-        at += len(committed)
-    return LaneRecord(spec, Start(ids[0], 63, 0.5), rounds)
-
-
-def race(*lanes, **settings):
-    specs = tuple(x.spec for x in lanes)
-    return RaceRecord("t", "bf16", RaceRequest("p", specs, Settings(20, **settings)), 63, list(lanes))
+from .forecasts import BUS_CURVE, TAXI_CURVE, curve, good_and_bad, lane, race
 
 
 def test_kinds_of_machine():
@@ -107,19 +69,6 @@ def test_predicted_against_measured():
     assert one.predicted == pytest.approx(10) and one.error == pytest.approx(0.1)
     assert two.predicted == pytest.approx(7 / (3 * (0.02 + 0.14))) and two.measured == pytest.approx(7 / 0.6)
     assert [p.lane for p in predictions(TAXI_CURVE, race(lane(LaneSpec("DFlash"), ids, [(2,)], [1], [0.2])))] == []
-
-
-def good_and_bad(rounds=30):
-    """Half of the rounds are right for two drafts, the others for none."""
-    ids, drafts = [1], []
-    for k in range(rounds):
-        right = 2 if k % 2 else 0
-        following = [100 + 10 * k + j for j in range(right + 1)]
-        drafts.append((*following[:right], *[999] * (7 - right)))
-        ids += following
-    return lane(
-        LaneSpec("DSpark", label="full block"), ids, drafts, [7] * rounds, [0.3 * (k + 1) for k in range(rounds)]
-    )
 
 
 def test_prospects_by_cap():

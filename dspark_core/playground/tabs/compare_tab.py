@@ -131,13 +131,16 @@ def _race_rows(left: Trace, right: Trace) -> list[list]:
 
 def _lane_rows(a: RaceRecord, i: int | None, b: RaceRecord, j: int | None) -> list[list]:
     """[figure, left, right, right ÷ left, which is better: 0, 1 or None]"""
+
     ours, theirs = _lane_figures(a, i), _lane_figures(b, j)
     rows = []
     for key, (words, digits, unit, more) in FIGURES.items():
         x, y = ours.get(key), theirs.get(key)
         if x is None and y is None:
             continue
-        shown = [_in_unit(v, digits, unit) for v in (x, y)]
+        form = f".{digits}f"
+        in_unit = [None if v is None else f"{100 * v:{form}} %" if unit == "%" else f"{v:{form}}" for v in (x, y)]
+        shown = [words or "–" for words in in_unit]
         ratio = f"{y / x:.2f}" if x and y and more is not None else ""
         better = None if more is None or not x or not y or shown[0] == shown[1] else int((y > x) == more)
         rows.append([words, *shown, ratio, better])
@@ -151,12 +154,6 @@ def _lane_figures(race: RaceRecord, lane: int | None) -> dict[str, float | None]
     m = metrics(record)
     times = times_plain(m, plain_metrics(race.lanes)) if record.spec.speculative else None
     return {"times": times} | {key: getattr(m, key) for key in FIGURES if key != "times"}
-
-
-def _in_unit(value: float | None, digits: int, unit: str) -> str:
-    if value is None:
-        return "–"
-    return f"{100 * value:.{digits}f} %" if unit == "%" else f"{value:.{digits}f}"
 
 
 NOTHING = '{"notes": ["Race twice, or open a saved race on the Race tab: any two of them can be compared here."]}'

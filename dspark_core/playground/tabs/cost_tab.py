@@ -82,31 +82,6 @@ LOOKUPS = itertools.count(1)
 # ---- work for the owner thread ---------------------------------------------------------------------------
 
 
-def lookup_job(session: str) -> Job:
-    """Its event: the CostCurve of what is loaded, or None if it was never measured."""
-
-    def work(engine, job: Job):
-        from ...race.loaded import known
-
-        yield -1, known(engine.models)
-
-    return Job(session, "lookup", work)
-
-
-def measuring_job(session: str) -> Job:
-    """Its events: Measuring, how far it is; then the CostCurve."""
-
-    def work(engine, job: Job):
-        from ...race.loaded import measured
-
-        for event in measured(engine.models):
-            yield -1, event
-            if job.cancelled():
-                return
-
-    return Job(session, "measurement", work)
-
-
 def curve_of(worker: Worker, session: str) -> CostCurve | None:
     """The curve of what is loaded, if it was ever measured."""
     try:
@@ -120,7 +95,7 @@ def curve_of(worker: Worker, session: str) -> CostCurve | None:
             return None
         # Under a name of its own: a page has one job at a time, and this one, which nobody asked for, must not be why
         # a race or a measurement that a visitor starts meanwhile is refused.
-        with closing(worker.events(lookup_job(f"{session} lookup {next(LOOKUPS)}"))) as events:
+        with closing(worker.events(CostTab.lookup_job(f"{session} lookup {next(LOOKUPS)}"))) as events:
             return next((event for _, event in events if isinstance(event, CostCurve)), None)
     return models.curve
 
@@ -130,7 +105,8 @@ def curve_of(worker: Worker, session: str) -> CostCurve | None:
 
 def machine_words(curve: CostCurve) -> str:
     """The curve in two or three sentences, for a visitor."""
-    m = Transport.of(curve, curve.costs[0].context, most_drafts(curve))
+    most_drafts = max((max(rows) for rows in curve.costs[0].draft.values()), default=15)
+    m = Transport.of(curve, curve.costs[0].context, most_drafts)
     each = f"{100 * m.further:.0f} % of a plain step"
     if m.kind == TAXI:
         words = (
@@ -146,19 +122,6 @@ def machine_words(curve: CostCurve) -> str:
         f"{words} The ceiling: were every draft accepted and drafting free, {m.drafts} drafts a round would give "
         f"{m.ceiling:.1f} × plain; no drafter can beat that here."
     )
-
-
-def measured_words(curve: CostCurve) -> str:
-    made = curve.made_of
-    contexts = " and ".join(str(c.context) for c in curve.costs)
-    on = ", ".join(made[k] for k in ("device", "precision") if made.get(k))
-    return (
-        f"Measured {curve.when.replace('T', ' ')[:16]} in {curve.took_s:.0f} s on {on}; contexts of {contexts} tokens."
-    )
-
-
-def most_drafts(curve: CostCurve) -> int:
-    return max((max(rows) for rows in curve.costs[0].draft.values()), default=15)
 
 
 def error_words(curve: CostCurve, race: RaceRecord) -> str:
@@ -260,7 +223,11 @@ def further_chart(curve: CostCurve | None) -> Chart:
 def prospects_chart(curve: CostCurve | None, race: RaceRecord | None) -> Chart:
     """What each cap would have given, a line a lane, and what was measured."""
     figure, rows = blank_figure("drafts sent a round (cap)", "tok/s"), []
-    found = _prospects(curve, race) if curve and race else []
+    found: list[tuple[int, str, list[Prospect]]] = []  # a lane's place, its name, what each cap would have given
+    if curve and race:
+        lanes = [(i, lane) for i, lane in enumerate(race.lanes) if lane.spec.speculative]
+        options_of = [(i, lane, prospects(curve, lane, race.request.settings.greedy)) for i, lane in lanes]
+        found = [(i, lane.spec.name, options) for i, lane, options in options_of if options]
     for i, name, options in found:
         figure.add_scatter(
             name=name,
@@ -276,14 +243,6 @@ def prospects_chart(curve: CostCurve | None, race: RaceRecord | None) -> Chart:
         _add_measured(figure, race)
     figure.update_layout(yaxis={"rangemode": "tozero"}, xaxis={"dtick": 1}, height=360)
     return _cost_chart("prospects", figure, rows)
-
-
-def _prospects(curve: CostCurve, race: RaceRecord) -> list[tuple[int, str, list[Prospect]]]:
-    """(lane's place, its name, what each cap would have given) of every lane that drafts."""
-    greedy = race.request.settings.greedy
-    lanes = [(i, lane) for i, lane in enumerate(race.lanes) if lane.spec.speculative]
-    found = [(i, lane.spec.name, prospects(curve, lane, greedy)) for i, lane in lanes]
-    return [(i, name, options) for i, name, options in found if options]
 
 
 def _add_measured(figure: go.Figure, race: RaceRecord) -> None:
@@ -349,7 +308,12 @@ def cost_updates(
     curve: CostCurve | None, race: RaceRecord | None, why_not: str = "", infos: Sequence[DrafterInfo] = ()
 ) -> Updates:
     """Values of everything in the tab that shows something; `why_not` says why there is no race."""
-    about = decided("", machine_words(curve), measured_words(curve)) if curve else decided("", "", NOT_YET)
+    about = decided("", "", NOT_YET)
+    if curve:
+        contexts = " and ".join(str(c.context) for c in curve.costs)
+        on = ", ".join(curve.made_of[k] for k in ("device", "precision") if curve.made_of.get(k))
+        measured = f"Measured {curve.when.replace('T', ' ')[:16]} in {curve.took_s:.0f} s on {on}"
+        about = decided("", machine_words(curve), f"{measured}; contexts of {contexts} tokens.")
     words = " ".join([error_words(curve, race), *suggestions(curve, race, infos)]) if curve and race else why_not
     return {
         "about": about,
@@ -418,7 +382,7 @@ class CostTab:
         """Measure the curve of what is loaded, and judge the race on the board by it."""
         yield {"progress": progressed(0, "Starting …")}
         words = "Stopped."
-        for _, event in self.worker.events(measuring_job(call.session)):
+        for _, event in self.worker.events(self.measuring_job(call.session)):
             if isinstance(event, CostCurve):
                 words = ""
                 judged = race_judged(event, call["race"], call["trace"])
@@ -446,6 +410,31 @@ class CostTab:
             return {"advice": "[]"}
         curve = curve_of(self.worker, call.session)
         return {"advice": json.dumps(advice_on(curve, race, call["trace"], self.ask.offers().infos))}
+
+    @staticmethod
+    def lookup_job(session: str) -> Job:
+        """Its event: the CostCurve of what is loaded, or None if it was never measured."""
+
+        def work(engine, job: Job):
+            from ...race.loaded import known
+
+            yield -1, known(engine.models)
+
+        return Job(session, "lookup", work)
+
+    @staticmethod
+    def measuring_job(session: str) -> Job:
+        """Its events: Measuring, how far it is; then the CostCurve."""
+
+        def work(engine, job: Job):
+            from ...race.loaded import measured
+
+            for event in measured(engine.models):
+                yield -1, event
+                if job.cancelled():
+                    return
+
+        return Job(session, "measurement", work)
 
 
 def _chart_places(name: str, empty: Chart) -> dict[str, Component]:

@@ -123,42 +123,6 @@ class Proof:
         return "any other" if token_id is None else self.texts[token_id]
 
 
-def proof_job(session: str, request: DrawRequest) -> Job:
-    """Its events: Steps, then the Proof, or Failed."""
-
-    def work(engine, job: Job):
-        from ...proof.prove import prove
-
-        models, token_bytes = engine.models, engine.token_bytes
-        info = find(models.infos, request.drafter)
-        if info is None:
-            why = models.problems.get(request.drafter, "it is not configured for this target.")
-            yield -1, Failed(f"{request.drafter or 'The drafter'} is not running: {why}")
-            return
-        target, drafter = models.target, models.loaded[info.id]
-        prompt = target.encode_chat([{"role": "user", "content": request.prompt}])
-        for _, event in prove(target, drafter, prompt, request, job.cancelled):
-            if isinstance(event, DrawEvidence):
-                tokens = [event.anchor, *(token for pair in event.pairs for token in (pair.first, pair.second))]
-                texts = {token: shown_token(token_bytes(token)) for token in tokens if token is not None}
-                yield -1, Proof(event, info, texts)
-            else:
-                yield -1, event
-
-    return Job(session, "proof", work)
-
-
-def agreement_job(session: str, request: AgreementRequest) -> Job:
-    """Its events: Steps and, prompt by prompt, Agreements."""
-
-    def work(engine, job: Job):
-        from ...proof.agreement import agreement
-
-        yield from agreement(engine.models, request, job.cancelled)
-
-    return Job(session, "proof", work)
-
-
 # ---- in words, figures and tables ------------------------------------------------------------------------
 
 
@@ -226,37 +190,12 @@ def comparisons(e: DrawEvidence) -> str:
     return " ".join([f"Compared, with degrees of freedom: {', '.join(some)}.", *none])
 
 
-def draw_details(proof: Proof) -> str:
-    """The small print of a sampling proof."""
-    e, text = proof.evidence, proof.text
-    c = e.comparison
-    parts = [
-        f"{proof.info.title}, temperature {exact(e.request.settings.temperature)}; the answer’s first token is drawn, "
-        f"then held fixed at “{text(e.anchor)}”, and what follows it is drawn, half in rounds of one draft and half of "
-        "two.",
-        f"{100 * e.kept:.0f} % of the first drafts were accepted; {e.bonuses:,} bonus tokens were compared.",
-        f"Pairs: chi-squared {c.chi2:,.0f} with {c.freedom} degrees of freedom over {c.cells} cells (rare pairs "
-        f"pooled; {e.prefixes} first tokens followed, {100 * e.followed:.0f} % of the probability).",
-    ]
-    if e.repeated:
-        apart = "" if e.steady else " (on this device numbers depend on how many rows are computed together)"
-        parts.append(
-            f"{e.same} of {e.repeated} draws that the race’s own loop repeated with the same random numbers gave the "
-            f"same tokens{apart}."
-        )
-    return " ".join([*parts, f"Took {e.seconds:.0f} s."])
-
-
-def shown_token(data: bytes) -> str:
-    """A token's text with its blanks made visible."""
-    text = data.decode(errors="replace").replace("\n", "↵").replace("\t", "⇥")
-    return text if text.strip() else text.replace(" ", "␣") or "∅"
-
-
 def draw_figure(of: Sequence[Pair], n: int, text: Callable[[int | None], str]) -> go.Figure:
     """Exact probabilities as bars with the range of n exact draws, counted shares as dots."""
     pairs = sorted(of, key=lambda p: -max(p.probability, p.drawn / max(n, 1)))[:PAIRS]
-    labels = _distinct([f"{text(p.first)} · {text(p.second)}" for p in pairs])
+    read = [f"{text(p.first)} · {text(p.second)}" for p in pairs]
+    # Two tokens may read the same, and a category axis would merge them.
+    labels = [escape(label) + " " * read[:i].count(label) for i, label in enumerate(read)]
     spread = [3.3 * math.sqrt(p.probability * (1 - p.probability) / max(n, 1)) for p in pairs]
     figure = blank_figure("probability of the two tokens")
     figure.add_bar(
@@ -286,16 +225,6 @@ def draw_figure(of: Sequence[Pair], n: int, text: Callable[[int | None], str]) -
     return figure
 
 
-def _distinct(labels: list[str]) -> list[str]:
-    """The labels, escaped; two tokens may read the same, and a category axis would merge them."""
-    counts: dict[str, int] = {}
-    out = []
-    for label in labels:
-        counts[label] = counts.get(label, 0) + 1
-        out.append(escape(label) + " " * (counts[label] - 1))
-    return out
-
-
 def draw_table(proof: Proof | None) -> str:
     rows = []
     if proof:
@@ -321,21 +250,16 @@ def agreement_verdict(found: list[Agreement], of: int) -> tuple[str, str]:
     ]
     tied = sum(a.tied for a in found)
     if tied:
-        words.append(tied_words(found, tied))
+        lanes = []
+        for i, lane in enumerate(found[0].lanes):
+            reached, lower = (sum(a.lower[i][part] for a in found if i < len(a.lower)) for part in (0, 1))
+            there = "all" if reached == tied else f"the {reached} it reached with the same text"
+            lanes.append(f"{lane} took the lower id at {there if lower == reached else f'{lower} of {reached}'}")
+        at = "One position was an exact tie" if tied == 1 else f"{tied} positions were exact ties"
+        words.append(f"{at}: {', '.join(lanes)}.")
     elif kind == "identical":
         words.append(f"The closest call: two best logits {closest:.3g} apart.")
     return kind, " ".join(words)
-
-
-def tied_words(found: list[Agreement], tied: int) -> str:
-    """What each lane did where the two best logits are equal."""
-    lanes = []
-    for i, lane in enumerate(found[0].lanes):
-        reached, lower = (sum(a.lower[i][part] for a in found if i < len(a.lower)) for part in (0, 1))
-        there = "all" if reached == tied else f"the {reached} it reached with the same text"
-        lanes.append(f"{lane} took the lower id at {there if lower == reached else f'{lower} of {reached}'}")
-    at = "One position was an exact tie" if tied == 1 else f"{tied} positions were exact ties"
-    return f"{at}: {', '.join(lanes)}."
 
 
 def agreement_table(found: list[Agreement], titles: dict[str, str]) -> str:
@@ -374,7 +298,7 @@ class ProveTab:
 
     def _build_draws(self) -> None:
         static(SAMPLING)
-        asked = _draw_controls(self.drafters())
+        asked = self._draw_controls(self.drafters())
         with gr.Row(elem_classes="buttons"):
             draw = gr.Button("Draw and compare", elem_id="draw")
             stop = gr.Button("Stop", elem_id="stop-draw")
@@ -422,7 +346,7 @@ class ProveTab:
             return
         yield {"progress": progressed(0, "Starting …"), "verdict": decided("", "")}
         ended = False
-        for _, event in self.worker.events(proof_job(call.session, request)):
+        for _, event in self.worker.events(self.proof_job(call.session, request)):
             if isinstance(event, Step):
                 yield {"progress": progressed(event.share, event.words)}
             elif isinstance(event, Waiting):
@@ -440,7 +364,7 @@ class ProveTab:
         found = proof.evidence
         kind, words = draw_verdict(found, proof.info)
         return {
-            "verdict": decided(kind, words, draw_details(proof)),
+            "verdict": decided(kind, words, self.draw_details(proof)),
             "plot": draw_figure(found.pairs, found.comparison.n, proof.text),
             "table": draw_table(proof),
         }
@@ -454,7 +378,7 @@ class ProveTab:
             "table": agreement_table([], self.titles),
         }
         failed = None
-        for _, event in self.worker.events(agreement_job(call.session, request)):
+        for _, event in self.worker.events(self.agreement_job(call.session, request)):
             if isinstance(event, Step):
                 yield {"progress": progressed(event.share, event.words)}
             elif isinstance(event, Waiting):
@@ -470,32 +394,94 @@ class ProveTab:
     def stop(self, call: Call) -> None:
         self.worker.stop(call.session)
 
+    def proof_job(self, session: str, request: DrawRequest) -> Job:
+        """Its events: Steps, then the Proof, or Failed."""
 
-def _draw_controls(drafters: list[tuple[str, str]]) -> dict[str, Component]:
-    """What is asked of the draws, by the names that `draw_request` reads."""
-    with gr.Row():
-        prompt = gr.Textbox(
-            "Write one sentence about the sea.",
-            label="Prompt",
-            max_length=MAX_PROMPT,
-            scale=3,
-            elem_id="proof-prompt",
-        )
-        first = drafters[0][1] if drafters else None
-        drafter = gr.Radio(drafters, value=first, label="Drafter", elem_id="proof-drafter")
-    samplers = [(SAMPLER_TITLES[s], s) for s in SAMPLERS]
-    sampler = gr.Radio(samplers, value=RIGHT, label="Sampler", elem_id="sampler")
-    with gr.Row():
-        temperature = gr.Slider(0.1, 2, 1, step=0.05, label="Temperature")
-        top_k = gr.Slider(0, 200, 0, step=1, label="Top-k", info="0 keeps the whole vocabulary")
-        n = gr.Slider(1000, MAX_DRAWS, 10_000, step=1000, label="Draws", info="at most a minute's worth")
-        seed = gr.Number(0, precision=0, minimum=0, label="Seed")
-    return {
-        "prompt": prompt,
-        "drafter": drafter,
-        "sampler": sampler,
-        "temperature": temperature,
-        "top_k": top_k,
-        "n": n,
-        "seed": seed,
-    }
+        def work(engine, job: Job):
+            from ...proof.prove import prove
+
+            def shown(text: str) -> str:
+                """A token's text with its blanks made visible."""
+                text = text.replace("\n", "↵").replace("\t", "⇥")
+                return text if text.strip() else text.replace(" ", "␣") or "∅"
+
+            models, token_bytes = engine.models, engine.token_bytes
+            info = find(models.infos, request.drafter)
+            if info is None:
+                why = models.problems.get(request.drafter, "it is not configured for this target.")
+                yield -1, Failed(f"{request.drafter or 'The drafter'} is not running: {why}")
+                return
+            target, drafter = models.target, models.loaded[info.id]
+            prompt = target.encode_chat([{"role": "user", "content": request.prompt}])
+            for _, event in prove(target, drafter, prompt, request, job.cancelled):
+                if isinstance(event, DrawEvidence):
+                    tokens = [event.anchor, *(token for pair in event.pairs for token in (pair.first, pair.second))]
+                    texts = {
+                        token: shown(token_bytes(token).decode(errors="replace"))
+                        for token in tokens
+                        if token is not None
+                    }
+                    yield -1, Proof(event, info, texts)
+                else:
+                    yield -1, event
+
+        return Job(session, "proof", work)
+
+    def agreement_job(self, session: str, request: AgreementRequest) -> Job:
+        """Its events: Steps and, prompt by prompt, Agreements."""
+
+        def work(engine, job: Job):
+            from ...proof.agreement import agreement
+
+            yield from agreement(engine.models, request, job.cancelled)
+
+        return Job(session, "proof", work)
+
+    def _draw_controls(self, drafters: list[tuple[str, str]]) -> dict[str, Component]:
+        """What is asked of the draws, by the names that `draw_request` reads."""
+        with gr.Row():
+            prompt = gr.Textbox(
+                "Write one sentence about the sea.",
+                label="Prompt",
+                max_length=MAX_PROMPT,
+                scale=3,
+                elem_id="proof-prompt",
+            )
+            first = drafters[0][1] if drafters else None
+            drafter = gr.Radio(drafters, value=first, label="Drafter", elem_id="proof-drafter")
+        samplers = [(SAMPLER_TITLES[s], s) for s in SAMPLERS]
+        sampler = gr.Radio(samplers, value=RIGHT, label="Sampler", elem_id="sampler")
+        with gr.Row():
+            temperature = gr.Slider(0.1, 2, 1, step=0.05, label="Temperature")
+            top_k = gr.Slider(0, 200, 0, step=1, label="Top-k", info="0 keeps the whole vocabulary")
+            n = gr.Slider(1000, MAX_DRAWS, 10_000, step=1000, label="Draws", info="at most a minute's worth")
+            seed = gr.Number(0, precision=0, minimum=0, label="Seed")
+        return {
+            "prompt": prompt,
+            "drafter": drafter,
+            "sampler": sampler,
+            "temperature": temperature,
+            "top_k": top_k,
+            "n": n,
+            "seed": seed,
+        }
+
+    def draw_details(self, proof: Proof) -> str:
+        """The small print of a sampling proof."""
+        e, text = proof.evidence, proof.text
+        c = e.comparison
+        parts = [
+            f"{proof.info.title}, temperature {exact(e.request.settings.temperature)}; the answer’s first token is "
+            f"drawn, then held fixed at “{text(e.anchor)}”, and what follows it is drawn, half in rounds of one draft "
+            "and half of two.",
+            f"{100 * e.kept:.0f} % of the first drafts were accepted; {e.bonuses:,} bonus tokens were compared.",
+            f"Pairs: chi-squared {c.chi2:,.0f} with {c.freedom} degrees of freedom over {c.cells} cells (rare pairs "
+            f"pooled; {e.prefixes} first tokens followed, {100 * e.followed:.0f} % of the probability).",
+        ]
+        if e.repeated:
+            apart = "" if e.steady else " (on this device numbers depend on how many rows are computed together)"
+            parts.append(
+                f"{e.same} of {e.repeated} draws that the race’s own loop repeated with the same random numbers gave "
+                f"the same tokens{apart}."
+            )
+        return " ".join([*parts, f"Took {e.seconds:.0f} s."])

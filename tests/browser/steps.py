@@ -1,0 +1,99 @@
+"""What several tests of the page do on it, as a visitor does, and what they read off it."""
+
+import tempfile
+
+from dspark_core.race.trace import loads
+
+
+def save(tab, what):
+    with tab.page.expect_download() as download:
+        tab.page.click(f"[data-keep={what}]")
+    with open(download.value.path(), encoding="utf-8") as file:
+        return download.value.suggested_filename, file.read()
+
+
+FILES_DIRECTORY = tempfile.TemporaryDirectory()  # a chosen file is read after the choice, so it stays until the end
+
+
+def open_file(tab, document):
+    data = document if isinstance(document, bytes) else document.encode()
+    with tempfile.NamedTemporaryFile(dir=FILES_DIRECTORY.name, suffix=".json", delete=False) as file:
+        file.write(data)
+    tab.page.set_input_files(".keep-file", file.name)
+
+
+def said(tab, words):
+    tab.page.wait_for_function("w => document.querySelector('.keep-said')?.textContent.includes(w)", arg=words)
+    return tab.page.inner_text(".keep-said")
+
+
+HOSTILE = [
+    *("${alert(1)}", " {{z}}", "`", "<img src=x onerror=alert(1)>", "<script>alert(2)</script>", "&amp;"),
+    *("\u202eabc\u202c", "a\u200bb", "\\n", "\n", "\t", "  ", " \u00e9", b" \xf0\x9f", b"\x98\x80", " {{{value}}}"),
+    *("${value}", "'\"", "\x1eRS\x1fUS"),
+]
+
+
+FULL = "/?lanes=plain,dspark:full,dflash:block=16&tokens=40"  # of every speculative lane, all drafts are sent
+
+
+def raced(tab):
+    tab.page.wait_for_function("document.querySelector('#settings-summary')?.innerText.includes('up to 40 tokens')")
+    tab.race()
+    tab.until("done")
+    tab.page.wait_for_timeout(300)
+    return loads(save(tab, "json")[1])
+
+
+def shown(page, state="done"):
+    """What the panel shows once it has come to an end: a slot's cells in the order they stand."""
+    page.wait_for_selector(f".inspector[data-state={state}] .slot")
+    return page.evaluate(
+        """() => {
+            const labels = [...document.querySelectorAll('.slot-labels span')].map(n => n.textContent).slice(4);
+            return [...document.querySelectorAll('.slot')].map(slot => ({
+                text: slot.querySelector('.tok').textContent,
+                fate: slot.querySelector('.slot-fate').textContent,
+                was: slot.querySelector('.slot-was')?.textContent,
+                ...Object.fromEntries([...slot.querySelectorAll('.slot-value')]
+                    .map((n, k) => [labels[k], n.textContent])),
+            }));
+        }"""
+    )
+
+
+def look(page, lane, at):
+    """Open the lane's round `at` (1 is the first that was drafted) by a click, as a visitor does."""
+    page.locator(f".pane[data-lane='{lane}'] .round[data-round='{at}'] .tok").first.click()
+
+
+WIDTHS = (1440, 760, 390)
+
+
+def violations(tab, where):
+    """What axe finds in light at every width and in dark (a width changes no colour), and anything that makes the
+    page wider than the window. axe has to be there."""
+    found = []
+    for theme, widths in (("dark", WIDTHS[:1]), ("light", WIDTHS)):
+        tab.page.evaluate("document.querySelector('.pick-theme').click()")
+        tab.page.wait_for_function("dark => document.body.classList.contains('dark') === dark", arg=theme == "dark")
+        found += _found(tab, f"{where}, {theme}", widths)
+    return found
+
+
+def _found(tab, where, widths):
+    found = []
+    for width in widths:
+        tab.page.set_viewport_size({"width": width, "height": 1000})
+        tab.page.wait_for_timeout(300)  # charts fit themselves to the new width
+        if (wide := tab.page.evaluate("document.documentElement.scrollWidth")) > width:
+            found.append(f"{where} is {wide} pixels wide in a window of {width}")
+        for v in tab.page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]:
+            if v["impact"] in ("serious", "critical"):
+                found += [
+                    f"{where}, {width}: {v['impact']} {v['id']}: {node['html'][:120]} {node['failureSummary'][:260]}"
+                    for node in v["nodes"]
+                ]
+    tab.page.set_viewport_size({"width": WIDTHS[0], "height": 1000})  # in a narrow one, tabs are in a menu
+    tab.page.wait_for_function("document.querySelectorAll('#tabs > .tab-wrapper [role=tablist] [role=tab]').length > 5")
+    return found
