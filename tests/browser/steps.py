@@ -1,7 +1,9 @@
 """What several tests of the page do on it, as a visitor does, and what they read off it."""
 
 import tempfile
+from decimal import ROUND_HALF_UP, Decimal
 
+from dspark_core.decode.rounds import tau
 from dspark_core.race.trace import loads
 
 
@@ -97,3 +99,56 @@ def _found(tab, where, widths):
     tab.page.set_viewport_size({"width": WIDTHS[0], "height": 1000})  # in a narrow one, tabs are in a menu
     tab.page.wait_for_function("document.querySelectorAll('#tabs > .tab-wrapper [role=tablist] [role=tab]').length > 5")
     return found
+
+
+def seek(page, moment):
+    page.evaluate(
+        """moment => {
+            const slider = document.querySelector('.replay-at');
+            slider.value = moment;
+            slider.dispatchEvent(new Event('input'));
+        }""",
+        moment,
+    )
+
+
+def standing(page):
+    """Per lane: rounds to be seen (the prompt's token included), the text, tok/s, tokens per round, accepted."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll('.pane')].map(pane => {
+            const seen = [...pane.querySelectorAll('.text .round')].filter(n => !n.hidden && !n.parentNode.hidden);
+            const tail = pane.querySelector('.tail');
+            return [
+                new Set(seen.map(n => n.dataset.round)).size,
+                seen.flatMap(n => [...n.querySelectorAll('span.tok:not(.e)')]).map(n => n.textContent).join('')
+                    + (tail && !tail.hidden ? tail.textContent : ''),
+                ...['speed', 'perRound', 'rate'].map(f => pane.querySelector('.figure-' + f + ' dd').textContent),
+            ];
+        })"""
+    )
+
+
+def fixed(x, digits):
+    """As JavaScript's toFixed writes it: halves go up, where Python's go to the even digit."""
+    return str(Decimal(x).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
+
+
+def expected(trace, moment):
+    """The same, worked out from the trace."""
+    told = []
+    for lane in trace.race.lanes:
+        start = lane.start.prefill_s
+        if moment < start:
+            told.append([0, "", "–", "–", "–"])
+            continue
+        rounds = [r for r in lane.rounds if round(start, 4) + round(r.time_s, 4) <= moment]
+        ids = [lane.start.token_id, *(t for r in rounds for t in r.committed)]
+        text = b"".join(trace.tokens[i] for i in ids if i not in trace.stop_ids).decode()
+        tokens, seconds = len(ids) - 1, rounds[-1].time_s if rounds else 0
+        speed = tokens / seconds if seconds else 0
+        accepted, proposed = sum(r.accepted for r in rounds), sum(r.proposed for r in rounds)
+        plain = not lane.spec.speculative
+        share = "–" if plain or not rounds else f"{fixed(100 * accepted / proposed, 0)} %"
+        per_round = "–" if not rounds else "1" if plain else fixed(tau(rounds), 2)
+        told.append([len(rounds) + 1, text, fixed(speed, 1 if speed < 100 else 0) if speed else "–", per_round, share])
+    return told

@@ -12,6 +12,9 @@ from mlx.utils import tree_flatten
 from dspark_core.errors import ModelError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+# Published vocabularies, cut small.
+VOCABULARIES = Path(__file__).parent / "vocabularies"
+VOCABULARY_NAMES = sorted(path.name for path in VOCABULARIES.iterdir() if path.is_dir())
 QWEN_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
 QWEN = """{% for m in messages %}<|im_start|>{{ m.role }}
 {{ m.content }}<|im_end|>

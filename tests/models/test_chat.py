@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerFast
 from dspark_core.errors import ModelError
 from dspark_core.models.text import Text
 from dspark_core.models.typed import Typed, stand_ins
-from tests.models.test_vocabularies import NAMES, VOCABULARIES
+from tests.models.build import VOCABULARIES
+from tests.models.build import VOCABULARY_NAMES as NAMES
 
 MISTRAL = """{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]
 {%- elif m.role == 'assistant' %} {{ m.content | trim }}{{ eos_token }}

@@ -1,7 +1,6 @@
 """Published vocabularies, cut small (see vocabularies/NOTICE): what the page streams is what they decode to."""
 
 import random
-from pathlib import Path
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -13,8 +12,8 @@ from dspark_core.models.token_bytes import TokenBytes
 from dspark_core.playground.stream import LaneText
 from dspark_core.race.trace import TokenText
 
-VOCABULARIES = Path(__file__).parent / "vocabularies"
-NAMES = sorted(path.name for path in VOCABULARIES.iterdir() if path.is_dir())
+from .build import VOCABULARIES
+from .build import VOCABULARY_NAMES as NAMES
 
 WORDS = [
     "the",

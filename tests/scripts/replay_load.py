@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from playwright.sync_api import sync_playwright
 
 from dspark_core.race.trace import dumps
+from tests.browser.steps import expected, open_file, said, standing
 from tests.browser.tab import ARGS, Tab, replay
-from tests.browser.test_saved import expected, open_file, said, standing
 from tests.playground.serving import served
 from tests.race.long_trace import long_trace
 

@@ -14,8 +14,8 @@ from playwright.sync_api import sync_playwright
 
 from dspark_core.playground.engine import PresetEngine
 from dspark_core.presets import load_presets
+from tests.browser.steps import open_file, said, save, seek
 from tests.browser.tab import ARGS, Tab
-from tests.browser.test_saved import open_file, said, save, seek
 from tests.playground.serving import served
 
 LANES, CAPPED = "?lanes=plain,dspark:full,dflash:block=16", "?lanes=plain,dspark:cap=3"
