@@ -150,7 +150,7 @@ def dense_weights(module: nn.Module) -> dict[str, mx.array]:
         if layer is None or getattr(layer, "bits", None) is None:
             out[name] = value
         elif kind == "weight":
-            plain = mx.dequantize(value, layer.scales, layer.biases, layer.group_size, layer.bits)
+            plain = mx.dequantize(value, layer.scales, layer.biases, layer.group_size, layer.bits, layer.mode)
             out[name] = plain.astype(mx.bfloat16)
         elif kind not in ("scales", "biases"):
             out[name] = value
