@@ -120,7 +120,6 @@ def sort_of(facts: Facts) -> Sort:
     try:
         if any(name in facts.config for name in DRAFTER_FIELDS):
             c = parse_config(facts.where, facts.config, facts.tensors)
-            Quantization(facts.where, facts.config, facts.tensors).check()
             words = f"{c.method} drafter, block {c.block_size}, {stored(facts)}."
             return Sort(DRAFTER, c.method, words)
         shape = target_shape(facts.where, facts.config)

@@ -123,7 +123,7 @@ class Footprint:
         form = self.form
         narrow = NARROW if self.device.kind == "CUDA" else 0
         if form == "stored":
-            return sum(2 * w.numbers if self._becomes_dense(w, narrow) else w.bytes for w in self.weights)
+            return sum((replace(w, packing=None) if self._becomes_dense(w, narrow) else w).bytes for w in self.weights)
         packing = Packing(int(form.removesuffix("-bit")), GROUP_SIZE) if form.endswith("-bit") else None
         return sum(
             replace(w, dtype="BF16", packing=packing if w.matrix and self._fits_groups(w, narrow) else None).bytes
@@ -142,10 +142,14 @@ class Footprint:
 
     @property
     def number_bytes(self) -> int:
-        """Bytes of one number in activations and caches: those of the dense weights."""
+        """Bytes of one number in activations and caches: those of the dense weights. Embeddings of MLX's float modes
+        come in bfloat16, and that times a float16 norm is float32."""
         if self.form != "stored":
             return 2
         norm = next((w for w in self.weights if w.name.endswith("norm.weight")), None)
+        table = next((w for w in self.weights if w.name.endswith("embed_tokens.weight")), None)
+        if norm and norm.dtype == "F16" and table and table.packing and table.packing.mode != "affine":
+            return 4
         return DTYPE_BYTES.get(norm.dtype, 2) if norm else 2
 
     @property

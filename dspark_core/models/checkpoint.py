@@ -106,7 +106,6 @@ def read_checkpoint(
 def _declare_quantized(directory: Path, weights: Weights, raw: dict[str, Any], tensors: dict[str, TensorInfo]) -> None:
     """Make the layers that are stored quantized (those with `.scales`) quantized layers, each as its tensors are."""
     quantization = Quantization(directory, raw, tensors)
-    quantization.check()
 
     def settings(path: str, layer: nn.Module) -> bool | dict[str, Any]:
         if f"{path}.scales" not in tensors or not hasattr(layer, "to_quantized"):

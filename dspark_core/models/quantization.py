@@ -32,7 +32,7 @@ TOOLS = {
 }
 SIGNS = {
     **{".g_idx": "GPTQ", ".qweight": "GPTQ or AWQ", ".qzeros": "GPTQ or AWQ", ".weight_scale_inv": "FP8"},
-    **{".weight_packed": "compressed-tensors", ".weight_scale_2": "ModelOpt", ".weight_scale": "FP8"},
+    **{".weight_packed": "compressed-tensors", ".weight_scale_2": "ModelOpt"},
     **{".SCB": "bitsandbytes", ".absmax": "bitsandbytes", ".quant_map": "bitsandbytes", ".W_q": "HQQ"},
 }
 
@@ -98,7 +98,7 @@ class Quantization:
         text = config.get("text_config")
         self._text: dict[str, Any] = text if isinstance(text, dict) else config
         self._config = config
-        self._tensors = tensors
+        self._tensors = {name: info for name, info in tensors.items() if info is not None}
         self._found = [
             place[name]
             for name in ("quantization", "quantization_config")
@@ -117,7 +117,7 @@ class Quantization:
         if tool := self._other_tool():
             if not awq or tool != "AWQ":
                 raise ModelError(
-                    f"{self.where}: weights that {tool} quantized are not supported; take a conversion for MLX, or the "
+                    f"{self.where}: weights quantized with {tool} are not supported; take a conversion for MLX, or the "
                     "model in bf16."
                 )
             self._check_awq()
@@ -129,11 +129,11 @@ class Quantization:
         packed = [n.removesuffix(".scales") for n in self._tensors if n.endswith(".scales")]
         if packed and self._method not in TOOLS:
             self._check_settings("", self._declared)
-        for path in packed:
+        for path in (n.removesuffix(".weight") for n in self._tensors if n.endswith(".weight")):
             own = self._layers.get(_plain(path))
             if isinstance(own, dict):
                 self._check_settings(f" of {path[:80]}", own)
-            if own is False or (isinstance(own, dict) and not self._agrees(path, self._settings(own))):
+            if own is not None and not self._agrees(path, own):
                 raise self._contradiction(path)
 
     def for_mlx(self) -> dict[str, Any]:
@@ -222,30 +222,31 @@ class Quantization:
                     f"{self.where}: the quantization{of} has {name} {shown(value)}, which is not understood."
                 )
         if not self._settings(q).known:
-            raise ModelError(f"{self.where}: the quantization{of} has {self._settings(q)}, which MLX has not.")
+            raise ModelError(f"{self.where}: the quantization{of} has {self._settings(q)}, which MLX does not have.")
 
     def _contradiction(self, path: str) -> ModelError:
         own = self._layers[_plain(path)]
         words = self._settings(own) if isinstance(own, dict) else "none"
-        file = self._tensors[f"{path}.scales"].file.name
-        return ModelError(f"{self.where}: the quantization of {path} is said to be {words}, but {file} has another.")
+        file = self._tensors[f"{path}.weight"].file.name
+        return ModelError(f"{self.where}: the quantization of {path[:80]} is {words}, but {file} has it otherwise.")
 
     # ---- what the tensors say ------------------------------------------------------------------------
 
     def _other_tool(self) -> str:
-        """The tool that quantized the weights, if it is not MLX; by the tensors, for many a config speaks of a
-        quantization that its files no longer have."""
-        for name, info in self._tensors.items():
-            if any(part in name for part in SKIPPED):
+        """What quantized the weights, if it is not MLX; by the tensors, for many a config speaks of a quantization
+        that its files no longer have. Raises ModelError where a weight is of a type that says nothing of the tool."""
+        names = [name for name in self._tensors if not any(part in name for part in SKIPPED)]
+        signs = (tool for name in names for end, tool in SIGNS.items() if name.endswith(end))
+        sign, named = next(signs, ""), TOOLS.get(self._method, self._method[:80])
+        for name in names:
+            info = self._tensors[name]
+            usual = info.dtype in (*FLOATS, "F64", "U32") or (info.dtype == "U8" and name.endswith(".scales"))
+            if sign or usual or not (named or name.endswith(".weight")):
                 continue
-            odd = name.endswith(".weight") and info.dtype not in (*FLOATS, "F64", "U32")
-            sign = next((tool for end, tool in SIGNS.items() if name.endswith(end)), "")
-            if not odd and not sign:
-                continue
-            if self._method:
-                return TOOLS.get(self._method, self._method[:80])
-            return sign or ("FP8" if info.dtype.startswith("F8") else f"another tool to {info.dtype[:20]}")
-        return ""
+            sign = named or ("FP8" if info.dtype.startswith("F8") else "")
+            if not sign:
+                raise ModelError(f"{info.file}: tensor {name[:80]} has dtype {info.dtype[:20]}, expected a float's.")
+        return sign and (named or sign)
 
     def _check_awq(self) -> None:
         """Raises ModelError where mlx-lm would read AWQ's words in another order than they have."""
@@ -267,11 +268,14 @@ class Quantization:
         packing = Packing(bits, group_size)
         return packing if packing.known and scales.dtype in FLOATS else None
 
-    def _agrees(self, path: str, packing: Packing) -> bool:
-        """Whether the tensors of a layer can be of this packing, whatever its columns are."""
-        weight, scales = self._tensors.get(f"{path}.weight"), self._tensors[f"{path}.scales"]
-        if weight is None or len(weight.shape) != 2 or len(scales.shape) != 2 or not packing.known:
+    def _agrees(self, path: str, own: dict[str, Any] | bool) -> bool:
+        """Whether the tensors of a layer can be of its settings, whatever its columns are."""
+        weight, scales = self._tensors[f"{path}.weight"], self._tensors.get(f"{path}.scales")
+        if scales is None or own is False:
+            return scales is None and not isinstance(own, dict)
+        if own is True or len(weight.shape) != 2 or len(scales.shape) != 2:
             return True  # what else is wrong is said where it is read
+        packing = self._settings(own)
         return self._fitting(weight, scales, weight.shape[1] * 32 // packing.bits) == packing
 
     def _likely(self, path: str, weight: TensorInfo, scales: TensorInfo) -> Packing:
@@ -280,9 +284,10 @@ class Quantization:
             return found
         own = self._layers.get(_plain(path))
         settings = [self._settings(q) for q in (own, self._declared) if isinstance(q, dict)]
-        known = [Packing(bits, group) for group in GROUPS for bits in BITS]
         modes = [Packing(*sizes, mode) for mode, sizes in MODES.items()]
-        return next((p for p in (*settings, *modes, *known) if self._agrees(path, p)), Packing(4, 64))
+        every = [*settings, *modes, *(Packing(bits, group) for group in GROUPS for bits in BITS)]
+        fitting = (p for p in every if p.known and self._fitting(weight, scales, weight.shape[1] * 32 // p.bits) == p)
+        return next(fitting, Packing(4, 64))
 
     def _columns(self, path: str) -> int:
         """Columns of a layer of a target or a drafter, 0 where they are not known. Rows are never packed, so that a

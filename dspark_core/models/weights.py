@@ -101,7 +101,7 @@ def without_tied_head(model_class: Any) -> Any:
     """mlx-lm's class of a model, which where its head is the embedding leaves out a head that the files hold beside
     it even if that is quantized; mlx-lm's own leaves out a dense one only, and stops at the other's scales."""
 
-    class Model(model_class):  # type: ignore[misc]
+    class Model(model_class):
         def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
             weights = super().sanitize(weights)
             text: nn.Module = getattr(self, "language_model", self)
