@@ -13,13 +13,12 @@ from ..errors import ModelError
 from ..machine import Device
 from ..models.backbone_config import MAX_ROLLBACK
 from ..models.config import GROUP_SIZE, parse_config
-from ..models.quantization import DTYPE_BYTES, Packing, Quantization, StoredWeight
+from ..models.quantization import DTYPE_BYTES, NARROW, Packing, Quantization, StoredWeight
 from .facts import Facts, stored
 
-# Three figures of code that imports MLX; tests/catalog/test_memory.py holds them against it.
+# Two figures of code that imports MLX; tests/catalog/test_memory.py holds them against it.
 CACHE_STEP = 256  # rows by which a cache grows (mlx_lm and models/cache.py)
 PREFILL_CHUNK = 256  # positions (decode/prefill.py)
-NARROW = 128  # columns below which CUDA's quantized products cannot be relied on (models/weights.py)
 ROOMY = 0.9  # of the device's memory; above it there is little left for anything else
 
 

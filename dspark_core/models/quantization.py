@@ -23,6 +23,7 @@ BITS, GROUPS = (1, 2, 3, 4, 5, 6, 8), (32, 64, 128)  # of the affine mode
 MODES = {"mxfp4": (4, 32), "nvfp4": (4, 16), "mxfp8": (8, 32)}  # bits and group size of the others
 DTYPE_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
 FLOATS = ("F32", "F16", "BF16")
+NARROW = 128  # columns that MLX's CUDA products need where a weight is quantized (weights.py)
 SKIPPED = ("vision", "audio", "multi_modal")  # parts of a checkpoint that the text model does not have
 # Tools by what they call themselves in quant_method, and by tensors that theirs alone have.
 TOOLS = {

@@ -23,6 +23,7 @@ from mlx_lm.utils import dequantize_model
 
 from ..errors import Cancelled, ModelError
 from .config import GROUP_SIZE, PRECISIONS
+from .quantization import NARROW
 
 DTYPE_WORDS = {mx.bfloat16: "bf16", mx.float16: "f16", mx.float32: "f32"}
 
@@ -72,7 +73,7 @@ def narrowest() -> int:
     MLX 0.32.4's CUDA kernel leaves the result unwritten where a row has only 64, so a Markov head of that rank drafted
     nonsense (measured on an H100; 128 columns are right).
     """
-    return 128 if mx.cuda.is_available() else 0
+    return NARROW if mx.cuda.is_available() else 0
 
 
 def _dequantize_narrow(module: nn.Module) -> None:
