@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ MODES = {"mxfp4": (4, 32), "nvfp4": (4, 16), "mxfp8": (8, 32)}  # bits and group
 DTYPE_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
 FLOATS = ("F32", "F16", "BF16")
 NARROW = 128  # columns that MLX's CUDA products need where a weight is quantized (weights.py)
+OF_HIDDEN = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "embed_tokens", "lm_head")  # layers of hidden states
 SKIPPED = ("vision", "audio", "multi_modal")  # parts of a checkpoint that the text model does not have
 # Tools by what they call themselves in quant_method, and by tensors that theirs alone have.
 TOOLS = {
@@ -252,7 +254,7 @@ class Quantization:
     def _check_awq(self) -> None:
         """Raises ModelError where mlx-lm would read AWQ's words in another order than they have."""
         q = next(q for q in self._found if isinstance(q, dict) and q.get("quant_method") == "awq")
-        bits, version = q.get("bits", q.get("w_bit", 4)), str(q.get("version", "gemm")).lower()
+        bits, version = q.get("bits", q.get("w_bit", 4)), str(q.get("version") or "gemm").lower()
         if bits != 4 or version != "gemm":
             raise ModelError(
                 f"{self.where}: AWQ with {shown(bits)} bits and version {shown(version)} is not supported."
@@ -294,24 +296,29 @@ class Quantization:
         """Columns of a layer of a target or a drafter, 0 where they are not known. Rows are never packed, so that a
         layer's inner widths are the rows of its neighbours."""
         place, _, last = path.rpartition(".")
-        source = {"o_proj": "q_proj", "down_proj": "up_proj"}.get(last)
-        if source:
+        if source := {"o_proj": "q_proj", "down_proj": "up_proj"}.get(last):
             neighbour = self._tensors.get(f"{place}.{source}.weight")
             return neighbour.shape[0] if neighbour and neighbour.shape else 0
         nested = self._config.get(NESTED)
         fields = self._config | (nested if isinstance(nested, dict) else {})
-        d, r = self._text.get("hidden_size"), fields.get("markov_rank", 0)
-        if not is_whole(d) or not is_whole(r):
+        d, r, taps = self._width, fields.get("markov_rank", 0), fields.get("target_layer_ids")
+        taps = len(taps) if isinstance(taps, list) else fields.get("num_hidden_layers")
+        if not d or not is_whole(r):
             return 0
-        if last == "fc":
-            taps = fields.get("target_layer_ids")
-            taps = len(taps) if isinstance(taps, list) else fields.get("num_hidden_layers")
-            return d * taps if is_whole(taps) else 0
         if "markov_head" in place:
             return {"gate_proj": d + r, "joint_proj": d + 2 * r}.get(last, r)
         if "confidence_head" in place:
             return d + r if fields.get("confidence_head_with_markov") else d
-        return d
+        if last == "fc":
+            return d * taps if is_whole(taps) else 0
+        return d if last in OF_HIDDEN else 0
+
+    @cached_property
+    def _width(self) -> int:
+        """The hidden size."""
+        ends = (info for name, info in self._tensors.items() if name.endswith(".down_proj.weight"))
+        info, said = next(ends, None), self._text.get("hidden_size")
+        return info.shape[0] if info and info.shape else said if is_whole(said) else 0
 
 
 def _plain(name: str) -> str:
