@@ -3,13 +3,12 @@
 MLX packs a quantized weight into 32-bit words, `.weight`, beside `.scales` and, in the affine mode, `.biases`. Where
 the columns of its layer are known, the shapes say bits, group size and mode by themselves. mlx-lm reads most layers
 so, whatever config.json says of them, and here all are read so: converters write these settings under
-`quantization`, `quantization_config` or both, for the whole or for single layers, with the names that the layers have
-in MLX or in transformers. What a config says of a layer must then agree with its tensors. Weights that other tools
-quantized are refused by the tool's name, but for AWQ, which mlx-lm converts (`_transform_awq_weights`).
+`quantization`, `quantization_config` or both, for the whole or for single layers, with the names that these have in
+MLX or in transformers. What a config says of a layer by its tensors' own name must then agree with them. Weights that
+other tools quantized are refused by the tool's name, but for AWQ, which mlx-lm converts (`_transform_awq_weights`).
 """
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -109,7 +108,7 @@ class Quantization:
             if place.get(name) not in (None, False)
         ]
         self._declared: dict[str, Any] = next((q for q in self._found if isinstance(q, dict)), {})
-        self._layers = {_plain(n): own for n, own in self._declared.items() if isinstance(own, dict | bool)}
+        self._layers = {n: own for n, own in self._declared.items() if isinstance(own, dict | bool)}
 
     def check(self, awq: bool = False) -> None:
         """Raises ModelError for weights that another tool quantized (`awq`: AWQ's will do), for settings of an odd
@@ -125,15 +124,14 @@ class Quantization:
                 )
             self._check_awq()
             return
+        if not any(n.endswith(".scales") for n in self._tensors):
+            return  # what the config says then is of another model: a drafter's is a copy of its target's
         if self._config.get("quantize_activations"):
-            raise ModelError(
-                f"{self.where}: quantize_activations is true, and quantized activations are not supported."
-            )
-        packed = [n.removesuffix(".scales") for n in self._tensors if n.endswith(".scales")]
-        if packed and self._method not in TOOLS:
+            raise ModelError(f"{self.where}: quantize_activations is true; quantized activations are not supported.")
+        if self._method not in TOOLS:
             self._check_settings("", self._declared)
         for path in (n.removesuffix(".weight") for n in self._tensors if n.endswith(".weight")):
-            own = self._layers.get(_plain(path))
+            own = self._layers.get(path)
             if isinstance(own, dict):
                 self._check_settings(f" of {path[:80]}", own)
             if own is not None and not self._agrees(path, own):
@@ -159,7 +157,7 @@ class Quantization:
                 f"{weight.file}: {path} is quantized with words {list(weight.shape)} and scales {list(scales.shape)}, "
                 f"which {columns} columns cannot have."
             )
-        own = self._layers.get(_plain(path))
+        own = self._layers.get(path)
         if isinstance(own, dict) and self._settings(own) != found:
             raise self._contradiction(path)
         return found
@@ -228,7 +226,7 @@ class Quantization:
             raise ModelError(f"{self.where}: the quantization{of} has {self._settings(q)}, which MLX does not have.")
 
     def _contradiction(self, path: str) -> ModelError:
-        own = self._layers[_plain(path)]
+        own = self._layers[path]
         words = self._settings(own) if isinstance(own, dict) else "none"
         file = self._tensors[f"{path}.weight"].file.name
         return ModelError(f"{self.where}: the quantization of {path[:80]} is {words}, but {file} has it otherwise.")
@@ -244,6 +242,7 @@ class Quantization:
         for name in names:
             info = self._tensors[name]
             usual = info.dtype in (*FLOATS, "F64", "U32") or (info.dtype == "U8" and name.endswith(".scales"))
+            usual = usual or len(info.shape) < 2  # a buffer, or offsets between vocabularies
             if sign or usual or not (named or name.endswith(".weight")):
                 continue
             sign = named or ("FP8" if info.dtype.startswith("F8") else "")
@@ -285,7 +284,7 @@ class Quantization:
         """Of a weight whose layer is not built: by the columns that its kind of layer has, or by the settings."""
         if found := self._fitting(weight, scales, self._columns(path)):
             return found
-        own = self._layers.get(_plain(path))
+        own = self._layers.get(path)
         settings = [self._settings(q) for q in (own, self._declared) if isinstance(q, dict)]
         modes = [Packing(*sizes, mode) for mode, sizes in MODES.items()]
         every = [*settings, *modes, *(Packing(bits, group) for group in GROUPS for bits in BITS)]
@@ -319,8 +318,3 @@ class Quantization:
         ends = (info for name, info in self._tensors.items() if name.endswith(".down_proj.weight"))
         info, said = next(ends, None), self._text.get("hidden_size")
         return info.shape[0] if info and info.shape else said if is_whole(said) else 0
-
-
-def _plain(name: str) -> str:
-    """A layer's name without the wrappers around the text model, whose order differs between MLX and transformers."""
-    return re.sub(r"^((model|language_model)\.)+", "", name.removesuffix(".weight"))

@@ -145,7 +145,7 @@ ODD = [
     *({"mode": "mxfp5"}, {"bits": 8, "group_size": 64, "mode": "mxfp8"}, {"group_size": 48}),
     {"model.layers.1.mlp.up_proj": {"bits": 4, "group_size": 64}},
     {"model.layers.1.mlp.up_proj": {"bits": 3, "group_size": 128, "mode": "mxfp4"}},
-    {"layers.1.mlp.up_proj": False},
+    {"model.layers.1.mlp.up_proj": False},
     {"model.layers.0.mlp.gate_proj": {"bits": 4, "group_size": 64}},
 ]
 
@@ -377,6 +377,14 @@ def test_a_drafters_layer_that_its_tensors_contradict(tmp_path, plain_target):
     assert open_drafter(directory, plain_target, "stored").weights.fc.bits == 8, (
         "as mlx-lm, where a layer is not listed"
     )
+
+
+def test_a_dense_drafter_with_a_copy_of_a_quantized_targets_config(tmp_path, plain_target):
+    directory = random_drafter(tmp_path / "d", drafter_config())
+    own = {"model.layers.1.mlp.up_proj": of_layers(3, 128), f"layers.1.{Q}": of_layers(8, 32), "lm_head": False}
+    copied = {"quantization": of_layers(4, 64) | own, "quantization_config": {"quant_method": "fp8"}}
+    edit_config(directory, **copied)
+    assert open_drafter(directory, plain_target).info.precision == "f32"
 
 
 # ---- the memory estimate ---------------------------------------------------------------------------------
