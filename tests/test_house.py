@@ -30,7 +30,7 @@ ONLY = {"gradio": "playground", "torch": "training"}  # a library that a single 
 # Nor anything that imports it: any thread may use these rooms and modules.
 WITHOUT_MLX = (
     *("errors", "paths", "store", "presets", "machine", "chart_style", "offline_page", "catalog", "playground"),
-    *("models.info", "models.config", "models.fields", "models.headers", "models.text"),
+    *("models.info", "models.config", "models.fields", "models.headers", "models.quantization", "models.text"),
     *("decode.cost_curve", "decode.rounds", "decode.schedule"),
     *(
         "race.lane_spec",

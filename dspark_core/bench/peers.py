@@ -21,7 +21,6 @@ from mlx.utils import tree_flatten
 
 from ..models.drafter import BlockDrafter
 from ..models.target import Target
-from ..models.weights import stored_words
 from ..race.loaded import Models
 from .plan import MLX_DSPARK, BenchDrafter
 
@@ -122,7 +121,7 @@ def installed() -> str | None:
 def write_target(target: Target, source: Path, out: Path) -> dict[str, mx.array]:
     """Write the loaded target, which came from `source`, and return its weights by name. Raises ValueError if it runs
     quantized: another engine's kernels would then run on other weights."""
-    if stored_words(target.model).endswith("-bit"):
+    if any(hasattr(layer, "bits") for layer in target.model.modules()):
         raise ValueError("Another engine can be compared on dense weights only: choose --precision bf16.")
     weights = dense_weights(target.model)
     _write_directory(out, source, weights, "mlx")
@@ -150,7 +149,7 @@ def dense_weights(module: nn.Module) -> dict[str, mx.array]:
         if layer is None or getattr(layer, "bits", None) is None:
             out[name] = value
         elif kind == "weight":
-            plain = mx.dequantize(value, layer.scales, layer.biases, layer.group_size, layer.bits)
+            plain = mx.dequantize(value, layer.scales, layer.biases, layer.group_size, layer.bits, layer.mode)
             out[name] = plain.astype(mx.bfloat16)
         elif kind not in ("scales", "biases"):
             out[name] = value

@@ -15,11 +15,10 @@ from ..errors import ModelError
 from ..models.config import DrafterConfig, check_fit, parse_config, target_shape
 from ..models.fields import FOREIGN
 from ..models.headers import TensorInfo, read_config, read_headers
+from ..models.quantization import DTYPE_BYTES, Quantization
 
 MAX_JSON_BYTES = 50_000_000
 INDEX = "model.safetensors.index.json"
-DTYPE_WORDS = {"BF16": "bf16", "F16": "f16", "F32": "f32"}
-DTYPE_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
 DRAFTER_FIELDS = ("block_size", "target_layer_ids", "dflash_config", *FOREIGN)  # no target's config has any of them
 TARGET, DRAFTER, OTHER = "target", "drafter", "other"
 
@@ -124,6 +123,7 @@ def sort_of(facts: Facts) -> Sort:
             words = f"{c.method} drafter, block {c.block_size}, {stored(facts)}."
             return Sort(DRAFTER, c.method, words)
         shape = target_shape(facts.where, facts.config)
+        Quantization(facts.where, facts.config, facts.tensors).check(awq=True)
         return Sort(TARGET, shape.family, f"{shape.family} target of {shape.num_layers} layers, {stored(facts)}.")
     except ModelError as error:
         return Sort(OTHER, "", str(error))
@@ -131,22 +131,7 @@ def sort_of(facts: Facts) -> Sort:
 
 def stored(facts: Facts) -> str:
     """The precision that most of the weights are stored in: "8-bit", "bf16", ..."""
-    sizes: dict[str, int] = {}
-    for name, info in facts.tensors.items():
-        bits = bits_of(facts.config, name) if info.dtype == "U32" else None
-        words = f"{bits}-bit" if bits else DTYPE_WORDS.get(info.dtype, info.dtype)
-        sizes[words] = sizes.get(words, 0) + tensor_bytes(info)
-    return max(sizes, key=lambda words: sizes[words], default="empty")
-
-
-def bits_of(config: dict[str, Any], tensor: str) -> int | None:
-    """Bits of a quantized weight: its layer's own setting, or the model's."""
-    q = config.get("quantization") or config.get("quantization_config")
-    if not isinstance(q, dict):
-        return None
-    layer = q.get(tensor.removesuffix(".weight"))
-    bits = layer.get("bits") if isinstance(layer, dict) else q.get("bits")
-    return bits if isinstance(bits, int) else None
+    return Quantization(facts.where, facts.config, facts.tensors).words
 
 
 def object_of(where: Path, data: bytes) -> dict[str, Any]:

@@ -5,21 +5,20 @@ loading takes if that is more. Footprint count in the precision that they will r
 whatever the context.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from ..errors import ModelError
 from ..machine import Device
 from ..models.backbone_config import MAX_ROLLBACK
 from ..models.config import GROUP_SIZE, parse_config
-from ..models.headers import TensorInfo
-from .facts import DTYPE_BYTES, Facts, stored, tensor_bytes
+from ..models.quantization import DTYPE_BYTES, NARROW, Packing, Quantization, StoredWeight
+from .facts import Facts, stored
 
 # Two figures of code that imports MLX; tests/catalog/test_memory.py holds them against it.
 CACHE_STEP = 256  # rows by which a cache grows (mlx_lm and models/cache.py)
 PREFILL_CHUNK = 256  # positions (decode/prefill.py)
-SKIPPED = ("vision", "audio", "multi_modal")  # parts of a checkpoint that the text model does not have
 ROOMY = 0.9  # of the device's memory; above it there is little left for anything else
 
 
@@ -105,46 +104,51 @@ class Footprint:
     precision: str
     device: Device
 
+    @cached_property
+    def weights(self) -> tuple[StoredWeight, ...]:
+        return tuple(Quantization(self.facts.where, self.facts.config, self.facts.tensors).weights())
+
     @property
     def form(self) -> str:
-        """ "stored", "bf16", "8-bit" or "4-bit": what models/weights.py makes of `precision` here."""
-        at_rest, precision = stored(self.facts), self.precision
-        if precision == "auto":
-            precision = "bf16" if at_rest.endswith("-bit") and self.device.kind == "CPU" else "stored"
-        return "stored" if precision == at_rest else precision
+        """ "stored", "bf16", "8-bit" or "4-bit": what `convert` in models/weights.py makes of `precision` here."""
+        packed = any(w.packing for w in self.weights)
+        if self.precision == "auto":
+            return "bf16" if packed and self.device.kind == "CPU" else "stored"
+        unlike = packed if self.precision == "bf16" else False
+        return "stored" if self.precision == stored(self.facts) and not unlike else self.precision
 
     @property
     def bytes(self) -> int:
-        facts, form = self.facts, self.form
-        tied = facts.text.get("tie_word_embeddings", facts.config.get("tie_word_embeddings", False))
-        skipped = ("lm_head.weight",) if tied and "num_target_layers" not in facts.config else ()
-        bits = int(form.removesuffix("-bit")) if form.endswith("-bit") else 16
-        total = 0
-        for name, info in facts.tensors.items():
-            if any(part in name for part in SKIPPED) or name.endswith(skipped):
-                continue
-            if form == "stored":
-                total += tensor_bytes(info)
-            elif not name.endswith((".scales", ".biases")):  # those are counted with their weight
-                total += self._converted(name, info, bits)
-        return total
+        form = self.form
+        narrow = NARROW if self.device.kind == "CUDA" else 0
+        if form == "stored":
+            return sum((replace(w, packing=None) if self._becomes_dense(w, narrow) else w).bytes for w in self.weights)
+        packing = Packing(int(form.removesuffix("-bit")), GROUP_SIZE) if form.endswith("-bit") else None
+        return sum(
+            replace(w, dtype="BF16", packing=packing if w.matrix and self._fits_groups(w, narrow) else None).bytes
+            for w in self.weights
+        )
 
-    def _converted(self, name: str, info: TensorInfo, bits: int) -> int:
-        """Bytes of one weight at so many bits; at 16 if its columns are no whole groups."""
-        matrix = len(info.shape) == 2
-        rows, columns = (info.shape[0], info.shape[-1]) if matrix else (1, math.prod(info.shape))
-        if info.dtype == "U32":
-            columns = self._group_columns(name, columns)
-        if bits == 16 or not matrix or columns % GROUP_SIZE:
-            return rows * columns * 2
-        return rows * (columns * bits // 8 + columns // GROUP_SIZE * 4)
+    @staticmethod
+    def _fits_groups(weight: StoredWeight, narrow: int) -> bool:
+        return weight.columns % GROUP_SIZE == 0 and weight.columns >= narrow
+
+    @staticmethod
+    def _becomes_dense(weight: StoredWeight, narrow: int) -> bool:
+        """Of the quantized ones, those that are too narrow for the device; embeddings stay."""
+        embedding = weight.name.endswith(("embed_tokens.weight", "markov_w1.weight"))
+        return weight.packing is not None and weight.columns < narrow and not embedding
 
     @property
     def number_bytes(self) -> int:
-        """Bytes of one number in activations and caches: those of the dense weights."""
+        """Bytes of one number in activations and caches: those of the dense weights. Embeddings of MLX's float modes
+        come in bfloat16, and that times a float16 norm is float32."""
         if self.form != "stored":
             return 2
-        norm = next((t for n, t in self.facts.tensors.items() if n.endswith("norm.weight")), None)
+        norm = next((w for w in self.weights if w.name.endswith("norm.weight")), None)
+        table = next((w for w in self.weights if w.name.endswith("embed_tokens.weight")), None)
+        if norm and norm.dtype == "F16" and table and table.packing and table.packing.mode != "affine":
+            return 4
         return DTYPE_BYTES.get(norm.dtype, 2) if norm else 2
 
     @property
@@ -152,12 +156,11 @@ class Footprint:
         """What converting a target's largest weight takes beside the target itself, at most: the weight as stored,
         and for one that is unpacked twice its numbers at 32 bits. The largest come first (models/weights.py), so
         that much of the target is not there yet."""
-        if self.form == "stored" or not self.facts.tensors:
+        if self.form == "stored" or not self.weights:
             return 0
-        name, info = max(self.facts.tensors.items(), key=lambda item: tensor_bytes(item[1]))
-        packed = info.dtype == "U32"
-        numbers = math.prod(info.shape[:-1]) * self._group_columns(name, info.shape[-1]) if packed else 0
-        return max(0, tensor_bytes(info) + numbers * 8 + 2 * numbers - self.bytes)
+        largest = max(self.weights, key=lambda w: w.bytes)
+        unpacked = 10 * largest.numbers if largest.packing else 0
+        return max(0, largest.bytes + unpacked - self.bytes)
 
     def working_bytes(self, context: int) -> int:
         """The most that a target holds beside weights and caches: one layer of a prefill chunk, or the logits of a
@@ -169,13 +172,6 @@ class Footprint:
         if self.device.kind == "CPU":  # attention is not fused there: scores and their softmax
             layer += 2 * heads * chunk * context * number_bytes
         return max(layer, 2 * 17 * vocabulary * 4)
-
-    def _group_columns(self, name: str, packed: int) -> int:
-        """Columns of a quantized weight, from those of its scales."""
-        scales = self.facts.tensors.get(name.removesuffix("weight") + "scales")
-        q = self.facts.config.get("quantization") or {}
-        size = q.get("group_size", GROUP_SIZE) if isinstance(q, dict) else GROUP_SIZE
-        return int(scales.shape[-1] * size) if scales else packed * 4
 
 
 def estimate(

@@ -5,6 +5,7 @@ Formats: DeepSpec (`Qwen3DSparkModel`, `Gemma4DSparkModel`; with Markov rank 0 t
 """
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,11 @@ from mlx.utils import tree_flatten
 from ..errors import ModelError
 from .config import check_fit, parse_config, read_calibration
 from .drafter import BlockDrafter, Drafter, Weights, method_module
-from .fields import is_whole, shown
 from .headers import TensorInfo, read_config, read_headers
 from .info import DrafterInfo
+from .quantization import FLOATS, Quantization
 from .target import Progress, Target
 from .weights import check_precision, convert, read_weights
-
-BITS, GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
-FLOATS = ("F32", "F16", "BF16")
 
 
 def load_drafter(
@@ -106,23 +104,15 @@ def read_checkpoint(
 
 
 def _declare_quantized(directory: Path, weights: Weights, raw: dict[str, Any], tensors: dict[str, TensorInfo]) -> None:
-    """Make the layers that are stored quantized (those with `.scales`) quantized layers."""
-    quantized = {n.removesuffix(".scales") for n in tensors if n.endswith(".scales")}
-    if not quantized:
-        return
-    where, q = directory / "config.json", raw.get("quantization")
-    if not isinstance(q, dict) or not _one_of(q.get("bits"), BITS) or not _one_of(q.get("group_size"), GROUPS):
-        raise ModelError(f"{where}: quantized tensors need quantization with bits and group_size.")
-    if raw.get("quantization_config") not in (None, q):
-        raise ModelError(f"{where}: quantization and quantization_config contradict each other.")
-    for name, value in q.items():
-        if name not in ("bits", "group_size") and (name, value) != ("mode", "affine"):
-            raise ModelError(f"{where}: quantization with {name[:80]} {shown(value)} is not supported for a drafter.")
-    nn.quantize(weights, q["group_size"], q["bits"], class_predicate=lambda path, _: path in quantized)
+    """Make the layers that are stored quantized (those with `.scales`) quantized layers, each as its tensors are."""
+    quantization = Quantization(directory, raw, tensors)
 
+    def settings(path: str, layer: nn.Module) -> bool | dict[str, Any]:
+        if f"{path}.scales" not in tensors or not hasattr(layer, "to_quantized"):
+            return False
+        return asdict(quantization.packing(path, layer.weight.shape[-1]))
 
-def _one_of(value: Any, choices: tuple[int, ...]) -> bool:
-    return is_whole(value) and value in choices
+    nn.quantize(weights, class_predicate=settings)
 
 
 def check_tensors(directory: Path, weights: Weights, tensors: dict[str, TensorInfo]) -> None:
@@ -135,7 +125,7 @@ def check_tensors(directory: Path, weights: Weights, tensors: dict[str, TensorIn
         info = tensors[name]
         if info.shape != like.shape:
             raise ModelError(f"{info.file}: tensor {name} has shape {list(info.shape)}, expected {list(like.shape)}.")
-        kinds = ("U32",) if like.dtype == mx.uint32 else FLOATS
+        kinds = {mx.uint32: ("U32",), mx.uint8: ("U8",)}.get(like.dtype, FLOATS)
         if info.dtype not in kinds:
             raise ModelError(f"{info.file}: tensor {name} has dtype {info.dtype}, expected {' or '.join(kinds)}.")
     for name in tensors:

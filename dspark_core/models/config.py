@@ -21,6 +21,7 @@ from .backbone_config import MAX_LAYERS, MAX_ROLLBACK, BackboneConfig, full_laye
 from .fields import FOREIGN, NESTED, Fields, is_number, is_whole, shown
 from .headers import TensorInfo
 from .info import Calibration
+from .quantization import Quantization
 from .targets import families, family_of
 
 PRECISIONS = ("auto", "stored", "bf16", "8-bit", "4-bit")  # of weights, converted at load (weights.py)
@@ -123,6 +124,7 @@ def parse_config(directory: Path, raw: dict[str, Any], tensors: dict[str, Tensor
     format that is not supported, and for every field that is of a wrong type, out of range or not understood."""
     where = directory / "config.json"
     try:
+        Quantization(directory, raw, tensors).check()
         return _drafter_config(where, raw, tensors)
     except (TypeError, ValueError, AttributeError, KeyError, ArithmeticError) as e:  # a field of an odd type
         raise ModelError(f"{where} cannot be read as a drafter's configuration ({e}).") from None

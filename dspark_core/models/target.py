@@ -10,16 +10,17 @@ from typing import Any
 
 import mlx.core as mx
 from mlx_lm.models.cache import KVCache
-from mlx_lm.utils import load_model
+from mlx_lm.utils import _get_classes, load_model
 
 from ..errors import ModelError
 from .cache import WindowCache
 from .config import check_family
 from .headers import TensorInfo, read_config, read_headers
+from .quantization import Quantization
 from .targets import family_of
 from .text import Text
 from .token_bytes import TokenBytes
-from .weights import check_precision, convert, read_weights, wide_product
+from .weights import check_precision, convert, read_weights, wide_product, without_tied_head
 
 Cache = list[KVCache | WindowCache]
 Progress = Callable[[str], None]
@@ -161,9 +162,12 @@ def open_target(directory: str | Path, precision: str = "auto", progress: Progre
     family = check_family(directory, config)
     instead: dict[str, Any] = family.config_for_mlx(config) if hasattr(family, "config_for_mlx") else {}
     tensors = read_headers(directory)
+    quantization = Quantization(directory, config, tensors)
+    quantization.check(awq=True)
+    instead |= quantization.for_mlx()
     progress("checking names and shapes")
     try:
-        model, config = load_model(directory, lazy=True, model_config=instead)
+        model, config = load_model(directory, lazy=True, model_config=instead, get_model_classes=_classes)
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as e:
         raise ModelError(_one_sentence(directory, tensors, str(e))) from e
     words = convert(model, precision)
@@ -171,6 +175,12 @@ def open_target(directory: str | Path, precision: str = "auto", progress: Progre
     has_text = any((directory / f).exists() for f in ("tokenizer.json", "tokenizer.model"))
     text = Text(directory, config.get("eos_token_id")) if has_text else None
     return Target(model, config, text, directory.name, words)
+
+
+def _classes(config: dict[str, Any]) -> tuple[Any, Any]:
+    """mlx-lm's classes of a model and of its arguments."""
+    model_class, args_class = _get_classes(config)
+    return without_tied_head(model_class), args_class
 
 
 def _one_sentence(directory: Path, tensors: Mapping[str, TensorInfo], message: str) -> str:

@@ -14,6 +14,7 @@ the same). GPUs and quantized weights take the layer as it is.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -22,6 +23,7 @@ from mlx_lm.utils import dequantize_model
 
 from ..errors import Cancelled, ModelError
 from .config import GROUP_SIZE, PRECISIONS
+from .quantization import NARROW
 
 DTYPE_WORDS = {mx.bfloat16: "bf16", mx.float16: "f16", mx.float32: "f32"}
 
@@ -47,11 +49,11 @@ def stored_words(module: nn.Module) -> str:
 def convert(module: nn.Module, precision: str) -> str:
     """Bring `module` to `precision` in place (lazily) and return it in words for the page."""
     stored = stored_words(module)
-    quantized = stored.endswith("-bit")
+    packed = [layer for layer in _leaves(module) if hasattr(layer, "bits")]
     if precision == "auto":
         on_cpu = mx.default_device() == mx.Device(mx.cpu)
-        precision = "bf16" if quantized and on_cpu else "stored"
-    if precision in ("stored", stored):
+        precision = "bf16" if packed and on_cpu else "stored"
+    if precision == "stored" or (precision == stored and not (packed and precision == "bf16")):
         _dequantize_narrow(module)
         return stored
     dequantize_model(module)
@@ -59,7 +61,9 @@ def convert(module: nn.Module, precision: str) -> str:
     if precision != "bf16":
         bits = int(precision.removesuffix("-bit"))
         nn.quantize(module, group_size=GROUP_SIZE, bits=bits, class_predicate=_fits_groups)
-    verb = "dequantized" if precision == "bf16" and quantized else "converted"
+    verb = "dequantized" if precision == "bf16" and packed else "converted"
+    if packed and not stored.endswith("-bit"):  # most of it is dense
+        stored += f" and {max(packed, key=lambda layer: layer.weight.nbytes).bits}-bit"
     return f"{precision} ({verb} from {stored})"
 
 
@@ -69,7 +73,7 @@ def narrowest() -> int:
     MLX 0.32.4's CUDA kernel leaves the result unwritten where a row has only 64, so a Markov head of that rank drafted
     nonsense (measured on an H100; 128 columns are right).
     """
-    return 128 if mx.cuda.is_available() else 0
+    return NARROW if mx.cuda.is_available() else 0
 
 
 def _dequantize_narrow(module: nn.Module) -> None:
@@ -92,6 +96,21 @@ def _fits_groups(_path: str, layer: nn.Module) -> bool:
         return False
     columns = layer.weight.shape[-1]
     return columns % GROUP_SIZE == 0 and columns >= narrowest()
+
+
+def without_tied_head(model_class: Any) -> Any:
+    """mlx-lm's class of a model, which where its head is the embedding leaves out a head that the files hold beside
+    it even if that is quantized; mlx-lm's own leaves out a dense one only, and stops at the other's scales."""
+
+    class Model(model_class):
+        def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
+            weights = super().sanitize(weights)
+            text: nn.Module = getattr(self, "language_model", self)
+            if "lm_head" in text:
+                return weights
+            return {name: w for name, w in weights.items() if "lm_head" not in name.split(".")}
+
+    return Model
 
 
 def _leaves(module: nn.Module) -> list[nn.Module]:
