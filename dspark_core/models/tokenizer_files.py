@@ -1,0 +1,70 @@
+"""A model directory's tokenizer, as its files have it: what makes it, its chat templates, the ids that end an answer.
+
+What tokenizer.json says goes before what transformers' classes make of the same vocabulary: its LlamaTokenizer puts a
+pipeline of its own in the place of Llama-2's (transformers#47700), and the prompt gets other ids than the model learnt.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
+# Templates for conversations with tools or documents, which are none of ours: tried last.
+SPECIAL_PURPOSE = ("tool_use", "rag")
+
+
+def has_tokenizer(directory: Path) -> bool:
+    return any(all((directory / file).is_file() for file in files) for files in FILES)
+
+
+def open_tokenizer(directory: Path) -> Any:
+    """transformers' tokenizer of a directory, in mlx-lm's wrapper. Raises errors of any kind."""
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
+    from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast
+
+    if not (directory / "tokenizer.json").is_file():
+        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+        pieces = _json(directory / "vocab.json")
+        if pieces and not pieces.keys() <= tokenizer.get_vocab().keys():  # a class that does not read this file
+            tokenizer = GPT2Tokenizer.from_pretrained(directory)
+        if not tokenizer.encode("a"):
+            raise ValueError("its vocabulary is empty")
+    elif (directory / "tokenizer_config.json").is_file():
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
+    else:  # the names of the special tokens are the class's own
+        names = AutoTokenizer.from_pretrained(directory, trust_remote_code=False).special_tokens_map
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, **names)
+    return TokenizerWrapper(tokenizer)
+
+
+def chat_templates(directory: Path, tokenizer: Any) -> list[str]:
+    """The chat templates of a model, the first to be tried first; none of a base model. Raises ValueError."""
+    found = tokenizer.chat_template
+    if found is None:  # of a processor, which transformers' tokenizers don't read
+        found = _json(directory / "chat_template.json").get("chat_template")
+    if isinstance(found, list):
+        found = {t["name"]: t["template"] for t in found if isinstance(t, dict) and t.keys() >= {"name", "template"}}
+    named = found if isinstance(found, dict) else {"default": found or ""}
+    if not all(isinstance(template, str) for template in named.values()):
+        raise ValueError("it is no text")
+    order = sorted(named, key=lambda name: (name != "default", name in SPECIAL_PURPOSE))
+    return [named[name] for name in order if named[name].strip()]
+
+
+def eos_ids(directory: Path, *given: Any) -> frozenset[int]:
+    """The ids that end a text by config.json, its text_config, generation_config.json and what is `given` together;
+    what is no id among them is none."""
+    configs = [_json(directory / name) for name in ("config.json", "generation_config.json")]
+    configs += [config.get("text_config") or {} for config in configs]
+    listed = [*given, *(config.get("eos_token_id") for config in configs if isinstance(config, dict))]
+    flat = [i for ids in listed for i in (ids if isinstance(ids, list) else [ids])]
+    return frozenset(i for i in flat if type(i) is int and i >= 0)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A JSON object; empty if there is none that can be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError, RecursionError):
+        found = {}
+    return found if isinstance(found, dict) else {}
