@@ -5,7 +5,7 @@ Gemma's. So a token is decoded after a letter, and what it adds is what it is. O
 does its piece give the bytes, if they are those that the decoder could not read.
 
 Bytes alone do not make the text where a decoder looks at several tokens. Byte fallback (Llama-2, Gemma) reads a run of
-tokens such as <0xE4> as a whole: one byte that fits nowhere, or is missing at the end, and all of the run is unreadable.
+tokens such as <0xE4> as a whole: if one byte fits nowhere, or is missing at the end, all of the run is unreadable.
 """
 
 import codecs

@@ -12,7 +12,7 @@
      "stop_ids": [2, ...],                      those that end an answer and occur in `tokens`
      "tokens": {"17": "Hello", "18": [240, 159]},   the text of every token id that occurs, or its bytes
      "at_start": {"17": "Hello"},               optional: of those that begin an answer otherwise than "tokens" has it
-     "byte_tokens": [18, ...],                  optional: those that are one byte of a run, read as a whole or not at all
+     "byte_tokens": [18, ...],                  optional: those that are one byte of a run, which is read as a whole
      "clean_up": true}                          optional: spaces before punctuation are left out of the text
 
 `race` is a RaceRecord field by field (see records.py, decode/rounds.py): names, units and meanings are documented
@@ -136,7 +136,18 @@ class Document:
             {str(i): cls._text(data) for i, data in texts.items()} for texts in (trace.tokens, trace.at_start)
         )
         notes = trace.versions, trace.machine, trace.drafters
-        return cls(FORMAT, VERSION, trace.made, *notes, trace.race, trace.stop_ids, tokens, starts, trace.byte_tokens, trace.clean_up)
+        return cls(
+            FORMAT,
+            VERSION,
+            trace.made,
+            *notes,
+            trace.race,
+            trace.stop_ids,
+            tokens,
+            starts,
+            trace.byte_tokens,
+            trace.clean_up,
+        )
 
     def trace(self) -> Trace:
         """What the file holds, checked. Raises Misfit."""
