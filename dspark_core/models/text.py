@@ -1,6 +1,6 @@
 """Between text and token ids: chat templates, text that stays text, the bytes of one token, and what ends an answer."""
 
-from itertools import dropwhile, takewhile
+from itertools import takewhile
 from pathlib import Path
 
 from ..errors import ModelError
@@ -68,12 +68,11 @@ class Text:
         try:
             whole, last = (self._render(turns[:n], prompt=False) for n in (3, 2))
             between, behind = (self._controls(text[text.rindex(answer) + 1 :]) for text in (whole, last))
-            before = self._controls(whole[: whole.index(user)])
+            before = whole[: whole.index(user)].lstrip()
         except (ModelError, ValueError):  # it has no such conversations, or leaves out turns of them
             return frozenset()
-        ids = self._control.encode(whole, [False] * len(whole))
-        opening = {*takewhile(self._control.ids.__contains__, dropwhile(lambda i: i not in self._control.ids, ids))}
-        opening |= set() if behind else {*before[-1:]}
+        opening = {*takewhile(self._control.ids.__contains__, self._control.encode(before, [False] * len(before)))}
+        opening |= set() if behind else {*self._controls(before)[-1:]}
         return frozenset(between[:1]) - opening if behind[:1] in ([], between[:1]) else frozenset()
 
     def _controls(self, text: str) -> list[int]:

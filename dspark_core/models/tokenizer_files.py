@@ -20,15 +20,10 @@ def has_tokenizer(directory: Path) -> bool:
 def open_tokenizer(directory: Path) -> Any:
     """transformers' tokenizer of a directory, in mlx-lm's wrapper. Raises errors of any kind."""
     from mlx_lm.tokenizer_utils import TokenizerWrapper
-    from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     if not (directory / "tokenizer.json").is_file():
-        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
-        pieces = _json(directory / "vocab.json")
-        if pieces and not pieces.keys() <= tokenizer.get_vocab().keys():  # a class that does not read this file
-            tokenizer = GPT2Tokenizer.from_pretrained(directory)
-        if not tokenizer.encode("a"):
-            raise ValueError("its vocabulary is empty")
+        tokenizer = _built(directory)
     elif (directory / "tokenizer_config.json").is_file():
         tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
     else:  # the names of the special tokens are the class's own
@@ -37,11 +32,28 @@ def open_tokenizer(directory: Path) -> Any:
     return TokenizerWrapper(tokenizer)
 
 
+def _built(directory: Path) -> Any:
+    """A tokenizer without tokenizer.json, as its class makes it of the vocabulary."""
+    from transformers import AutoTokenizer, GPT2Tokenizer
+
+    sentencepiece = (directory / "tokenizer.model").is_file()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+        if sentencepiece or _json(directory / "vocab.json").keys() <= tokenizer.get_vocab().keys():
+            return tokenizer
+    except Exception:
+        if sentencepiece:
+            raise
+    return GPT2Tokenizer.from_pretrained(directory)  # whose files these two are; the class named does not read them
+
+
 def chat_templates(directory: Path, tokenizer: Any) -> list[str]:
     """The chat templates of a model, the first to be tried first; none of a base model. Raises ValueError."""
     found = tokenizer.chat_template
-    if found is None:  # of a processor, which transformers' tokenizers don't read
-        found = _json(directory / "chat_template.json").get("chat_template")
+    file = directory / "chat_template.json"
+    if found is None and file.is_file():  # of a processor, which transformers' tokenizers don't read
+        content = json.loads(file.read_text(encoding="utf-8"))
+        found = content.get("chat_template") if isinstance(content, dict) else content
     if isinstance(found, list):
         found = {t["name"]: t["template"] for t in found if isinstance(t, dict) and t.keys() >= {"name", "template"}}
     named = found if isinstance(found, dict) else {"default": found or ""}

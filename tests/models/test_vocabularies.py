@@ -1,6 +1,7 @@
 """Published vocabularies, cut small (see vocabularies/NOTICE): what the page streams is what they decode to."""
 
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,12 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
+from dspark_core.decode.rounds import Round, Settings, Start
 from dspark_core.models.text import Text
-from dspark_core.models.token_bytes import TokenBytes
+from dspark_core.models.token_bytes import TextStream, TokenBytes
 from dspark_core.playground.stream import LaneText
-from dspark_core.race.trace import TokenText
+from dspark_core.race.records import PLAIN, LaneRecord, LaneSpec, RaceRecord, RaceRequest
+from dspark_core.race.trace import TokenText, dumps, loads, trace_of
 
 VOCABULARIES = Path(__file__).parent / "vocabularies"
 NAMES = sorted(path.name for path in VOCABULARIES.iterdir() if path.is_dir())
@@ -90,6 +93,38 @@ def test_every_token_alone_and_any_order_of_tokens(name):
         ids = rng.sample(whole, 8)
         assert streamed(text.token_bytes, ids) == decoded(text.tokenizer, ids), ids
     assert text.token_bytes(size + 1000) == b"" == text.token_bytes.at_start(size + 1000)  # padding of the weights
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_answers_that_end_or_go_wrong_inside_a_character(name):
+    """Cut off anywhere, and in any order of tokens; the same from a saved race."""
+    streams_as_decoded(name, 150)
+
+
+def streams_as_decoded(name: str, count: int) -> None:
+    text, rng = Text(VOCABULARIES / name, None), random.Random(name)
+    emoji = [text.encode("👩‍🔬😀é"), text.encode("\U00020000A한")]
+    parts = [i for i in range(len(text.tokenizer)) if not _whole(text.token_bytes(i)) or text.token_bytes.is_byte(i)]
+    for k in range(count):
+        ids = text.encode(random_text(rng)) + rng.choice(emoji)
+        wrong = [rng.choice([rng.choice(parts or [0]), rng.randrange(len(text.tokenizer))]) for _ in range(8)]
+        for answer in (ids[: rng.randrange(len(ids) + 1)], wrong, ids[:3] + wrong + ids[3:]):
+            stream = TextStream(text.token_bytes)
+            pieces = [stream.add(i) for i in answer]
+            whole = decoded(text.tokenizer, answer)
+            assert "".join(pieces) + stream.end() == whole == text.tokenizer.decode(answer), answer
+            if k < 50:
+                assert streamed(saved(text.token_bytes, answer), answer) == whole
+
+
+def saved(token_bytes: TokenBytes, ids: list[int]) -> TokenText:
+    """What a race of this answer keeps of them in its file."""
+    spec = LaneSpec(PLAIN)
+    rounds = [Round(n, 1 + n, a, (), 0, 0, b, True, (b,), 0.1 + n) for n, (a, b) in enumerate(pairwise(ids))]
+    lanes = [LaneRecord(spec, Start(ids[0], 1, 0.1), rounds)] * 2 if ids else []
+    race = RaceRecord("a target", "bf16", RaceRequest("Hi", (spec, spec), Settings(5000)), 1, lanes, stopped=True)
+    trace = trace_of(race, token_bytes, frozenset(), {}, {}, {})
+    return loads(dumps(trace)).token_text if ids else trace.token_text
 
 
 def _whole(data: bytes) -> bool:
@@ -181,3 +216,38 @@ def test_decoders_of_every_kind(name):
         words = "".join(rng.choices(parts, k=rng.randrange(10)))
         ids = tokenizer.encode(words, add_special_tokens=False)
         assert streamed(token_bytes, ids) == decoded(tokenizer, ids), (words, ids)
+
+
+CLEANED = {
+    "unigram": (
+        models.Unigram(
+            [("<unk>", 0.0), *((c, -5.0) for c in "▁abnmtsverl'.,?!"), ("▁.", -4.0), ("n't", -4.0)], unk_id=0
+        ),
+        decoders.Metaspace(),
+        pre_tokenizers.Metaspace(),
+    ),
+    "wordpiece": (
+        models.WordPiece(
+            {c: i for i, c in enumerate(["<unk>", *"abntsv'.,?!", "##a", "##b", "##'"])}, unk_token="<unk>"
+        ),
+        decoders.WordPiece(cleanup=True),
+        pre_tokenizers.BertPreTokenizer(),
+    ),
+    "bpe": DECODERS["byte level"],  # whose spaces transformers leaves alone
+    "bpe, forced": DECODERS["byte level"],
+}
+
+
+@pytest.mark.parametrize("name", CLEANED)
+def test_spaces_that_a_tokenizer_cleans_up(name):
+    tokenizer, rng = fast(*CLEANED[name]), random.Random(name)
+    tokenizer.clean_up_tokenization_spaces = True
+    tokenizer.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output = name == "bpe, forced"
+    token_bytes, changed = TokenBytes(tokenizer), 0
+    for _ in range(300):
+        ids = [rng.randrange(len(tokenizer)) for _ in range(rng.randrange(16))]
+        words = "".join(rng.choices([" ", " ", "'", ".", ",", "a", " n't", " 've", " ' ", "n", "r", "v"], k=12))
+        for answer in (ids, tokenizer.encode(words, add_special_tokens=False)):
+            assert streamed(token_bytes, answer) == tokenizer.decode(answer), answer
+            changed += tokenizer.decode(answer) != decoded(tokenizer, answer)
+    assert (changed > 0) == (name in ("unigram", "bpe, forced", "wordpiece"))
