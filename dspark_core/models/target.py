@@ -19,7 +19,7 @@ from .headers import TensorInfo, read_config, read_headers
 from .targets import family_of
 from .text import Text
 from .token_bytes import TokenBytes
-from .tokenizer_files import has_tokenizer
+from .tokenizer_files import eos_ids, has_tokenizer
 from .weights import check_precision, convert, read_weights, wide_product
 
 Cache = list[KVCache | WindowCache]
@@ -169,7 +169,8 @@ def open_target(directory: str | Path, precision: str = "auto", progress: Progre
         raise ModelError(_one_sentence(directory, tensors, str(e))) from e
     words = convert(model, precision)
     progress("reading the tokenizer")
-    text = Text(directory, config.get("eos_token_id")) if has_tokenizer(directory) else None
+    config["eos_token_id"] = sorted(eos_ids(directory))  # mlx-lm takes those of one file
+    text = Text(directory, config["eos_token_id"]) if has_tokenizer(directory) else None
     return Target(model, config, text, directory.name, words)
 
 

@@ -5,6 +5,7 @@ pipeline of its own in the place of Llama-2's (transformers#47700), and the prom
 """
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,20 @@ def open_tokenizer(directory: Path) -> Any:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     if not (directory / "tokenizer.json").is_file():
-        tokenizer = _built(directory)
-    elif (directory / "tokenizer_config.json").is_file():
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
-    else:  # the names of the special tokens are the class's own
-        names = AutoTokenizer.from_pretrained(directory, trust_remote_code=False).special_tokens_map
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, **names)
+        return TokenizerWrapper(_built(directory))
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
+    if tokenizer.bos_token is None and tokenizer.eos_token is None:  # no file names them
+        names = {}
+        with suppress(Exception):  # they are the class's own, or the model's
+            names = dict(AutoTokenizer.from_pretrained(directory, trust_remote_code=False).special_tokens_map)
+        known, config = {i: token for token, i in tokenizer.get_vocab().items()}, _json(directory / "config.json")
+        for name in ("bos_token", "eos_token"):
+            listed = config.get(f"{name}_id")
+            first = listed[:1] if isinstance(listed, list) else [listed]
+            names.setdefault(name, next((known.get(i) for i in first if isinstance(i, int)), None))
+        for name, token in names.items():
+            if token in known.values():
+                setattr(tokenizer, name, token)
     return TokenizerWrapper(tokenizer)
 
 
@@ -51,7 +60,7 @@ def chat_templates(directory: Path, tokenizer: Any) -> list[str]:
     """The chat templates of a model, the first to be tried first; none of a base model. Raises ValueError."""
     found = tokenizer.chat_template
     file = directory / "chat_template.json"
-    if found is None and file.is_file():  # of a processor, which transformers' tokenizers don't read
+    if not found and file.is_file():  # of a processor, which transformers' tokenizers don't read
         content = json.loads(file.read_text(encoding="utf-8"))
         found = content.get("chat_template") if isinstance(content, dict) else content
     if isinstance(found, list):

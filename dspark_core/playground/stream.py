@@ -15,7 +15,7 @@ at the end the whole race is sent once, for a board that missed some (a tab in t
     P lane done total             prompt tokens read
     S lane prefill_s finish token the token that the prompt itself gives
     D lane index time_s drafted proposed accepted bonus finish token...    a round
-    E lane text                   the lane ended; text is what an unfinished character leaves behind
+    E lane text                   the lane ended; text is what was held back: an unfinished character, for one
     F lane words                  the lane failed (lane -1: the race)
     A lane words                  the lane ended; what strict mode did in it
     V kind words                  the verdict

@@ -67,11 +67,16 @@ def test_llama_forms_have_the_pieces_of_their_tokenizer_json(tmp_path, template,
     assert text.tokenizer.decode(text.encode(" two")) != text.tokenizer.decode(text.encode("two"))
 
 
-def test_tokenizer_json_alone_has_its_class_s_names(tmp_path):
+@pytest.mark.parametrize("config", [None, "{}", '{"tokenizer_class": "LlamaTokenizer"}'])
+def test_special_tokens_that_no_file_names_are_the_class_s(tmp_path, config):
     shutil.copy(VOCABULARIES / "llama2" / "tokenizer.json", tmp_path)
-    (tmp_path / "config.json").write_text('{"model_type": "llama", "eos_token_id": 2}')
-    text = Text(tmp_path, None)
-    assert text.encode_chat(user("Hi")) == Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode("Hi").ids
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "bos_token_id": 1, "eos_token_id": [2, 2]}')
+    (tmp_path / "chat_template.jinja").write_text(LLAMA2)
+    if config:
+        (tmp_path / "tokenizer_config.json").write_text(config)
+    text, messages = Text(tmp_path, None), user("Hi", "Yes.", "Why?")
+    ids = text.encode_chat(messages)
+    assert ids == plainly(text, tmp_path, messages) and ids.count(1) == 2 and text.stop_ids == {2}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -155,6 +160,9 @@ def test_stop_ids_are_those_of_every_file(tmp_path, where):
     (path / "generation_config.json").write_text(json.dumps({"eos_token_id": generation}))
     wanted = {251, 253} | ({254} if where == "tokenizer_config.json" else {7, 9, 252})
     assert load_target(path).stop_ids == wanted
+    if where != "tokenizer_config.json":  # nor does a target without a tokenizer
+        (path / "tokenizer.json").unlink()
+        assert load_target(path).stop_ids == {251, 7, 9}
 
 
 # ---- templates ----------------------------------------------------------------------------------------------

@@ -151,6 +151,20 @@ def test_a_first_space_is_left_out_as_the_decoder_does_even_of_drafts():
     assert streamed(saved, ids) == "the sky"
 
 
+def test_bytes_of_a_run_wait_for_its_end_and_drafts_beside_them_do_not():
+    text = Text(VOCABULARIES / "llama2", None)
+    run, (word, *_) = text.encode("😀")[1:], text.encode("sky")
+    assert len(run) == 4 and all(map(text.token_bytes.is_byte, run)) and not text.token_bytes.is_byte(word)
+    lane = LaneText(text.token_bytes, frozenset({2}))
+    assert [lane.committed(i, "a") for i in [word, *run]] == ["a" + text.tokenizer.decode([word]), *["a"] * 4]
+    drafts = ["r" + text.token_bytes(word).decode(), "d", "d\ufffd"]
+    assert lane.rejected((word, *run[:2])) == drafts == lane.rejected((word, *run[:2]))
+    assert lane.committed(2, "p") == "e</s>" and lane.tail() == "😀"
+    other = LaneText(text.token_bytes, frozenset())
+    assert [other.committed(i, "a") for i in run[:2]] == ["a", "a"]
+    assert other.rejected(tuple(run[2:])) == ["r", "d😀"] and other.tail() == "\ufffd\ufffd"
+
+
 # ---- decoders that no vocabulary above has ------------------------------------------------------------------
 
 
