@@ -12,7 +12,6 @@ from gradio.components import Component
 from ...chart_style import COLOURS
 from ...decode.rounds import Settings
 from ...models.info import DrafterInfo
-from ...models.token_bytes import whole_characters
 from ...presets import Prompt
 from ...proof.chi_squared import ALPHA
 from ...proof.evidence import (
@@ -83,7 +82,7 @@ AGREEMENT_COLUMNS = [
 
 def draw_request(call: Call) -> DrawRequest:
     """Raises ValueError, in one sentence for the visitor."""
-    prompt = whole_characters(call["prompt"]) if isinstance(call["prompt"], str) else ""
+    prompt = call["prompt"] if isinstance(call["prompt"], str) else ""
     if not prompt.strip():
         raise ValueError("Type a prompt for the answer whose tokens are drawn.")
     drafter = call["drafter"]
