@@ -82,7 +82,7 @@ def test_special_tokens_that_no_file_names_are_the_class_s(tmp_path, config):
 @pytest.mark.parametrize("name", NAMES)
 def test_random_conversations(name):
     """The same with 2,000 texts each: tests/scripts/texts_in_and_out.py."""
-    in_and_out(name, 60)
+    in_and_out(name, 40)
 
 
 def in_and_out(name: str, count: int) -> None:
