@@ -23,6 +23,8 @@ def open_tokenizer(directory: Path) -> Any:
     from mlx_lm.tokenizer_utils import TokenizerWrapper
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    listed = _json(directory / "tokenizer_config.json").get("chat_template")
+    _by_name(listed if isinstance(listed, list) else [])  # transformers says less of what is wrong with it
     if not (directory / "tokenizer.json").is_file():
         return TokenizerWrapper(_built(directory))
     tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
@@ -32,8 +34,8 @@ def open_tokenizer(directory: Path) -> Any:
             names = dict(AutoTokenizer.from_pretrained(directory, trust_remote_code=False).special_tokens_map)
         known, config = {i: token for token, i in tokenizer.get_vocab().items()}, _json(directory / "config.json")
         for name in ("bos_token", "eos_token"):
-            listed = config.get(f"{name}_id")
-            first = listed[:1] if isinstance(listed, list) else [listed]
+            given = config.get(f"{name}_id")
+            first = given[:1] if isinstance(given, list) else [given]
             names.setdefault(name, next((known.get(i) for i in first if isinstance(i, int)), None))
         for name, token in names.items():
             if token in known.values():
@@ -63,13 +65,19 @@ def chat_templates(directory: Path, tokenizer: Any) -> list[str]:
     if not found and file.is_file():  # of a processor, which transformers' tokenizers don't read
         content = json.loads(file.read_text(encoding="utf-8"))
         found = content.get("chat_template") if isinstance(content, dict) else content
-    if isinstance(found, list):
-        found = {t["name"]: t["template"] for t in found if isinstance(t, dict) and t.keys() >= {"name", "template"}}
-    named = found if isinstance(found, dict) else {"default": found or ""}
+    named = _by_name(found) if isinstance(found, list | dict) else {"default": found or ""}
     if not all(isinstance(template, str) for template in named.values()):
-        raise ValueError("it is no text")
+        raise ValueError("chat_template is no text")
     order = sorted(named, key=lambda name: (name != "default", name in SPECIAL_PURPOSE))
     return [named[name] for name in order if named[name].strip()]
+
+
+def _by_name(templates: list[Any] | dict[str, Any]) -> dict[str, Any]:
+    if isinstance(templates, dict):
+        return templates
+    if not all(isinstance(t, dict) and isinstance(t.get("name"), str) and "template" in t for t in templates):
+        raise ValueError("chat_template is a list, but not of templates with names")
+    return {t["name"]: t["template"] for t in templates}
 
 
 def eos_ids(directory: Path, *given: Any) -> frozenset[int]:

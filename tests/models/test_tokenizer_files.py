@@ -246,6 +246,16 @@ def test_a_template_that_takes_some_conversations_is_used(tmp_path, template):
         text.encode_chat(refused)
 
 
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "chat_template.json"])
+@pytest.mark.parametrize("listed", [["x"], [{"x": 1}], [{"name": "default"}], [{"name": 1, "template": "x"}]])
+def test_a_list_of_something_else_than_templates_is_refused(tmp_path, listed, file):
+    write_tokenizer(tmp_path, QWEN_TOKENS, None, eos_token="<|im_end|>")
+    path = tmp_path / file
+    path.write_text(json.dumps((json.loads(path.read_text()) if path.exists() else {}) | {"chat_template": listed}))
+    with pytest.raises(ModelError, match=r"\(chat_template is a list, but not of templates with names\)\.$"):
+        Text(tmp_path, None)
+
+
 # ---- vocab.json and merges.txt ------------------------------------------------------------------------------
 
 
