@@ -33,11 +33,12 @@ class Text:
         self.stop_ids = listed | self._end_of_turn()
 
     def _choose_template(self, directory: Path) -> None:
-        """Take the first chat template that renders a bare conversation; none where the model has none."""
+        """Take the first chat template that renders a bare conversation, none where the model has none. Raises
+        ModelError."""
         try:
             templates = chat_templates(directory, self.tokenizer)
-        except ValueError as e:
-            raise ModelError(f"{directory}: the chat template cannot be read ({e}).") from None
+        except (OSError, RecursionError, ValueError) as e:
+            raise ModelError(f"{directory}: the chat template cannot be read ({_one_line(e)}).") from None
         why = ""
         for template in templates:
             self.tokenizer.chat_template = template
