@@ -219,7 +219,9 @@ def test_a_template_that_renders_nothing_is_refused_at_load(tmp_path, case):
     assert str(e.value).startswith(f"{tmp_path}: ") and str(e.value).endswith(".") and "\n" not in str(e.value)
 
 
-@pytest.mark.parametrize("content", ["{", "[" * 100_000, '{"chat_template": 7}', '{"chat_template": {"a": 1}}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[" * 100_000, '{"chat_template": 7}', '{"chat_template": {"a": 1}}'], ids=range(4)
+)
 def test_a_template_file_that_holds_none_is_refused_at_load(tmp_path, content):
     write_tokenizer(tmp_path, QWEN_TOKENS, None, eos_token="<|im_end|>")
     (tmp_path / "chat_template.json").write_text(content)
