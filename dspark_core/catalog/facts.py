@@ -55,8 +55,8 @@ class Facts:
         config = read_config(directory)
         check_weight_files(directory, cls._object(directory / INDEX), {f.name for f in directory.glob("*.safetensors")})
         tokenizer = cls._object(directory / "tokenizer_config.json") or {}
-        templates = ("chat_template.jinja", "chat_template.json")
-        has_template = "chat_template" in tokenizer or any((directory / t).is_file() for t in templates)
+        templates = ("chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja")
+        has_template = bool(tokenizer.get("chat_template")) or any(any(directory.glob(t)) for t in templates)
         return cls(name or directory.name, directory, config, read_headers(directory), has_template)
 
     @staticmethod

@@ -20,6 +20,7 @@ from .quantization import Quantization
 from .targets import family_of
 from .text import Text
 from .token_bytes import TokenBytes
+from .tokenizer_files import eos_ids, has_tokenizer
 from .weights import check_precision, convert, read_weights, wide_product, without_tied_head
 
 Cache = list[KVCache | WindowCache]
@@ -172,8 +173,8 @@ def open_target(directory: str | Path, precision: str = "auto", progress: Progre
         raise ModelError(_one_sentence(directory, tensors, str(e))) from e
     words = convert(model, precision)
     progress("reading the tokenizer")
-    has_text = any((directory / f).exists() for f in ("tokenizer.json", "tokenizer.model"))
-    text = Text(directory, config.get("eos_token_id")) if has_text else None
+    config["eos_token_id"] = sorted(eos_ids(directory))  # mlx-lm takes those of one file
+    text = Text(directory, config["eos_token_id"]) if has_tokenizer(directory) else None
     return Target(model, config, text, directory.name, words)
 
 

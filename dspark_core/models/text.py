@@ -1,37 +1,85 @@
-"""Between text and token ids: chat templates, text that stays text, and the bytes of one token."""
+"""Between text and token ids: chat templates, text that stays text, the bytes of one token, and what ends an answer."""
 
+from itertools import takewhile
 from pathlib import Path
-
-from jinja2 import TemplateError
-from mlx_lm.utils import load_tokenizer
 
 from ..errors import ModelError
 from .control import ControlTokens
-from .token_bytes import TokenBytes
+from .token_bytes import TokenBytes, whole_characters
+from .tokenizer_files import chat_templates, eos_ids, open_tokenizer
 from .typed import StandIns, stand_ins
 
 # Ends of turn that a tokenizer's own list is known to leave out (Gemma-4).
 MORE_STOP_TOKENS = ("<turn|>", "<|tool_response>")
-
-# What a template's expressions raise beside jinja2's errors, where they expect other messages.
-NOT_RENDERED = (AttributeError, LookupError, TypeError, ValueError)
 
 
 class Text:
     """A model directory's tokenizer and chat template."""
 
     def __init__(self, directory: Path, eos_token_id: int | list[int] | None):
-        eos = [eos_token_id] if isinstance(eos_token_id, int) else eos_token_id
+        """`eos_token_id` goes beside what the directory's files say. Raises ModelError, in one sentence, if they make
+        no tokenizer, or none of their chat templates renders a conversation."""
         try:
-            self.tokenizer = load_tokenizer(directory, {"trust_remote_code": False}, eos_token_ids=eos)
+            self.tokenizer = open_tokenizer(directory)
         except Exception as e:  # transformers raises many kinds
-            raise ModelError(f"The tokenizer in {directory} cannot be loaded ({e}).") from e
+            raise ModelError(f"The tokenizer in {directory} cannot be loaded ({_one_line(e)}).") from e
         vocabulary = self.tokenizer.get_vocab()
         self.special = {i: str(t) for i, t in self.tokenizer.added_tokens_decoder.items()}
-        more = {vocabulary[t] for t in MORE_STOP_TOKENS if t in vocabulary}
-        self.stop_ids = frozenset(self.tokenizer.eos_token_ids | more)
         self.token_bytes = TokenBytes(self.tokenizer)
         self._control = ControlTokens(self.tokenizer)
+        self._choose_template(directory)
+        more = [vocabulary[t] for t in MORE_STOP_TOKENS if t in vocabulary]
+        listed = eos_ids(directory, eos_token_id, self.tokenizer.eos_token_id, more)
+        self.stop_ids = listed | self._end_of_turn()
+
+    def _choose_template(self, directory: Path) -> None:
+        """Take the first chat template that renders a bare conversation, none where the model has none. Raises
+        ModelError."""
+        try:
+            templates = chat_templates(directory, self.tokenizer)
+        except (OSError, RecursionError, ValueError) as e:
+            raise ModelError(f"{directory}: the chat template cannot be read ({_one_line(e)}).") from None
+        why = ""
+        for template in templates:
+            self.tokenizer.chat_template = template
+            for roles in (["user"], ["system", "user"]):
+                words = stand_ins(["x"] * len(roles))
+                try:
+                    rendered = self._render(_with([{"role": role} for role in roles], words.contents))
+                except ModelError as e:
+                    why = why or str(e)
+                    continue
+                if len(roles) - 1 not in words.left_out(rendered):
+                    return
+                why = why or "The model's chat template leaves out the user turn."
+        self.tokenizer.chat_template = None
+        if templates:
+            raise ModelError(f"{directory}: {why}")
+
+    def _end_of_turn(self) -> frozenset[int]:
+        """The control token with which the chat template closes an answer, if there is one that can be told.
+
+        It is the first after an answer, whether another turn follows or not: what differs there belongs to what
+        follows. Nor is it one that turns begin with; some templates open the next turn without being asked to.
+        """
+        if not self.has_chat_template:
+            return frozenset()
+        user, answer, _ = contents = stand_ins(["x"] * 3).contents
+        turns = _with([{"role": role} for role in ("user", "assistant", "user")], contents)
+        try:
+            whole, last = (self._render(turns[:n], prompt=False) for n in (3, 2))
+            between, behind = (self._controls(text[text.rindex(answer) + 1 :]) for text in (whole, last))
+            before = whole[: whole.index(user)].lstrip()
+        except (ModelError, ValueError):  # it has no such conversations, or leaves out turns of them
+            return frozenset()
+        opening = {*takewhile(self._control.ids.__contains__, self._control.encode(before, [False] * len(before)))}
+        opening |= set() if behind else {*self._controls(before)[-1:]}
+        return frozenset(between[:1]) - opening if behind[:1] in ([], between[:1]) else frozenset()
+
+    def _controls(self, text: str) -> list[int]:
+        """The control tokens of a text that a template wrote."""
+        known = self._control.ids - {self.tokenizer.unk_token_id}
+        return [i for i in self._control.encode(text, [False] * len(text)) if i in known]
 
     @property
     def has_chat_template(self) -> bool:
@@ -39,7 +87,7 @@ class Text:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text. Names of control tokens in it stay text; lone surrogates become U+FFFD."""
-        clean = _whole_characters(text)
+        clean = whole_characters(text)
         return self._control.encode(clean, [True] * len(clean))
 
     def encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
@@ -50,7 +98,7 @@ class Text:
         without a template is a base model, which continues text: the contents, with an empty line between them.
         Raises ModelError if the template refuses the conversation or leaves a message of it out.
         """
-        messages = [{**m, "content": _whole_characters(m["content"])} for m in messages]
+        messages = [{**m, "content": whole_characters(m["content"])} for m in messages]
         if not self.has_chat_template:
             return self._opening() + self.encode("\n\n".join(m["content"] for m in messages))
         whole, written = self._render(messages), stand_ins([m["content"] for m in messages])
@@ -69,22 +117,23 @@ class Text:
         controls = ([i for i in ids if i in self._control.ids] for ids in (prompt, own))
         return own if next(controls) == next(controls) else prompt
 
-    def _render(self, messages: list[dict[str, str]]) -> str:
+    def _render(self, messages: list[dict[str, str]], prompt: bool = True) -> str:
+        """What the chat template makes of a conversation; `prompt`: ready for the assistant's turn."""
         try:
             return str(
                 self.tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
+                    messages, tokenize=False, add_generation_prompt=prompt, enable_thinking=False
                 )
             )
-        except (TemplateError, *NOT_RENDERED) as e:  # it raises where it knows no system turn, for one
-            raise ModelError(f"The model's chat template cannot render this conversation ({e}).") from None
+        except Exception as e:  # it raises where it knows no system turn, for one; its expressions raise anything
+            raise ModelError(f"The model's chat template cannot render this conversation ({_one_line(e)}).") from None
 
     def _render_typed(self, messages: list[dict[str, str]], written: StandIns) -> str:
         """The rendering in stand-ins that act as what they stand for; empty where the template asks more of them."""
         variables = self.tokenizer.special_tokens_map | {"enable_thinking": False}
         try:
             return written.render(self.tokenizer.get_chat_template(), messages, **variables)
-        except (TemplateError, *NOT_RENDERED):
+        except Exception:  # of any kind, as above
             return ""
 
     def _require_all(self, messages: list[dict[str, str]], left_out: list[int]) -> None:
@@ -105,9 +154,9 @@ class Text:
         return token_id in self.special
 
 
-def _whole_characters(text: str) -> str:
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 def _with(messages: list[dict[str, str]], contents: list[str]) -> list[dict[str, str]]:
     return [{**m, "content": content} for m, content in zip(messages, contents, strict=True)]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__

@@ -6,7 +6,6 @@ It lives as long as the page does. The place's value is one JSON document, for a
 """
 
 import json
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +13,14 @@ import gradio as gr
 
 from ..race.records import MAX_EARLIER, MAX_EXCHANGES, RaceRecord
 from ..race.trace import Trace
-from .saved import answer_text, reference, traced
+from .saved import answer_ids, reference, traced
 from .widgets import script, static
 from .worker import Worker
 
-# What a model thought before it answered is no part of the conversation: its own template would leave it out.
-THOUGHTS = re.compile(r"<think>.*?(</think>|\Z)|<\|channel>thought.*?(<channel\|>|\Z)", re.DOTALL)
+# The tokens that begin and end what a model thinks before it answers, which is no part of the conversation: its own
+# template would leave it out. Those of CHANNEL, Gemma-4's, stand in no answer; the others may, where it speaks of them.
+CHANNEL = "<|channel>"
+THOUGHTS = {CHANNEL: "<channel|>", "<think>": "</think>", "<seed:think>": "</seed:think>", "[THINK]": "[/THINK]"}
 
 TEMPLATE = """
 <p role="status"></p>
@@ -61,7 +62,7 @@ def conversation_after(trace: Trace | None) -> Conversation:
         raise ValueError(f"The {lane.spec.name} lane failed, so there is no answer to keep.")
     if race.stopped or lane.finish is None:
         raise ValueError("This race was stopped before its end, so its answer is not kept.")
-    answer = THOUGHTS.sub("", answer_text(trace, errors="ignore")).strip()
+    answer = _without_thoughts(trace)
     if not answer:
         raise ValueError("The answer is empty, so there is nothing to keep.")
     earlier = (*race.request.earlier, (race.request.prompt, answer))
@@ -70,6 +71,38 @@ def conversation_after(trace: Trace | None) -> Conversation:
     if sum(len(user) + len(reply) for user, reply in earlier) > MAX_EARLIER:
         raise ValueError(f"A conversation has at most {MAX_EARLIER:,} characters here: start over.")
     return Conversation(earlier, race.prompt_tokens + len(lane.output), lane.finish != "stop")
+
+
+def _without_thoughts(trace: Trace) -> str:
+    """The answer that a race gave. Half characters are left out, and thoughts: what is between their two tokens, or
+    before the second where the prompt brought the first. A model speaks of these tags in other tokens than it thinks
+    with; if in these, then after it has thought."""
+    ids = answer_ids(trace)
+    texts = [trace.tokens[i].decode(errors="ignore").strip() for i in ids]
+    for begin, end in THOUGHTS.items():
+        earlier = 0
+        while thought := _thought(texts, begin, end, earlier):
+            del ids[thought], texts[thought]
+            earlier += 1
+    answer = b"".join(map(trace.token_text, ids)).decode(errors="ignore").strip()
+    if len(ids) == len(answer_ids(trace)):  # a vocabulary without such tokens spells the tags, at the beginning
+        spelled = next(filter(answer.startswith, THOUGHTS), "")
+        if spelled and (THOUGHTS[spelled] in answer or reference(trace.race).finish != "stop"):
+            answer = answer.partition(THOUGHTS[spelled])[2].strip()
+    return answer
+
+
+def _thought(texts: list[str], begin: str, end: str, earlier: int) -> slice | None:
+    """Where the next thought stands among an answer's tokens, after so many earlier ones that are cut out."""
+    if earlier and begin != CHANNEL:
+        return None
+    if end in texts:
+        last = texts.index(end) + 1
+        if begin in texts[:last]:
+            return slice(texts.index(begin), last)
+        return None if earlier else slice(0, last)
+    unfinished = begin in (texts if begin == CHANNEL else [text for text in texts if text][:1])
+    return slice(texts.index(begin), None) if unfinished else None
 
 
 def conversation_json(conversation: Conversation, refusal: str = "") -> str:

@@ -23,6 +23,7 @@ from gradio.components import Component
 
 from ..errors import LaneError
 from ..models.info import DrafterInfo
+from ..models.token_bytes import whole_characters
 from ..race.lane_spec import MAX_LANES, WHOLE, find, lane_text, read_lanes, schedules
 from ..race.records import PLAIN, exact
 from .controls import Controls, LaneInputs
@@ -63,6 +64,7 @@ def from_link(query: Mapping[str, str], infos: Sequence[DrafterInfo]) -> dict[st
     """What a link fills: values by the names of the controls (RaceInputs.named). What it says wrongly is left as it
     is."""
     filled: dict[str, Any] = {}
+    query = {name: whole_characters(value) for name, value in query.items()}
     if prompt := query.get("prompt"):
         filled["prompt"] = prompt[:MAX_PROMPT]
     if "system" in query:
@@ -80,7 +82,7 @@ def from_link(query: Mapping[str, str], infos: Sequence[DrafterInfo]) -> dict[st
 def fitting(control: Component, value: Any) -> Any:
     """`value` as this control could have it, or None."""
     if isinstance(control, gr.Textbox):
-        return value[: control.max_length] if isinstance(value, str) else None
+        return whole_characters(value)[: control.max_length] if isinstance(value, str) else None
     if isinstance(control, gr.Slider | gr.Number):
         high = getattr(control, "maximum", None)
         number = clamp(value, control.minimum or 0, 2**31 - 1 if high is None else high, float("nan"))

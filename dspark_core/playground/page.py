@@ -16,6 +16,7 @@ from typing import Any, get_type_hints
 
 import gradio as gr
 
+from ..models.token_bytes import whole_characters
 from ..presets import Prompt
 from ..race.lane_spec import excesses, read_lanes
 from ..race.records import PLAIN, RaceRequest
@@ -146,7 +147,8 @@ def race_api(worker: Worker, offers: Callable[[], Offers]) -> None:
     that goes away ends the race."""
 
     def race(*values: Any) -> Iterator[dict]:
-        yield from RaceCall(*values).run(worker, offers())
+        whole: Iterator[Any] = (whole_characters(value) if isinstance(value, str) else value for value in values)
+        yield from RaceCall(*whole).run(worker, offers())
 
     # What gradio reads: the parameters, their types, and that of each value.
     signature = inspect.signature(RaceCall).replace(return_annotation=dict)

@@ -11,6 +11,7 @@ import re
 from dataclasses import replace
 from datetime import datetime
 
+from ..models.token_bytes import TextStream
 from ..offline_page import offline_page
 from ..race.records import Failed, LaneRecord, RaceRecord, exact
 from ..race.trace import Trace, trace_of
@@ -85,10 +86,15 @@ def reference(race: RaceRecord) -> LaneRecord:
     return next((lane for lane in race.lanes if not lane.spec.speculative), race.lanes[0])
 
 
-def answer_text(trace: Trace, errors: str = "replace") -> str:
-    """That lane's answer without its stop token; `errors` is how broken characters are decoded."""
-    text, ids = trace.token_text, [i for i in reference(trace.race).output if i not in trace.stop_ids]
-    return b"".join([*map(text.at_start, ids[:1]), *map(text, ids[1:])]).decode(errors=errors)
+def answer_ids(trace: Trace) -> list[int]:
+    """That lane's answer without its stop token."""
+    return [i for i in reference(trace.race).output if i not in trace.stop_ids]
+
+
+def answer_text(trace: Trace) -> str:
+    """That lane's answer as the board shows it."""
+    stream = TextStream(trace.token_text)
+    return "".join(map(stream.add, answer_ids(trace))) + stream.end()
 
 
 def with_newest(races: list[Trace], trace: Trace) -> list[Trace]:

@@ -15,7 +15,7 @@ at the end the whole race is sent once, for a board that missed some (a tab in t
     P lane done total             prompt tokens read
     S lane prefill_s finish token the token that the prompt itself gives
     D lane index time_s drafted proposed accepted bonus finish token...    a round
-    E lane text                   the lane ended; text is what an unfinished character leaves behind
+    E lane text                   the lane ended; text is what was held back: an unfinished character, for one
     F lane words                  the lane failed (lane -1: the race)
     A lane words                  the lane ended; what strict mode did in it
     V kind words                  the verdict
@@ -29,7 +29,6 @@ A token is one character that says what became of it, then its text:
 A race, as the board sees it: the worker's events become the board's value, 20 times a second.
 """
 
-import codecs
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -39,6 +38,7 @@ from zlib import crc32
 
 from ..decode.rounds import Prefill, Round, Start
 from ..models.info import DrafterInfo
+from ..models.token_bytes import TextStream
 from ..race.inspection import AGAIN, BONUS, CORRECTION, OWN, fates_of
 from ..race.metrics import metrics, plain_metrics, strictness, times_plain
 from ..race.records import (
@@ -61,7 +61,6 @@ WINDOW = 32_768  # characters
 ABOUT_PLAIN = "The target alone, one token a step. This is the yardstick, and its text is the one to match."
 SIGNS = {OWN: "p", AGAIN: "p", BONUS: "b", CORRECTION: "c"}
 _NO_SEPARATORS = str.maketrans("", "", RECORD + FIELD)
-_utf8 = codecs.getincrementaldecoder("utf-8")
 
 
 def record(*fields) -> str:
@@ -69,40 +68,24 @@ def record(*fields) -> str:
 
 
 class LaneText:
-    """Turns one lane's tokens into text. A character split over tokens appears where its last byte does.
-
-    `token_bytes` may have a method `at_start`, the bytes of a token that begins a text.
-    """
+    """Turns one lane's tokens into text. A character split over tokens appears where its last byte does, or, where the
+    tokenizer reads bytes as a whole, behind the last of them: see TextStream."""
 
     def __init__(self, token_bytes: Callable[[int], bytes], stop_ids: frozenset[int]):
-        self._after, self._stop_ids = token_bytes, stop_ids
-        self._at_start = getattr(token_bytes, "at_start", token_bytes)
-        self._begun = False
-        self._decoder = _utf8(errors="replace")
+        self._stop_ids = stop_ids
+        self._text = TextStream(token_bytes)
 
     def committed(self, token_id: int, kind: str) -> str:
-        data, self._begun = self._bytes(token_id, self._begun)
         if token_id in self._stop_ids:
-            return "e" + data.decode(errors="replace")
-        return kind + self._decoder.decode(data)
+            return "e" + self._text.alone(token_id)
+        return kind + self._text.add(token_id)
 
     def rejected(self, token_ids: tuple[int, ...], first: str = "r") -> list[str]:
         """Drafts that go no further, as they would have read after the text so far; `first` is what the first is."""
-        decoder, begun, texts = _utf8(errors="replace"), self._begun, []
-        decoder.setstate(self._decoder.getstate())
-        last = len(token_ids) - 1
-        for i, token_id in enumerate(token_ids):
-            data, begun = self._bytes(token_id, begun)
-            texts.append(("d" if i else first) + decoder.decode(data, final=i == last))
-        return texts
-
-    def _bytes(self, token_id: int, begun: bool) -> tuple[bytes, bool]:
-        """A token's bytes after a text that has `begun` or not, and whether it has begun with them."""
-        data = self._after(token_id)
-        return (data, True) if begun else (self._at_start(token_id), bool(data))
+        return [("d" if i else first) + text for i, text in enumerate(self._text.aside(token_ids))]
 
     def tail(self) -> str:
-        return self._decoder.decode(b"", final=True)
+        return self._text.end()
 
 
 def idle(lanes: Iterable[LaneSpec], infos: Iterable[DrafterInfo]) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from ..models.token_bytes import whole_characters
 from ..paths import assets
 
 # A script of the page is a module, so that it can be checked and tested alone; gradio takes the bodies of functions, in
@@ -134,7 +135,13 @@ def listen(
 
     def call(values: dict, visitor: gr.Request, event: gr.EventData) -> Call:
         named = {name: values[component] for name, component in inputs.items()}
-        return Call(visitor.session_hash or "", named, event._data if isinstance(event._data, dict) else {})
+        sent = event._data if isinstance(event._data, dict) else {}
+        # A browser cuts text inside an emoji; what goes back to it as JSON must be whole.
+        named, sent = (
+            {name: whole_characters(value) if isinstance(value, str) else value for name, value in given.items()}
+            for given in (named, sent)
+        )
+        return Call(visitor.session_hash or "", named, sent)
 
     def placed(updates: Updates | None) -> Any:
         if not outputs:

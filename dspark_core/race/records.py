@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..decode.rounds import Prefill, Round, Settings, Start
+from ..models.token_bytes import whole_characters
 from .inspection import Inspection
 
 PLAIN = "plain"
@@ -76,6 +77,13 @@ class RaceRequest:
     system: str = ""
     earlier: tuple[tuple[str, str], ...] = ()
     strict: bool = False
+
+    def __post_init__(self) -> None:
+        """Half a surrogate pair, which no document can hold, becomes U+FFFD on the way in, wherever it comes from."""
+        whole = whole_characters
+        object.__setattr__(self, "prompt", whole(self.prompt))
+        object.__setattr__(self, "system", whole(self.system))
+        object.__setattr__(self, "earlier", tuple((whole(user), whole(reply)) for user, reply in self.earlier))
 
     @property
     def messages(self) -> list[dict[str, str]]:

@@ -11,7 +11,9 @@
               "lanes": [{"spec", "start", "rounds": [...], "error"}], "stopped", "verdict"},
      "stop_ids": [2, ...],                      those that end an answer and occur in `tokens`
      "tokens": {"17": "Hello", "18": [240, 159]},   the text of every token id that occurs, or its bytes
-     "at_start": {"17": "Hello"}}               optional: of those that begin an answer otherwise than "tokens" has it
+     "at_start": {"17": "Hello"},               optional: of those that begin an answer otherwise than "tokens" has it
+     "byte_tokens": [18, ...],                  optional: those that are one byte of a run, which is read as a whole
+     "clean_up": true}                          optional: spaces before punctuation are left out of the text
 
 `race` is a RaceRecord field by field (see records.py, decode/rounds.py): names, units and meanings are documented
 there. A field that has its default value is left out. Only whole documents of this version are read: anything
@@ -45,6 +47,8 @@ class TokenText:
 
     tokens: Mapping[int, bytes]
     starts: Mapping[int, bytes]
+    byte_tokens: frozenset[int] = frozenset()
+    clean_up: bool = False
 
     def __call__(self, token_id: int) -> bytes:
         return self.tokens[token_id]
@@ -53,12 +57,17 @@ class TokenText:
         """Its bytes as the first token of an answer."""
         return self.starts.get(token_id, self.tokens[token_id])
 
+    def is_byte(self, token_id: int) -> bool:
+        return token_id in self.byte_tokens
+
 
 @dataclass(slots=True)
 class Trace:
     """A race with what is needed to show it again: the text of its tokens and where it ran.
 
-    at_start: the bytes of tokens that begin an answer, where they are others than in `tokens`
+    at_start:    the bytes of tokens that begin an answer, where they are others than in `tokens`
+    byte_tokens: those that a decoder reads in runs, and
+    clean_up:    whether it leaves out spaces before punctuation: see models/token_bytes.py
     """
 
     race: RaceRecord
@@ -69,10 +78,12 @@ class Trace:
     versions: dict[str, str] = field(default_factory=dict)
     made: str = ""
     at_start: dict[int, bytes] = field(default_factory=dict)
+    byte_tokens: frozenset[int] = frozenset()
+    clean_up: bool = False
 
     @property
     def token_text(self) -> TokenText:
-        return TokenText(self.tokens, self.at_start)
+        return TokenText(self.tokens, self.at_start, self.byte_tokens, self.clean_up)
 
 
 def trace_of(
@@ -97,6 +108,8 @@ def trace_of(
         machine=dict(machine),
         versions=dict(versions),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
+        byte_tokens=frozenset(filter(getattr(token_bytes, "is_byte", lambda token_id: False), tokens)),
+        clean_up=getattr(token_bytes, "clean_up", False),
     )
 
 
@@ -114,6 +127,8 @@ class Document:
     stop_ids: frozenset[int]
     tokens: dict[str, Any]
     at_start: dict[str, Any] = field(default_factory=dict)
+    byte_tokens: frozenset[int] = frozenset()
+    clean_up: bool = False
 
     @classmethod
     def of(cls, trace: Trace) -> "Document":
@@ -121,7 +136,18 @@ class Document:
             {str(i): cls._text(data) for i, data in texts.items()} for texts in (trace.tokens, trace.at_start)
         )
         notes = trace.versions, trace.machine, trace.drafters
-        return cls(FORMAT, VERSION, trace.made, *notes, trace.race, trace.stop_ids, tokens, starts)
+        return cls(
+            FORMAT,
+            VERSION,
+            trace.made,
+            *notes,
+            trace.race,
+            trace.stop_ids,
+            tokens,
+            starts,
+            trace.byte_tokens,
+            trace.clean_up,
+        )
 
     def trace(self) -> Trace:
         """What the file holds, checked. Raises Misfit."""
@@ -133,8 +159,11 @@ class Document:
             tokens = self._texts(self.tokens)
         with Place("at_start"):
             starts = self._texts(self.at_start)
+        single = all(len(tokens.get(i, b"")) == 1 for i in self.byte_tokens)
+        require(single, "has a token that is no single byte in tokens", "byte_tokens")
         race = RaceChecks(tokens, starts, self.stop_ids, self.drafters, self.machine).checked(self.race)
-        return Trace(race, tokens, self.stop_ids, self.drafters, self.machine, self.versions, self.made, starts)
+        notes = self.drafters, self.machine, self.versions, self.made
+        return Trace(race, tokens, self.stop_ids, *notes, starts, self.byte_tokens, self.clean_up)
 
     @staticmethod
     def _require_short(notes: Mapping[str, str], name: str) -> None:

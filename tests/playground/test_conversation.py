@@ -53,6 +53,43 @@ def test_thoughts_and_half_characters_are_left_out():
     assert talk.earlier[0][1] == "Blue of" and talk.cut and "cut off at its token limit" in conversation_json(talk)
 
 
+TALK = dict(enumerate([b"<think>", b"</think>", b" Hm.", b" Blue", b" and <think>", b" </think> red", b"\n"], start=10))
+TALK |= dict(enumerate([b"<|channel>", b"thought", b"<channel|>", b"<think>Hm.", b"m</think>"], start=20))
+OPEN, CLOSE, HM, BLUE, SPELLED, ENDED, LINE, CHANNEL, THOUGHT, CLOSED = *range(10, 17), 20, 21, 22
+THOUGHTS = {  # tokens of an answer, what is kept of it
+    "a thought": ((OPEN, HM, CLOSE, LINE, BLUE), "Blue"),
+    "the closing token alone": ((HM, HM, CLOSE, BLUE), "Blue"),
+    "blanks before it": ((LINE, OPEN, HM, CLOSE, BLUE), "Blue"),
+    "tags spelled in the answer": ((BLUE, SPELLED, BLUE, ENDED), "Blue and <think> Blue </think> red"),
+    "tags spelled behind a thought": ((OPEN, HM, CLOSE, BLUE, SPELLED, HM, ENDED), "Blue and <think> Hm. </think> red"),
+    "tags spelled in a thought": ((OPEN, SPELLED, ENDED, HM, CLOSE, BLUE), "Blue"),
+    "the tokens behind a thought": ((OPEN, HM, CLOSE, BLUE, CLOSE, HM, OPEN, BLUE), "Blue</think> Hm.<think> Blue"),
+    "a closing token behind one alone": ((HM, CLOSE, BLUE, CLOSE), "Blue</think>"),
+    "an opening token in the answer": ((BLUE, OPEN, HM), "Blue<think> Hm."),
+    "a thought behind a word": ((BLUE, OPEN, HM, CLOSE, BLUE), "Blue Blue"),
+    "a channel": ((CHANNEL, THOUGHT, LINE, HM, CLOSED, BLUE), "Blue"),
+    "two channels": ((CHANNEL, THOUGHT, CLOSED, BLUE, CHANNEL, THOUGHT, HM, CLOSED, BLUE), "Blue Blue"),
+    "a channel without its end": ((BLUE, CHANNEL, THOUGHT, HM), "Blue"),
+    "the end of a channel alone": ((HM, CLOSED, BLUE), "Blue"),
+    "no such tokens": ((23, 24, BLUE), "Blue"),
+    "no such tokens, a mention": ((BLUE, 23, 24, BLUE), "Blue<think>Hm.m</think> Blue"),
+}
+
+
+@pytest.mark.parametrize("case", THOUGHTS)
+def test_thoughts_are_known_by_their_tokens(case, monkeypatch):
+    output, answer = THOUGHTS[case]
+    monkeypatch.setitem(globals(), "PIECES", PIECES | TALK)
+    assert conversation_after(finished(*output, 1)).earlier[0][1] == answer
+
+
+@pytest.mark.parametrize("output", [(OPEN, HM, BLUE), (LINE, OPEN, HM), (CHANNEL, THOUGHT), (23, HM)])
+def test_a_thought_that_was_cut_off_is_no_answer(output, monkeypatch):
+    monkeypatch.setitem(globals(), "PIECES", PIECES | TALK)
+    with pytest.raises(ValueError, match="The answer is empty"):
+        conversation_after(finished(*output, finish="length"))
+
+
 def failed(trace):
     trace.race.lanes[1].error = "It broke."
     return trace

@@ -152,3 +152,20 @@ def test_a_prompt_that_a_field_cut_inside_a_character_has_a_link():
     form = asked("plain,dspark", prompt="cut \ud83d", system="also \ud83d")
     values = from_link(dict(parse_qsl(link_of(form, INFOS)[1:], keep_blank_values=True)), INFOS)
     assert values["prompt"] == "cut ?" and values["system"] == "also ?"
+
+
+HALF = "a \ud83d b\ude00"
+
+
+def test_half_an_emoji_becomes_a_mark_wherever_it_comes_in():
+    clean = "a \ufffd b\ufffd"
+    request = request_of(asked("plain,dspark", prompt=HALF, system=HALF), INFOS)
+    assert (request.prompt, request.system) == (clean, clean)
+    assert replace(request, earlier=((HALF, HALF),)).messages[1:3] == [
+        {"role": "user", "content": clean},
+        {"role": "assistant", "content": clean},
+    ]
+    assert replace(request, prompt="\ud83d\ude00").prompt == "\U0001f600"  # both halves, escaped apart
+    values = from_link({"prompt": HALF, "system": HALF}, INFOS)
+    assert values == {"prompt": clean, "system": clean}
+    assert fitting(gr.Textbox(max_length=4), HALF) == clean[:4]

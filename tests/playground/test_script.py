@@ -1,13 +1,17 @@
 """The README's script runs as it stands there, against a page with recorded rounds."""
 
+import json
 import re
+from dataclasses import MISSING, fields
 from pathlib import Path
 
+import httpx
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from dspark_core.models.info import DrafterInfo
+from dspark_core.playground.page import RaceCall
 from dspark_core.race.trace import loads
 from tests.playground.replay import Pieces, ReplayEngine, recorded_rounds, three_lanes
 from tests.playground.serving import served
@@ -56,6 +60,28 @@ def test_a_script_sees_progress_and_can_cancel(page):
     job.cancel()
     page.until_idle(5)
     page.worker.engine = engine()
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"prompt": "Half \ud83d."}, "Half \ufffd."),
+        ({"system": "Half \ud83d."}, "Half \ufffd."),
+        ({"lanes": "plain,\ud83d"}, "There is no lane '\ufffd'"),
+    ],
+)
+def test_half_an_emoji_gets_an_answer(page, changed, words):
+    """As a script's JSON may have it; gradio's own client would not send it."""
+    page.worker.engine = engine()
+    asked = {f.name: None if f.default is MISSING else f.default for f in fields(RaceCall)}
+    asked |= {"prompt": "Hi", "max_tokens": 8} | changed
+    call = f"{page.url}/gradio_api/call/race"
+    headers = {"Content-Type": "application/json"}
+    event = httpx.post(call, content=json.dumps({"data": list(asked.values())}), headers=headers).json()
+    answer = httpx.get(f"{call}/{event['event_id']}", timeout=30).text.strip().rpartition("data: ")[2]
+    found = json.loads(answer)
+    assert words in (found["error"] if "lanes" in changed else found[0]["race"]["request"][next(iter(changed))])
+    page.until_idle()
 
 
 @pytest.mark.parametrize(

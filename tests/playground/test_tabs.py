@@ -256,6 +256,15 @@ def test_handlers_are_given_and_give_values_by_name():
     assert third.fn({a: "hi"}, visitor, event) is None
 
 
+def test_half_an_emoji_never_reaches_a_handler():
+    with gr.Blocks() as page:
+        a, b, go = gr.Textbox(), gr.Textbox(), gr.Button()
+        listen(go.click, lambda call: {"b": call["a"] + call.sent_as("more", str, "")}, {"a": a}, {"b": b})
+    (only,) = page.fns.values()
+    event = SimpleNamespace(_data={"more": "c\ude00"})
+    assert only.fn({a: "b\ud83d"}, SimpleNamespace(session_hash="me"), event) == {b: "b\ufffdc\ufffd"}
+
+
 def test_a_page_that_goes_away_closes_the_handler():
     closed = []
 

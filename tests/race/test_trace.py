@@ -321,3 +321,24 @@ def test_a_token_that_begins_an_answer_without_its_space_comes_back_so():
     edited = json.loads(dumps(again)) | {"at_start": {str(first): "another"}}
     with pytest.raises(TraceError, match="at_start"):
         loads(json.dumps(edited))
+
+
+def test_how_a_decoder_reads_its_tokens_comes_back():
+    """A run of bytes as a whole, and with or without spaces before punctuation."""
+    trace = small()
+    first = trace.race.lanes[0].start.token_id
+
+    class Bytes(dict):
+        __call__ = dict.__getitem__
+        clean_up = True
+
+        def is_byte(self, token_id):
+            return token_id == first
+
+    texts = Bytes(dict.fromkeys(trace.tokens, b" !") | {first: b"\xf0"})
+    again = loads(dumps(trace_of(trace.race, texts, trace.stop_ids, {}, {}, {})))
+    assert again.byte_tokens == {first} and again.token_text.is_byte(first) and again.token_text.clean_up
+    for wrong in ([first, 999_999], [next(i for i in trace.tokens if i != first)], ["1"], 5):
+        with pytest.raises(TraceError, match="byte_tokens"):
+            loads(json.dumps(json.loads(dumps(again)) | {"byte_tokens": wrong}))
+    assert not {"byte_tokens", "clean_up"} & json.loads(dumps(trace)).keys()
