@@ -22,19 +22,24 @@ MAX_TARGET_LAYERS, MAX_VOCABULARY = 1000, 1 << 23
 SILU, GELU = ("silu", "swish"), ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")  # names of one function each
 PLACES = ("model.", "model.language_model.", "language_model.model.", "")  # of a text model's tensors in a file
 WRAPPED = "language_model."  # begins the names of a text model in a wrapper, as mlx-lm has them
-# Fields that no class of transformers here knows, but which other families, tools or programs compute by -> what they
-# may say, as it changes nothing. What has tensors of its own need not stand here: those are refused.
+# Fields that other families, tools or programs compute by -> what they may say where the family has no such field, as
+# it changes nothing. What has tensors of its own need not stand here: those are refused.
 FOREIGN_FIELDS: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("embedding_multiplier", "residual_multiplier", "output_multiplier", "logits_scaling"), (1,)),
     **dict.fromkeys(("logit_scale", "lm_head_multiplier", "input_embedding_scale", "scale_emb", "rope_ratio"), (1,)),
     **dict.fromkeys(("rotary_pct", "rope_pct", "rope_scaling_factor", "logits_soft_cap_scale"), (1,)),
     **dict.fromkeys(("attn_logit_softcapping", "attn_logit_softcap", "attention_logit_cap", "clip_qkv"), ()),
     **dict.fromkeys(("final_logit_softcap", "logits_soft_cap", "attention_multiplier", "scale_depth"), ()),
+    **dict.fromkeys(("final_logit_softcapping", "sliding_window_pattern"), ()),
+    **dict.fromkeys(("hidden_size_per_layer_input", "num_kv_shared_layers"), (0,)),
+    **dict.fromkeys(("use_bidirectional_attention", "enable_moe_block", "attention_k_eq_v"), (False,)),
+    **dict.fromkeys(("rope_traditional", "mlp_bias"), (False,)),
     **dict.fromkeys(("attention_chunk_size", "no_rope_layer_interval"), (0,)),
     **dict.fromkeys(("no_rope_layers", "nope_layer_idx"), ([],)),
     **dict.fromkeys(("alibi", "use_alibi", "use_mrope", "rope_interleaved", "attention_sinks"), (False,)),
     **dict.fromkeys(("use_attention_sinks", "use_parallel_residual", "parallel_attn", "bidirectional"), (False,)),
     "is_causal": (True,),
+    "per_layer_config": ({},),
 }
 
 
@@ -76,15 +81,18 @@ class TargetConfig:
 
 @dataclass
 class TargetFields(Fields):
-    """The fields of a target's text model. defaults: of transformers' class, for fields that are missing.
+    """The fields of a target's text model.
 
-    neutral: FOREIGN_FIELDS, and what the family adds to them
-    mlx:     fields for mlx-lm
+    defaults: the family's fields that are computed with; where one is missing, it says what it does in transformers
+    neutral:  FOREIGN_FIELDS, and what the family adds to them
+    mlx:      fields for mlx-lm
+    of_full:  head_dim and num_key_value_heads -> what they are called for layers without a window, if otherwise
     """
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
     neutral: dict[str, tuple[Any, ...]] = field(default_factory=lambda: dict(FOREIGN_FIELDS))
     mlx: dict[str, Any] = field(default_factory=dict)
+    of_full: dict[str, str] = field(default_factory=dict)
 
     def get(self, name: str) -> Any:
         value = super().get(name)
@@ -115,17 +123,21 @@ class TargetFields(Fields):
             raise ModelError(f"{self.where} has no {name}, which this model needs.")
         return default if value is None else value
 
+    def words(self, name: str, value: int) -> str:
+        """A clause that says what a field is."""
+        return f"it is {value}" + ("" if self.raw.get(name.split()[-1]) is not None else ", as none is given")
+
     def know_spellings(self, head_dim: int, theta: float, activations: tuple[str, ...]) -> None:
         """Other spellings of what is known: they may stand in a file where they say the same."""
         names = ("hidden_act", "hidden_activation", "activation_function")
-        self.neutral |= {name: activations for name in names if name not in self.defaults}
+        self.neutral |= dict.fromkeys(names, activations)
         self.neutral |= dict.fromkeys(("kv_channels", "attention_head_dim", "rotary_dim"), (head_dim,))
         self.neutral |= dict.fromkeys(("rope_base", "rotary_base", "rotary_emb_base"), (theta,))
 
     def refuse_foreign(self) -> None:
         """Raises ModelError at the first field that transformers does not know and that may change the model."""
         for name, allowed in self.neutral.items():
-            value = self.raw.get(name)
+            value = None if name in self.defaults else self.raw.get(name)
             if value is not None and not any(same(value, v) for v in allowed):
                 only = f" other than {' or '.join(map(shown, allowed))}" if allowed else ""
                 raise ModelError(
@@ -182,15 +194,10 @@ def _target_config(
     positions = fields.size("max_position_embeddings", MAX_CONTEXT)
     eps = fields.mlx["rms_norm_eps"] = fields.number("rms_norm_eps", 0, 1)
     fields.neutral |= dict.fromkeys(("layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon"), (eps,))
+    fields.size("num_hidden_layers", MAX_TARGET_LAYERS)
+    at = _check_layers(fields, tensors) if tensors else ""
     shapes, context = family.read(fields)
     fields.refuse_foreign()
-    heads = fields.mlx["num_attention_heads"]
-    for shape in shapes:
-        if shape.head_dim % 2 or heads % shape.kv_heads:
-            raise ModelError(
-                f"{where}: {heads} heads of head_dim {shape.head_dim} cannot share {shape.kv_heads} key/value heads; "
-                "num_attention_heads must be a multiple of num_key_value_heads, and head_dim even."
-            )
     read = TargetConfig(
         family=family,
         hidden_size=fields.mlx["hidden_size"],
@@ -202,8 +209,7 @@ def _target_config(
         text={"model_type": family.__name__.rpartition(".")[2]} | fields.mlx,
         wrapper=family.__name__.rpartition(".")[2] if wraps else "",
     )
-    if tensors:
-        _check_shapes(fields, read, tensors)
+    _check_shapes(fields, read, at, tensors)
     return read
 
 
@@ -217,29 +223,39 @@ def own_head(tensors: Mapping[str, TensorInfo]) -> bool:
     return any((e := embedding[part]) is None or not info.same_data(e) for part, info in head.items())
 
 
-def _check_shapes(fields: TargetFields, read: TargetConfig, tensors: Mapping[str, TensorInfo]) -> None:
-    """Raises ModelError at the first field that says another size than the tensors have."""
-    n = len(read.layers)
+def _check_layers(fields: TargetFields, tensors: Mapping[str, TensorInfo]) -> str:
+    """Where the names of the text model's tensors begin. Raises ModelError if they are of another number of layers."""
     at = next((place for place in PLACES if f"{place}embed_tokens.weight" in tensors), None)
     if at is None:
         raise ModelError(f"{next(iter(tensors.values())).file} has no tensor model.embed_tokens.weight.")
     numbers = {name[len(at) + 7 :].split(".")[0] for name in tensors if name.startswith(f"{at}layers.")}
-    heads = [name for name in tensors if name.removeprefix(WRAPPED).startswith("lm_head.")]
-    if not read.tied and not heads:
-        raise ModelError(f"{fields.where}: tie_word_embeddings must be true where the files have no lm_head.weight.")
-    if len(numbers) != n:
+    if len(numbers) != fields.mlx["num_hidden_layers"]:
         raise ModelError(
-            f"{fields.where}: num_hidden_layers must be a whole number that fits the tensors: it is {n}, and there are "
-            f"tensors of {len(numbers)} layers."
+            f"{fields.where}: num_hidden_layers must be a whole number that fits the tensors: "
+            f"{fields.words('num_hidden_layers', fields.mlx['num_hidden_layers'])}, and there are tensors of "
+            f"{len(numbers)} layers."
         )
-    for field_name, value, rows, name in _rows(fields, read.layers):
-        info = tensors.get(at + name)
+    return at
+
+
+def _check_shapes(fields: TargetFields, read: TargetConfig, at: str, tensors: Mapping[str, TensorInfo]) -> None:
+    """Raises ModelError at the first field that does not go with another, or with the tensors, if there are any."""
+    heads = fields.mlx["num_attention_heads"]
+    for name, value, rows, tensor in _rows(fields, read.layers):
+        info = tensors.get(at + tensor)
         if info is not None and info.shape[:1] != (rows,):
-            here = "" if fields.raw.get(field_name) is not None else ", where none is given,"
             raise ModelError(
-                f"{fields.where}: {field_name} must be a whole number that fits the tensors: {value}{here} asks for "
-                f"{rows} rows of {at}{name}, whose shape is {list(info.shape)}."
+                f"{fields.where}: {name} must be a whole number that fits the tensors: {fields.words(name, value)}, which "
+                f"asks for {rows} rows of {at}{tensor}, whose shape is {list(info.shape)}."
             )
+    for shape in read.layers:
+        if shape.head_dim % 2 or heads % shape.kv_heads:
+            raise ModelError(
+                f"{fields.where}: {heads} heads of head_dim {shape.head_dim} cannot share {shape.kv_heads} key/value "
+                "heads; num_attention_heads must be a multiple of num_key_value_heads, and head_dim even."
+            )
+    if tensors and not read.tied and not any(n.removeprefix(WRAPPED).startswith("lm_head.") for n in tensors):
+        raise ModelError(f"{fields.where}: tie_word_embeddings must be true where the files have no lm_head.weight.")
 
 
 def _rows(fields: TargetFields, shapes: tuple[LayerShape, ...]) -> Iterator[tuple[str, int, int, str]]:
@@ -255,7 +271,8 @@ def _rows(fields: TargetFields, shapes: tuple[LayerShape, ...]) -> Iterator[tupl
         for name, tensor in of_layer.items():
             if value := fields.mlx.get(name):
                 yield name, value, value, f"layers.{i}.{tensor}"
-        attention = f"layers.{i}.self_attn"
-        yield "head_dim", shape.head_dim, shape.head_dim, f"{attention}.q_norm.weight"
+        attention, names = f"layers.{i}.self_attn", {} if shape.window else fields.of_full
+        head_dim, kv_heads = (names.get(name, name) for name in ("head_dim", "num_key_value_heads"))
+        yield head_dim, shape.head_dim, shape.head_dim, f"{attention}.q_norm.weight"
         yield "num_attention_heads", heads, heads * shape.head_dim, f"{attention}.q_proj.weight"
-        yield "num_key_value_heads", shape.kv_heads, shape.kv_heads * shape.head_dim, f"{attention}.k_proj.weight"
+        yield kv_heads, shape.kv_heads, shape.kv_heads * shape.head_dim, f"{attention}.k_proj.weight"

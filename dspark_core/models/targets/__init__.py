@@ -5,7 +5,7 @@ A file has, besides what it needs to compute with:
     TITLE     the family's name for the visitor
     TYPES     model types, beside the file's own name, that are of the family
     WRAPPERS  those of them whose text model is described under text_config
-    defaults  (model type) -> the fields of transformers' class that have a default there
+    defaults  (model type) -> the fields that it computes with -> what transformers takes where one is missing
     read      (fields) -> the shape of each layer, and the positions that its rope is made for; see TargetFields of
               target_config.py. It puts into `fields.mlx` every field that mlx-lm's argument class takes, and refuses
               what cannot run here

@@ -22,11 +22,13 @@ ROPES = {
 def defaults(model_type: str) -> dict[str, Any]:
     sizes = {"hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 30, "num_attention_heads": 8}
     heads = {"num_key_value_heads": 4, "head_dim": 256, "global_head_dim": 512, "vocab_size": 262144}
-    switches = {"attention_bias": False, "tie_word_embeddings": True, "attention_k_eq_v": False}
+    switches = ("attention_bias", "attention_k_eq_v", "enable_moe_block", "rope_traditional")
+    nothing = ("final_logit_softcapping", "per_layer_config", "use_bidirectional_attention", "num_kv_shared_layers")
     more = {"rms_norm_eps": 1e-6, "hidden_activation": "gelu_pytorch_tanh", "rope_parameters": ROPES}
     unified = {"max_position_embeddings": 262144, "sliding_window": 1024}
     text = {"max_position_embeddings": 131072, "sliding_window": 512}
-    return sizes | heads | switches | more | (unified if "unified" in model_type else text)
+    more |= dict.fromkeys(switches, False) | {"tie_word_embeddings": True, "hidden_size_per_layer_input": None}
+    return sizes | heads | dict.fromkeys(nothing) | more | (unified if "unified" in model_type else text)
 
 
 def read(fields: TargetFields) -> tuple[list[LayerShape], int]:
@@ -79,7 +81,11 @@ def _sizes(fields: TargetFields, types: list[str], k_eq_v: bool) -> dict[str, tu
     if "per_layer_config" not in fields.raw:
         kv = fields.get("num_global_key_value_heads") if k_eq_v else None
         kv = usual[1] if kv is None else fields.whole("num_global_key_value_heads", 1, MAX_HEADS)
+        fields.of_full = {"head_dim": "global_head_dim"}
+        if fields.get("num_global_key_value_heads") and k_eq_v:
+            fields.of_full["num_key_value_heads"] = "num_global_key_value_heads"
         return {SLIDING: usual, FULL: (fields.whole("global_head_dim", 1, MAX_HEAD_DIM), kv)}
+    fields.of_full = {n: f"{n} of per_layer_config" for n in ("head_dim", "num_key_value_heads")}
     layers: dict[int, tuple[int, int]] = {}
     for index, of_layer in RopeFields.object(fields, "per_layer_config").items():
         if not index.isdecimal() or not isinstance(of_layer, dict) or int(index) >= len(types):

@@ -15,7 +15,8 @@ WRAPPERS = ()
 def defaults(model_type: str) -> dict[str, Any]:
     sizes = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
     more = {"vocab_size": 32000, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "hidden_act": "silu"}
-    return sizes | more | {"attention_bias": False, "mlp_bias": False, "tie_word_embeddings": False}
+    switches = dict.fromkeys(("attention_bias", "mlp_bias", "tie_word_embeddings", "rope_traditional"), False)
+    return sizes | more | switches
 
 
 def read(fields: TargetFields) -> tuple[list[LayerShape], int]:

@@ -16,7 +16,7 @@ WRAPPERS = ()
 def defaults(model_type: str) -> dict[str, Any]:
     sizes = {"hidden_size": 4096, "intermediate_size": 22016, "num_hidden_layers": 32, "num_attention_heads": 32}
     more = {"vocab_size": 151936, "max_position_embeddings": 32768, "rms_norm_eps": 1e-6, "hidden_act": "silu"}
-    switches = {"attention_bias": False, "tie_word_embeddings": False, "use_sliding_window": False}
+    switches = dict.fromkeys(("attention_bias", "tie_word_embeddings", "use_sliding_window"), False)
     return sizes | more | switches | {"head_dim": 128, "max_window_layers": 28}
 
 
@@ -37,7 +37,6 @@ def read(fields: TargetFields) -> tuple[list[LayerShape], int]:
     fields.one_of("hidden_act", SILU)
     fields.know_spellings(head_dim, rope.theta, SILU)
     fields.neutral |= {"query_pre_attn_scalar": (head_dim,), "use_qk_norm": (True,), "qk_norm": (True,)}
-    fields.neutral |= {"rope_traditional": (False,), "mlp_bias": (False,)}
     fields.mlx |= {"rope_theta": rope.theta, "rope_scaling": rope.scaling, "rope_parameters": None}
     return [LayerShape(head_dim, kv_heads, window if t == SLIDING else None) for t in types], rope.context
 
