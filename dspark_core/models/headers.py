@@ -85,12 +85,19 @@ def read_config(directory: Path) -> dict[str, Any]:
     path = directory / "config.json"
     if not path.is_file():
         raise ModelError(f"{path} does not exist: {directory} is not a model directory.")
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise ModelError(f"{path} is larger than {MAX_CONFIG_BYTES // 1_000_000} MB, which no model configuration is.")
+    return read_object(path)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a small file of a model. Raises ModelError if it is not one."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as e:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise ModelError(
+                f"{path} is larger than {MAX_CONFIG_BYTES // 1_000_000} MB, which no model configuration is."
+            )
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e:
         raise ModelError(f"{path} is not valid JSON ({e}).") from None
-    if not isinstance(config, dict):
+    if not isinstance(value, dict):
         raise ModelError(f"{path} must hold a JSON object.")
-    return config
+    return value

@@ -16,7 +16,8 @@ from mlx_lm.utils import load_model
 
 from ..errors import ModelError
 from .cache import WindowCache
-from .headers import TensorInfo, read_config, read_headers
+from .fields import is_whole
+from .headers import TensorInfo, read_config, read_headers, read_object
 from .target_config import WRAPPED, TargetConfig, own_head, read_target
 from .text import Text
 from .token_bytes import TokenBytes
@@ -46,8 +47,8 @@ class Target:
         self.softcap = getattr(self._lm.args, "final_logit_softcapping", None)
         self.embed_scale = getattr(self._body, "embed_scale", 1.0)
         eos = config.get("eos_token_id")
-        eos = [eos] if isinstance(eos, int) else (eos or [])
-        self.stop_ids = text.stop_ids if text else frozenset(eos)
+        eos = frozenset(filter(is_whole, eos if isinstance(eos, list) else [eos]))
+        self.stop_ids = text.stop_ids if text else eos
         self.dtype = self._body.norm.weight.dtype
 
     def new_cache(self) -> Cache:
@@ -157,6 +158,8 @@ def open_target(directory: str | Path, precision: str = "auto", progress: Progre
     directory = Path(directory)
     check_precision(precision)
     config, tensors = read_config(directory), read_headers(directory)
+    if (generation := directory / "generation_config.json").is_file():
+        read_object(generation)  # mlx-lm reads it, too
     shape = read_target(directory, config, tensors)
     tied = shape.tied and not own_head(tensors)
     instead = shape.for_mlx(tied)
@@ -165,8 +168,8 @@ def open_target(directory: str | Path, precision: str = "auto", progress: Progre
         model, config = load_model(
             directory, lazy=True, model_config=instead, get_model_classes=partial(_classes, shape, tied)
         )
-    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as e:
-        raise ModelError(_one_sentence(directory, tensors, str(e))) from e
+    except Exception as e:  # of whatever kind: the files decide what mlx-lm stumbles over
+        raise ModelError(_one_sentence(directory, tensors, str(e) or type(e).__name__)) from e
     words = convert(model, precision)
     progress("reading the tokenizer")
     has_text = any((directory / f).exists() for f in ("tokenizer.json", "tokenizer.model"))
@@ -199,12 +202,10 @@ def _classes(shape: TargetConfig, tied: bool, config: dict[str, Any]) -> tuple[A
 
 
 def _one_sentence(directory: Path, tensors: Mapping[str, TensorInfo], message: str) -> str:
-    """mlx-lm's loading error with the file that holds (or should hold) the tensor it names."""
-    words = message.replace("\n", " ").split()
-    named = next(
-        (w.strip(".,:") for w in words if "." in w and w.strip(".,:").replace("_", "").replace(".", "").isalnum()),
-        "",
-    )
-    file = tensors[named].file if named in tensors else directory / "model*.safetensors"
-    text = " ".join(words)
-    return f"{file}: {text[:300].rstrip('.')}."
+    """mlx-lm's loading error with the file that holds (or should hold) the tensor it names; config.json without one."""
+    words = message.split()
+    named = (w.strip(".,:") for w in words if "." in w.strip(".,:") and w[0].isalpha())
+    name = next((n for n in named if n.replace("_", "").replace(".", "").isalnum()), "")
+    weights = directory / "model*.safetensors" if name or "parameter" in words else directory / "config.json"
+    file = tensors[name].file if name in tensors else weights
+    return f"{file}: {' '.join(words)[:300].rstrip('.')}."

@@ -22,6 +22,7 @@ MAX_TARGET_LAYERS, MAX_VOCABULARY = 1000, 1 << 23
 SILU, GELU = ("silu", "swish"), ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")  # names of one function each
 PLACES = ("model.", "model.language_model.", "language_model.model.", "")  # of a text model's tensors in a file
 WRAPPED = "language_model."  # begins the names of a text model in a wrapper, as mlx-lm has them
+ROWS_ARE_ROWS = ("F32", "F16", "BF16", "U32")  # other packings may have fewer
 # Fields that other families, tools or programs compute by -> what they may say where the family has no such field, as
 # it changes nothing. What has tensors of its own need not stand here: those are refused.
 FOREIGN_FIELDS: dict[str, tuple[Any, ...]] = {
@@ -243,10 +244,10 @@ def _check_shapes(fields: TargetFields, read: TargetConfig, at: str, tensors: Ma
     heads = fields.mlx["num_attention_heads"]
     for name, value, rows, tensor in _rows(fields, read.layers):
         info = tensors.get(at + tensor)
-        if info is not None and info.shape[:1] != (rows,):
+        if info is not None and info.dtype in ROWS_ARE_ROWS and info.shape[:1] != (rows,):
             raise ModelError(
-                f"{fields.where}: {name} must be a whole number that fits the tensors: {fields.words(name, value)}, which "
-                f"asks for {rows} rows of {at}{tensor}, whose shape is {list(info.shape)}."
+                f"{fields.where}: {name} must be a whole number that fits the tensors: {fields.words(name, value)}, "
+                f"which asks for {rows} rows of {at}{tensor}, whose shape is {list(info.shape)}."
             )
     for shape in read.layers:
         if shape.head_dim % 2 or heads % shape.kv_heads:

@@ -53,7 +53,10 @@ class RopeFields:
         bases = [b for b in (given.get("rope_theta"), fields.get("rope_theta")) if b is not None] or [10_000]
         lost = parameters.get("rope_theta", bases[0]) != bases[0]
         if bases[-1] != bases[0] or lost or not cls._replaces(scaling, parameters):
-            raise ModelError(f"{fields.where}: rope_scaling, rope_parameters and rope_theta contradict each other.")
+            raise ModelError(
+                f"{fields.where}: rope_scaling, rope_parameters and rope_theta contradict each other; leave one that "
+                "says it all."
+            )
         given["rope_theta"] = bases[0]
         original = fields.get("original_max_position_embeddings")
         if original is not None and given.setdefault("original_max_position_embeddings", original) != original:

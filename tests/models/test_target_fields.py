@@ -13,6 +13,7 @@ import logging
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx_lm.models.cache import make_prompt_cache
 
 from dspark_core.errors import ModelError
 from dspark_core.models.headers import read_config, read_headers
@@ -158,11 +159,14 @@ def reference(directory) -> np.ndarray:
 
 
 def worst(target: Target, logits: np.ndarray) -> float:
-    """The largest difference of a target's logits [T, V]: in one pass, in two with a cache between, by mlx-lm's own."""
+    """The largest difference of a target's logits [T, V]: in one pass, in two with a cache between, and by
+    mlx-lm's own forward."""
     ids, cache = mx.array(IDS), target.new_cache()
     parts = [target.forward(part, cache)[0] for part in (ids[:9], ids[9:])]
     whole, _ = target.forward(ids, target.new_cache())
     found = [target.head(whole), target.head(mx.concatenate(parts)), target.model(ids[None])[0]]
+    cache = make_prompt_cache(target.model)
+    found.append(target.head(mx.concatenate([target.own_hidden(part, cache) for part in (ids[:9], ids[9:])])))
     return max(float(np.abs(np.array(f) - logits).max()) for f in found)
 
 

@@ -5,9 +5,14 @@ import mlx.core as mx
 import pytest
 
 from dspark_core.catalog import facts, memory
+from dspark_core.decode.rounds import Settings
+from dspark_core.decode.schedule import FullBlock
+from dspark_core.decode.speculative import speculative
 from dspark_core.machine import Device
+from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.headers import read_header
 from dspark_core.models.target import load_target
+from tests.decode.helpers import output, plain_output, rounds
 
 from .build import GOLDEN, copy, edit_config, edit_weights, refusal
 from .published import TARGETS, target, write_hollow
@@ -104,12 +109,55 @@ def test_odd_types_are_one_sentence_about_the_config(changes):
         assert "config.json" in why_not(changed(which, **changes))
 
 
+@pytest.mark.parametrize("text", ["[1]", "7", "{", '{"eos_token_id": ', "[" * 100_000, "\xff"])
+def test_a_damaged_generation_config_is_named(text, tmp_path):
+    directory = copy("target", "A", tmp_path)
+    (directory / "generation_config.json").write_bytes(text.encode("latin-1"))
+    assert "generation_config.json" in refusal(lambda: load_target(directory))
+
+
+@pytest.mark.parametrize("eos", [None, 7.5, "7", {"a": 1}, [[1]], [None, 7], 7, True])
+def test_odd_stop_ids_are_no_ids(eos, tmp_path):
+    directory = copy("target", "A", tmp_path)
+    (directory / "generation_config.json").unlink()  # which would say it in the config's place
+    edit_config(directory, eos_token_id=eos)
+    assert load_target(directory).stop_ids == ({7} if eos in (7, [None, 7]) else set())
+
+
+@pytest.mark.parametrize(
+    "quantization", [7, {"bits": 4}, {"bits": "4", "group_size": 32}, {"bits": 4, "group_size": 7}]
+)
+def test_an_error_without_a_tensor_s_name_is_the_config_s(quantization, tmp_path):
+    directory = copy("target", "A", tmp_path)
+    edit_config(directory, quantization=quantization)
+    edit_weights(directory, lambda w: w.update({"model.layers.0.mlp.up_proj.scales": mx.zeros((96, 2))}))
+    assert "config.json" in refusal(lambda: load_target(directory)) or "scales" in refusal(
+        lambda: load_target(directory)
+    )
+
+
 @pytest.mark.parametrize("shape", TARGETS, ids=lambda s: s.name)
 def test_published_targets_are_looked_up_and_loaded(shape, tmp_path):
     model = facts.Facts.read(write_hollow(tmp_path / "target", target(shape)))
     assert facts.sort_of(model).kind == facts.TARGET
     windows = memory.Layers.of_target(model).windows
     assert [w is not None for w in windows] == [t == "sliding_attention" for t in shape.layer_types]
+
+
+def test_speculation_over_sliding_layers_is_exact(tmp_path):
+    """Qwen3's: rounds of every length, past windows that a ring could not roll back."""
+    directory = copy("target", "A", tmp_path)
+    edit_config(directory, layer_types=None, use_sliding_window=True, sliding_window=9, max_window_layers=1)
+    sliding, drafter_at = load_target(directory), GOLDEN / "A" / "drafter"
+    assert [type(c).__name__ for c in sliding.new_cache()] == ["KVCache"] + ["WindowCache"] * 3
+    drafter = load_drafter(drafter_at, sliding)
+    prompt = [7919 * i % 250 for i in range(40)]
+    expected = plain_output(sliding, prompt, 48)
+    found = list(speculative(sliding, drafter, prompt, Settings(48, stop_ids=frozenset()), FullBlock()))
+    assert output(found) == expected and any(r.accepted < r.proposed for r in rounds(found))
+    ids = mx.array([prompt + expected[:-1]])
+    assert mx.argmax(sliding.model(ids)[0, len(prompt) - 1 :], axis=-1).tolist() == expected
+    assert expected != plain_output(load_target(GOLDEN / "A" / "target"), prompt, 48)
 
 
 def test_a_header_of_odd_types(tmp_path):

@@ -54,18 +54,11 @@ def read(fields: TargetFields) -> tuple[list[LayerShape], int]:
             "attention_k_eq_v only."
         )
     cap = fields.get("final_logit_softcapping")
-    fields.mlx |= {
-        **{"model_type": "gemma4_text", "layer_types": types, "attention_k_eq_v": k_eq_v},
-        **{"head_dim": dim, "global_head_dim": full_dim},
-        **{
-            "num_key_value_heads": kv if k_eq_v and SLIDING in types else full_kv,
-            "num_global_key_value_heads": full_kv,
-        },
-        **{"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0, "use_double_wide_mlp": False},
-        "final_logit_softcapping": None if cap is None else fields.number("final_logit_softcapping", 1e-3, 1e6),
-        "rope_traditional": fields.flag("rope_traditional"),
-        "enable_moe_block": fields.flag("enable_moe_block"),
-    }
+    fields.mlx["final_logit_softcapping"] = None if cap is None else fields.number("final_logit_softcapping", 1e-3, 1e6)
+    fields.mlx |= {"model_type": "gemma4_text", "layer_types": types, "head_dim": dim, "global_head_dim": full_dim}
+    fields.mlx |= {"num_key_value_heads": kv if SLIDING in types else full_kv, "num_global_key_value_heads": full_kv}
+    fields.mlx |= {"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0, "use_double_wide_mlp": False}
+    fields.mlx |= {n: fields.flag(n) for n in ("attention_k_eq_v", "rope_traditional", "enable_moe_block")}
     if fields.mlx["enable_moe_block"]:
         experts = fields.size("num_experts", MAX_WIDTH)
         fields.mlx["top_k_experts"] = fields.whole("top_k_experts", 1, experts)
@@ -78,7 +71,7 @@ def _sizes(fields: TargetFields, types: list[str], k_eq_v: bool) -> dict[str, tu
     """Head size and key/value heads of each type of layer. Those of the full ones have fields of their own;
     transformers 5.15 writes per_layer_config in their place, by layer, and its word goes before theirs."""
     usual = fields.whole("head_dim", 1, MAX_HEAD_DIM), fields.whole("num_key_value_heads", 1, MAX_HEADS)
-    if "per_layer_config" not in fields.raw:
+    if fields.get("per_layer_config") is None:
         kv = fields.get("num_global_key_value_heads") if k_eq_v else None
         kv = usual[1] if kv is None else fields.whole("num_global_key_value_heads", 1, MAX_HEADS)
         fields.of_full = {"head_dim": "global_head_dim"}
