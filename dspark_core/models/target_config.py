@@ -139,7 +139,8 @@ class TargetFields(Fields):
         """Raises ModelError at the first field that transformers does not know and that may change the model."""
         for name, allowed in self.neutral.items():
             value = None if name in self.defaults else self.raw.get(name)
-            if value is not None and not any(same(value, v) for v in allowed):
+            null = name == "is_causal" and name in self.raw  # which transformers takes for false
+            if (value is not None or null) and not any(same(value, v) for v in allowed):
                 only = f" other than {' or '.join(map(shown, allowed))}" if allowed else ""
                 raise ModelError(
                     f"{self.where}: {name} {shown(value)} may change what the model computes; no value{only} is "

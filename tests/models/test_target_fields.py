@@ -267,6 +267,7 @@ REFUSED_SPELLINGS = [
     ("Llama", {"layer_types": [SLIDING, FULL], "sliding_window": 4}, "layer_types"),
     ("Llama", {"sliding_window": 4}, "sliding_window 4"),
     ("Llama", {"is_causal": False}, "is_causal False"),
+    ("Gemma4", {"is_causal": None}, "is_causal None"),
     ("Llama", {"logits_scaling": 8.0}, "logits_scaling 8.0"),
     ("Llama", {"rotary_emb_base": 500}, "rotary_emb_base 500"),
     ("Llama", {"hidden_activation": "gelu"}, "hidden_activation 'gelu'"),
