@@ -216,13 +216,14 @@ def _target_config(
 
 
 def own_head(tensors: Mapping[str, TensorInfo]) -> bool:
-    """Is there a head other than the embedding? transformers does not tie such a one, whatever the config says."""
+    """Is there a dense head other than the embedding? transformers does not tie such a one, whatever the config says.
+    Quantized ones are not transformers' work, and mlx-lm, whose they are, does."""
     at = next((place for place in PLACES if f"{place}embed_tokens.weight" in tensors), "")
-    head = {
-        n.rpartition("lm_head.")[2]: i for n, i in tensors.items() if n.removeprefix(WRAPPED).startswith("lm_head.")
-    }
-    embedding = {part: tensors.get(f"{at}embed_tokens.{part}") for part in head}
-    return any((e := embedding[part]) is None or not info.same_data(e) for part, info in head.items())
+    embedding = tensors.get(f"{at}embed_tokens.weight")
+    head = next((tensors[name] for name in ("lm_head.weight", f"{WRAPPED}lm_head.weight") if name in tensors), None)
+    if head is None or embedding is None or not {head.dtype, embedding.dtype} <= {"F32", "F16", "BF16"}:
+        return False
+    return not head.same_data(embedding)
 
 
 def _check_layers(fields: TargetFields, tensors: Mapping[str, TensorInfo]) -> str:

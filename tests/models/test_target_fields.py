@@ -335,6 +335,10 @@ def test_a_head_beside_an_embedding_that_the_config_ties(family, tmp_path):
     edit_weights(tmp_path, lambda w: w.update({"lm_head.weight": w["model.embed_tokens.weight"]}))
     target = load_target(tmp_path, "stored")
     assert "lm_head" not in target.model and worst(target, reference(tmp_path)) < TOLERANCE
+    edit_weights(tmp_path, lambda w: w.update({"lm_head.scales": mx.zeros((64, 1))}))  # of a quantized one: mlx-lm's
+    edit_weights(tmp_path, lambda w: w.update({"lm_head.weight": mx.zeros((64, 4), mx.uint32)}))
+    assert "lm_head" not in load_target(tmp_path, "stored").model
+    edit_weights(tmp_path, lambda w: w.pop("lm_head.scales"))
     edit_weights(tmp_path, lambda w: w.pop("lm_head.weight"))
     edit_config(tmp_path, tie_word_embeddings=False)
     assert "tie_word_embeddings must be true" in refusal(lambda: load_target(tmp_path))
