@@ -95,10 +95,8 @@ class RopeFields:
         for name, value in self.given.items():
             neutral = name in NEUTRAL_IN_ROPE and same(value, NEUTRAL_IN_ROPE[name])
             if name not in KINDS[kind] | HARMLESS_IN_ROPE and not neutral:
-                raise ModelError(
-                    f"{self.fields.where}: {name[:80]} {shown(value)} of {self.name} is not supported where its type "
-                    f"is {kind}."
-                )
+                words = f"{repr(name)[1:-1][:80]} {shown(value)} of {self.name}"
+                raise ModelError(f"{self.fields.where}: {words} is not supported where its type is {kind}.")
         theta = self._number("rope_theta", 1 + 1e-6, 1e15)
         original = self._number("original_max_position_embeddings", 1, MAX_CONTEXT, self.positions)
         scaling, positions = getattr(self, f"_{kind}")(original)

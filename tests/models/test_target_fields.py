@@ -285,7 +285,7 @@ REFUSED_SPELLINGS = [
     ("Gemma4", {"rope_parameters": {FULL: {"rope_theta": 500.0}, SLIDING: None}}, "sliding_attention of rope"),
     ("Gemma4", {"rope_scaling": {"type": "linear", "factor": 8.0}}, "rope_scaling"),
     ("Gemma4", {"rope_theta": 500.0}, "rope_theta 500.0"),
-    ("Gemma4", {"per_layer_config": {"1": {"head_dim": 16, "sliding_window": 2}}}, "sliding_window 2"),
+    ("Gemma4", {"per_layer_config": {"1": {"head_dim": 16, "sliding_window": 2}}}, "'sliding_window': 2"),
     ("Gemma4", {"per_layer_config": {"7": {"head_dim": 16}}}, "per_layer_config"),
     ("Gemma4", {"per_layer_config": {"1": {"head_dim": 16, "num_key_value_heads": 1}}}, "attention_k_eq_v"),
     ("Gemma4", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping 50.0"),

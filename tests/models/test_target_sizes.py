@@ -90,6 +90,7 @@ ODD_TYPES = [
     {"rope_parameters": {"rope_theta": "1e6"}},
     {"rope_parameters": {"rope_theta": 10**400}},
     {"rope_scaling": {"type": {"a": 1}}},
+    {"rope_parameters": {"rope_theta": 1e6, "a\nb\ud800": 1}},
     {"rope_scaling": {"type": "yarn", "factor": float("inf"), "rope_theta": 1e6}},
     {"attention_bias": "false"},
     {"tie_word_embeddings": 1},
@@ -98,6 +99,8 @@ ODD_TYPES = [
     {"per_layer_config": 7},
     {"per_layer_config": {"x": {}}},
     {"per_layer_config": {"0": 7}},
+    {"per_layer_config": {"0": {"a\nb": 7}}},
+    {"per_layer_config": {"\u0660": {"head_dim": 16}, "9" * 5000: {}}},
 ]
 
 

@@ -86,7 +86,7 @@ def _sizes(fields: TargetFields, types: list[str], k_eq_v: bool) -> dict[str, tu
         own = TargetFields(fields.where, of_layer)
         for name, value in of_layer.items():
             if name not in ("head_dim", "num_key_value_heads") and not same(value, fields.get(name)):
-                raise ModelError(f"{fields.where}: per_layer_config with {name[:80]} {shown(value)} is not supported.")
+                raise ModelError(f"{fields.where}: per_layer_config with {shown({name: value})} is not supported.")
         layers[int(index)] = (
             own.whole("head_dim", 1, MAX_HEAD_DIM, usual[0]),
             own.whole("num_key_value_heads", 1, MAX_HEADS, usual[1]),
