@@ -183,8 +183,11 @@ def _target_config(
     wraps = kind in family.WRAPPERS
     if text is not None and not isinstance(text, dict):
         raise ModelError(f"{where}: text_config must be an object.")
-    if text and not wraps:
-        raise ModelError(f"{where}: a model of type {kind} has no text_config.")
+    if text and not wraps:  # there a text_config says nothing, so it must not say anything else
+        for name in family.defaults(kind).keys() & text.keys():
+            if not same(text[name], config.get(name)):
+                raise ModelError(f"{where}: a model of type {kind} has no text_config, which says another {name}.")
+        text = None
     if text:  # a wrapper ties by a field of its own; mlx-lm has the vocabulary there, too
         inner = {name: value for name, value in text.items() if value is not None and name != "tie_word_embeddings"}
         text = {name: config.get(name) for name in ("vocab_size", "tie_word_embeddings")} | inner

@@ -240,6 +240,7 @@ SPELLED = [
     ("Qwen3", {}, {"layer_types": None, "use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1}),
     ("Qwen3", {}, {"layer_types": ["attention", "full_attention"], "sliding_window": 4}),
     ("Qwen3", {}, {"layer_types": None, "use_sliding_window": None, "max_window_layers": None}),
+    ("Qwen3", {}, {"text_config": {"hidden_size": 32, "eos_token_id": 5}}),
     ("Gemma4", {}, {"num_kv_shared_layers": None, "use_double_wide_mlp": None, "attention_k_eq_v": None}),
     ("Gemma4", {}, {"per_layer_config": None, "global_head_dim": 16, "num_global_key_value_heads": 1}),
     ("Gemma4", {"attention_k_eq_v": True}, {"per_layer_config": {"01": {"head_dim": 16, "num_key_value_heads": 1}}}),
@@ -253,8 +254,10 @@ SPELLED = [
 def test_other_spellings_mean_what_they_mean_to_transformers(case, tmp_path):
     family, fields, changes = SPELLED[case]
     build(family, fields).save_pretrained(tmp_path)
+    expected = reference(tmp_path) if "text_config" in changes else None  # over which transformers stumbles
     edit_config(tmp_path, **changes)
-    assert worst(load_target(tmp_path, "stored"), reference(tmp_path)) < TOLERANCE
+    expected = reference(tmp_path) if expected is None else expected
+    assert worst(load_target(tmp_path, "stored"), expected) < TOLERANCE
 
 
 REFUSED_SPELLINGS = [
