@@ -122,7 +122,7 @@ def sort_of(facts: Facts) -> Sort:
             c = parse_config(facts.where, facts.config, facts.tensors)
             words = f"{c.method} drafter, block {c.block_size}, {stored(facts)}."
             return Sort(DRAFTER, c.method, words)
-        shape = target_shape(facts.where, facts.config)
+        shape = target_shape(facts.where, facts.config, facts.tensors)
         Quantization(facts.where, facts.config, facts.tensors).check(awq=True)
         return Sort(TARGET, shape.family, f"{shape.family} target of {shape.num_layers} layers, {stored(facts)}.")
     except ModelError as error:
@@ -164,7 +164,7 @@ def check_pair(target: Facts, drafter: Facts) -> DrafterConfig:
             wanted = sort.words if not sort.family else f"{facts.where} is a {sort.kind}, not a {kind}."
             raise ModelError(wanted)
     config = parse_config(drafter.where, drafter.config, drafter.tensors)
-    check_fit(drafter.where, config, target_shape(target.where, target.config))
+    check_fit(drafter.where, config, target_shape(target.where, target.config, target.tensors))
     return config
 
 
@@ -176,7 +176,7 @@ def base_warning(target: Facts) -> BaseModelWarning | None:
         why = f"{target.name} has no chat template, so it is a base model"
     else:
         return None
-    shape = target_shape(target.where, target.config)
+    shape = target_shape(target.where, target.config, target.tensors)
     right = INSTRUCT.get((shape.hidden_size, shape.num_layers), "")
     words = (
         f"{why}, and drafters are trained on the instruct model: fewer drafts will be accepted "

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ..errors import ModelError
 from ..machine import Device
 from ..models.backbone_config import MAX_ROLLBACK
 from ..models.config import GROUP_SIZE, parse_config
 from ..models.quantization import DTYPE_BYTES, NARROW, Packing, Quantization, StoredWeight
+from ..models.target_config import read_target
 from .facts import Facts, stored
 
 # Two figures of code that imports MLX; tests/catalog/test_memory.py holds them against it.
@@ -68,19 +68,8 @@ class Layers:
     @classmethod
     def of_target(cls, facts: Facts) -> "Layers":
         """Those of a target. Raises ModelError."""
-        c = facts.text
-        n, heads = facts.size("num_hidden_layers"), facts.size("num_attention_heads")
-        kv = c.get("num_key_value_heads") or heads
-        dim = c.get("head_dim") or facts.size("hidden_size") // heads
-        types = c.get("layer_types") or ["full_attention"] * n
-        gemma = str(facts.config.get("model_type")).startswith("gemma4")
-        sliding = [gemma and t == "sliding_attention" for t in types]
-        window = facts.size("sliding_window") if any(sliding) else None
-        full_kv = (c.get("num_global_key_value_heads") or kv) if gemma and c.get("attention_k_eq_v") else kv
-        full = 2 * full_kv * (c.get("global_head_dim") or dim if gemma else dim)
-        if len(sliding) != n or not all(isinstance(v, int) for v in (kv, dim, full)):
-            raise ModelError(f"{facts.where / 'config.json'}: the sizes of its attention layers cannot be read.")
-        return cls(tuple(2 * kv * dim if s else full for s in sliding), tuple(window if s else None for s in sliding))
+        layers = read_target(facts.where, facts.config, facts.tensors).layers
+        return cls(tuple(2 * s.kv_heads * s.head_dim for s in layers), tuple(s.window for s in layers))
 
     @classmethod
     def of_drafter(cls, facts: Facts) -> "Layers":

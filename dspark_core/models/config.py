@@ -11,25 +11,25 @@ of held-out rounds whose first k + 1 drafts were all accepted. Either may be mis
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Protocol
 
 from ..errors import ModelError
 from .backbone_config import MAX_LAYERS, MAX_ROLLBACK, BackboneConfig, full_layer_sizes, read_backbone
-from .fields import FOREIGN, NESTED, Fields, is_number, is_whole, shown
+from .fields import FOREIGN, NESTED, Fields, is_number, shown
 from .headers import TensorInfo
 from .info import Calibration
 from .quantization import Quantization
-from .targets import families, family_of
+from .target_config import MAX_TARGET_LAYERS, MAX_VOCABULARY, read_target
 
 PRECISIONS = ("auto", "stored", "bf16", "8-bit", "4-bit")  # of weights, converted at load (weights.py)
 GROUP_SIZE = 64  # of weights that are quantized at load
 MARKOV_TYPES = ("vanilla", "gated", "rnn")
 DEEPSPEC = {"Qwen3DSparkModel": False, "Gemma4DSparkModel": True}  # -> Gemma-4 layers?
 ZLAB = "DFlashDraftModel"
-MAX_TARGET_LAYERS, MAX_RANK, MAX_VOCABULARY = 1000, 1 << 14, 1 << 23
+MAX_RANK = 1 << 14
 MIN_SOFTCAP, MAX_SOFTCAP = 1e-3, 1e6
 GEMMA_ACT = "gelu_pytorch_tanh"
 
@@ -58,39 +58,12 @@ class ShapeOf(Protocol):
     def num_layers(self) -> int: ...
 
 
-def target_shape(directory: Path, config: dict[str, Any]) -> TargetShape:
-    """The shape of the target that `config` describes. Raises ModelError if its family is not supported or a
-    field is missing."""
-    family = check_family(directory, config)
-    text = config.get("text_config") or config
-
-    def whole(name: str) -> int:
-        value = text.get(name)
-        if not is_whole(value) or value < 1:
-            raise ModelError(f"{directory / 'config.json'}: {name} must be a whole number above 0, not {value!r}.")
-        return value
-
-    return TargetShape(
-        directory.name, family.TITLE, whole("hidden_size"), whole("vocab_size"), whole("num_hidden_layers")
-    )
-
-
-def check_family(directory: Path, config: dict[str, Any]) -> ModuleType:
-    """The family of a target. Raises ModelError if it is not a supported one, or if it wants code of its own to run."""
-    where = directory / "config.json"
-    kind, text = config.get("model_type"), config.get("text_config") or config
-    if not isinstance(text, dict):
-        raise ModelError(f"{where}: text_config must be an object.")
-    family = family_of(kind)
-    if family is None:
-        titles = [f.TITLE for f in families()]
-        there_are = f"{', '.join(titles[:-1])} and {titles[-1]}"
-        raise ModelError(f"{where} has model_type {kind!r}; targets of the {there_are} families are supported.")
-    if config.get("model_file"):
-        raise ModelError(f"{where} asks to run code from {config['model_file']!r}; code of a model is never run.")
-    if why := getattr(family, "refuse", lambda text: "")(text):
-        raise ModelError(f"{where}: {why}")
-    return family
+def target_shape(
+    directory: Path, config: dict[str, Any], tensors: Mapping[str, TensorInfo] | None = None
+) -> TargetShape:
+    """The shape of the target that `config` describes. Raises ModelError if it cannot be loaded; see `read_target`."""
+    read = read_target(directory, config, tensors or {})
+    return TargetShape(directory.name, read.family.TITLE, read.hidden_size, read.vocab_size, len(read.layers))
 
 
 @dataclass(frozen=True)

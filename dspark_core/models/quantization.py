@@ -18,6 +18,7 @@ from typing import Any
 from ..errors import ModelError
 from .fields import NESTED, is_whole, shown
 from .headers import TensorInfo
+from .target_config import own_head
 
 BITS, GROUPS = (1, 2, 3, 4, 5, 6, 8), (32, 64, 128)  # of the affine mode
 MODES = {"mxfp4": (4, 32), "nvfp4": (4, 16), "mxfp8": (8, 32)}  # bits and group size of the others
@@ -174,7 +175,8 @@ class Quantization:
         """What the text model takes of the files, by the headers alone: nothing is refused here."""
         drafts = "block_size" in self._config or NESTED in self._config
         gemma = str(self._config.get("model_type")).startswith("gemma")
-        tied = self._text.get("tie_word_embeddings", self._config.get("tie_word_embeddings", gemma)) and not drafts
+        tied = self._text.get("tie_word_embeddings", self._config.get("tie_word_embeddings", gemma))
+        tied = tied and not drafts and not own_head(self._tensors)
         awq = next((t.dtype for n, t in self._tensors.items() if n.endswith(".scales")), "F16") if self._is_awq else ""
         for name, info in self._tensors.items():
             path, _, kind = name.rpartition(".")

@@ -4,24 +4,26 @@ mlx-lm's models return logits only. A family's walk (targets/<family>.py) calls 
 and yields the hidden state after each one; at load its logits are compared with the model's own.
 """
 
+import importlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 from mlx_lm.models.cache import KVCache
-from mlx_lm.utils import _get_classes, load_model
+from mlx_lm.utils import load_model
 
 from ..errors import ModelError
 from .cache import WindowCache
-from .config import check_family
-from .headers import TensorInfo, read_config, read_headers
+from .fields import is_whole
+from .headers import TensorInfo, read_config, read_headers, read_object
 from .quantization import Quantization
-from .targets import family_of
+from .target_config import WRAPPED, TargetConfig, own_head, read_target
 from .text import Text
 from .token_bytes import TokenBytes
 from .tokenizer_files import eos_ids, has_tokenizer
-from .weights import check_precision, convert, read_weights, wide_product, without_tied_head
+from .weights import check_precision, convert, read_weights, wide_product
 
 Cache = list[KVCache | WindowCache]
 Progress = Callable[[str], None]
@@ -30,27 +32,25 @@ Progress = Callable[[str], None]
 class Target:
     """One loaded target model. Shapes: T positions, V vocabulary, d hidden size, m taps."""
 
-    def __init__(self, model: Any, config: dict[str, Any], text: Text | None, name: str, precision: str):
+    def __init__(
+        self, model: Any, shape: TargetConfig, config: dict[str, Any], text: Text | None, name: str, precision: str
+    ):
         self.model = model
         self.name = name
         self.precision = precision
         self.text = text
         self._lm = getattr(model, "language_model", model)  # Gemma-4 wraps its text model
         self._body = self._lm.model
-        args = self._lm.args
-        family = family_of(self._lm.model_type)
-        if family is None:
-            raise ModelError(f"{name} has a text model of type {self._lm.model_type!r}, which is not supported.")
-        self._walk = family.walk
+        self._walk = shape.family.walk
         self.num_layers = len(self._body.layers)
-        self.hidden_size = args.hidden_size
-        self.vocab_size = args.vocab_size
-        self.context_length = getattr(args, "max_position_embeddings", None) or 2048
-        self.softcap = getattr(args, "final_logit_softcapping", None)
+        self.hidden_size = shape.hidden_size
+        self.vocab_size = shape.vocab_size
+        self.context_length = shape.context_length
+        self.softcap = getattr(self._lm.args, "final_logit_softcapping", None)
         self.embed_scale = getattr(self._body, "embed_scale", 1.0)
         eos = config.get("eos_token_id")
-        eos = [eos] if isinstance(eos, int) else (eos or [])
-        self.stop_ids = text.stop_ids if text else frozenset(eos)
+        eos = frozenset(filter(is_whole, eos if isinstance(eos, list) else [eos]))
+        self.stop_ids = text.stop_ids if text else eos
         self.dtype = self._body.norm.weight.dtype
 
     def new_cache(self) -> Cache:
@@ -159,38 +159,57 @@ def open_target(directory: str | Path, precision: str = "auto", progress: Progre
     read yet: `read_weights(target.model, ...)` and `target.prove_taps()` follow. Raises ModelError."""
     directory = Path(directory)
     check_precision(precision)
-    config = read_config(directory)
-    family = check_family(directory, config)
-    instead: dict[str, Any] = family.config_for_mlx(config) if hasattr(family, "config_for_mlx") else {}
-    tensors = read_headers(directory)
+    config, tensors = read_config(directory), read_headers(directory)
+    if (generation := directory / "generation_config.json").is_file():
+        read_object(generation)  # mlx-lm reads it, too
+    shape = read_target(directory, config, tensors)
+    tied = shape.tied and not own_head(tensors)
     quantization = Quantization(directory, config, tensors)
     quantization.check(awq=True)
-    instead |= quantization.for_mlx()
+    instead = shape.for_mlx(tied) | quantization.for_mlx()
     progress("checking names and shapes")
     try:
-        model, config = load_model(directory, lazy=True, model_config=instead, get_model_classes=_classes)
-    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as e:
-        raise ModelError(_one_sentence(directory, tensors, str(e))) from e
+        model, config = load_model(
+            directory, lazy=True, model_config=instead, get_model_classes=partial(_classes, shape, tied)
+        )
+    except Exception as e:  # of whatever kind: the files decide what mlx-lm stumbles over
+        raise ModelError(_one_sentence(directory, tensors, str(e) or type(e).__name__)) from e
     words = convert(model, precision)
     progress("reading the tokenizer")
     config["eos_token_id"] = sorted(eos_ids(directory))  # mlx-lm takes those of one file
     text = Text(directory, config["eos_token_id"]) if has_tokenizer(directory) else None
-    return Target(model, config, text, directory.name, words)
+    return Target(model, shape, config, text, directory.name, words)
 
 
-def _classes(config: dict[str, Any]) -> tuple[Any, Any]:
-    """mlx-lm's classes of a model and of its arguments."""
-    model_class, args_class = _get_classes(config)
-    return without_tied_head(model_class), args_class
+def _classes(shape: TargetConfig, tied: bool, config: dict[str, Any]) -> tuple[Any, Any]:
+    """mlx-lm's Model and ModelArgs, with what transformers' model has and that one lacks: what the family says, biases
+    of the attention, a head beside a wrapped text model."""
+    module = importlib.import_module(f"mlx_lm.models.{config['model_type']}")
+    complete = getattr(shape.family, "complete", lambda model_class, _: model_class)
+    base: Any = complete(module.Model, shape)
+
+    class Model(base):
+        def __init__(self, args: Any):
+            super().__init__(args)
+            for layer in self.layers if shape.biased else ():
+                linears = (layer.self_attn.get(f"{name}_proj") for name in "qkvo")
+                for linear in (linear for linear in linears if linear is not None):
+                    linear.bias = mx.zeros(linear.weight.shape[0])
+
+        def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
+            weights = super().sanitize(weights)
+            head = {n: weights.pop(n) for n in list(weights) if n.removeprefix(WRAPPED).startswith("lm_head.")}
+            at = WRAPPED if hasattr(self, "language_model") else ""
+            return weights if tied else weights | {at + n.removeprefix(WRAPPED): w for n, w in head.items()}
+
+    return Model, module.ModelArgs
 
 
 def _one_sentence(directory: Path, tensors: Mapping[str, TensorInfo], message: str) -> str:
-    """mlx-lm's loading error with the file that holds (or should hold) the tensor it names."""
-    words = message.replace("\n", " ").split()
-    named = next(
-        (w.strip(".,:") for w in words if "." in w and w.strip(".,:").replace("_", "").replace(".", "").isalnum()),
-        "",
-    )
-    file = tensors[named].file if named in tensors else directory / "model*.safetensors"
-    text = " ".join(words)
-    return f"{file}: {text[:300].rstrip('.')}."
+    """mlx-lm's loading error with the file that holds (or should hold) the tensor it names; config.json without one."""
+    words = message.split()
+    named = (w.strip(".,:") for w in words if "." in w.strip(".,:") and w[0].isalpha())
+    name = next((n for n in named if n.replace("_", "").replace(".", "").isalnum()), "")
+    weights = directory / "model*.safetensors" if name or "parameter" in words else directory / "config.json"
+    file = tensors[name].file if name in tensors else weights
+    return f"{file}: {' '.join(words)[:300].rstrip('.')}."

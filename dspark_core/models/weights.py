@@ -14,7 +14,6 @@ the same). GPUs and quantized weights take the layer as it is.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -96,21 +95,6 @@ def _fits_groups(_path: str, layer: nn.Module) -> bool:
         return False
     columns = layer.weight.shape[-1]
     return columns % GROUP_SIZE == 0 and columns >= narrowest()
-
-
-def without_tied_head(model_class: Any) -> Any:
-    """mlx-lm's class of a model, which where its head is the embedding leaves out a head that the files hold beside
-    it even if that is quantized; mlx-lm's own leaves out a dense one only, and stops at the other's scales."""
-
-    class Model(model_class):
-        def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
-            weights = super().sanitize(weights)
-            text: nn.Module = getattr(self, "language_model", self)
-            if "lm_head" in text:
-                return weights
-            return {name: w for name, w in weights.items() if "lm_head" not in name.split(".")}
-
-    return Model
 
 
 def _leaves(module: nn.Module) -> list[nn.Module]:

@@ -2,13 +2,17 @@
 
 A file has, besides what it needs to compute with:
 
-    TITLE    the family's name for the visitor
-    TYPES    model types, beside the file's own name, that are of the family
-    walk     (body, ids [1, T], cache) -> the hidden states [1, T, d] of the embeddings, then of each layer
-    refuse   (config of the text model) -> a sentence why such a one cannot run here; empty if it can
-    config_for_mlx  (config) -> fields that mlx-lm is given in the place of the config's
+    TITLE     the family's name for the visitor
+    TYPES     model types, beside the file's own name, that are of the family
+    WRAPPERS  those of them whose text model is described under text_config
+    defaults  (model type) -> the fields that it computes with -> what transformers takes where one is missing
+    read      (fields) -> the shape of each layer, and the positions that its rope is made for; see TargetFields of
+              target_config.py. It puts into `fields.mlx` every field that mlx-lm's argument class takes, and refuses
+              what cannot run here
+    walk      (body, ids [1, T], cache) -> the hidden states [1, T, d] of the embeddings, then of each layer
+    complete  (mlx-lm's Model class, the TargetConfig) -> a class that computes what mlx-lm's leaves out
 
-The last two are optional. The catalog reads titles and types on a thread without MLX, so MLX is imported in `walk`.
+The last is optional. The catalog reads configs on a thread without MLX, so MLX is imported in `walk` and `complete`.
 """
 
 import importlib
