@@ -1,4 +1,4 @@
-"""Gemma-4, as a text model or wrapped in a larger one; without per-layer embeddings and shared layers (12B, 26B, 31B)."""
+"""Gemma-4, as a text model or wrapped; without per-layer embeddings and shared layers (12B, 26B, 31B)."""
 
 from collections.abc import Iterator
 from typing import Any
