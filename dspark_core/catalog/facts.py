@@ -122,8 +122,8 @@ def sort_of(facts: Facts) -> Sort:
             c = parse_config(facts.where, facts.config, facts.tensors)
             words = f"{c.method} drafter, block {c.block_size}, {stored(facts)}."
             return Sort(DRAFTER, c.method, words)
-        shape = target_shape(facts.where, facts.config, facts.tensors)
         Quantization(facts.where, facts.config, facts.tensors).check(awq=True)
+        shape = target_shape(facts.where, facts.config, facts.tensors)
         return Sort(TARGET, shape.family, f"{shape.family} target of {shape.num_layers} layers, {stored(facts)}.")
     except ModelError as error:
         return Sort(OTHER, "", str(error))

@@ -162,10 +162,10 @@ def open_target(directory: str | Path, precision: str = "auto", progress: Progre
     config, tensors = read_config(directory), read_headers(directory)
     if (generation := directory / "generation_config.json").is_file():
         read_object(generation)  # mlx-lm reads it, too
-    shape = read_target(directory, config, tensors)
-    tied = shape.tied and not own_head(tensors)
     quantization = Quantization(directory, config, tensors)
     quantization.check(awq=True)
+    shape = read_target(directory, config, tensors)
+    tied = shape.tied and not own_head(tensors)
     instead = shape.for_mlx(tied) | quantization.for_mlx()
     progress("checking names and shapes")
     try:

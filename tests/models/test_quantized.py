@@ -28,7 +28,11 @@ D, VOCABULARY = 128, 256
 IDS = mx.array([5, 200, 77])
 SIZES = {"hidden_size": D, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "rms_norm_eps": 1e-6}
 SIZES |= {"num_hidden_layers": 3, "intermediate_size": 256, "vocab_size": VOCABULARY, "max_position_embeddings": 256}
-GEMMA = {"layer_types": ["sliding_attention", "full_attention", "full_attention"], "sliding_window": 16}
+GEMMA = {
+    "layer_types": ["sliding_attention", "full_attention", "full_attention"],
+    "sliding_window": 16,
+    "final_logit_softcapping": 30.0,
+}
 GEMMA |= {"global_head_dim": 128, "num_global_key_value_heads": 1, "attention_k_eq_v": True, "num_kv_shared_layers": 0}
 GEMMA |= {"hidden_size_per_layer_input": 0, "model_type": "gemma4_unified_text", "tie_word_embeddings": True}
 CONFIGS = {
