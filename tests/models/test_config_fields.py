@@ -113,11 +113,11 @@ def test_every_flag_is_true_or_false(name, changed):
 REFUSED = [
     ("D", {"jetspec_config": {"causal_head": True}}, {}, "jetspec_config: JetSpec drafters are not supported"),
     ("D", {}, {"jetspec_config": {}}, "jetspec_config"),
-    ("A", SPECULATORS, {}, "speculators_model_type: drafters packaged by speculators"),
+    ("A", SPECULATORS, {}, "transformer_layer_config.num_hidden_layers is 32"),
     ("D", {"speculators_config": {"algorithm": "eagle3"}}, {}, "speculators_config"),
     ("D", {}, {"conv_kernel_size": 2}, "conv_kernel_size: DFlash 2"),
     ("D", {}, {"selector_top_k": 16}, "selector_top_k: DFlash 2"),
-    ("A", {"architectures": ["DSparkDraftModel"]}, {}, "'DSparkDraftModel'"),
+    ("A", {"architectures": ["DSparkHeadModel"]}, {}, "'DSparkHeadModel'"),
     ("A", {"architectures": "Qwen3DSparkModel, DFlashDraftModel"}, {}, "architecture"),
     ("A", {"architectures": ["Qwen3DSparkModel", "DFlashDraftModel"]}, {}, "architecture"),
     ("A", {"architectures": [["Qwen3DSparkModel"]]}, {}, "architecture"),
