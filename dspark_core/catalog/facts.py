@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import ModelError
 from ..models.config import DrafterConfig, check_fit, parse_config, target_shape
-from ..models.formats import SIGNS
+from ..models.formats import is_drafter
 from ..models.headers import TensorInfo, read_config, read_headers
 
 MAX_JSON_BYTES = 50_000_000
@@ -118,7 +118,7 @@ def check_weight_files(where: Path, index: dict[str, Any] | None, present: Itera
 def sort_of(facts: Facts) -> Sort:
     """Target, drafter or neither, in one sentence."""
     try:
-        if any(name in facts.config for name in SIGNS):
+        if is_drafter(facts.config):
             c = parse_config(facts.where, facts.config, facts.tensors)
             words = f"{c.method} drafter, block {c.block_size}, {stored(facts)}."
             return Sort(DRAFTER, c.method, words)

@@ -23,7 +23,7 @@ from .speculators import CONFIG
 FORMATS: tuple[ModuleType, ...] = (speculators, deepspec, zlab, specforge)
 # Fields that drafters' configs alone have.
 SIGNS = (
-    *("block_size", "target_layer_ids", NESTED, "jetspec_config"),
+    *("block_size", "target_layer_ids", NESTED, "jetspec_config", "draft_vocab_size", "markov_rank"),
     *("speculators_model_type", "speculators_config", "transformer_layer_config"),
     *("conv_kernel_size", "conv_group_size", "selector_rank", "selector_top_k"),
 )
@@ -32,12 +32,14 @@ SIGNS = (
 OTHERS = {
     "jetspec": "JetSpec drafters",
     "peagle": "P-EAGLE drafters",
+    "eagle3": "Eagle3 drafters",
     "eagle": "Eagle drafters",
     "xpress": "xPress drafters",
     "refiner_head": "xPress drafters",
     "lilicorr": "LiLiCorr drafters",
     "deepseekv4": "DeepSeek-V4's heads, which are a part of their target,",
     "deepseek_v4": "DeepSeek-V4's heads, which are a part of their target,",
+    ".sinks": "attention sinks, as Nemotron's drafters have them,",
     "attention_sink": "attention sinks, as Nemotron's drafters have them,",
     "qwen35dspark": "drafters with Qwen3.5's own layers",
     "lfm2dspark": "drafters with LFM2's layers",
@@ -51,11 +53,22 @@ OTHERS = {
 }
 
 
+def is_drafter(raw: Mapping[str, Any]) -> bool:
+    """Is this config.json a drafter's, supported or not?"""
+    named = str(raw.get("architectures")).lower()
+    return (
+        any(name in raw for name in SIGNS)
+        or any(str(name).startswith("dspark_") for name in raw)
+        or any(part in named for part in ("eagle", "draftmodel", "speculator", "dspark"))
+    )
+
+
 def format_of(where: Path, raw: Mapping[str, Any], tensors: Iterable[str] = ()) -> ModuleType:
     """The packaging of a drafter's config.json. Raises ModelError for what has none here, by its name if it has one."""
     nested, packaged = (value if isinstance(value, dict) else {} for value in (raw.get(NESTED), raw.get(CONFIG)))
     architectures = raw.get("architectures")
-    values = [("architecture", a) for a in (architectures if isinstance(architectures, list) else [architectures])]
+    architectures = architectures if isinstance(architectures, list) else [architectures]
+    values = [("architecture", a) for a in architectures]
     values += [(name, raw.get(name)) for name in ("model_type", "projector_type", "speculators_model_type")]
     values += [(f"{NESTED}.projector_type", nested.get("projector_type"))]
     values += [(f"{CONFIG}.algorithm", packaged.get("algorithm"))]
@@ -69,8 +82,9 @@ def format_of(where: Path, raw: Mapping[str, Any], tensors: Iterable[str] = ()) 
     found = next((f for f in FORMATS if f.reads(raw)), None)
     if found is None:
         known = ", ".join([*deepspec.ARCHITECTURES, *zlab.ARCHITECTURES, specforge.ARCHITECTURE])
+        architecture = shown(architectures[0] if len(architectures) == 1 else architectures)
         raise ModelError(
-            f"{where} has architecture {shown(raw.get('architectures'))}; drafters of {known} and those packaged by "
+            f"{where} has architecture {architecture}; drafters of {known} and those packaged by "
             "speculators are supported."
         )
     return found
