@@ -71,7 +71,8 @@ def test_the_greedy_trace(further):
 
 
 def test_the_sampled_traces(further):
-    for reference in further.trace.get("sampled") or []:
+    references = further.trace.get("sampled") or []
+    for reference in references[:1] if further.path.parent == FORMATS else references:
         numbers = [u for taken in reference["uniforms"] for u in taken]
         events = decode(further, len(reference["output_ids"]), reference["temperature"], numbers)
         assert output(events) == reference["output_ids"]
