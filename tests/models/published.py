@@ -367,11 +367,14 @@ def minicpm(shape: Shape) -> Checkpoint:
     return Checkpoint(f"{shape.name}-DSpark", config, tensors)
 
 
-def speculators(shape: Shape, algorithm: str, layers: int = 5, block: int = 8, rows: int = 0) -> Checkpoint:
-    """Red Hat's and others' drafters for a target, packaged by speculators. `rows`: of a reduced draft vocabulary.
+def speculators(
+    shape: Shape, algorithm: str, layers: int = 5, block: int = 8, rows: int = 0, own: bool = True
+) -> Checkpoint:
+    """Red Hat's and others' drafters for a target, packaged by speculators. `rows`: of a reduced draft vocabulary;
+    `own`: with an embedding and a head of its own.
 
     Parameter counts are published, and so are layers, ranks, taps and windows; the rest of the config is assumed: as
-    speculators 0.9.0 writes it. Files with a full vocabulary hold the embedding and the head, by their count.
+    speculators 0.9.0 writes it. Whether a file holds embedding and head follows from its count.
     """
     second, sizes = algorithm == "dflash2", shape.symbols() | {"W": rows or shape.vocabulary, "1": 1}
     first, group = (1 if second else 0), 16 if shape.hidden % 16 == 0 else 8
@@ -409,8 +412,8 @@ def speculators(shape: Shape, algorithm: str, layers: int = 5, block: int = 8, r
             "vocab_size": shape.vocabulary,
         },
     }
-    names = BACKBONE | _layers(LAYER, layers) | {"lm_head.weight": "W d"}
-    names |= {"d2t": "W", "t2d": "V"} if rows else {"embed_tokens.weight": "V d"}
+    names = BACKBONE | _layers(LAYER, layers) | ({"lm_head.weight": "W d"} if own else {})
+    names |= {"d2t": "W", "t2d": "V"} if rows else {"embed_tokens.weight": "V d"} if own else {}
     if second:
         config |= {"conv_group_size": group, "conv_kernel_size": 2, "selector_rank": shape.rank, "selector_top_k": 16}
         sizes |= {"K2": 4 * (shape.hidden // group), "2": 2}
