@@ -53,6 +53,15 @@ def test_every_round_is_the_reference_s(further):
             assert mx.isfinite(block.logits).sum(axis=-1).tolist() == [candidates.shape[1]] * d.info.max_drafts
 
 
+def test_the_target_s_own_tensors(further):
+    """Where a set has them: here those are left out that another one implies."""
+    e, t = further.expected, further.target
+    hidden, taps = t.forward(e["greedy_ids"], t.new_cache(), further.drafter.taps)
+    assert worst(taps, e["full_tapped_hidden"]) < TOLERANCE
+    if "target_logits" in e:
+        assert worst(t.head(hidden)[: len(e["target_logits"])], e["target_logits"]) < TOLERANCE
+
+
 def decode(golden, n, temperature=0.0, numbers=None):
     settings = Settings(n, temperature=temperature, stop_ids=NEVER)
     uniforms = {} if numbers is None else {"uniforms": Recorded(numbers)}

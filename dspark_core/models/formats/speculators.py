@@ -92,12 +92,12 @@ def translate(where: Path, raw: dict[str, Any], tensors: Headers) -> Inner:
 
 def _proposal(top: Fields) -> tuple[Any, int | None, str]:
     """What speculators_config says: the algorithm, the tokens that a round drafts, and the target's name."""
-    config = top.get(CONFIG) or {}
+    config = {} if top.get(CONFIG) is None else top.get(CONFIG)
     methods = config.get("proposal_methods") if isinstance(config, dict) else None
-    method = methods[0] if isinstance(methods, list) and methods else {}
-    verifier = config.get("verifier") if isinstance(config, dict) else None
+    method = methods[0] if isinstance(methods, list) and methods else {} if methods is None else methods
     if not isinstance(config, dict) or not isinstance(method, dict):
         raise ModelError(f"{top.where}: {CONFIG} {shown(config)} cannot be read.")
+    verifier = config.get("verifier")
     tokens = method.get("speculative_tokens")
     if tokens is not None and not is_whole(tokens):
         raise top.error(f"{CONFIG}.proposal_methods.speculative_tokens", tokens, "a whole number")
