@@ -69,11 +69,11 @@ class Shape:
     mask: int
     taps: tuple[int, ...]
     rank: int = 256
-    theta: float = 1e6
-    llama: bool = False
     global_kv_heads: int | None = None  # Gemma-4: of its full layers
     global_head_dim: int | None = None
     window: int | None = None
+    theta: float = 1e6
+    llama: bool = False
 
     @property
     def gemma(self) -> bool:

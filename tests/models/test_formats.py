@@ -217,6 +217,7 @@ def test_dflash_2_is_checked_number_by_number(changed):
 def test_specforge_s_own_fields(changed):
     name = "P2_specforge_dspark_swa_gated"
     nested = json.loads((FORMATS / name / "drafter" / "config.json").read_text())["dflash_config"]
+    assert "use_sliding_window is false" in changed(name, use_sliding_window=False)
     by_loss = {k: v for k, v in nested.items() if k != "enable_confidence_head"} | {"confidence_head_alpha": 1.0}
     assert changed(name, dflash_config=by_loss) == changed(name)
     for field, value in {

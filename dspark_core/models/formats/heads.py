@@ -1,8 +1,9 @@
-"""What several packagings read alike: the one architecture, a head's softcap, DFlash 2's convolutions and selector."""
+"""What several packagings read alike: the one architecture, a head's softcap, a window, DFlash 2's sizes."""
 
 from typing import Any
 
-from ..backbone_config import MAX_WIDTH
+from ...errors import ModelError
+from ..backbone_config import MAX_WIDTH, MAX_WINDOW, SLIDING
 from ..fields import Fields
 
 MAX_TARGET_LAYERS, MAX_RANK, MAX_CANDIDATES, MAX_KERNEL = 1000, 1 << 14, 1024, 16
@@ -23,6 +24,20 @@ def softcap(fields: Fields, may_be_off: bool) -> float | None:
         return None
     cap = fields.number("final_logit_softcapping", -MAX_SOFTCAP if may_be_off else MIN_SOFTCAP, MAX_SOFTCAP)
     return cap if cap > 0 else None
+
+
+def window_of(fields: Fields, types: tuple[str, ...]) -> int | None:
+    """Rows of the sliding layers' window; None without such layers, where a copy of the target's config may say what it
+    will. Raises ModelError where the window is switched off."""
+    fields.read.add("sliding_window")
+    if SLIDING not in types:
+        return None
+    if fields.get("use_sliding_window") is False:
+        raise ModelError(
+            f"{fields.where}: layer_types has {SLIDING}, but use_sliding_window is false; readers of this format do "
+            "not agree what that means."
+        )
+    return fields.whole("sliding_window", 1, MAX_WINDOW)
 
 
 def convolution(fields: Fields, **usual: int) -> tuple[int, int]:

@@ -10,10 +10,10 @@ sgl-project/SpecForge 0.2.0.
 from pathlib import Path
 from typing import Any
 
-from ..backbone_config import MAX_WINDOW, SLIDING, Visibility, layer_count, layer_types
+from ..backbone_config import SLIDING, Visibility, layer_count, layer_types
 from ..fields import NESTED, NESTED_FIRST, Fields
 from ..inner import Headers, Inner
-from .heads import MAX_TARGET_LAYERS, architecture
+from .heads import MAX_TARGET_LAYERS, architecture, window_of
 from .zlab import nested
 
 ARCHITECTURE = "DSparkDraftModel"
@@ -36,8 +36,8 @@ def translate(where: Path, raw: dict[str, Any], tensors: Headers) -> Inner:
     fields.text("projector_type", ("dspark",), "dspark")
     layers = layer_count(fields, tensors)
     types = layer_types(fields, layers)
-    window = fields.whole("sliding_window", 1, MAX_WINDOW) if SLIDING in types else None
-    fields.read |= {NESTED, "sliding_window"}
+    window = window_of(fields, types)
+    fields.read.add(NESTED)
     named = fields.get("num_target_layers") is not None
     return Inner(
         fields=fields,

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ModelError
-from ..backbone_config import MAX_ROLLBACK, MAX_WINDOW, SLIDING, Visibility, layer_count, layer_types
+from ..backbone_config import MAX_ROLLBACK, SLIDING, Visibility, layer_count, layer_types
 from ..fields import NESTED, NESTED_FIRST, Fields, shown
 from ..inner import Headers, Inner
-from .heads import MAX_RANK, MAX_TARGET_LAYERS, architecture, convolution, selector, softcap
+from .heads import MAX_RANK, MAX_TARGET_LAYERS, architecture, convolution, selector, softcap, window_of
 
 ARCHITECTURES = {"DFlashDraftModel": False, "DFlash2DraftModel": True}  # -> DFlash 2?
 DFLASH_2_FIELDS = ("conv_kernel_size", "conv_group_size", "selector_rank", "selector_top_k")
@@ -86,14 +86,7 @@ def _default_taps(n: int, k: int) -> list[int]:
 
 def _causality(fields: Fields, layers: int) -> Visibility:
     types = layer_types(fields, layers)
-    slides = SLIDING in types
-    if slides and fields.get("use_sliding_window") is False:
-        raise ModelError(
-            f"{fields.where}: layer_types has {SLIDING}, but use_sliding_window is false; readers of this format do "
-            "not agree what that means."
-        )
-    window = fields.whole("sliding_window", 1, MAX_WINDOW) if slides else None
-    fields.read.add("sliding_window")  # without sliding layers a copy of the target's config may say what it will
+    window = window_of(fields, types)
     given = {name: fields.get(name) for name in ("is_causal", "causal", "dflash_query_causal")}
     given = {name: fields.flag(name) for name, value in given.items() if value is not None}
     if len(set(given.values())) > 1:
