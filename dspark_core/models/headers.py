@@ -84,6 +84,8 @@ def read_config(directory: Path) -> dict[str, Any]:
     """config.json of a model directory. Raises ModelError if it is missing or not a JSON object."""
     path = directory / "config.json"
     if not path.is_file():
+        if gguf := next((f.name for f in sorted(directory.glob("*.gguf"))), ""):
+            raise ModelError(f"{directory} holds {gguf[:80]} and no config.json: GGUF files are not loaded.")
         raise ModelError(f"{path} does not exist: {directory} is not a model directory.")
     return read_object(path)
 
