@@ -226,7 +226,8 @@ def own_head(tensors: Mapping[str, TensorInfo]) -> bool:
     head = next((tensors[name] for name in ("lm_head.weight", f"{WRAPPED}lm_head.weight") if name in tensors), None)
     if head is None or embedding is None or not {head.dtype, embedding.dtype} <= {"F32", "F16", "BF16"}:
         return False
-    return not head.same_data(embedding)
+    known = bool(head.span and embedding.span)  # where nothing is on this machine yet, what the config says holds
+    return known and not head.same_data(embedding)
 
 
 def _check_layers(fields: TargetFields, tensors: Mapping[str, TensorInfo]) -> str:

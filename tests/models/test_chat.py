@@ -13,12 +13,11 @@ from dspark_core.models.text import Text
 from dspark_core.models.typed import Typed, stand_ins
 from tests.models.build import VOCABULARIES
 from tests.models.build import VOCABULARY_NAMES as NAMES
+from tests.models.conversations import CHATML, user
 
 MISTRAL = """{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]
 {%- elif m.role == 'assistant' %} {{ m.content | trim }}{{ eos_token }}
 {%- else %}{{ m.content }}{% endif %}{% endfor %}"""
-CHATML = """{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}
-{%- endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
 PHI = """{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' and message['content'] %}
 {{- '<|system|>\n' + message['content'] + '<|end|>\n' }}{% elif message['role'] == 'user' %}
 {{- '<|user|>\n' + message['content'] + '<|end|>\n' }}{% elif message['role'] == 'assistant' %}
@@ -43,11 +42,6 @@ def text_of(form: str) -> Text:
 
 def applied(text: Text, messages) -> list[int]:
     return text.tokenizer.apply_chat_template(messages, add_generation_prompt=True, enable_thinking=False)
-
-
-def user(*contents: str) -> list[dict[str, str]]:
-    """A conversation whose turns are the user's and the assistant's in turn."""
-    return [{"role": "user" if i % 2 == 0 else "assistant", "content": c} for i, c in enumerate(contents)]
 
 
 CODE = "    def f(x):\n        return x\n\n\n\tpass\n"

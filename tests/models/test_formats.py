@@ -16,7 +16,7 @@ from tests.conftest import golden_paths, load_golden
 from tests.decode.helpers import NEVER, Recorded, output, plain_output, rounds, worst
 
 from .build import GOLDEN, edit_config, edit_weights, refusal
-from .test_parity import TOLERANCE, greedy
+from .parity import TOLERANCE, greedy
 
 FORMATS = GOLDEN / "formats"
 

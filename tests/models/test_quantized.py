@@ -21,7 +21,7 @@ from dspark_core.models.checkpoint import load_drafter, open_drafter
 from dspark_core.models.target import load_target, open_target
 from dspark_core.playground.engine import PresetEngine
 from tests.models.build import edit_config, edit_weights, random_drafter, refusal
-from tests.playground.test_engine import choice, races
+from tests.playground.golden_choices import choice, races
 
 CPU, METAL, CUDA = (Device(kind, kind, 16 * 10**9) for kind in ("CPU", "Metal", "CUDA"))
 D, VOCABULARY = 128, 256

@@ -12,9 +12,9 @@ from tokenizers import Tokenizer
 from dspark_core.errors import ModelError
 from dspark_core.models.target import load_target
 from dspark_core.models.text import Text
-from tests.models.build import QWEN, QWEN_TOKENS, copy, edit_config, write_tokenizer
-from tests.models.test_chat import CHATML, user
-from tests.models.test_vocabularies import NAMES, VOCABULARIES, random_text
+from tests.models.build import QWEN, QWEN_TOKENS, VOCABULARIES, copy, edit_config, write_tokenizer
+from tests.models.build import VOCABULARY_NAMES as NAMES
+from tests.models.conversations import CHATML, random_text, user
 
 LLAMA2 = """{% if messages[0].role == 'system' %}{% set system = messages[0].content %}{% set messages = messages[1:] %}
 {%- else %}{% set system = '' %}{% endif %}

@@ -17,50 +17,9 @@ from dspark_core.race.trace import TokenText, dumps, loads, trace_of
 
 from .build import VOCABULARIES
 from .build import VOCABULARY_NAMES as NAMES
+from .conversations import random_text
 
-WORDS = [
-    "the",
-    "sky",
-    "Ġ",
-    "Déjà",
-    "naïve",
-    "Zażółć",
-    "ñ",
-    "ß",
-    "café",
-    "你好",
-    "世界。",
-    "日本語",
-    "안녕",
-    "Привет",
-    "Κόσμε",
-]
-WORDS += ["مرحبا", "नमस्ते", "สวัสดี", "def f(x):", "return", "x_1", "!=", "{}", "//", "3.14", "<table>", "</td>", "0x0A"]
-WORDS += [
-    "😀",
-    "👩‍🔬",
-    "🇩🇪",
-    "👍🏽",
-    "❤️",
-    "e\u0301",
-    "a\u0323\u0308",
-    "\u200b",
-    "\ufeff",
-    "▁",
-    "\ufffd",
-    "\U00020000",
-    "ﬁ",
-    "Ａ",
-]
-WORDS += ["<0x0A>", "<0xE4>", "##ing", "</w>", "\x00", "\x7f", "\u202e", ".", ",", "'s", "n't"]
 GAPS = ["", "", " ", " ", " ", "  ", "    ", "\n", "\n\n", "\n\n\n", "\t", "\r\n", "\u00a0", "\u3000"]
-
-
-def random_text(rng: random.Random) -> str:
-    words = [
-        rng.choice(WORDS) if rng.random() < 0.9 else chr(rng.randrange(0x20, 0xD7FF)) for _ in range(rng.randrange(12))
-    ]
-    return rng.choice(GAPS) + "".join(word + rng.choice(GAPS) for word in words)
 
 
 def streamed(token_bytes, ids) -> str:

@@ -5,8 +5,9 @@ python -m tests.scripts.texts_in_and_out [COUNT]
 
 import sys
 
+from tests.models.build import VOCABULARY_NAMES as NAMES
 from tests.models.test_tokenizer_files import in_and_out
-from tests.models.test_vocabularies import NAMES, streams_as_decoded
+from tests.models.test_vocabularies import streams_as_decoded
 
 if __name__ == "__main__":
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
