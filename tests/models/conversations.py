@@ -39,6 +39,7 @@ WORDS += [
     "Ａ",
 ]
 WORDS += ["<0x0A>", "<0xE4>", "##ing", "</w>", "\x00", "\x7f", "\u202e", ".", ",", "'s", "n't"]
+GAPS = ["", "", " ", " ", " ", "  ", "    ", "\n", "\n\n", "\n\n\n", "\t", "\r\n", "\u00a0", "\u3000"]
 
 
 def user(*contents: str) -> list[dict[str, str]]:

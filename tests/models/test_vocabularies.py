@@ -19,8 +19,6 @@ from .build import VOCABULARIES
 from .build import VOCABULARY_NAMES as NAMES
 from .conversations import random_text
 
-GAPS = ["", "", " ", " ", " ", "  ", "    ", "\n", "\n\n", "\n\n\n", "\t", "\r\n", "\u00a0", "\u3000"]
-
 
 def streamed(token_bytes, ids) -> str:
     """What the page shows of an answer of these tokens."""
