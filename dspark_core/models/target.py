@@ -18,6 +18,7 @@ from .config import check_family
 from .headers import TensorInfo, read_config, read_headers
 from .targets import family_of
 from .text import Text
+from .text_process import ForeignText, ForeignTokenBytes, open_text
 from .token_bytes import TokenBytes
 from .weights import check_precision, convert, read_weights, wide_product
 
@@ -28,7 +29,7 @@ Progress = Callable[[str], None]
 class Target:
     """One loaded target model. Shapes: T positions, V vocabulary, d hidden size, m taps."""
 
-    def __init__(self, model: Any, config: dict[str, Any], text: Text | None, name: str, precision: str):
+    def __init__(self, model: Any, config: dict[str, Any], text: Text | ForeignText | None, name: str, precision: str):
         self.model = model
         self.name = name
         self.precision = precision
@@ -97,14 +98,14 @@ class Target:
         return self._need_text().encode_chat(messages)
 
     @property
-    def token_bytes(self) -> TokenBytes:
+    def token_bytes(self) -> TokenBytes | ForeignTokenBytes:
         """Token id -> the UTF-8 bytes that it adds. Raises ModelError without a tokenizer."""
         return self._need_text().token_bytes
 
     def is_special(self, token_id: int) -> bool:
         return self.text is not None and self.text.is_special(token_id)
 
-    def _need_text(self) -> Text:
+    def _need_text(self) -> Text | ForeignText:
         if self.text is None:
             raise ModelError(f"{self.name} has no tokenizer files.")
         return self.text
@@ -169,7 +170,7 @@ def open_target(directory: str | Path, precision: str = "auto", progress: Progre
     words = convert(model, precision)
     progress("reading the tokenizer")
     has_text = any((directory / f).exists() for f in ("tokenizer.json", "tokenizer.model"))
-    text = Text(directory, config.get("eos_token_id")) if has_text else None
+    text = open_text(directory, config.get("eos_token_id")) if has_text else None
     return Target(model, config, text, directory.name, words)
 
 

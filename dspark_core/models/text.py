@@ -20,6 +20,8 @@ NOT_RENDERED = (AttributeError, LookupError, TypeError, ValueError)
 class Text:
     """A model directory's tokenizer and chat template."""
 
+    unlimited = ""  # why nothing limits what they make this process do, where they should not run in it
+
     def __init__(self, directory: Path, eos_token_id: int | list[int] | None):
         eos = [eos_token_id] if isinstance(eos_token_id, int) else eos_token_id
         try:
