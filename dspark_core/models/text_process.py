@@ -219,7 +219,8 @@ class TextProcess:
                 answer = self._wait(PATIENCE * seconds)
             except BaseException as error:
                 words = self._overrun(error, seconds)
-                self._restart()
+                with suppress(OSError):  # which the next question meets again; to this one it is no answer
+                    self._restart()
                 if words is None:
                     raise
                 raise ModelError(f"The chat template or the tokenizer in {text.directory} {words}.") from None
