@@ -44,3 +44,9 @@ class TraceError(Refused, ValueError):
 
 class Cancelled(Exception):
     """What was running was cancelled."""
+
+
+def reason(error: BaseException) -> str:
+    """The type and message of an error that nobody expected, in one line of bounded length."""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message[:300]}" if message else type(error).__name__

@@ -21,6 +21,7 @@ from .headers import TensorInfo, read_config, read_headers, read_object
 from .quantization import Quantization
 from .target_config import WRAPPED, TargetConfig, own_head, read_target
 from .text import Text
+from .text_process import ForeignText, ForeignTokenBytes, open_text
 from .token_bytes import TokenBytes
 from .tokenizer_files import eos_ids, has_tokenizer
 from .weights import check_precision, convert, read_weights, wide_product
@@ -33,7 +34,13 @@ class Target:
     """One loaded target model. Shapes: T positions, V vocabulary, d hidden size, m taps."""
 
     def __init__(
-        self, model: Any, shape: TargetConfig, config: dict[str, Any], text: Text | None, name: str, precision: str
+        self,
+        model: Any,
+        shape: TargetConfig,
+        config: dict[str, Any],
+        text: Text | ForeignText | None,
+        name: str,
+        precision: str,
     ):
         self.model = model
         self.name = name
@@ -99,14 +106,14 @@ class Target:
         return self._need_text().encode_chat(messages)
 
     @property
-    def token_bytes(self) -> TokenBytes:
+    def token_bytes(self) -> TokenBytes | ForeignTokenBytes:
         """Token id -> the UTF-8 bytes that it adds. Raises ModelError without a tokenizer."""
         return self._need_text().token_bytes
 
     def is_special(self, token_id: int) -> bool:
         return self.text is not None and self.text.is_special(token_id)
 
-    def _need_text(self) -> Text:
+    def _need_text(self) -> Text | ForeignText:
         if self.text is None:
             raise ModelError(f"{self.name} has no tokenizer files.")
         return self.text
@@ -177,7 +184,7 @@ def open_target(directory: str | Path, precision: str = "auto", progress: Progre
     words = convert(model, precision)
     progress("reading the tokenizer")
     config["eos_token_id"] = sorted(eos_ids(directory))  # mlx-lm takes those of one file
-    text = Text(directory, config["eos_token_id"]) if has_tokenizer(directory) else None
+    text = open_text(directory, config["eos_token_id"]) if has_tokenizer(directory) else None
     return Target(model, shape, config, text, directory.name, words)
 
 

@@ -16,6 +16,8 @@ MORE_STOP_TOKENS = ("<turn|>", "<|tool_response>")
 class Text:
     """A model directory's tokenizer and chat template."""
 
+    unlimited = ""  # why nothing limits what they make this process do, where they should not run in it
+
     def __init__(self, directory: Path, eos_token_id: int | list[int] | None):
         """`eos_token_id` goes beside what the directory's files say. Raises ModelError, in one sentence, if they make
         no tokenizer, or none of their chat templates renders a conversation."""

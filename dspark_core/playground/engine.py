@@ -5,7 +5,7 @@ MLX and mlx-lm are imported inside the functions, so that importing this module 
 
 import gc
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,10 @@ from ..catalog.facts import Facts
 from ..catalog.local import name_of
 from ..catalog.memory import too_big
 from ..catalog.names import HubName
-from ..errors import Cancelled, ModelError
+from ..errors import Cancelled, ModelError, reason
 from ..machine import Device, mlx_device
 from ..models.info import DrafterInfo
+from ..models.text_process import TextProcess, interruptible, is_foreign
 from ..presets import Place, Preset
 from ..race.inspection import Inspection
 from ..race.lane_spec import method_name
@@ -85,9 +86,9 @@ class PresetEngine:
         choice = Choice(preset.title, preset.target, drafters, precision, titles=titles)
         try:
             self._load(choice, lambda step: progress(step.words), lambda: False, strict=False)
-        except ModelError as error:
+        except BaseException as error:  # the page must come up, so that another model can be loaded
             self._clear()
-            self.problem = str(error)
+            self.problem = _cannot_load(choice, error)
 
     # ---- loading -------------------------------------------------------------------------------------
 
@@ -103,14 +104,13 @@ class PresetEngine:
         if choice == before:
             return Loaded(f"{choice.title} is loaded already.", False)
         try:
-            self._load(choice, tell, cancelled, strict=True)
+            with interruptible(cancelled):
+                self._load(choice, tell, cancelled, strict=True)
             return Loaded(f"{choice.title} is loaded.", True)
         except Cancelled:
             failure = None
-        except ModelError as error:
-            failure = str(error)  # not the error itself: its frames hold the weights
-        except Exception as error:
-            failure = f"{choice.title} cannot be loaded ({type(error).__name__}: {error})."
+        except BaseException as error:
+            failure = _cannot_load(choice, error)  # not the error itself: its frames hold the weights
         if before is None:
             after = "No model is loaded."
         elif self.choice is before:
@@ -124,17 +124,19 @@ class PresetEngine:
     def _put_back(self, before: Choice, tell: Tell) -> str:
         self.unload()
         try:
-            self._load(before, lambda step: tell(Loading(f"Putting back {step.words}")), lambda: False)
+            with interruptible(lambda: False):
+                self._load(before, lambda step: tell(Loading(f"Putting back {step.words}")), lambda: False)
             return f"{before.title} is loaded again."
-        except Exception as error:
+        except BaseException as error:
             self.unload()
             return f"{before.title} cannot be loaded again either, so no model is loaded ({error})."
 
-    def unload(self) -> None:
-        """Drop everything and give its memory back."""
+    def unload(self, problem: str = "") -> None:
+        """Drop everything and give its memory back. `problem`: why nothing is loaded from here on, if it is one."""
         import mlx.core as mx
 
         self._clear()
+        self.problem = problem
         gc.collect()
         mx.clear_cache()
 
@@ -162,20 +164,21 @@ class PresetEngine:
         def progress(what: str) -> Callable[[int, int], None]:
             return lambda done, total: tell(Loading(f"{choice.title}: reading {what}", done, total))
 
-        for drafter in drafters.values():  # first, for they are converted: see read_weights
+        for id_, drafter in drafters.items():  # first, for they are converted: see read_weights
             if not isinstance(drafter, str):
-                read_drafter(drafter, progress(f"the {drafter.info.method} drafter"), cancelled)
+                with _costing_its_drafter(id_, drafters, strict):
+                    read_drafter(drafter, progress(f"the {drafter.info.method} drafter"), cancelled)
         read_weights(target.model, target.name, progress("the target"), cancelled)
         tell(Loading(f"{choice.title}: checking the taps"))
         target.prove_taps()
         self.choice, self._models = choice, Models(target, drafters)
-        self.notice = choice.notice
+        notices = [choice.notice, getattr(target.text, "unlimited", "")]
         if target.text is not None:
             tell(Loading(f"{choice.title}: trying the drafters"))
             with suppress(ModelError):  # without a chat template that can be used nothing is tried
                 prompt = target.encode_chat([{"role": "user", "content": TEXT}])
-                found = doubts(target, self._models.loaded, prompt)
-                self.notice = " ".join(filter(None, [choice.notice, *found.values()]))
+                notices += doubts(target, self._models.loaded, prompt).values()
+        self.notice = " ".join(filter(None, notices))
         self.name, self.precision, self.stop_ids = target.name, target.precision, target.stop_ids
         if target.text is not None:
             self.token_bytes = target.text.token_bytes  # of the text alone: a page may keep it after a switch
@@ -193,6 +196,9 @@ class PresetEngine:
                 raise Cancelled
             verify(path, lambda done, total: tell(Loading(f"Checking {name_of(path)}", done, total)), cancelled)
 
+        if is_foreign(choice.target):  # it takes as long to start as the files to be checked
+            with suppress(OSError):
+                TextProcess.shared()
         tell(Loading(f"{choice.title}: checking files"))
         paths = [d for d in choice.drafters.values() if isinstance(d, Path)]
         if strict and (words := self._too_big(choice, paths)):
@@ -206,14 +212,10 @@ class PresetEngine:
                 drafters[id_] = where
                 continue
             tell(Loading(f"{choice.title}: the drafter {id_}"))
-            try:
+            with _costing_its_drafter(id_, drafters, strict):
                 if where is not None:
                     check(where)
                 drafters[id_] = _opened(id_, where, target, choice)
-            except ModelError as error:
-                if strict:
-                    raise
-                drafters[id_] = str(error)
         if cancelled():
             raise Cancelled
         return target, drafters
@@ -249,6 +251,21 @@ class PresetEngine:
         if record.target != self.models.target.name:
             raise ModelError(f"This race ran on {record.target}, which is not loaded: load it to look into its rounds.")
         return inspect(self.models, record, lane, index, cancelled, progress)
+
+
+@contextmanager
+def _costing_its_drafter(id_: str, drafters: "dict[str, Drafter | str]", strict: bool) -> Iterator[None]:
+    """What goes wrong inside takes the drafter's place, unless it is `strict`."""
+    try:
+        yield
+    except Exception as error:
+        if strict or isinstance(error, Cancelled):
+            raise
+        drafters[id_] = str(error) if isinstance(error, ModelError) else f"it cannot be loaded ({reason(error)})."
+
+
+def _cannot_load(choice: Choice, error: BaseException) -> str:
+    return str(error) if isinstance(error, ModelError) else f"{choice.title} cannot be loaded ({reason(error)})."
 
 
 def _here_or_why(place: Place | None) -> Path | str | None:

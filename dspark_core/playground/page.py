@@ -11,22 +11,24 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, fields
 from typing import Any, get_type_hints
 
 import gradio as gr
+from gradio.context import LocalContext
 
 from ..models.token_bytes import whole_characters
 from ..presets import Prompt
 from ..race.lane_spec import excesses, read_lanes
-from ..race.records import PLAIN, RaceRequest
+from ..race.records import PLAIN, Failed, RaceRequest
 from ..race.trace import dumps
 from .controls import controls
 from .links import fill_and_store
 from .race_request import Offers, RaceForm, form_of, offers_of, request_of
 from .saved import traced
 from .selection import ModelSources
-from .stream import board_updates, models_status
+from .stream import RaceView, models_status
 from .tabs.charts_tab import ChartsTab
 from .tabs.compare_tab import CompareTab
 from .tabs.cost_tab import CostTab
@@ -34,7 +36,7 @@ from .tabs.models_tab import ModelsTab
 from .tabs.prove_tab import ProveTab
 from .tabs.race_tab import RaceTab
 from .widgets import page_file, plain_text, script, static
-from .worker import MAX_WAITING, Worker
+from .worker import MAX_WAITING, Worker, race_job
 
 ALLOWED_VARIABLES = ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR")
 
@@ -93,6 +95,7 @@ def _head() -> gr.HTML:
 
 
 NOTICE_S = 0.5  # how often a script hears that its race goes on
+UNHEARD_S = 3.0  # a race whose notices nobody reads for so long is ended
 CALLS = itertools.count(1)
 
 
@@ -128,23 +131,40 @@ class RaceCall:
         try:
             request, cut = self.asked(offers)
         except ValueError as error:
-            raise gr.Error(str(error)) from None
+            raise gr.Error(str(error), print_exception=False) from None
         more = {"cut": " ".join(cut)} if cut else {}
-        last, began, sent = None, time.monotonic(), -1.0
-        for _, race in board_updates(worker, request, f"script {next(CALLS)}"):
-            last = race or last
-            passed = time.monotonic() - began
-            if passed >= sent + NOTICE_S:
-                sent = passed
-                yield {"state": "racing", "seconds": round(passed, 1), **more}
-        if last is None or last.verdict is None:
-            raise gr.Error(worker.error or "The race was not run to its end.")
-        yield json.loads(dumps(traced(last)))
+        view, job = RaceView(request), race_job(f"script {next(CALLS)}", request)
+        began = listened = time.monotonic()
+        with closing(worker.batches(job, NOTICE_S)) as batches:
+            for batch in batches:
+                for lane, event in batch:
+                    if lane < 0 and isinstance(event, Failed):
+                        raise gr.Error(event.message, print_exception=False)
+                    view.add(lane, event)
+                now = time.monotonic()
+                if unread_notices() <= 1:
+                    listened = now
+                if now - listened > UNHEARD_S:
+                    words = f"Nobody read what came of this race for {UNHEARD_S:.0f} s, so it was ended."
+                    raise gr.Error(words, print_exception=False)
+                yield {"state": "racing", "seconds": round(now - began, 1), **more}
+        if view.race is None or view.race.verdict is None:
+            raise gr.Error("The race was not run to its end.")
+        yield json.loads(dumps(traced(view.race)))
+
+
+def unread_notices() -> int:
+    """How many messages of the event that calls this wait for its client to read them."""
+    blocks, request = LocalContext.blocks.get(None), LocalContext.request.get(None)
+    if blocks is None or request is None:  # called in another way than by the page's API
+        return 0
+    messages = blocks._queue.pending_messages_per_session.get(request.session_hash)
+    return messages.qsize() if messages else 0
 
 
 def race_api(worker: Worker, offers: Callable[[], Offers]) -> None:
     """Put `/race` on the page's API; its parameters are the fields of RaceCall. It is a generator, so that a client
-    that goes away ends the race."""
+    that goes away ends the race, and so does one that never came to listen."""
 
     def race(*values: Any) -> Iterator[dict]:
         whole: Iterator[Any] = (whole_characters(value) if isinstance(value, str) else value for value in values)
@@ -159,7 +179,7 @@ def race_api(worker: Worker, offers: Callable[[], Offers]) -> None:
     }
     for name, value in documented.items():
         setattr(race, name, value)
-    gr.api(race, api_name="race", concurrency_limit=MAX_WAITING)
+    gr.api(race, api_name="race", concurrency_limit=4 * MAX_WAITING)
 
 
 def tour() -> None:

@@ -218,6 +218,7 @@ def announcement(race: RaceRecord) -> str:
 
 
 UPDATE_S = 0.05  # the board is sent 20 times a second
+QUIET_S = 1.0  # at least this often, grown or not
 CHARTS_S = 1.0  # and charts are drawn at most once in this time
 RUNS = itertools.count(1)
 
@@ -293,16 +294,18 @@ def board_updates(worker: Worker, request: RaceRequest, session: str) -> Iterato
     """Run a race: (board value, None) at most every UPDATE_S; with a copy of the race so far in place of None when
     lanes have ended, at most every CHARTS_S; last of all (board value, the whole race).
 
-    Closing it cancels the race. After a Stop it ends at once; the engine follows at its next event. Nothing at all is
-    yielded if the page has a job already.
+    Closing it cancels the race; so that whoever went away closes it soon, something is yielded every QUIET_S. After a
+    Stop it ends at once; the engine follows at its next event. Raises ValueError, with the reason in a sentence, if the
+    race is not even queued.
     """
     view, job = RaceView(request), race_job(session, request)
     size, ended, sent = -1, 0, time.monotonic() - CHARTS_S
+    yielded = sent
     with closing(worker.batches(job, UPDATE_S)) as batches:
         for batch in batches:
             for lane, event in batch:
                 if isinstance(event, Busy):
-                    return
+                    raise ValueError(event.message)
                 view.add(lane, event)
             if job.over or job.cancelled():
                 break
@@ -310,8 +313,10 @@ def board_updates(worker: Worker, request: RaceRequest, session: str) -> Iterato
             size = len(view.board.records)
             if view.ended > ended and now - sent >= CHARTS_S:
                 ended, sent = view.ended, now
+                yielded = now
                 yield view.board.value, view.copy()
-            elif grown:
+            elif grown or now - yielded >= QUIET_S:
+                yielded = now
                 yield view.board.value, None
         view.end(job.cancelled())
         yield view.board.whole, view.race

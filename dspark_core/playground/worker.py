@@ -5,6 +5,7 @@ makes a `Job` and follows it with `Worker.events`; a Stop ends it within a round
 """
 
 import logging
+import os
 import queue
 import threading
 import time
@@ -12,12 +13,14 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..errors import ModelError
+from ..errors import Cancelled, ModelError, reason
 from ..models.info import DrafterInfo
+from ..models.text_process import interruptible
 from ..race.inspection import Inspection
 from ..race.records import Failed, RaceRecord, RaceRequest
 
-MAX_WAITING = 8  # pages that may wait for the engine
+MAX_WAITING = 8  # jobs that may wait for the engine behind the one that runs
+LOST = "The engine's thread ended{}, so no model is loaded any more: load one on the Models tab."
 LAST_MOMENT_S = 1.0  # in which a job that has shown its result may still be at work
 
 
@@ -71,10 +74,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Busy(Failed):
-    """The page has a job already, so this one was not queued."""
-
-
-BUSY = Busy("This page is busy: wait for its race or proof, or stop it.")
+    """Why a job was not queued: the page has another one already, or too many wait."""
 
 
 @dataclass(eq=False)
@@ -92,6 +92,7 @@ class Job:
     _events: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
     _cancelled: threading.Event = field(default_factory=threading.Event)
     over: bool = False  # its last event was read
+    refusal: str = ""  # why it was not queued
 
     def cancel(self) -> None:
         self._cancelled.set()
@@ -104,18 +105,22 @@ class Job:
         self._events.put((-1, event))
 
     def run(self, engine: Engine) -> None:
-        """For the owner thread: do the work, unless it was cancelled. Whatever is raised is sent as Failed."""
+        """For the owner thread: do the work, unless it was cancelled. Whatever is raised is sent as Failed: also what
+        is no Exception, as the panics of libraries in Rust are."""
         try:
-            if not self.cancelled():
-                if isinstance(engine, NoEngine):
-                    raise ModelError(engine.problem)
-                for pair in self.work(engine, self):
-                    self._events.put(pair)
+            with interruptible(self.cancelled):
+                if not self.cancelled():
+                    if isinstance(engine, NoEngine):
+                        raise ModelError(engine.problem)
+                    for pair in self.work(engine, self):
+                        self._events.put(pair)
+        except Cancelled:
+            pass
         except ModelError as error:
             self.post(Failed(str(error)))
-        except Exception as error:
+        except BaseException as error:
+            self.post(Failed(f"The {self.name} failed: {reason(error)}"))
             logging.exception("a %s failed", self.name)
-            self.post(Failed(f"The {self.name} failed: {type(error).__name__}: {error}"))
 
     def end(self) -> None:
         """For the owner thread: nothing comes any more."""
@@ -154,8 +159,9 @@ class Worker:
         self.progress = "starting"
         self._load = load
         self._jobs: list[Job] = []  # the first one is running
+        self._running: Job | None = None
         self._changed = threading.Condition()
-        threading.Thread(target=self._run, name="mlx-owner", daemon=True).start()
+        threading.Thread(target=self._keep_owner, name="mlx-owner-watch", daemon=True).start()
 
     @property
     def error(self) -> str:
@@ -167,8 +173,8 @@ class Worker:
     def events(self, job: Job, to_the_end: bool = False) -> Generator[tuple[int, Any], None, None]:
         """Queue `job` and yield its (lane, event) pairs as they come.
 
-        Until something comes, a Waiting whenever there is another reason for it; a single Busy if the page has a job
-        already. Ends with the job or, unless `to_the_end`, soon after a Stop. Closing it cancels the job.
+        Until something comes, a Waiting whenever there is another reason for it; a single Busy if it is refused.
+        Ends with the job or, unless `to_the_end`, soon after a Stop. Closing it cancels the job.
         """
         for batch in self.batches(job, 0.1, to_the_end):
             yield from batch
@@ -178,7 +184,7 @@ class Worker:
     ) -> Generator[list[tuple[int, Any]], None, None]:
         """The same, together what came within `seconds`: an empty list at once, then one each time, empty or not."""
         if not self.submit(job):
-            yield [(-1, BUSY)]
+            yield [(-1, Busy(job.refusal))]
             return
         words, began = "", False
         try:
@@ -194,16 +200,23 @@ class Worker:
             job.cancel()
 
     def submit(self, job: Job) -> bool:
-        """Queue a job; False if the same page already has one that it did not cancel.
+        """Queue a job; False, with the reason in `job.refusal`, if the same page already has one that it did not
+        cancel, or too many wait.
 
         A job has shown its result a moment before it is over, so a click right after it waits for that moment.
         """
         with self._changed:
-            if not self._changed.wait_for(lambda: not self._occupied(job.session), timeout=LAST_MOMENT_S):
-                return False
-            self._jobs.append(job)
-            self._changed.notify_all()
-            return True
+            self._changed.wait_for(lambda: not self._occupied(job.session), timeout=LAST_MOMENT_S)
+            own = next((j for j in self._jobs if j.session == job.session and not j.cancelled()), None)
+            waiting = len(self._jobs) - 1
+            if own:
+                job.refusal = f"This page is busy: wait for its {own.name}, or stop it."
+            elif waiting >= MAX_WAITING:
+                job.refusal = f"{waiting} jobs of other pages wait for the engine already: try again in a while."
+            else:
+                self._jobs.append(job)
+                self._changed.notify_all()
+            return not job.refusal
 
     def _occupied(self, session: str) -> bool:
         return any(j.session == session and not j.cancelled() for j in self._jobs)
@@ -241,24 +254,58 @@ class Worker:
 
     # ---- the owner thread ----------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        try:
-            self.engine = self._load(self._note)
-        except Exception as error:  # the page must come up and say so
-            logging.exception("the models cannot be loaded")
-            self.engine = NoEngine(str(error))
+    def _keep_owner(self) -> None:
+        """For a thread that does nothing else: start the owner thread, and another one should it end, which it never
+        does by itself: the job that ran then fails, and nothing is loaded any more."""
+        begin = self._load_first
+        while True:
+            owner = threading.Thread(target=self._run, args=(begin,), name="mlx-owner", daemon=True)
+            owner.start()
+            task = f"/proc/self/task/{owner.native_id}"  # a thread that ended in C is alive to Python
+            listed = os.path.exists(task)
+            while owner.is_alive() and os.path.exists(task) >= listed:
+                owner.join(1.0)
+            logging.error("the thread that owns MLX has ended")
+            begin = self._unload if self.ready else self._load_first
+            if running := self._running:
+                running.post(Failed(LOST.format(f" in the middle of this {running.name}")))
+                self._end(running)
+
+    def _run(self, begin: Callable[[], Engine]) -> None:
+        self.engine = begin()
         self.ready = True
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._jobs)
-                job = self._jobs[0]
-            try:
-                job.run(self.engine)
-            finally:
-                with self._changed:
-                    self._jobs.remove(job)
-                    self._changed.notify_all()
-                job.end()
+                self._running = job = self._jobs[0]
+            job.run(self.engine)
+            self._end(job)
+
+    def _end(self, job: Job) -> None:
+        """Take a job off the queue, and let who follows it know."""
+        with self._changed:
+            if job in self._jobs:
+                self._jobs.remove(job)
+            self._running = None
+            self._changed.notify_all()
+        job.end()
+
+    def _load_first(self) -> Engine:
+        try:
+            return self._load(self._note)
+        except BaseException as error:  # the page must come up and say so
+            logging.exception("the models cannot be loaded")
+            return NoEngine(str(error) or reason(error))
+
+    def _unload(self) -> Engine:
+        """The engine without its model, or what stands in the place of one that has no `unload`."""
+        engine = self.engine
+        try:
+            engine.unload(LOST.format(""))  # type: ignore[attr-defined]
+            return engine
+        except BaseException:
+            logging.exception("the engine cannot be used any more")
+            return NoEngine(LOST.format(""))
 
     def _note(self, progress: str) -> None:
         self.progress = progress

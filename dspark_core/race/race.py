@@ -10,17 +10,21 @@ it would be alone.
 import logging
 import math
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import islice
 
 import mlx.core as mx
 
 from ..decode.adaptive import HardwareAware
+from ..decode.measure import measure
 from ..decode.plain import plain
 from ..decode.rounds import Prefill, Round, Settings, Start
 from ..decode.schedule import ConfidenceThreshold, CumulativeThreshold, FixedCap, FullBlock, Schedule
 from ..decode.speculative import Options, speculative
-from ..errors import DecodeError, ModelError
+from ..errors import DecodeError, ModelError, reason
 from ..models.drafter import Drafter
 from .loaded import Models, known, known_noise, measured, measured_noise, rounding_noise
 from .records import (
@@ -95,20 +99,36 @@ class Lane:
             self._synchronize()
         except DecodeError as error:
             yield self._fail(str(error))
-        except Exception as error:  # the other lanes must be able to finish
+        except (GeneratorExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # the other lanes must be able to finish
             logging.exception("a lane failed")
-            yield self._fail(f"This lane failed: {type(error).__name__}: {error}")
+            yield self._fail(f"This lane failed: {reason(error)}")
         finally:
             self.clock.pause()
 
     def close(self) -> None:
         """End the decode where it stands."""
         self.done = True
-        self._events.close()
+        with guarded("a lane's end"):
+            self._events.close()
 
     def _fail(self, message: str) -> Failed:
         self.done = True
+        with guarded("clearing up"):  # what the lane held may be what the others lack
+            mx.clear_cache()
         return Failed(message)
+
+
+@contextmanager
+def guarded(what: str) -> Iterator[None]:
+    """Around what may fail without a word to the visitor: it is logged, and a lane reports its own when it runs."""
+    try:
+        yield
+    except (GeneratorExit, KeyboardInterrupt):
+        raise
+    except BaseException:
+        logging.exception("%s failed", what)
 
 
 WARM_UP_PROMPT = 16  # tokens
@@ -184,7 +204,8 @@ def race(
 
     Yields (-1, the record, empty as yet), (-1, DeviceNoise) if that had to be measured, then (lane, event) pairs as
     they happen, then (-1, Verdict). The record is filled along the way. `cancelled` is asked after every event. Raises
-    ModelError if the chat template does not take the conversation, or the model's context does not hold it.
+    ModelError if the chat template does not take the conversation, or the model's context does not hold it. What a
+    drafter raises, before the clocks run or after, ends its own lane alone.
     """
     target = models.target
     models.kept = None
@@ -210,7 +231,7 @@ def race(
     for i, spec in enumerate(request.lanes):
         if spec.schedule == HARDWARE and models.loaded and not cancelled() and known(models) is None:
             yield i, WarmUp()
-            _measure_curve(models, cancelled)
+            models = _measure_curve(models, prompt, cancelled)
         if not cancelled() and _warmth(spec, request, strict) not in models.warm:
             yield i, WarmUp()
             _warm_up(models, spec, prompt, request, strict, cancelled)
@@ -236,13 +257,37 @@ def race(
         yield -1, record.verdict
 
 
-def _measure_curve(models: Models, cancelled: Callable[[], bool]) -> None:
-    """The cost curve, in seconds and off the clock; it is kept on disk for the next time."""
+def _measure_curve(models: Models, prompt: list[int], cancelled: Callable[[], bool]) -> Models:
+    """The cost curve, in seconds and off the clock; it is kept on disk for the next time. Returns the models that it is
+    of: these, or, where it fails, these without the drafters that fail, the reason in the place of each."""
     events = measured(models, quick=True)
-    for _ in events:
-        if cancelled():
-            break
-    events.close()
+    with guarded("the measurement of the cost curve"):
+        for _ in events:
+            if cancelled():
+                break
+        events.close()
+        return models
+    sound = replace(models, drafters=models.drafters | _failing(models, prompt), curve=None)
+    worth_it = sound.loaded and sound.loaded.keys() < models.loaded.keys()
+    return _measure_curve(sound, prompt, cancelled) if worth_it else sound
+
+
+SHORT_MEASURING = 16  # events, in which everything that a drafter does has been done once
+
+
+def _failing(models: Models, prompt: list[int]) -> dict[str, str]:
+    """Why each drafter that can neither draft nor be measured by itself cannot, by id."""
+    reasons = {}
+    settings = Settings(max_tokens=WARM_UP_TOKENS, stop_ids=frozenset())
+    for id_, drafter in models.loaded.items():
+        try:
+            deque(speculative(models.target, drafter, prompt[:WARM_UP_PROMPT], settings, FullBlock()), 0)
+            deque(islice(measure(models.target, {id_: drafter}, quick=True), SHORT_MEASURING), 0)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            reasons[id_] = f"it failed: {reason(error)}"
+    return reasons
 
 
 class Rehearsal(Schedule):
@@ -286,14 +331,14 @@ def _warm_up(
     strict: float,
     cancelled: Callable[[], bool],
 ) -> None:
-    """A few rounds off the clock. A failure here is the lane's to report when it runs."""
+    """A few rounds off the clock. A failure here, of whatever kind, is the lane's to report when it runs."""
     warmth = _warmth(spec, request, strict)
     adaptive = spec.schedule in (HARDWARE, CONFIDENCE, CUMULATIVE)
     wanted = Rehearsal.ROUNDS if adaptive and spec.speculative else 2
     settings = replace(request.settings, max_tokens=WARM_UP_TOKENS, stop_ids=frozenset())
     again = math.inf if strict else 0.0  # every choice is a close call, so that close calls are warm too
-    events = decode(models, spec, prompt[:WARM_UP_PROMPT], settings, Clock(), request.profile, again, adaptive)
-    try:
+    with guarded(f"the warm-up of {spec.name}"), suppress(DecodeError):
+        events = decode(models, spec, prompt[:WARM_UP_PROMPT], settings, Clock(), request.profile, again, adaptive)
         rounds = 0
         for event in events:
             rounds += not isinstance(event, Prefill | Start)
@@ -303,8 +348,6 @@ def _warm_up(
             rounds = wanted
         if rounds == wanted:
             models.warm.add(warmth)
-    except DecodeError:
-        pass
-    finally:
         events.close()
+    with guarded("the end of a warm-up"):
         mx.synchronize()

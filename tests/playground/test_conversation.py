@@ -9,6 +9,7 @@ from dspark_core.decode.rounds import Round, Settings, Start
 from dspark_core.errors import DecodeError
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.target import load_target
+from dspark_core.models.text import Text
 from dspark_core.playground.conversation import conversation_after, conversation_json
 from dspark_core.playground.tabs.compare_tab import comparison
 from dspark_core.race.inspector import inspect
@@ -142,7 +143,7 @@ def test_a_second_turn_has_the_template_s_ids_and_the_inspector_reads_them_too(t
         f"{talk.earlier[0][1]}<|im_end|>\n<|im_start|>user\nAnd goodbye?<|im_end|>\n<|im_start|>assistant\n"
         "<think>\n\n</think>\n\n"
     )
-    ids = target.text.tokenizer.encode(text, add_special_tokens=False)
+    ids = Text(tmp_path / "target", None).tokenizer.encode(text, add_special_tokens=False)
     assert target.encode_chat(second.request.messages) == ids and second.prompt_tokens == len(ids)
     assert second.verdict.kind == "identical" and second.lanes[0].start.position == len(ids)
 

@@ -15,7 +15,9 @@ from dspark_core.playground import race_request
 from dspark_core.playground.race_request import LaneForm, RaceForm
 from dspark_core.playground.stream import FIELD, RECORD, board_updates, models_status
 from dspark_core.playground.tabs.charts_tab import TITLES, charts, spent_chart
-from dspark_core.playground.worker import NoEngine, Worker
+from dspark_core.playground.tabs.race_tab import RaceTab
+from dspark_core.playground.widgets import Call
+from dspark_core.playground.worker import Job, NoEngine, Worker
 from dspark_core.race.metrics import MIN_SAMPLES
 from dspark_core.race.records import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, LaneSpec, RaceRequest
 from tests.playground.replay import ReplayEngine, three_lanes
@@ -183,6 +185,17 @@ def test_stop_while_loading_ends_the_race_but_not_the_loading():
     assert not isinstance(worker.engine, NoEngine)
 
 
+def test_a_race_that_is_refused_says_why(monkeypatch):
+    monkeypatch.setattr("dspark_core.playground.worker.LAST_MOMENT_S", 0.05)
+    worker, gate = worker_of(replay()), threading.Event()
+    worker.submit(Job("me", "measurement", lambda engine, job: gate.wait(5) and ()))
+    tab = RaceTab(worker, None)
+    monkeypatch.setattr("dspark_core.playground.tabs.race_tab.asked_race", lambda ask, call: asked())
+    ((_, board),) = [*next(tab.race(Call("me", {}))).items()]
+    assert board.startswith(f"R{FIELD}refused ") and "This page is busy: wait for its measurement, or stop it." in board
+    gate.set()
+
+
 def test_a_second_page_waits_and_is_told():
     worker = worker_of(replay(pace=2.0))
     first, second = board_updates(worker, asked(), "a"), board_updates(worker, asked(), "b")
@@ -269,7 +282,8 @@ def test_a_page_has_one_race_at_a_time():
     worker = worker_of(replay(pace=1.0))
     first = board_updates(worker, asked(), "me")
     next(first)
-    assert list(board_updates(worker, asked(), "me")) == []
+    with pytest.raises(ValueError, match="This page is busy: wait for its race, or stop it"):
+        next(board_updates(worker, asked(), "me"))
     worker.stop("me")
     *_, (_, seen) = board_updates(worker, asked(), "me")  # a new race may follow a Stop at once
     assert seen.verdict or seen.stopped

@@ -1,7 +1,9 @@
 """The README's script runs as it stands there, against a page with recorded rounds."""
 
+import http.client
 import json
 import re
+import threading
 from dataclasses import MISSING, fields
 from pathlib import Path
 
@@ -10,8 +12,10 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
+from dspark_core.errors import ModelError
 from dspark_core.models.info import DrafterInfo
 from dspark_core.playground.page import RaceCall
+from dspark_core.playground.worker import Job
 from dspark_core.race.trace import loads
 from tests.playground.replay import Pieces, ReplayEngine, recorded_rounds, three_lanes
 from tests.playground.serving import served
@@ -105,3 +109,40 @@ def test_a_script_that_asks_for_more_gets_all_there_is_and_is_told(page):
     assert job.result()["race"]["lanes"][1]["spec"]["label"] == "block 7"
     assert job.outputs()[0]["cut"] == "Lane 2: block 16 was asked for; b7 has a block of 7."
     page.worker.engine = engine()
+
+
+def posted(page, path, **body):
+    connection = http.client.HTTPConnection("127.0.0.1", page.port)
+    connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
+    return json.loads(connection.getresponse().read())
+
+
+@pytest.mark.parametrize("listens", ["never", "for a moment"])
+def test_a_race_that_nobody_listens_to_ends(page, monkeypatch, listens):
+    monkeypatch.setattr("dspark_core.playground.page.UNHEARD_S", 1.0)
+    page.worker.engine = engine(pace=0.01)  # a round takes ten seconds
+    event = posted(page, "/gradio_api/call/race", data=["hi", "", 96, 0, 0, 1, 0, "", False])["event_id"]
+    if listens != "never":
+        connection = http.client.HTTPConnection("127.0.0.1", page.port)
+        connection.request("GET", f"/gradio_api/call/race/{event}")
+        with connection.getresponse() as stream:
+            assert b"racing" in stream.read(60)
+        connection.close()
+    assert page.worker.engine.running.wait(5) or page.worker.idle
+    page.until_idle(3)
+    page.worker.engine = engine()
+
+
+def test_why_a_race_was_refused_or_failed_is_said(page, monkeypatch):
+    def race(request, cancelled):
+        raise ModelError("The model's chat template cannot render this conversation.")
+
+    monkeypatch.setattr(page.worker.engine, "race", race, raising=False)
+    with pytest.raises(AppError, match="cannot render this conversation"):
+        Client(page.url, verbose=False).predict("hi", api_name="/race")
+    gate = threading.Event()
+    for k in range(9):
+        assert page.worker.submit(Job(f"page {k}", "proof", lambda engine, job: gate.wait(10) and ()))
+    with pytest.raises(AppError, match="8 jobs of other pages wait for the engine already"):
+        Client(page.url, verbose=False).predict("hi", api_name="/race")
+    gate.set()

@@ -1,5 +1,7 @@
 """The owner thread's queue: any kind of work, one at a time, with its failure said to who asked."""
 
+import ctypes
+import json
 import threading
 import time
 from types import SimpleNamespace
@@ -8,7 +10,7 @@ import pytest
 
 from dspark_core.errors import ModelError
 from dspark_core.playground.tabs.cost_tab import curve_of
-from dspark_core.playground.worker import BUSY, Job, NoEngine, Waiting, Worker
+from dspark_core.playground.worker import MAX_WAITING, Busy, Job, NoEngine, Waiting, Worker
 from dspark_core.race.records import Failed
 
 
@@ -75,9 +77,100 @@ def test_a_failure_says_what_failed(name):
 def test_a_page_has_one_job_at_a_time():
     worker, held = worker_of(), Held(session="a page")
     assert worker.submit(held.job) and worker.busy("a page") and not worker.busy("another")
-    assert list(worker.events(Job("a page", "race", held.work))) == [(-1, BUSY)]
-    assert isinstance(BUSY, Failed) and not held.job.cancelled()
+    busy = Busy("This page is busy: wait for its proof, or stop it.")
+    assert list(worker.events(Job("a page", "race", held.work))) == [(-1, busy)]
+    assert isinstance(busy, Failed) and not held.job.cancelled()
     held.gate.set()
+
+
+def test_more_jobs_than_may_wait_are_refused_in_words():
+    worker = worker_of()
+    held = [Held(session=f"page {k}") for k in range(MAX_WAITING + 1)]  # one of them runs
+    assert all(worker.submit(h.job) for h in held)
+    ((_, refused),) = worker.events(Held(session="one more").job)
+    assert refused == Busy("8 jobs of other pages wait for the engine already: try again in a while.")
+    for h in held:
+        h.job.cancel()
+    until(lambda: worker.idle)
+
+
+def panic():
+    """One of the tokenizers library's, which is no Exception."""
+    from tokenizers import Tokenizer, models
+
+    broken = json.loads(Tokenizer(models.BPE()).to_str())
+    broken["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": "AAAAAAAA////"}
+    Tokenizer.from_str(json.dumps(broken))
+
+
+def recursion():
+    recursion()
+
+
+def raising(error):
+    def do():
+        raise error
+
+    return do
+
+
+ENDS = {
+    panic: "PanicException: ",
+    recursion: "RecursionError: maximum recursion depth exceeded",
+    raising(MemoryError()): "MemoryError",
+    raising(SystemExit(3)): "SystemExit: 3",
+    raising(KeyboardInterrupt()): "KeyboardInterrupt",
+    raising(GeneratorExit()): "GeneratorExit",
+    raising(OSError("two\nlines")): "OSError: two lines",
+}
+
+
+@pytest.mark.parametrize("do", ENDS, ids=lambda do: ENDS[do].split(":")[0])
+def test_whatever_a_job_raises_ends_that_job_alone(do):
+    worker = worker_of()
+
+    def work(engine, job):
+        yield -1, "begun"
+        do()
+
+    *_, (_, failed) = worker.events(Job("a page", "proof", work))
+    assert failed.message.startswith(f"The proof failed: {ENDS[do]}") and "\n" not in failed.message
+    ((_, name),) = worker.events(Job("a page", "race", lambda engine, job: [(-1, engine.name)]))
+    assert name == "an engine"
+
+
+class Unloading:
+    """An engine that can be unloaded, as PresetEngine can."""
+
+    name, problem = "an engine", ""
+
+    def unload(self, problem):
+        self.name, self.problem, self.thread = "", problem, threading.current_thread()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_owner_thread_that_was_killed_is_replaced_and_the_page_hears_of_it():
+    worker, race, owners = worker_of(Unloading()), Job("a page", "race", None), []
+
+    def stand(engine):
+        """In the place of Job.run, which would catch what ends the thread."""
+        owners.append(threading.current_thread())
+        while True:
+            time.sleep(0.005)
+
+    race.run = stand
+    events = worker.events(race)
+    next(events)
+    until(lambda: owners)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(owners[0].ident), ctypes.py_object(SystemExit))
+    lost = "so no model is loaded any more: load one on the Models tab."
+    assert [e for _, e in events if isinstance(e, Failed)] == [
+        Failed(f"The engine's thread ended in the middle of this race, {lost}")
+    ]
+    until(lambda: worker.engine.problem == f"The engine's thread ended, {lost}")
+    assert not owners[0].is_alive() and worker.engine.thread is not owners[0] and worker.idle
+    ((_, name),) = worker.events(Job("a page", "load", lambda engine, job: [(-1, threading.current_thread().name)]))
+    assert name == "mlx-owner"
 
 
 @pytest.mark.parametrize(

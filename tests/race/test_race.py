@@ -268,3 +268,46 @@ def test_an_adaptive_lane_has_done_everything_before_its_clock_runs(models, monk
     looked = schedule["schedule"] == HARDWARE
     assert [r.proposed for r in warm] == [most, 0 if looked else most, 0, 0, most]
     assert all(r.confidence for r in warm if r.draft_ids) and warm[1].looked == looked
+
+
+class Failing:
+    """A drafter that raises `error` wherever its `where` is called."""
+
+    def __init__(self, drafter, where, error):
+        self._drafter, self._where, self._error = drafter, where, error
+
+    def __getattr__(self, name):
+        return getattr(self._drafter, name)
+
+    def begin(self):
+        context = self._drafter.begin()
+        setattr(context if self._where != "begin" else self, self._where, self._fail)
+        return context if self._where != "begin" else self._fail()
+
+    def _fail(self, *args, **more):
+        raise self._error
+
+
+class Panic(BaseException):
+    """As the panics of libraries in Rust are: no Exception."""
+
+
+ERRORS = {"begin": MemoryError(), "extend": RuntimeError("out\nof memory"), "propose": Panic("no"), "look": Panic("no")}
+
+
+@pytest.mark.parametrize("where", ERRORS)
+def test_an_error_of_one_drafter_costs_its_own_lane_alone(models, tmp_path, monkeypatch, where):
+    """Wherever it comes up: as its lane warms up, as the cost curve is measured, in the prefill or in a round."""
+    monkeypatch.setattr("dspark_core.store.cache_directory", lambda: tmp_path)
+    monkeypatch.setattr("dspark_core.decode.measure.QUICK_S", 0.01)
+    sound = models.drafters["dspark"]
+    both = Models(models.target, {"dspark": Failing(sound, where, ERRORS[where]), "dspark-2": sound})
+    schedule = {"schedule": HARDWARE} if where == "look" else {}
+    lanes = LaneSpec("DSpark", **schedule), LaneSpec(PLAIN), LaneSpec("DSpark", **schedule, drafter="dspark-2")
+    record, events = run(both, request(*lanes, tokens=8))
+    error = record.lanes[0].error
+    assert type(ERRORS[where]).__name__ in error and "\n" not in error
+    assert [lane.error for lane in record.lanes[1:]] == [None, None]
+    assert [len(lane.output) for lane in record.lanes[1:]] == [8, 8] and record.verdict.kind == "identical"
+    assert sum(isinstance(e, Failed) for _, e in events) == 1
+    assert both.loaded.keys() == {"dspark", "dspark-2"}, "it may go better the next time"

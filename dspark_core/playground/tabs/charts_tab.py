@@ -277,8 +277,12 @@ class ChartsTab:
         request = replace(request, settings=short, together=False, profile=True)
         yield {"words": "Measuring …"}
         last = None
-        for _, race in board_updates(self.worker, request, call.session):
-            last = race or last
+        try:
+            for _, race in board_updates(self.worker, request, call.session):
+                last = race or last
+        except ValueError as error:
+            yield {"words": str(error)}
+            return
         if last is None:
             yield {"words": "Nothing was measured."}
             return

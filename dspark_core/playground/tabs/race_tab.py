@@ -16,8 +16,8 @@ from ..stream import RUNS, board_updates, idle, refusal
 from ..widgets import PRIVATE, UNQUEUED, Call, Updates, listen, page_file, script
 from ..worker import MAX_WAITING, Worker
 
-# Of every event that runs a job on the engine.
-ENGINE_USE: dict[str, Any] = {"concurrency_limit": MAX_WAITING, "trigger_mode": "once", "show_progress": "hidden"}
+# Of every event that runs a job on the engine: the worker says who waits for what, which gradio's queue does not.
+ENGINE_USE: dict[str, Any] = {"concurrency_limit": 4 * MAX_WAITING, "trigger_mode": "once", "show_progress": "hidden"}
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,10 @@ class RaceTab:
 
     def race(self, call: Call) -> Iterator[Updates]:
         try:
-            request = asked_race(self.ask, call)
+            for value, race in board_updates(self.worker, asked_race(self.ask, call), call.session):
+                yield {"board": value} | ({"last": race} if race else {})
         except ValueError as error:
             yield {"board": refusal(next(RUNS), str(error))}
-            return
-        for value, race in board_updates(self.worker, request, call.session):
-            yield {"board": value} | ({"last": race} if race else {})
 
     def stop(self, call: Call) -> None:
         """Cancel whatever this page runs."""

@@ -1,0 +1,30 @@
+"""The program's front door: what ends it is heard from the first moment on, before anything large is imported."""
+
+import os
+import signal
+import sys
+from types import FrameType
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the program; `arguments` as on the command line. Ctrl+C and SIGTERM end it at once and in one sentence,
+    whatever it does, with the exit status that a shell gives to such an end: 130 and 143."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    from .serve import main as serve
+
+    serve(arguments)
+
+
+def end(number: int, frame: FrameType | None) -> None:
+    """Leave without winding up: another thread may be at work in MLX, which does not survive that. Files are written
+    so that a kill harms none."""
+    how = "Ctrl+C" if number == signal.SIGINT else signal.Signals(number).name
+    try:
+        os.write(2, f"\nDSpark Playground has ended ({how}).\n".encode())
+        for stream in (1, 2):  # what another thread says while this one ends is of no interest any more
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        if text_process := sys.modules.get("dspark_core.models.text_process"):
+            text_process.TextProcess.end_at_once()
+    finally:
+        os._exit(128 + number)
