@@ -184,6 +184,7 @@ def test_what_speculators_drafters_are_refused_for(changed):
         "contradict": {"speculators_config": proposal(8, "dflash")},
         "transformer_layer_config is 3": {"transformer_layer_config": 3},
         "transformer_layer_config.model_type": layer_config(name, model_type="gemma3"),
+        "transformer_layer_config.model_type is [1]": layer_config(name, model_type=[1]),
         "transformer_layer_config.hidden_act 'gelu'": layer_config(name, hidden_act="gelu"),
         "transformer_layer_config.something_new 1": layer_config(name, something_new=1),
         "something_new 1": {"something_new": 1},
