@@ -169,7 +169,8 @@ def _drafter_config(where: Path, inner: Inner) -> DrafterConfig:
     )
     if inner.selector and inner.selector[1] > (reduced or vocab_size):
         raise ModelError(f"{where}: selector_top_k {inner.selector[1]} is more than its vocabulary has.")
-    if fields.flag("tie_word_embeddings") and config.own_embedding != config.own_head:
+    tied = fields.flag("tie_word_embeddings") and not reduced  # a head over a part of the vocabulary is its own
+    if tied and config.own_embedding != config.own_head:
         raise ModelError(
             f"{where}: tie_word_embeddings is true, but only one of embedding and head is the drafter's own."
         )

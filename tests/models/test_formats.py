@@ -184,6 +184,7 @@ def test_what_speculators_drafters_are_refused_for(changed):
         "contradict": {"speculators_config": proposal(8, "dflash")},
         "transformer_layer_config is 3": {"transformer_layer_config": 3},
         "transformer_layer_config.model_type": layer_config(name, model_type="gemma3"),
+        "transformer_layer_config.model_type is [1]": layer_config(name, model_type=[1]),
         "transformer_layer_config.hidden_act 'gelu'": layer_config(name, hidden_act="gelu"),
         "transformer_layer_config.something_new 1": layer_config(name, something_new=1),
         "something_new 1": {"something_new": 1},
@@ -319,3 +320,34 @@ def test_a_packed_dflash_2(reduced, tmp_path):
         assert not reduced or drafts <= set(ids.tolist())
         outputs.append([r.draft_ids for r in rounds(events)])
     assert all(o == outputs[0] for o in outputs)
+
+
+@pytest.mark.parametrize("which", ["A", "B_rnn", "D"])
+def test_a_reduced_vocabulary_in_the_older_formats(which, tmp_path):
+    """As a packed drafter may have it: the head, and the Markov bias, over a part of the target's vocabulary. What is
+    drafted is what the whole vocabulary's logits give among that part."""
+    golden, ids = load_golden(GOLDEN / which), mx.arange(1, 256, 2)
+    directory = tmp_path / "drafter"
+    shutil.copytree(golden.path / "drafter", directory)
+    edit_config(directory, draft_vocab_size=ids.size, tie_word_embeddings=which == "D")
+
+    def reduce(weights):
+        weights["d2t"] = ids - mx.arange(ids.size)
+        head = weights.get("lm_head.weight", golden.target.model.model.embed_tokens.weight)
+        weights["lm_head.weight"] = head[ids]
+        if "markov_head.markov_w2.weight" in weights:
+            weights["markov_head.markov_w2.weight"] = weights["markov_head.markov_w2.weight"][ids]
+
+    edit_weights(directory, reduce)
+    drafter, e = load_drafter(directory, golden.target), golden.expected
+    allowed = mx.where(mx.arange(256) % 2 == 1, 0.0, -mx.inf)
+    blocks = []
+    for d, pick in ((golden.drafter, lambda logits, first: greedy(logits + allowed, first)), (drafter, greedy)):
+        context, start = d.begin(), e["rounds.start"][0].item()
+        context.extend(e["greedy_ids"][:start], e["full_tapped_hidden"][:start])
+        blocks.append(context.propose(e["rounds.anchor"][:1], d.info.max_drafts, pick))
+    assert blocks[0].ids.tolist() == blocks[1].ids.tolist()
+    assert worst(blocks[0].logits[:, ids], blocks[1].logits[:, ids]) < TOLERANCE
+    prompt = golden.trace["prompt_ids"]
+    events = speculative(golden.target, drafter, prompt, Settings(24, stop_ids=NEVER), FullBlock())
+    assert output(events) == plain_output(golden.target, prompt, 24)

@@ -124,7 +124,7 @@ def _layer(top: Fields) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise top.error(LAYER, given, "an object")
     kind = given.get("model_type", "qwen3")
-    if kind not in LAYER_DEFAULTS:
+    if kind not in tuple(LAYER_DEFAULTS):  # of whatever type
         raise top.error(f"{LAYER}.model_type", kind, " or ".join(LAYER_DEFAULTS))
     layer = LAYER_DEFAULTS[str(kind)] | {name: value for name, value in given.items() if value is not None}
     heads, width = layer["num_attention_heads"], layer["hidden_size"]
