@@ -13,6 +13,8 @@ The three that are ValueErrors refuse what somebody asked for or handed over, an
 dspark_core.training has its TrainingError to itself: it imports nothing of the rest.
 """
 
+import re
+
 
 class Refused(Exception):
     """Something cannot be done; the message is one sentence for whoever asked for it."""
@@ -44,3 +46,13 @@ class TraceError(Refused, ValueError):
 
 class Cancelled(Exception):
     """What was running was cancelled."""
+
+
+def in_one_line(error: BaseException, limit: int = 200) -> str:
+    """What an error of a library says, to stand in brackets in a sentence: one line, no path of a program, no full stop
+    at its end. An OSError's is the system's own word."""
+    text = getattr(error, "strerror", None) or str(error) or "without a word"
+    words = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    words = re.sub(r"<class .(?:\w+\.)*(\w+).>", r"\1", words)
+    words = re.sub(r"\b(?:\w+\.)*\w*(?:Error|Exception)\b:? ?", "", re.sub(r"\S+\.(py|rs)\b\S*", "", words))
+    return (words if len(words) <= limit else words[:limit] + "…").rstrip(". ") or "without a word"

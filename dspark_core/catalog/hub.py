@@ -28,9 +28,10 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, parse_ratelimit_headers
 
 from ..errors import HubError, ModelError
-from ..models.headers import MAX_CONFIG_BYTES, TensorInfo
+from ..models.files import INDEX, MAX_CONFIG_BYTES, MAX_JSON_BYTES, parse_object
+from ..models.headers import TensorInfo
 from .checksums import Checksum
-from .facts import INDEX, MAX_JSON_BYTES, Facts, check_weight_files, object_of
+from .facts import Facts, check_weight_files
 from .local import cache_folder, lm_studio_models
 from .names import HubName
 
@@ -150,7 +151,7 @@ class Hub:
         files = {f.name: f for f in plan.files}
 
         def small(file: str) -> dict[str, Any]:
-            return object_of(where / file, self._small(plan, files[file])) if file in files else {}
+            return parse_object(where / file, self._small(plan, files[file])) if file in files else {}
 
         def header(file: str) -> Any:
             parse = self.api.parse_safetensors_file_metadata

@@ -12,7 +12,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from ..errors import ModelError
+from ..errors import ModelError, in_one_line
 from .config import check_fit, parse_config, read_calibration
 from .drafter import BlockDrafter, Drafter, Weights, method_module
 from .fields import is_whole, shown
@@ -86,7 +86,10 @@ def read_checkpoint(
     _declare_quantized(directory, weights, raw, tensors)
     check_tensors(directory, weights, tensors)
     for file in sorted({t.file for t in tensors.values()}):
-        weights.load_weights(list(mx.load(str(file)).items()), strict=False)
+        try:
+            weights.load_weights(list(mx.load(str(file)).items()), strict=False)
+        except (RuntimeError, ValueError) as e:
+            raise ModelError(f"{file} cannot be read ({in_one_line(e)}).") from None
     info = DrafterInfo(
         id=method.lower(),
         method=method,

@@ -6,14 +6,20 @@ Format: https://huggingface.co/docs/safetensors (8 bytes little-endian header le
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelError
+from ..errors import ModelError, in_one_line
+from .files import MAX_CONFIG_BYTES, check_files, read_object
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
-MAX_CONFIG_BYTES = 10_000_000
+MAX_FILE_BYTES = 1 << 50
+DTYPE_BITS = {
+    **{"F64": 64, "I64": 64, "U64": 64, "C64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16},
+    **{"U16": 16, "I8": 8, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8},
+}
 OTHER_FORMATS = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack", ".gguf", ".npz")
 
 
@@ -31,16 +37,36 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         length = int.from_bytes(f.read(8), "little")
         if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
             raise ModelError(f"{path} is not a whole safetensors file: its header is cut off.")
-        try:
-            header = json.loads(f.read(length))
-            tensors = {k: v for k, v in header.items() if k != "__metadata__"}
-            end = max((int(v["data_offsets"][1]) for v in tensors.values()), default=0)
-            infos = {k: TensorInfo(path, v["dtype"], tuple(map(int, v["shape"]))) for k, v in tensors.items()}
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as e:
-            raise ModelError(f"{path} has a safetensors header that cannot be read ({e}).") from None
-    if size != 8 + length + end:
-        raise ModelError(f"{path} is not whole: its header asks for {8 + length + end} bytes, it has {size}.")
-    return infos
+        return parse_header(path, f.read(length), size)
+
+
+def parse_header(path: Path, data: bytes, size: int) -> dict[str, TensorInfo]:
+    """The same from the header's JSON, of a file of `size` bytes. Raises ModelError."""
+    try:
+        header = json.loads(data)
+        notes = header.pop("__metadata__", None)  # null where MLX wrote the file
+        if notes is not None and not (isinstance(notes, dict) and all(isinstance(v, str) for v in notes.values())):
+            raise TypeError("__metadata__ must be text by name")
+        found = {name: _tensor(path, name, entry) for name, entry in header.items()}
+    except RecursionError:
+        raise ModelError(f"{path} has a safetensors header that is nested too deeply.") from None
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError) as e:
+        raise ModelError(f"{path} has a safetensors header that cannot be read ({in_one_line(e)}).") from None
+    whole = 8 + len(data) + max((end for _, end in found.values()), default=0)
+    if size != whole:
+        raise ModelError(f"{path} is not whole: its header asks for {whole:,} bytes, it has {size:,}.")
+    return {name: info for name, (info, _) in found.items()}
+
+
+def _tensor(path: Path, name: str, entry: dict[str, Any]) -> tuple[TensorInfo, int]:
+    """One entry of a header, and where its data end. Raises what `parse_header` catches."""
+    dtype, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+    numbers = [*shape, start, end]
+    if not isinstance(dtype, str) or not all(type(n) is int and 0 <= n < MAX_FILE_BYTES for n in numbers):
+        raise ValueError(f"tensor {name[:80]} has no dtype, shape and offsets")
+    if start > end or (dtype in DTYPE_BITS and math.prod(shape) * DTYPE_BITS[dtype] != (end - start) * 8):
+        raise ValueError(f"the data of tensor {name[:80]} are not as long as its shape says")
+    return TensorInfo(path, dtype, tuple(shape)), end
 
 
 def read_headers(directory: Path) -> dict[str, TensorInfo]:
@@ -57,16 +83,11 @@ def read_headers(directory: Path) -> dict[str, TensorInfo]:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """config.json of a model directory. Raises ModelError if it is missing or not a JSON object."""
+    """config.json of a model directory. Raises ModelError if it is missing or not a JSON object, or if the directory
+    holds anything that cannot be opened (see `check_files`)."""
     path = directory / "config.json"
-    if not path.is_file():
+    if directory.is_dir():
+        check_files(directory)
+    if not path.exists():
         raise ModelError(f"{path} does not exist: {directory} is not a model directory.")
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise ModelError(f"{path} is larger than {MAX_CONFIG_BYTES // 1_000_000} MB, which no model configuration is.")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as e:
-        raise ModelError(f"{path} is not valid JSON ({e}).") from None
-    if not isinstance(config, dict):
-        raise ModelError(f"{path} must hold a JSON object.")
-    return config
+    return read_object(path, MAX_CONFIG_BYTES)

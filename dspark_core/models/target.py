@@ -12,9 +12,10 @@ import mlx.core as mx
 from mlx_lm.models.cache import KVCache
 from mlx_lm.utils import load_model
 
-from ..errors import ModelError
+from ..errors import ModelError, in_one_line
 from .cache import WindowCache
 from .config import check_family
+from .files import check_stop_ids, check_texts, tokenizer_error
 from .headers import TensorInfo, read_config, read_headers
 from .targets import family_of
 from .text import Text
@@ -27,6 +28,8 @@ Progress = Callable[[str], None]
 
 class Target:
     """One loaded target model. Shapes: T positions, V vocabulary, d hidden size, m taps."""
+
+    directory: Path | None = None  # where its files are
 
     def __init__(self, model: Any, config: dict[str, Any], text: Text | None, name: str, precision: str):
         self.model = model
@@ -111,11 +114,16 @@ class Target:
 
     def prove_taps(self) -> None:
         """Compare the tapped forward's logits with the model's own. Raises ModelError if they differ."""
-        ids = mx.arange(4) % self.vocab_size
-        own = self.model(ids[None])[0].astype(mx.float32)
-        hidden, _ = self.forward(ids, self.new_cache())
-        tapped = self.head(hidden).astype(mx.float32)
-        if not mx.isfinite(own).all().item():
+        try:
+            ids = mx.arange(4) % self.vocab_size
+            own = self.model(ids[None])[0].astype(mx.float32)
+            hidden, _ = self.forward(ids, self.new_cache())
+            tapped = self.head(hidden).astype(mx.float32)
+            finite = mx.isfinite(own).all().item()
+        except Exception as e:  # a field of the config that nothing before it looked at
+            where = (self.directory or Path(self.name)) / "config.json"
+            raise ModelError(f"{where} does not describe a model that can run: {in_one_line(e)}.") from e
+        if not finite:
             place = next((n for n, w in self._weights() if not mx.isfinite(w).all().item()), "a layer's output")
             raise ModelError(f"{self.name} gives logits that are not finite: look at {place}.")
         tolerance = 32 * mx.finfo(self.dtype).eps * mx.abs(own).max().item()
@@ -159,27 +167,53 @@ def open_target(directory: str | Path, precision: str = "auto", progress: Progre
     check_precision(precision)
     config = read_config(directory)
     family = check_family(directory, config)
+    check_texts(directory)
+    check_stop_ids(directory / "config.json", config.get("eos_token_id"))
     instead: dict[str, Any] = family.config_for_mlx(config) if hasattr(family, "config_for_mlx") else {}
     tensors = read_headers(directory)
     progress("checking names and shapes")
     try:
         model, config = load_model(directory, lazy=True, model_config=instead)
-    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as e:
-        raise ModelError(_one_sentence(directory, tensors, str(e))) from e
-    words = convert(model, precision)
+        words = convert(model, precision)
+    except ModelError:
+        raise
+    except Exception as e:  # whatever an odd field of the config sets off in mlx-lm
+        raise ModelError(_one_sentence(directory, tensors, e)) from e
     progress("reading the tokenizer")
     has_text = any((directory / f).exists() for f in ("tokenizer.json", "tokenizer.model"))
-    text = Text(directory, config.get("eos_token_id")) if has_text else None
-    return Target(model, config, text, directory.name, words)
+    text = _text(directory, config.get("eos_token_id")) if has_text else None
+    try:
+        target = Target(model, config, text, directory.name, words)
+    except (TypeError, ValueError, AttributeError) as e:
+        raise ModelError(_one_sentence(directory, tensors, e)) from e
+    target.directory = directory
+    return target
 
 
-def _one_sentence(directory: Path, tensors: Mapping[str, TensorInfo], message: str) -> str:
+def _text(directory: Path, eos_token_id: Any) -> Text:
+    """A directory's tokenizer. Raises ModelError that names the file to blame."""
+
+    def load(place: Path) -> Text:
+        return Text(place, eos_token_id)
+
+    try:
+        return load(directory)
+    except Exception as e:
+        cause = e.__cause__ if isinstance(e, ModelError) and e.__cause__ else e
+        raise tokenizer_error(directory, cause, load) from e
+
+
+def _one_sentence(directory: Path, tensors: Mapping[str, TensorInfo], error: Exception) -> str:
     """mlx-lm's loading error with the file that holds (or should hold) the tensor it names."""
-    words = message.replace("\n", " ").split()
+    message = in_one_line(error, 300)
+    words = message.split()
     named = next(
         (w.strip(".,:") for w in words if "." in w and w.strip(".,:").replace("_", "").replace(".", "").isalnum()),
         "",
     )
     file = tensors[named].file if named in tensors else directory / "model*.safetensors"
-    text = " ".join(words)
-    return f"{file}: {text[:300].rstrip('.')}."
+    if message.startswith("["):  # MLX's own reader of files
+        return f"{file} cannot be read: {message}."
+    if "arameter" in message and (named in tensors or "Missing" in message or "not in model" in message):
+        return f"{file} does not fit {directory / 'config.json'}: {message}."
+    return f"{directory / 'config.json'} does not describe a model that can be built: {message}."

@@ -14,7 +14,7 @@ from ..catalog.facts import Facts
 from ..catalog.local import name_of
 from ..catalog.memory import too_big
 from ..catalog.names import HubName
-from ..errors import Cancelled, ModelError
+from ..errors import Cancelled, ModelError, in_one_line
 from ..machine import Device, mlx_device
 from ..models.info import DrafterInfo
 from ..presets import Place, Preset
@@ -109,7 +109,7 @@ class PresetEngine:
         except ModelError as error:
             failure = str(error)  # not the error itself: its frames hold the weights
         except Exception as error:
-            failure = f"{choice.title} cannot be loaded ({type(error).__name__}: {error})."
+            failure = f"{choice.title} cannot be loaded ({in_one_line(error)}), of {choice.target}."
         if before is None:
             after = "No model is loaded."
         elif self.choice is before:
@@ -127,7 +127,7 @@ class PresetEngine:
             return f"{before.title} is loaded again."
         except Exception as error:
             self.unload()
-            return f"{before.title} cannot be loaded again either, so no model is loaded ({error})."
+            return f"{before.title} cannot be loaded again either, so no model is loaded ({in_one_line(error)})."
 
     def unload(self) -> None:
         """Drop everything and give its memory back."""
