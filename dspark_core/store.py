@@ -6,14 +6,17 @@ off, edited, from another version, or no file at all. Whatever it is, reading it
 reads it checks what the value says before believing it.
 """
 
+import errno
 import hashlib
 import json
 import math
 import os
 import platform
 import stat
+import tempfile
 import threading
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +25,24 @@ MAX_BYTES = 1_000_000
 
 def cache_directory() -> Path:
     """~/Library/Caches/dspark-playground on a Mac; elsewhere the same in $XDG_CACHE_HOME, or in ~/.cache."""
-    base = Path.home() / "Library" / "Caches"
+    base = home_directory() / "Library" / "Caches"
     if platform.system() != "Darwin":
         chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
-        base = chosen if chosen.is_absolute() else Path.home() / ".cache"  # a relative one is to be ignored
+        base = chosen if chosen.is_absolute() else home_directory() / ".cache"  # a relative one is to be ignored
     return base / "dspark-playground"
+
+
+def home_directory() -> Path:
+    """The user's; one of this run alone where the user has none, as in a container that runs under any number."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(_directory_of_this_run())
+
+
+@cache
+def _directory_of_this_run() -> str:
+    return tempfile.mkdtemp(prefix="dspark-playground-")
 
 
 class Store:
@@ -63,16 +79,21 @@ def short_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def read_json(path: Path, max_bytes: int = MAX_BYTES) -> Any:
-    """The value in a file of at most `max_bytes`. Raises OSError if there is no such regular file to read, ValueError
-    if it holds anything but strict JSON (see `parse_json`)."""
+def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """A regular file of at most `max_bytes`. Raises OSError if there is none to read, ValueError if it is longer."""
     if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
-        raise OSError(f"{path} is no regular file.")
+        raise OSError(errno.EINVAL, "no regular file", str(path))
     with path.open("rb") as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise ValueError(f"{path} has more than {max_bytes:,} bytes.")
-    return parse_json(data.decode("utf-8"))
+    return data
+
+
+def read_json(path: Path, max_bytes: int = MAX_BYTES) -> Any:
+    """The value in a file of at most `max_bytes`. Raises OSError if there is no such regular file to read, ValueError
+    if it holds anything but strict JSON (see `parse_json`)."""
+    return parse_json(read_bytes(path, max_bytes).decode("utf-8"))
 
 
 def parse_json(text: str) -> Any:

@@ -19,6 +19,7 @@ from ..models.headers import TensorInfo, read_config, read_headers
 DTYPE_WORDS = {"BF16": "bf16", "F16": "f16", "F32": "f32"}
 DTYPE_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
 DRAFTER_FIELDS = ("block_size", "target_layer_ids", "dflash_config", *FOREIGN)  # no target's config has any of them
+TOKENIZERS = ({"tokenizer.json"}, {"tokenizer.model"}, {"vocab.json", "merges.txt"})  # any of them
 TARGET, DRAFTER, OTHER = "target", "drafter", "other"
 
 PART = re.compile(r"(.{1,80})-(\d{1,9})-of-(\d{1,9})\.safetensors")
@@ -128,6 +129,12 @@ def sort_of(facts: Facts) -> Sort:
         return Sort(TARGET, shape.family, f"{shape.family} target of {shape.num_layers} layers, {stored(facts)}.")
     except ModelError as error:
         return Sort(OTHER, "", str(error))
+
+
+def lacks_tokenizer(facts: Facts) -> bool:
+    """Is it a directory's target that has no files to make text of its tokens?"""
+    there = {f.name for f in facts.where.iterdir()}
+    return sort_of(facts).kind == TARGET and not any(names <= there for names in TOKENIZERS)
 
 
 def stored(facts: Facts) -> str:

@@ -212,7 +212,7 @@ def _one_sentence(directory: Path, tensors: Mapping[str, TensorInfo], error: Exc
         "",
     )
     file = tensors[named].file if named in tensors else directory / "model*.safetensors"
-    if message.startswith("["):  # MLX's own reader of files
+    if message.startswith(("[load", "[json")):  # MLX's own reader of files
         return f"{file} cannot be read: {message}."
     if "arameter" in message and (named in tensors or "Missing" in message or "not in model" in message):
         return f"{file} does not fit {directory / 'config.json'}: {message}."
