@@ -221,7 +221,7 @@ class Hub:
     def _snapshots(self, name: HubName) -> Iterator[Path]:
         """Where the cache and LM Studio may have it. Raises OSError."""
         folder, commit = self.folder(name.repo), name.revision
-        with suppress(FileNotFoundError, NotADirectoryError, ValueError):
+        with suppress(OSError, ValueError):
             commit = read_bytes(folder / "refs" / name.revision, 1000).decode().strip()
         with suppress(FileNotFoundError, NotADirectoryError):
             there = {d.name: d for d in (folder / "snapshots").iterdir() if COMMIT.fullmatch(d.name)}

@@ -115,9 +115,10 @@ def hub_models(cache: Path) -> Iterator[Found]:
 
 def _newest(folder: Path) -> Path | None:
     """The snapshot of a repository's main revision, else its newest. Raises OSError."""
-    snapshots = folder / "snapshots"
-    there = [d for d in snapshots.iterdir() if d.is_dir()] if snapshots.exists() else []
-    with suppress(FileNotFoundError, NotADirectoryError, ValueError):
+    there: list[Path] = []
+    with suppress(FileNotFoundError, NotADirectoryError):
+        there = [d for d in (folder / "snapshots").iterdir() if d.is_dir()]
+    with suppress(OSError, ValueError):
         main = read_bytes(folder / "refs" / "main", 1000).decode().strip()
         there = [d for d in there if d.name == main] or there
     return max(there, key=lambda d: d.stat().st_mtime, default=None)

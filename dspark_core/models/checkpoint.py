@@ -131,18 +131,18 @@ def _one_of(value: Any, choices: tuple[int, ...]) -> bool:
 def check_tensors(directory: Path, weights: Weights, tensors: dict[str, TensorInfo]) -> None:
     """Raises ModelError at the first tensor that is missing, unexpected, or of another shape or kind."""
     expected = dict(tree_flatten(weights.parameters()))
-    file = next(iter(tensors.values())).file
+    file, where = next(iter(tensors.values())).file, directory / "config.json"
     for name, like in expected.items():
         if name not in tensors:
-            raise ModelError(f"{file} has no tensor {name}, expected with shape {list(like.shape)}.")
+            raise ModelError(f"{file} has no tensor {name}, expected with shape {list(like.shape)} by {where}.")
         info = tensors[name]
         if info.shape != like.shape:
-            raise ModelError(f"{info.file}: tensor {name} has shape {list(info.shape)}, expected {list(like.shape)}.")
+            raise ModelError(
+                f"{info.file}: tensor {name} has shape {list(info.shape)}, expected {list(like.shape)} by {where}."
+            )
         kinds = ("U32",) if like.dtype == mx.uint32 else FLOATS
         if info.dtype not in kinds:
             raise ModelError(f"{info.file}: tensor {name} has dtype {info.dtype}, expected {' or '.join(kinds)}.")
     for name in tensors:
         if name not in expected:
-            raise ModelError(
-                f"{tensors[name].file} has a tensor {name} that a drafter of this configuration does not have."
-            )
+            raise ModelError(f"{tensors[name].file} has a tensor {name} that a drafter of {where} does not have.")

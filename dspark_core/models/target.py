@@ -124,7 +124,8 @@ class Target:
             where = (self.directory or Path(self.name)) / "config.json"
             raise ModelError(f"{where} does not describe a model that can run: {in_one_line(e)}.") from e
         if not finite:
-            place = next((n for n, w in self._weights() if not mx.isfinite(w).all().item()), "a layer's output")
+            place = next((n for n, w in self._weights() if not mx.isfinite(w).all().item()), "")
+            place = place or f"{(self.directory or Path(self.name)) / 'config.json'}, for its weights are"
             raise ModelError(f"{self.name} gives logits that are not finite: look at {place}.")
         tolerance = 32 * mx.finfo(self.dtype).eps * mx.abs(own).max().item()
         worst = mx.abs(own - tapped).max().item()

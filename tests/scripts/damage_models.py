@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import re
+import resource
 import shutil
 import tempfile
 import time
@@ -199,6 +200,7 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--all", action="store_true", help="list every outcome")
     given = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))  # a size that fills memory ends here, not the machine
     count, wrong = 0, 0
     for file, name, words, fault, seconds in run(given.kind, given.every, given.offset, given.only):
         count, wrong = count + 1, wrong + bool(fault)
