@@ -171,10 +171,10 @@ def _fault_alone(path: Path) -> str:
 
 def _loads_without(directory: Path, name: str, load: Callable[[Path], object]) -> bool:
     with tempfile.TemporaryDirectory() as temporary:
-        for path in directory.iterdir():
-            if path.name != name:
-                (Path(temporary) / path.name).symlink_to(path.resolve())
         try:
+            for path in directory.iterdir():
+                if path.name != name:
+                    (Path(temporary) / path.name).symlink_to(path.resolve())
             load(Path(temporary))
         except (KeyboardInterrupt, SystemExit):
             raise

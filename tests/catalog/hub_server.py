@@ -8,6 +8,7 @@ import hashlib
 import json
 import threading
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -55,6 +56,7 @@ class FakeHub:
         self.sizes: dict[str, int] = {}  # (wrong) sizes for the listing
         self.moved = ""  # a commit that still resolves, to files which are no longer those it listed
         self.pace: float = 0.0  # seconds between pieces of a body
+        self.instead: dict[str, Callable] = {}  # what answers in the place of this hub: "api" or a file -> (handler)
         self.requests: list[tuple[str, str, str]] = []  # method, path, Range
         self.sent = 0  # body bytes of files
         self.lock = threading.Lock()
@@ -95,6 +97,9 @@ class Handler(BaseHTTPRequestHandler):
         with self.hub.lock:
             self.hub.requests.append((self.command, path, self.headers.get("Range", "")))
         parts = path.strip("/").split("/")
+        if answer := self.hub.instead.get("api" if parts[0] == "api" else parts[-1]):
+            answer(self)
+            return
         self.of_file = parts[0] != "api"
         if parts[0] == "cdn":
             assert "Authorization" not in self.headers, "the token left the hub"
