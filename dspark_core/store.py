@@ -7,6 +7,7 @@ reads it checks what the value says before believing it.
 """
 
 import errno
+import glob
 import hashlib
 import json
 import math
@@ -15,12 +16,15 @@ import platform
 import stat
 import tempfile
 import threading
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 MAX_BYTES = 1_000_000
+PART_S = 3600.0  # after which nobody is writing a file any more
 
 
 def cache_directory() -> Path:
@@ -116,17 +120,22 @@ def parse_json(text: str) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Put a file in place of what is there in one step, so that no reader finds half of it. Raises OSError."""
+    """Put a file in place of what is there in one step, so that no reader finds half of it. Halves that a killed
+    program or a full disk left go. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    for part in path.parent.glob(f"{glob.escape(path.stem)}.*.*.part"):
+        with suppress(OSError):
+            if time.time() - part.stat().st_mtime > PART_S:
+                part.unlink()
     new = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.part")
     try:
         new.write_text(json.dumps(value, indent=1), encoding="utf-8")
         if path.is_dir() and not path.is_symlink():
             path.rmdir()  # somebody's slip; one that is not empty stays, and is an OSError
         new.replace(path)
-    except OSError:
-        if new.is_file():
-            new.unlink()
+    except BaseException:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
         raise
 
 

@@ -74,12 +74,13 @@ class Download:
     state:  "running", "done", "failed" or "cancelled"
     words:  what it is doing, or how it ended, in one sentence
     done:   bytes that are on this machine, of `plan.bytes`
+    placed: files that were not in the snapshot as they should be
     copy:   a directory outside the cache that has the model; if it is as the hub's, nothing comes
     """
 
     def __init__(self, hub: Hub, plan: Plan, copy: Path | None = None) -> None:
         self.hub, self.plan, self.copy = hub, plan, copy
-        self.state, self.words, self.done = "running", "Starting.", 0
+        self.state, self.words, self.done, self.placed = "running", "Starting.", 0, 0
         self.directory: Path | None = None
         self._checked = CheckedFiles(hub.record)
         self._cancel, self._end = threading.Event(), threading.Event()
@@ -149,6 +150,8 @@ class Download:
         last = {file.digest: file for file in ordered}
         for file in ordered:
             self._place(file, snapshot, last[file.digest] is file)
+        for left in snapshot.glob("*.new"):
+            left.unlink(missing_ok=True)  # of a download that was killed
         hub.listings.add(snapshot, {f.name: (f.bytes, f.digest) for f in plan.files})
         if plan.name.revision != plan.revision:
             ref = folder / "refs" / plan.name.revision
@@ -164,11 +167,10 @@ class Download:
         disk without links, as the content itself. last: no other file of the snapshot has the same content."""
         place = snapshot / file.name
         blob = self.hub.folder(self.plan.name.repo) / "blobs" / file.digest
-        if not blob.exists():
+        if not blob.exists() or (place.is_symlink() and os.path.realpath(place) == os.path.realpath(blob)):
             return  # the content stands in its place already
+        self.placed += 1
         place.parent.mkdir(parents=True, exist_ok=True)
-        for left in place.parent.glob(f"{place.name}.*.new"):
-            left.unlink(missing_ok=True)  # of a download that was killed
         new = place.with_name(f"{place.name}.{os.getpid()}.new")
         try:
             if place.is_dir() and not place.is_symlink():

@@ -33,7 +33,7 @@ from ..errors import Cancelled, HubError, ModelError, in_one_line
 from ..models.files import INDEX, MAX_CONFIG_BYTES, MAX_JSON_BYTES, TEMPLATES, TEXT_FILES, WEIGHTS, parse_object
 from ..models.headers import MAX_FILE_BYTES, TensorInfo, parse_header
 from ..store import is_count, parse_json, read_bytes
-from .checksums import Checksum, Listings
+from .checksums import Checksum, Listings, unchecked
 from .facts import Facts, check_weight_files, lacks_tokenizer
 from .local import cache_folder, lm_studio_models
 from .names import HubName
@@ -151,7 +151,7 @@ class Hub:
 
     def facts(self, plan: Plan, cancelled: Cancelling = never) -> Facts:
         """Config and tensor headers of a model, a few requests, no weights. Raises ModelError, Cancelled."""
-        if directory := self.local(plan.name):
+        if (directory := self.local(plan.name)) and not unchecked(directory, self.record):
             return Facts.read(directory, plan.name.repo)
         repo, where = plan.name.repo, Path(plan.name.repo)
         files = {f.name: f for f in plan.files}

@@ -214,7 +214,8 @@ class ModelSources:
             name = HubName(name.repo, here.name)
         try:
             plan = self.hub.plan(name, cancelled)
-            found = located.facts or self.hub.facts(plan, cancelled)
+            sure = located.facts if here and not located.unchecked else None
+            found = sure or self.hub.facts(plan, cancelled)
             return replace(located, plan=plan, facts=found, note="" if here else located.note)
         except ModelError as error:
             return replace(located, note=str(error)) if here else replace(located, problem=str(error))

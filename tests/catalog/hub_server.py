@@ -104,7 +104,7 @@ class Handler(BaseHTTPRequestHandler):
         if parts[0] == "cdn":
             assert "Authorization" not in self.headers, "the token left the hub"
             repo = self.hub.repos["/".join(parts[1:3])]
-            self._file(parts[-1], repo.files[parts[-1]])
+            self._file(parts[-1], repo.files["/".join(parts[3:])])
             return
         api = parts[:2] == ["api", "models"]
         name = "/".join(parts[2:4] if api else parts[:2])
@@ -117,7 +117,7 @@ class Handler(BaseHTTPRequestHandler):
         elif api:
             self._listing(name, repo, parts[5] if len(parts) > 5 else "main")
         else:
-            self._resolve(name, repo, parts[3], parts[-1], token)
+            self._resolve(name, repo, parts[3], "/".join(parts[4:]), token)
 
     def _listing(self, name, repo, revision):
         if fault := self.hub.take("api"):

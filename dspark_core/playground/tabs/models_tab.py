@@ -116,6 +116,10 @@ def how_it_ended(ended: list[Download], problems: list[str], others: Sequence[Lo
         return decided(
             "identical", "Downloaded; sizes and checksums are as the hub gives them. Press Load to race on it."
         )
+    if any(d.placed for d in ended):
+        return decided(
+            "identical", "Put right; sizes and checksums are as the hub gives them. Press Load to race on it."
+        )
     unknown = " ".join(f"{p.part.name} is here, but was not compared with the hub: {p.note}" for p in others if p.note)
     if unknown:
         return decided("tie", unknown)
