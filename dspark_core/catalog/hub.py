@@ -270,8 +270,7 @@ class Hub:
         """Seconds until a request is worth its next attempt (the first one failing is 1); None if it is not."""
         backoff = BACKOFF_S * min(8, 2 ** (attempt - 1))
         if not isinstance(error, HfHubHTTPError):
-            again = isinstance(error, httpx2.TransportError) and not isinstance(error, httpx2.UnsupportedProtocol)
-            return backoff if again else None
+            return backoff if isinstance(error, httpx2.TransportError) and not self._leads_nowhere(error) else None
         if error.response.status_code not in RETRIED:
             return None
         wait, asked = backoff, error.response.headers.get("Retry-After", "").strip()
@@ -332,7 +331,7 @@ class Hub:
             return self._refusal(error, name)
         if isinstance(error, httpx2.ConnectError | httpx2.ProxyError):
             return f"The hub cannot be reached for {repo}: this machine seems to have no network."
-        if isinstance(error, httpx2.UnsupportedProtocol | httpx2.TooManyRedirects | httpx2.InvalidURL):
+        if self._leads_nowhere(error):
             return f"The hub sends the request for {repo} to an address that is not followed ({in_one_line(error)})."
         if isinstance(error, TooSlow):
             return f"The hub's answer about {repo} did not end within {SMALL_S:.0f} s: try again later."
@@ -341,6 +340,12 @@ class Hub:
         if isinstance(error, httpx2.TransportError):
             return f"The connection to the hub broke {TRIES} times in a row; what has arrived of {repo} is kept."
         return f"The hub's answer about {repo} cannot be read ({in_one_line(error)})."
+
+    @staticmethod
+    def _leads_nowhere(error: Exception) -> bool:
+        """Does it come of a redirect that cannot be followed? One to an address that is none is a protocol error."""
+        odd = isinstance(error, httpx2.RemoteProtocolError) and "location header" in str(error)
+        return odd or isinstance(error, httpx2.UnsupportedProtocol | httpx2.TooManyRedirects | httpx2.InvalidURL)
 
     def _refusal(self, error: Any, name: HubName) -> str:
         """What the hub's answer with an error's status means. error: an HfHubHTTPError"""
