@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 import httpx2
@@ -39,7 +39,7 @@ from .local import cache_folder, lm_studio_models
 from .names import HubName
 from .transfer import LOOK_S, TIMEOUT_S, TooSlow, Transfer
 
-TEMPLATE = re.compile(rf"{TEMPLATES}/[A-Za-z0-9._-]{{1,80}}\.jinja")
+TEMPLATE_FILE = re.compile(rf"{TEMPLATES}/[A-Za-z0-9._-]{{1,80}}\.jinja")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 TRIES = 5  # in a row without a new byte
 BACKOFF_S = 1.0  # before the first new attempt; doubled up to 8 s
@@ -54,9 +54,6 @@ Cancelling = Callable[[], bool]
 
 def never() -> bool:
     return False
-
-
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -135,7 +132,9 @@ class Hub:
         entries = siblings if isinstance(siblings, list) else []
         named = {e["rfilename"]: e for e in entries if isinstance(e, dict) and isinstance(e.get("rfilename"), str)}
         # weights in safetensors, configuration, tokenizer, templates; never code, never pickles, no other folder
-        wanted = {n: e for n, e in named.items() if n in TEXT_FILES or WEIGHTS.fullmatch(n) or TEMPLATE.fullmatch(n)}
+        wanted = {
+            n: e for n, e in named.items() if n in TEXT_FILES or WEIGHTS.fullmatch(n) or TEMPLATE_FILE.fullmatch(n)
+        }
         files = {n: HubFile.listed(name.repo, n, entry) for n, entry in wanted.items()}
         if "config.json" not in files:
             raise HubError(f"{name.repo} has no config.json: it is not a model that can be loaded here.")
@@ -164,7 +163,9 @@ class Hub:
         tensors: dict[str, TensorInfo] = {}
         for file in weights:
             tensors |= self._header(plan, files[file], where / file, cancelled)
-        templates = [f for f in files if f in ("chat_template.jinja", "chat_template.json") or TEMPLATE.fullmatch(f)]
+        templates = [
+            f for f in files if f in ("chat_template.jinja", "chat_template.json") or TEMPLATE_FILE.fullmatch(f)
+        ]
         has_template = bool(templates) or "chat_template" in small("tokenizer_config.json")
         return Facts(repo, where, small("config.json"), tensors, has_template)
 

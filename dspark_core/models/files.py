@@ -34,7 +34,7 @@ ALSO_OPENED = (
 OPENED = re.compile(r".*\.(json|jinja|txt|model|tiktoken)|model.*\.safetensors", re.DOTALL)
 MAX_CONFIG_BYTES = 10_000_000
 MAX_JSON_BYTES = 50_000_000
-KINDS = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+SPECIAL = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 # The objects among them that readers take for granted; the tokenizer's own reader says what is wrong with the rest.
 OBJECTS = (
     *("generation_config.json", "hf_quant_config.json", "tokenizer_config.json", "special_tokens_map.json"),
@@ -64,7 +64,7 @@ def _check_file(path: Path, named: bool, weights: bool) -> None:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             if named or weights or not stat.S_ISDIR(found.st_mode):
-                kind = KINDS.get(stat.S_IFMT(found.st_mode), "a device")
+                kind = SPECIAL.get(stat.S_IFMT(found.st_mode), "a device")
                 raise ModelError(f"{path} is {kind}, not a file: put the model's own file in its place.")
             return
         limit = MAX_CONFIG_BYTES if path.name == "config.json" else MAX_JSON_BYTES

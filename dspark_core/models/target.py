@@ -5,6 +5,7 @@ and yields the hidden state after each one; at load its logits are compared with
 """
 
 from collections.abc import Callable, Mapping
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,8 @@ def open_target(directory: str | Path, precision: str = "auto", progress: Progre
     read yet: `read_weights(target.model, ...)` and `target.prove_taps()` follow. Raises ModelError."""
     directory = Path(directory)
     check_precision(precision)
+    if has_magic(str(directory)):
+        raise ModelError(f"{directory} has one of * ? [ in its path, which mlx-lm cannot open: rename the directory.")
     config = read_config(directory)
     family = check_family(directory, config)
     check_texts(directory)
