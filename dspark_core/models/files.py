@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,20 @@ def check_stop_ids(where: Path, value: Any) -> None:
     ids = value if isinstance(value, list) else [] if value is None else [value]
     if not all(type(i) is int and 0 <= i < 1 << 31 for i in ids):
         raise ModelError(f"{where}: eos_token_id must be a token id or a list of them.")
+
+
+def build_error(directory: Path, tensors: Mapping[str, Any], error: Exception) -> ModelError:
+    """What to say where mlx-lm cannot build a model, with the file that it is about. tensors: as `read_headers` has
+    them"""
+    message = in_one_line(error, 300)
+    words = [w.strip(".,:") for w in message.split()]
+    named = next((w for w in words if "." in w and w.replace("_", "").replace(".", "").isalnum()), "")
+    file = tensors[named].file if named in tensors else directory / "model*.safetensors"
+    if message.startswith(("[load", "[json")):  # MLX's own reader of files
+        return ModelError(f"{file} cannot be read: {message}.")
+    if "arameter" in message and (named in tensors or "Missing" in message or "not in model" in message):
+        return ModelError(f"{file} does not fit {directory / 'config.json'}: {message}.")
+    return ModelError(f"{directory / 'config.json'} does not describe a model that can be built: {message}.")
 
 
 def tokenizer_error(directory: Path, error: BaseException, load: Callable[[Path], object]) -> ModelError:

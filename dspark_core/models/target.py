@@ -4,7 +4,7 @@ mlx-lm's models return logits only. A family's walk (targets/<family>.py) calls 
 and yields the hidden state after each one; at load its logits are compared with the model's own.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from glob import has_magic
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from mlx_lm.utils import load_model
 from ..errors import ModelError, in_one_line
 from .cache import WindowCache
 from .config import check_family
-from .files import check_stop_ids, check_texts, tokenizer_error
-from .headers import TensorInfo, read_config, read_headers
+from .files import build_error, check_stop_ids, check_texts, tokenizer_error
+from .headers import read_config, read_headers
 from .targets import family_of
 from .text import Text
 from .token_bytes import TokenBytes
@@ -182,14 +182,14 @@ def open_target(directory: str | Path, precision: str = "auto", progress: Progre
     except ModelError:
         raise
     except Exception as e:  # whatever an odd field of the config sets off in mlx-lm
-        raise ModelError(_one_sentence(directory, tensors, e)) from e
+        raise build_error(directory, tensors, e) from e
     progress("reading the tokenizer")
     has_text = any((directory / f).exists() for f in ("tokenizer.json", "tokenizer.model"))
     text = _text(directory, config.get("eos_token_id")) if has_text else None
     try:
         target = Target(model, config, text, directory.name, words)
     except (TypeError, ValueError, AttributeError) as e:
-        raise ModelError(_one_sentence(directory, tensors, e)) from e
+        raise build_error(directory, tensors, e) from e
     target.directory = directory
     return target
 
@@ -205,19 +205,3 @@ def _text(directory: Path, eos_token_id: Any) -> Text:
     except Exception as e:
         cause = e.__cause__ if isinstance(e, ModelError) and e.__cause__ else e
         raise tokenizer_error(directory, cause, load) from e
-
-
-def _one_sentence(directory: Path, tensors: Mapping[str, TensorInfo], error: Exception) -> str:
-    """mlx-lm's loading error with the file that holds (or should hold) the tensor it names."""
-    message = in_one_line(error, 300)
-    words = message.split()
-    named = next(
-        (w.strip(".,:") for w in words if "." in w and w.strip(".,:").replace("_", "").replace(".", "").isalnum()),
-        "",
-    )
-    file = tensors[named].file if named in tensors else directory / "model*.safetensors"
-    if message.startswith(("[load", "[json")):  # MLX's own reader of files
-        return f"{file} cannot be read: {message}."
-    if "arameter" in message and (named in tensors or "Missing" in message or "not in model" in message):
-        return f"{file} does not fit {directory / 'config.json'}: {message}."
-    return f"{directory / 'config.json'} does not describe a model that can be built: {message}."
