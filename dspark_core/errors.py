@@ -51,8 +51,10 @@ class Cancelled(Exception):
 def in_one_line(error: BaseException, limit: int = 200) -> str:
     """What an error of a library says, to stand in brackets in a sentence: one line, no path of a program, no full stop
     at its end. An OSError's is the system's own word."""
-    text = getattr(error, "strerror", None) or str(error) or "without a word"
-    words = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    text = getattr(error, "strerror", None) or str(error)
+    if "set_int_max_str_digits" in text:  # Python's advice to programmers
+        return "a number of too many digits"
+    words = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     words = re.sub(r"<class .(?:\w+\.)*(\w+).>", r"\1", words)
     words = re.sub(r"\b(?:\w+\.)*\w*(?:Error|Exception)\b:? ?", "", re.sub(r"\S+\.(py|rs)\b\S*", "", words))
     return (words if len(words) <= limit else words[:limit] + "…").rstrip(". ") or "without a word"

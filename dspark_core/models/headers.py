@@ -58,12 +58,15 @@ def parse_header(path: Path, data: bytes, size: int) -> dict[str, TensorInfo]:
     return {name: info for name, (info, _) in found.items()}
 
 
-def _tensor(path: Path, name: str, entry: dict[str, Any]) -> tuple[TensorInfo, int]:
-    """One entry of a header, and where its data end. Raises what `parse_header` catches."""
-    dtype, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-    numbers = [*shape, start, end]
-    if not isinstance(dtype, str) or not all(type(n) is int and 0 <= n < MAX_FILE_BYTES for n in numbers):
+def _tensor(path: Path, name: str, entry: Any) -> tuple[TensorInfo, int]:
+    """One entry of a header, and where its data end. Raises ValueError."""
+    fields = entry if isinstance(entry, dict) else {}
+    dtype, shape, offsets = (fields.get(field) for field in ("dtype", "shape", "data_offsets"))
+    numbers = [*shape, *offsets] if isinstance(shape, list) and isinstance(offsets, list) else [None]
+    whole = all(type(n) is int and 0 <= n < MAX_FILE_BYTES for n in numbers)
+    if not isinstance(dtype, str) or not whole or len(offsets) != 2:
         raise ValueError(f"tensor {name[:80]} has no dtype, shape and offsets")
+    start, end = offsets
     if start > end or (dtype in DTYPE_BITS and math.prod(shape) * DTYPE_BITS[dtype] != (end - start) * 8):
         raise ValueError(f"the data of tensor {name[:80]} are not as long as its shape says")
     return TensorInfo(path, dtype, tuple(shape)), end

@@ -380,10 +380,13 @@ def _memory_line(chosen: Selection, target: Facts, drafters: Sequence[LocatedPar
     unknown = sum(d.facts is None and d.part.place is not None for d in drafters)
     try:
         need = estimate(target, sized, machine, chosen.context, chosen.precision, chosen.drafter_precision)
+        words = f"target {gigabytes(need.target)}, drafters {gigabytes(need.drafters)}"
+        words += f", keys and values of {1 + len(sized)} lanes at {chosen.context:,} tokens {gigabytes(need.cache)}"
     except ModelError as error:
         return _report_line("bad", str(error))
-    words = f"target {gigabytes(need.target)}, drafters {gigabytes(need.drafters)}"
-    words += f", keys and values of {1 + len(sized)} lanes at {chosen.context:,} tokens {gigabytes(need.cache)}"
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):  # a size of a type that is none
+        where = target.where / "config.json"
+        return _report_line("bad", f"{where}: the sizes of its layers cannot be read, so its memory is not known.")
     more = f" Without {unknown} drafter{'s' * (unknown > 1)} not looked up yet." if unknown else ""
     kind = {"yes": "good", "hardly": "hint", "no": "bad"}[need.fits]
     return _report_line(kind, f"Memory: {need.words} ({words}.){more}")

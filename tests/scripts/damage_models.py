@@ -1,7 +1,9 @@
 """Damages every file of a small model directory in every way, loads the result as the page does, and lists what ends
 in anything but a load or one sentence that names the damaged file.
 
-    python -m tests.scripts.damage_models [--kind target|drafter] [--every N] [--only WORD]
+    python -m tests.scripts.damage_models [--kind target|drafter] [--every N] [--only PATTERN] [--look]
+
+With --look nothing is loaded: each directory is listed and reported as the Models tab does it.
 """
 
 import argparse
@@ -16,9 +18,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from dspark_core.catalog import local
+from dspark_core.catalog.hub import Hub
 from dspark_core.errors import Refused
 from dspark_core.machine import mlx_device
 from dspark_core.playground.engine import Choice, PresetEngine
+from dspark_core.playground.selection import OWN_MODELS, ModelForm, ModelSources, report
 from tests.models.build import GOLDEN, copy, talking_target
 
 # The text of each stands in a JSON file as it is: 1e999 is a number there, and infinity in Python.
@@ -175,19 +180,36 @@ def outcome(engine: PresetEngine, kind: str, directory: Path, file: str) -> tupl
         engine.unload()
 
 
-def run(kind: str, every: int = 1, offset: int = 0, only: str = "") -> Iterator[tuple[str, str, str, str, float]]:
+def look(kind: str, directory: Path) -> tuple[str, str]:
+    """(what the Models tab says of it, what is wrong with that)."""
+    nowhere = directory.parent / "nowhere"
+    sources = ModelSources([], (), Hub("http://127.0.0.1:9", nowhere, False, nowhere / "record.json", nowhere))
+    pair = [GOLDEN / "A" / "target", GOLDEN / "A" / "drafter"]
+    pair[kind == "drafter"] = directory
+    try:
+        lines = [local.describe(directory).sort.words]
+        chosen = sources.selection(ModelForm(OWN_MODELS, own_target=str(pair[0]), own_drafters=[str(pair[1])]))
+        lines += [row["words"] for row in report(chosen, sources.locate(chosen), mlx_device())["lines"]]
+    except Exception as error:
+        return f"{type(error).__name__}: {error}", "raw"
+    return " ".join(lines), "a line is two" if any("\n" in line or not line for line in lines) else ""
+
+
+def run(
+    kind: str, every: int = 1, offset: int = 0, only: str = "", load: bool = True
+) -> Iterator[tuple[str, str, str, str, float]]:
     """(file, damage, outcome, fault, seconds) of every damage, or of each `every`-th."""
     engine = PresetEngine.__new__(PresetEngine)
     engine.machine = mlx_device()
     engine._clear()
     with tempfile.TemporaryDirectory() as temporary:
         good = build(kind, Path(temporary) / "good")
-        chosen = [d for d in damages(good) if only in f"{d[0]} {d[1]}"][offset::every]
+        chosen = [d for d in damages(good) if re.search(only, f"{d[0]} {d[1]}")][offset::every]
         for i, (file, name, change) in enumerate(chosen):
             directory = shutil.copytree(good, Path(temporary) / f"{i}" / good.name)
             change(directory / file)
             start = time.monotonic()
-            words, fault = outcome(engine, kind, directory, file)
+            words, fault = outcome(engine, kind, directory, file) if load else look(kind, directory)
             yield file, name, words.replace(str(directory), "…"), fault, time.monotonic() - start
             shutil.rmtree(directory)
 
@@ -199,10 +221,11 @@ def main() -> None:
     parser.add_argument("--offset", type=int, default=0)
     parser.add_argument("--only", default="")
     parser.add_argument("--all", action="store_true", help="list every outcome")
+    parser.add_argument("--look", action="store_true")
     given = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))  # a size that fills memory ends here, not the machine
     count, wrong = 0, 0
-    for file, name, words, fault, seconds in run(given.kind, given.every, given.offset, given.only):
+    for file, name, words, fault, seconds in run(given.kind, given.every, given.offset, given.only, not given.look):
         count, wrong = count + 1, wrong + bool(fault)
         if fault or given.all or seconds > 5:
             print(f"{file} | {name} | {fault or 'ok'} | {seconds:.2f} s | {words[:400]}", flush=True)
