@@ -61,7 +61,9 @@ def parse_header(path: Path, data: bytes, size: int) -> dict[str, TensorInfo]:
 def _tensor(path: Path, name: str, entry: Any) -> tuple[TensorInfo, int]:
     """One entry of a header, and where its data end. Raises ValueError."""
     fields = entry if isinstance(entry, dict) else {}
-    dtype, shape, offsets = (fields.get(field) for field in ("dtype", "shape", "data_offsets"))
+    dtype: Any = fields.get("dtype")
+    shape: Any = fields.get("shape")
+    offsets: Any = fields.get("data_offsets")
     numbers = [*shape, *offsets] if isinstance(shape, list) and isinstance(offsets, list) else [None]
     whole = all(type(n) is int and 0 <= n < MAX_FILE_BYTES for n in numbers)
     if not isinstance(dtype, str) or not whole or len(offsets) != 2:
