@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import httpx2
@@ -134,33 +134,41 @@ class Download:
             self._end.set()
 
     def _run(self) -> None:
-        hub, plan = self.hub, self.plan
-        if self.copy and all(self._is_right(self.copy / f.name, f) for f in plan.files):
-            self.directory, self.done = self.copy, plan.bytes
-            return
-        folder = hub.folder(plan.name.repo)
+        plan, folder = self.plan, self.hub.folder(self.plan.name.repo)
         snapshot = folder / "snapshots" / plan.revision
-        (folder / "blobs").mkdir(parents=True, exist_ok=True)
-        self._need_room(folder)
-        for file in sorted(plan.files, key=lambda f: f.bytes):  # small ones first: they show early if access fails
-            before = self.done
-            self._fetch(file, snapshot)
-            self.done = before + file.bytes
-        ordered = sorted(plan.files, key=lambda f: f.name == "config.json")  # last: without it there is no model
+        small_first = sorted(plan.files, key=lambda f: f.bytes)  # they show early if access fails
+        places = [place for place in (self.copy, snapshot) if place]
+        whole = (place for place in places if all(self._is_right(place / f.name, f) for f in small_first))
+        self.directory = next(whole, None)  # also in a cache that may only be read
+        if self.directory is None:
+            (folder / "blobs").mkdir(parents=True, exist_ok=True)
+            self._need_room(folder)
+            for file in small_first:
+                before = self.done
+                self._fetch(file, snapshot)
+                self.done = before + file.bytes
+            self._place_all(snapshot)
+            self.directory = snapshot
+        self.done = plan.bytes
+        if self.directory == snapshot:
+            self.hub.listings.add(snapshot, {f.name: (f.bytes, f.digest) for f in plan.files})
+            self._note_revision(folder / "refs" / plan.name.revision)
+
+    def _note_revision(self, ref: Path) -> None:
+        """What a branch or a tag stands for. Where it cannot be written, as in a cache of another user's, the snapshot
+        is found without it."""
+        if self.plan.name.revision != self.plan.revision:
+            with suppress(OSError):
+                ref.parent.mkdir(exist_ok=True)
+                ref.write_text(self.plan.revision)
+
+    def _place_all(self, snapshot: Path) -> None:
+        ordered = sorted(self.plan.files, key=lambda f: f.name == "config.json")  # last: without it there is no model
         last = {file.digest: file for file in ordered}
         for file in ordered:
             self._place(file, snapshot, last[file.digest] is file)
         for left in snapshot.glob("*.new"):
             left.unlink(missing_ok=True)  # of a download that was killed
-        hub.listings.add(snapshot, {f.name: (f.bytes, f.digest) for f in plan.files})
-        if plan.name.revision != plan.revision:
-            ref = folder / "refs" / plan.name.revision
-            try:
-                ref.parent.mkdir(exist_ok=True)
-                ref.write_text(plan.revision)
-            except OSError:  # of another user's cache: the snapshot is found without it
-                logging.info("%s cannot be written", ref)
-        self.directory = snapshot
 
     def _place(self, file: HubFile, snapshot: Path, last: bool) -> None:
         """Put a file into the snapshot, in place of whatever is there, in one step: as a link to its content or, on a

@@ -117,7 +117,7 @@ DAMAGES = {
     "cut": change_blob(cut),
     "empty": change_blob(lambda blob: blob.write_bytes(b"")),
     "one bit": change_blob(flip),
-    "a file in the place of the link": lambda file: (file.unlink(), file.write_bytes(b"{}")),
+    "a file in the place of the link": lambda file: (file.unlink(), file.write_bytes(b"{ }")),
     "a directory": lambda file: (file.unlink(), file.mkdir()),
     "a pipe": lambda file: (file.unlink(), os.mkfifo(file)),
     "a link elsewhere": lambda file: (file.unlink(), file.symlink_to("../../blobs/none")),
@@ -255,25 +255,49 @@ def test_a_record_that_cannot_be_written_costs_a_check(sources, fake, tmp_path):
     assert "All of it is here already" in page.downloads()
 
 
+@pytest.fixture
+def nobody(tmp_path):
+    """Called with places that anybody may write to, this test goes on as a user who owns nothing here."""
+
+    def become(*open_places: Path) -> None:
+        for above in tmp_path.parents[:-2]:
+            above.chmod(0o755)
+        for path in (tmp_path, *open_places):
+            path.chmod(0o777)
+        os.seteuid(65534)
+
+    was = os.geteuid()
+    yield become
+    os.seteuid(was)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs files of another user")
-def test_refs_that_cannot_be_written(sources, fake, tmp_path):
+def test_refs_that_cannot_be_written(sources, fake, nobody):
     """A cache whose refs are another user's: what came is found without them."""
     hub = sources.hub
     refs = hub.folder(TARGET.repo) / "refs"
     refs.mkdir(parents=True)
-    for path in (tmp_path, hub.cache, refs.parent):
-        path.chmod(0o777)
-    for above in tmp_path.parents[:-2]:
-        above.chmod(0o755)
-    refs.chmod(0o555)
     plan = hub.plan(TARGET)
+    nobody(hub.cache, refs.parent)
+    download = Downloads(hub).start(plan)
+    assert download.wait(20) and download.state == "done", download.words
+    assert hub.local(TARGET) == download.directory and not [*refs.iterdir()]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs files of another user")
+def test_download_in_a_cache_that_may_only_be_read(page, fake, nobody):
+    """What is whole there is here; what is not cannot be put right, and where to is said."""
+    for place in (page.sources.hub.cache, *page.sources.hub.cache.rglob("*")):
+        if not place.is_symlink():
+            place.chmod(0o755 if place.is_dir() else 0o644)
+    flip((page.target / "model-00002-of-00002.safetensors").resolve())
+    nobody()
+    words = page.downloads()
+    assert "cannot be written (Permission denied): choose a cache of your own by HF_HUB_CACHE." in words
+    os.seteuid(0)
+    assert "Press Load" in page.downloads()
     os.seteuid(65534)
-    try:
-        download = Downloads(hub).start(plan)
-        assert download.wait(20) and download.state == "done", download.words
-        assert hub.local(TARGET) == download.directory and not [*refs.iterdir()]
-    finally:
-        os.seteuid(0)
+    assert "All of it is here already" in page.downloads()
 
 
 def test_what_a_killed_program_left_is_swept_up(page, tmp_path):
