@@ -32,6 +32,7 @@ ALSO_OPENED = (
     *("processor_config.json", "preprocessor_config.json"),
 )
 OPENED = re.compile(r".*\.(json|jinja|txt|model|tiktoken)|model.*\.safetensors", re.DOTALL)
+LFS = b"version https://git-lfs"  # what `git clone` leaves where Git LFS is not installed
 MAX_CONFIG_BYTES = 10_000_000
 MAX_JSON_BYTES = 50_000_000
 SPECIAL = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
@@ -55,25 +56,30 @@ def check_files(directory: Path) -> None:
     for path in entries:
         if OPENED.fullmatch(path.name):
             named = path.name in (*TEXT_FILES, *ALSO_OPENED) or path.suffix == ".jinja"
-            _check_file(path, named, WEIGHTS.fullmatch(path.name) is not None)
+            _check_file(path, named or path.suffix == ".safetensors")
 
 
-def _check_file(path: Path, named: bool, weights: bool) -> None:
+def _check_file(path: Path, named: bool = True) -> None:
     """named: it is opened whenever it is there; other text files only where a tokenizer asks for them."""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            if named or weights or not stat.S_ISDIR(found.st_mode):
+            if named or not stat.S_ISDIR(found.st_mode):
                 kind = SPECIAL.get(stat.S_IFMT(found.st_mode), "a device")
                 raise ModelError(f"{path} is {kind}, not a file: put the model's own file in its place.")
             return
         limit = MAX_CONFIG_BYTES if path.name == "config.json" else MAX_JSON_BYTES
-        if named and found.st_size > limit:
+        if named and path.suffix != ".safetensors" and found.st_size > limit:
             what = "model configuration" if path.name == "config.json" else "such file"
             raise ModelError(f"{path} is larger than {limit // 1_000_000} MB, which no {what} is.")
-        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            is_pointer = file.read(len(LFS)) == LFS
+        if is_pointer and named:
+            raise ModelError(
+                f"{path} is a pointer of Git LFS, not the file: run `git lfs pull` there, or download the model again."
+            )
     except OSError as error:
-        if named or weights:
+        if named:
             raise ModelError(_not_read(path, error)) from None
 
 
@@ -85,7 +91,7 @@ def _not_read(path: Path, error: OSError) -> str:
 
 def read_object(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """The JSON object in a regular file of at most `max_bytes`. Raises ModelError."""
-    _check_file(path, True, False)
+    _check_file(path)
     try:
         with path.open("rb") as file:
             data = file.read(max_bytes + 1)
@@ -99,7 +105,7 @@ def read_object(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
 def parse_object(where: Path, data: bytes) -> dict[str, Any]:
     """The JSON object in `data`. Raises ModelError naming `where`."""
     try:
-        value = json.loads(data.decode("utf-8-sig"))
+        value = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{where} is not valid JSON ({_json_fault(error)}).") from None
     if not isinstance(value, dict):

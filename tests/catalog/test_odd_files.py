@@ -76,6 +76,14 @@ def test_a_text_of_10_gb_is_not_read(tmp_path, name):
     assert f"{directory / name} is larger than" in refusal(lambda: load_target(directory))
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "tokenizer.model"])
+def test_what_git_leaves_of_a_large_file(tmp_path, name):
+    directory = copy("target", "A", tmp_path)
+    (directory / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
+    for reader in (Facts.read, load_target):
+        assert f"{directory / name} is a pointer of Git LFS" in refusal(lambda reader=reader: reader(directory))
+
+
 def test_other_files_of_a_directory_may_be_anything(tmp_path):
     directory = copy("target", "A", tmp_path)
     (directory / "README.txt").symlink_to("/nowhere/at/all")
