@@ -152,7 +152,7 @@ def build_error(directory: Path, tensors: Mapping[str, Any], error: Exception) -
     words = [w.strip(".,:") for w in message.split()]
     named = next((w for w in words if "." in w and w.replace("_", "").replace(".", "").isalnum()), "")
     file = tensors[named].file if named in tensors else directory / "model*.safetensors"
-    if message.startswith(("[load", "[json")):  # MLX's own reader of files
+    if message.startswith(("[load", "[json", "[safe")):  # MLX's own reader of files
         return ModelError(f"{file} cannot be read: {message}.")
     if "arameter" in message and (named in tensors or "Missing" in message or "not in model" in message):
         return ModelError(f"{file} does not fit {directory / 'config.json'}: {message}.")
