@@ -13,6 +13,8 @@ The three that are ValueErrors refuse what somebody asked for or handed over, an
 dspark_core.training has its TrainingError to itself: it imports nothing of the rest.
 """
 
+import re
+
 
 class Refused(Exception):
     """Something cannot be done; the message is one sentence for whoever asked for it."""
@@ -46,7 +48,13 @@ class Cancelled(Exception):
     """What was running was cancelled."""
 
 
-def reason(error: BaseException) -> str:
-    """The type and message of an error that nobody expected, in one line of bounded length."""
-    message = " ".join(str(error).split())
-    return f"{type(error).__name__}: {message[:300]}" if message else type(error).__name__
+def in_one_line(error: BaseException, limit: int = 200) -> str:
+    """What an error of a library says, to stand in brackets in a sentence: one line, no path of a program, no full stop
+    at its end. An OSError's is the system's own word."""
+    text = getattr(error, "strerror", None) or str(error)
+    if "set_int_max_str_digits" in text:  # Python's advice to programmers
+        return "a number of too many digits"
+    words = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    words = re.sub(r"<class .(?:\w+\.)*(\w+).>", r"\1", words)
+    words = re.sub(r"\b(?:\w+\.)*\w*(?:Error|Exception)\b:? ?", "", re.sub(r"\S+\.(py|rs)\b\S*", "", words))
+    return (words if len(words) <= limit else words[:limit] + "…").rstrip(". ") or "without a word"

@@ -6,27 +6,47 @@ off, edited, from another version, or no file at all. Whatever it is, reading it
 reads it checks what the value says before believing it.
 """
 
+import errno
+import glob
 import hashlib
 import json
 import math
 import os
 import platform
 import stat
+import tempfile
 import threading
+import time
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 MAX_BYTES = 1_000_000
+PART_S = 3600.0  # after which nobody is writing a file any more
 
 
 def cache_directory() -> Path:
     """~/Library/Caches/dspark-playground on a Mac; elsewhere the same in $XDG_CACHE_HOME, or in ~/.cache."""
-    base = Path.home() / "Library" / "Caches"
+    base = home_directory() / "Library" / "Caches"
     if platform.system() != "Darwin":
         chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
-        base = chosen if chosen.is_absolute() else Path.home() / ".cache"  # a relative one is to be ignored
+        base = chosen if chosen.is_absolute() else home_directory() / ".cache"  # a relative one is to be ignored
     return base / "dspark-playground"
+
+
+def home_directory() -> Path:
+    """The user's; one of this run alone where the user has none, as in a container that runs under any number."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(_directory_of_this_run())
+
+
+@cache
+def _directory_of_this_run() -> str:
+    return tempfile.mkdtemp(prefix="dspark-playground-")
 
 
 class Store:
@@ -63,16 +83,21 @@ def short_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def read_json(path: Path, max_bytes: int = MAX_BYTES) -> Any:
-    """The value in a file of at most `max_bytes`. Raises OSError if there is no such regular file to read, ValueError
-    if it holds anything but strict JSON (see `parse_json`)."""
+def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """A regular file of at most `max_bytes`. Raises OSError if there is none to read, ValueError if it is longer."""
     if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
-        raise OSError(f"{path} is no regular file.")
+        raise OSError(errno.EINVAL, "no regular file", str(path))
     with path.open("rb") as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise ValueError(f"{path} has more than {max_bytes:,} bytes.")
-    return parse_json(data.decode("utf-8"))
+    return data
+
+
+def read_json(path: Path, max_bytes: int = MAX_BYTES) -> Any:
+    """The value in a file of at most `max_bytes`. Raises OSError if there is no such regular file to read, ValueError
+    if it holds anything but strict JSON (see `parse_json`)."""
+    return parse_json(read_bytes(path, max_bytes).decode("utf-8"))
 
 
 def parse_json(text: str) -> Any:
@@ -95,17 +120,22 @@ def parse_json(text: str) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Put a file in place of what is there in one step, so that no reader finds half of it. Raises OSError."""
+    """Put a file in place of what is there in one step, so that no reader finds half of it. Halves that a killed
+    program or a full disk left go. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    for part in path.parent.glob(f"{glob.escape(path.stem)}.*.*.part"):
+        with suppress(OSError):
+            if time.time() - part.stat().st_mtime > PART_S:
+                part.unlink()
     new = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.part")
     try:
         new.write_text(json.dumps(value, indent=1), encoding="utf-8")
         if path.is_dir() and not path.is_symlink():
             path.rmdir()  # somebody's slip; one that is not empty stays, and is an OSError
         new.replace(path)
-    except OSError:
-        if new.is_file():
-            new.unlink()
+    except BaseException:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
         raise
 
 

@@ -7,13 +7,14 @@ a small one. So a snapshot can be checked without a network; files that were che
 import hashlib
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from ..errors import Cancelled, ModelError
-from ..store import Store, read_json, write_json
+from ..errors import Cancelled, ModelError, in_one_line
+from ..models.files import TEMPLATES
+from ..store import Store, is_count, read_json, write_json
 
 CHUNK = 1 << 22
 
@@ -33,12 +34,14 @@ class Checksum:
         self._hash = hashlib.sha256() if len(digest) == 64 else hashlib.sha1(header, usedforsecurity=False)
 
     @classmethod
-    def of_blob(cls, file: Path) -> "Checksum | None":
-        """The one that the cache's name for a file holds; None for a file that did not come from the hub."""
+    def of_file(cls, file: Path, name: str, listed: Mapping[str, tuple[int, str]]) -> "Checksum | None":
+        """The one that a snapshot's file is to have: that of the hub's listing, where that is known, or the one that
+        the cache's name for its content holds; None for a file that did not come from the hub."""
         blob = file.resolve()
-        if blob.parent.name != "blobs" or not cls.DIGEST.fullmatch(blob.name):
+        _, digest = listed.get(name, (0, blob.name))
+        if name not in listed and blob.parent.name != "blobs":
             return None
-        return cls(blob.name, blob.stat().st_size)
+        return cls(digest, file.stat().st_size) if cls.DIGEST.fullmatch(digest) else None
 
     @property
     def is_right(self) -> bool:
@@ -74,24 +77,68 @@ class CheckedFiles:
     def __contains__(self, found: tuple[Path, str]) -> bool:
         """Is it known that this file, as it is now, has this digest?"""
         path, digest = found
-        return self._entries().get(str(path.resolve())) == self._entry(path, digest)
+        return self.entries().get(str(path.resolve())) == self.entry(path, digest)
 
     def add(self, path: Path, digest: str) -> None:
         """Note that a file has this digest. A note that cannot be written only costs a check later."""
         with self._lock, suppress(OSError):
-            write_json(self.file, self._entries() | {str(path.resolve()): self._entry(path, digest)})
+            write_json(self.file, self.entries() | {str(path.resolve()): self.entry(path, digest)})
 
-    def _entry(self, path: Path, digest: str) -> list[Any]:
+    def entry(self, path: Path, digest: str) -> list[Any]:
         stat = path.stat()
         return [digest, stat.st_size, stat.st_mtime_ns]
 
-    def _entries(self) -> dict[str, list[Any]]:
+    def entries(self) -> dict[str, list[Any]]:
         try:
             value = read_json(self.file, self.MAX_BYTES)
         except (OSError, ValueError):
             return {}
         entries = value.items() if isinstance(value, dict) else ()
         return {path: e for path, e in entries if type(e) is list and [*map(type, e)] == [str, int, int]}
+
+
+class Listings:
+    """What the hub listed of the snapshots that were downloaded here: {name: (bytes, digest)} of each.
+
+    record: beside it, as CheckedFiles has it. What cannot be written is known until the program ends.
+    """
+
+    KIND = "listings"
+    _unwritten: ClassVar[dict[str, dict[str, tuple[int, str]]]] = {}  # of all of them, by the snapshot's directory
+
+    def __init__(self, record: Path | None = None) -> None:
+        self._store = Store(record.parent if record else None)
+
+    def of(self, snapshot: Path) -> dict[str, tuple[int, str]]:
+        """Empty for any other directory, and for what another program downloaded."""
+        value = self._store.load(self.KIND, {"snapshot": str(snapshot.resolve())})
+        if isinstance(value, dict) and all(self._is_entry(name, e) for name, e in value.items()):
+            return {name: (size, digest) for name, (size, digest) in value.items()}
+        return self._unwritten.get(str(snapshot.resolve()), {})
+
+    def add(self, snapshot: Path, files: Mapping[str, tuple[int, str]]) -> None:
+        try:
+            self._store.save(
+                self.KIND, {"snapshot": str(snapshot.resolve())}, {name: [*entry] for name, entry in files.items()}
+            )
+        except OSError:
+            self._unwritten[str(snapshot.resolve())] = dict(files)
+
+    @staticmethod
+    def _is_entry(name: str, entry: Any) -> bool:
+        whole = isinstance(entry, list) and len(entry) == 2 and is_count(entry[0], 0, 1 << 60)
+        return whole and isinstance(entry[1], str) and ".." not in name and not name.startswith("/")
+
+
+def unchecked(directory: Path, record: Path | None = None) -> dict[Path, Checksum]:
+    """The files of a cache snapshot that have a checksum and were not checked. Raises OSError."""
+    checked, listed = CheckedFiles(record), Listings(record).of(directory)
+    files = sorted([*directory.glob("*"), *directory.glob(f"{TEMPLATES}/*")])
+    named = [
+        (f, c) for f in files if f.is_file() and (c := Checksum.of_file(f, f.relative_to(directory).as_posix(), listed))
+    ]
+    known = checked.entries() if named else {}
+    return {f: c for f, c in named if known.get(str(f.resolve())) != checked.entry(f, c.digest)}
 
 
 def verify(
@@ -105,12 +152,15 @@ def verify(
     progress:  takes the bytes read so far, and those to be read
     record:    see CheckedFiles
 
-    A directory that is no cache snapshot has no checksums: 0. Raises ModelError at the first wrong file, Cancelled.
+    A directory that is no cache snapshot has no checksums: 0. Raises ModelError at the first file that is wrong or
+    cannot be read, Cancelled.
     """
-    checked = CheckedFiles(record)
-    files = [f for f in sorted(directory.iterdir()) if f.is_file()] if directory.is_dir() else []
-    todo = {f: c for f in files if (c := Checksum.of_blob(f)) and (f, c.digest) not in checked}
-    total, done = sum(f.stat().st_size for f in todo), 0
+    checked, done = CheckedFiles(record), 0
+    try:
+        todo = unchecked(directory, record)
+        total = sum(f.stat().st_size for f in todo)
+    except OSError as error:
+        raise ModelError(f"{error.filename or directory} cannot be read ({in_one_line(error)}).") from None
 
     def count(arrived: int) -> None:
         nonlocal done
@@ -118,7 +168,10 @@ def verify(
         progress(done, total)
 
     for file, checksum in todo.items():
-        checksum.add_file(file, count, cancelled)
+        try:
+            checksum.add_file(file, count, cancelled)
+        except OSError as error:
+            raise ModelError(f"{file} cannot be read ({in_one_line(error)}).") from None
         if not checksum.is_right:
             raise ModelError(f"{file} does not have the checksum that the hub gives for it: download it again.")
         checked.add(file, checksum.digest)

@@ -3,7 +3,6 @@
 Does a drafter fit a target? From configs and tensor headers, before any weights are read.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterable
@@ -13,13 +12,15 @@ from typing import Any
 
 from ..errors import ModelError
 from ..models.config import DrafterConfig, check_fit, parse_config, target_shape
+from ..models.files import INDEX, TEMPLATES, WEIGHTS, read_object
 from ..models.formats import is_drafter
 from ..models.headers import TensorInfo, read_config, read_headers
 from ..models.quantization import DTYPE_BYTES, Quantization
 
-MAX_JSON_BYTES = 50_000_000
-INDEX = "model.safetensors.index.json"
+TOKENIZERS = ({"tokenizer.json"}, {"tokenizer.model"}, {"vocab.json", "merges.txt"})  # any of them
 TARGET, DRAFTER, OTHER = "target", "drafter", "other"
+
+PART = re.compile(r"(.{1,80})-(\d{1,9})-of-(\d{1,9})\.safetensors")
 
 # The instruct models that the published drafters were trained on, by (hidden size, layers) of the target.
 INSTRUCT = {
@@ -52,20 +53,13 @@ class Facts:
     def read(cls, directory: Path, name: str = "") -> "Facts":
         """Those of a model directory. Raises ModelError if a file is missing, cut off or points elsewhere."""
         config = read_config(directory)
-        check_weight_files(directory, cls._object(directory / INDEX), {f.name for f in directory.glob("*.safetensors")})
-        tokenizer = cls._object(directory / "tokenizer_config.json") or {}
-        templates = ("chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja")
-        has_template = bool(tokenizer.get("chat_template")) or any(any(directory.glob(t)) for t in templates)
+        index, settings = directory / INDEX, directory / "tokenizer_config.json"
+        weights = {f.name for f in directory.glob("*") if WEIGHTS.fullmatch(f.name)}
+        check_weight_files(directory, read_object(index) if index.exists() else None, weights)
+        templates = ("chat_template.jinja", "chat_template.json")
+        has_template = any((directory / t).exists() for t in templates) or any(directory.glob(f"{TEMPLATES}/*.jinja"))
+        has_template = has_template or (settings.exists() and bool(read_object(settings).get("chat_template")))
         return cls(name or directory.name, directory, config, read_headers(directory), has_template)
-
-    @staticmethod
-    def _object(path: Path) -> dict[str, Any] | None:
-        """A JSON object, None if there is no such file. Raises ModelError."""
-        if not path.is_file():
-            return None
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise ModelError(f"{path} is larger than {MAX_JSON_BYTES // 1_000_000} MB, which no such file is.")
-        return object_of(path, path.read_bytes())
 
     @property
     def text(self) -> dict[str, Any]:
@@ -111,7 +105,15 @@ def check_weight_files(where: Path, index: dict[str, Any] | None, present: Itera
             raise ModelError(f"{where / INDEX} names {file[:200]!r}, which is not a file of its own directory.")
     missing = [f for f in files if f not in present]
     if missing:
-        raise ModelError(f"{where} is not whole: {len(missing)} of {len(files)} weight files are missing.")
+        raise ModelError(
+            f"{where / missing[0][:200]} is not there, though {where / INDEX} names it: {len(missing)} of {len(files)} "
+            "weight files are missing."
+        )
+    parts = {tuple(p.groups()) for f in present if (p := PART.fullmatch(f))}
+    for stem, _, count in sorted(parts):
+        there = len({n for s, n, c in parts if (s, c) == (stem, count)})
+        if there != int(count):
+            raise ModelError(f"{where} is not whole: {there} of the {int(count)} files {stem}-*.safetensors are there.")
 
 
 def sort_of(facts: Facts) -> Sort:
@@ -128,20 +130,15 @@ def sort_of(facts: Facts) -> Sort:
         return Sort(OTHER, "", str(error))
 
 
+def lacks_tokenizer(facts: Facts) -> bool:
+    """Is it a directory's target that has no files to make text of its tokens?"""
+    there = {f.name for f in facts.where.iterdir()}
+    return sort_of(facts).kind == TARGET and not any(names <= there for names in TOKENIZERS)
+
+
 def stored(facts: Facts) -> str:
     """The precision that most of the weights are stored in: "8-bit", "bf16", ..."""
     return Quantization(facts.where, facts.config, facts.tensors).words
-
-
-def object_of(where: Path, data: bytes) -> dict[str, Any]:
-    """The JSON object in `data`. Raises ModelError naming `where`."""
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as e:
-        raise ModelError(f"{where} is not valid JSON ({e}).") from None
-    if not isinstance(value, dict):
-        raise ModelError(f"{where} must hold a JSON object.")
-    return value
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,16 @@
 Only configs and tensor headers are read. A broken or foreign model is listed with the reason why it cannot run.
 """
 
-import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from huggingface_hub import scan_cache_dir
-from huggingface_hub.errors import CacheNotFound
+from huggingface_hub import constants
 
-from ..errors import ModelError
+from ..errors import ModelError, in_one_line
+from ..store import home_directory, parse_json, read_bytes
 from .facts import OTHER, Facts, Sort, sort_of, stored
 
 HF, LM_STUDIO, DIRECTORY = "Hugging Face cache", "LM Studio", "directory"
@@ -38,26 +38,44 @@ class Found:
 
 
 def find(directories: Iterable[Path] = (), cache: Path | None = None, lm_studio: Path | None = None) -> list[Found]:
-    """Every model directory on this machine, targets first, then drafters, then what cannot be used."""
+    """Every model directory on this machine, targets first, then drafters, then what cannot be used or looked at, each
+    with the reason."""
     found = [
-        *(describe(path, HF, name) for name, path in hub_snapshots(cache)),
-        *(describe(p, LM_STUDIO, f"{p.parent.name}/{p.name}") for p in _models_in(lm_studio or lm_studio_models(), 2)),
-        *(describe(p, DIRECTORY) for d in directories for p in _models_in(Path(d).expanduser(), MAX_DEPTH)),
+        *hub_models(Path(cache or constants.HF_HUB_CACHE)),
+        *models_in(lm_studio or lm_studio_models(), LM_STUDIO, 2),
+        *(model for d in directories for model in models_in(Path(d).expanduser(), DIRECTORY, MAX_DEPTH)),
     ]
     order = ("target", "drafter", OTHER)
-    unique = {f.path.resolve(): f for f in reversed(found)}
+    unique = {os.path.realpath(f.path): f for f in reversed(found)}
     return sorted(unique.values(), key=lambda f: (order.index(f.sort.kind), f.name.lower()))
 
 
 def describe(path: Path, source: str = DIRECTORY, name: str = "") -> Found:
     """One model directory. What is wrong with it is in its `sort`, not an exception."""
+    if shown_path(path) != str(path):
+        return unusable(path, source, f"{shown_path(path)} has a name that is no UTF-8: rename it.")
+    found = Found(name or path.name, path, source, Sort(OTHER, "", ""), 0)
     try:
-        size = sum(f.stat().st_size for f in path.iterdir() if f.is_file())
+        found = replace(found, bytes=sum(f.stat().st_size for f in path.iterdir() if f.is_file()))
         facts = Facts.read(path, name)
-    except (ModelError, OSError) as error:
-        words = str(error) if isinstance(error, ModelError) else f"{path} cannot be read ({error.strerror})."
-        return Found(name or path.name, path, source, Sort(OTHER, "", words), 0 if isinstance(error, OSError) else size)
-    return Found(facts.name, path, source, sort_of(facts), size, stored(facts))
+        return replace(found, name=facts.name, sort=sort_of(facts), stored=stored(facts))
+    except ModelError as error:
+        words = str(error)
+    except OSError as error:
+        words = f"{path} cannot be read ({in_one_line(error)})."
+    except Exception as error:  # what nobody thought of must not hide the models beside it
+        words = f"{path / 'config.json'} cannot be read as a model's configuration ({in_one_line(error)})."
+    return replace(found, sort=Sort(OTHER, "", words))
+
+
+def unusable(path: Path, source: str, words: str) -> Found:
+    """What stands in a list for a place that cannot be looked at."""
+    return Found(shown_path(Path(path.name)), path, source, Sort(OTHER, "", words), 0)
+
+
+def shown_path(path: Path) -> str:
+    """A path as text, also one whose bytes are none."""
+    return str(path).encode("utf-8", "replace").decode()
 
 
 def cache_folder(cache: Path, repo: str) -> Path:
@@ -73,31 +91,52 @@ def name_of(directory: Path) -> str:
     return directory.name
 
 
-def hub_snapshots(cache: Path | None = None) -> Iterator[tuple[str, Path]]:
-    """(repository, directory) of every model in the Hugging Face cache: its main revision, else its newest."""
+def hub_models(cache: Path) -> Iterator[Found]:
+    """Every model in the Hugging Face cache: its main revision, else its newest. A repository without files, as a
+    download that was stopped leaves it, is none."""
     try:
-        repos = scan_cache_dir(cache).repos
-    except (CacheNotFound, ValueError, OSError):
+        folders = sorted(f for f in cache.iterdir() if f.name.startswith("models--"))
+    except FileNotFoundError:
         return
-    for repo in repos:
-        if repo.repo_type == "model" and repo.revisions:
-            newest = max(repo.revisions, key=lambda r: ("main" in r.refs, r.last_modified))
-            yield repo.repo_id, newest.snapshot_path
+    except OSError as error:
+        yield unusable(cache, HF, f"{cache} cannot be read ({in_one_line(error)}).")
+        return
+    for folder in folders:
+        name = folder.name.removeprefix("models--").replace("--", "/", 1)
+        try:
+            if snapshot := _newest(folder):
+                yield describe(snapshot, HF, name)
+        except OSError as error:
+            yield replace(
+                unusable(folder, HF, f"{shown_path(folder)} cannot be read ({in_one_line(error)})."),
+                name=shown_path(Path(name)),
+            )
+
+
+def _newest(folder: Path) -> Path | None:
+    """The snapshot of a repository's main revision, else its newest. Raises OSError."""
+    there: list[Path] = []
+    with suppress(FileNotFoundError, NotADirectoryError):
+        there = [d for d in (folder / "snapshots").iterdir() if d.is_dir()]
+    with suppress(OSError, ValueError):
+        main = read_bytes(folder / "refs" / "main", 1000).decode().strip()
+        there = [d for d in there if d.name == main] or there
+    return max(there, key=lambda d: d.stat().st_mtime, default=None)
 
 
 def lm_studio_models() -> Path:
     """LM Studio's models folder: where its settings say, else where it usually is."""
-    home = Path.home()
+    home = home_directory()
 
     def text(path: Path) -> str:
         try:
-            return path.read_text(encoding="utf-8")[:1_000_000]
+            return read_bytes(path).decode()
         except (OSError, ValueError):
             return ""
 
-    root = Path(text(home / ".lmstudio-home-pointer").strip() or home / ".lmstudio")
+    root = Path(text(home / ".lmstudio-home-pointer").strip("\0 \r\n") or home / ".lmstudio")
     try:
-        chosen = json.loads(text(root / "settings.json") or "{}").get("downloadsFolder")
+        chosen = parse_json(text(root / "settings.json") or "{}").get("downloadsFolder")
     except (ValueError, AttributeError):
         chosen = None
     candidates = [Path(chosen)] if isinstance(chosen, str) and chosen else []
@@ -105,13 +144,24 @@ def lm_studio_models() -> Path:
     return next((c for c in candidates if c.is_dir()), candidates[-1])
 
 
-def _models_in(root: Path, depth: int) -> Iterator[Path]:
+def models_in(root: Path, source: str, depth: int) -> Iterator[Found]:
     """Directories with a config.json, at most `depth` levels below `root`; hidden ones are left out."""
-    for count, (path, below, files) in enumerate(os.walk(root)):
-        level = len(Path(path).relative_to(root).parts)
-        if "config.json" in files:
-            yield Path(path)
-            below.clear()
-        below[:] = sorted(d for d in below if not d.startswith(".")) if level < depth else []
+    unread: list[Found] = []
+
+    def note(error: OSError) -> None:
+        place = Path(os.fsdecode(error.filename or root))
+        if not isinstance(error, FileNotFoundError):
+            unread.append(unusable(place, source, f"{shown_path(place)} cannot be read ({in_one_line(error)})."))
+
+    for count, (path, below, files) in enumerate(os.walk(root, onerror=note)):
         if count >= MAX_DIRECTORIES:
-            return
+            words = f"{shown_path(root)} has more than {MAX_DIRECTORIES:,} directories: name one further down."
+            unread.append(unusable(root, source, words))
+            break
+        place = Path(path)
+        if "config.json" in (*files, *below):
+            yield describe(place, source, f"{place.parent.name}/{place.name}" if source == LM_STUDIO else "")
+            below.clear()
+        level = len(place.relative_to(root).parts)
+        below[:] = sorted(d for d in below if not d.startswith(".")) if level < depth else []
+    yield from unread

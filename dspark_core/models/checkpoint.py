@@ -14,7 +14,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-from ..errors import ModelError
+from ..errors import ModelError, in_one_line
 from .config import D2T, DrafterConfig, check_fit, parse_config, read_calibration
 from .drafter import BlockDrafter, Drafter, Weights, method_module
 from .formats import format_of
@@ -96,8 +96,11 @@ def read_checkpoint(
     _declare_quantized(directory, weights, raw, tensors)
     check_tensors(directory, weights, tensors)
     for file in sorted({t.file for t in tensors.values()}):
-        arrays = [(inner, array) for name, array in mx.load(str(file)).items() if (inner := rename(name))]
-        weights.load_weights(arrays, strict=False)
+        try:
+            arrays = [(inner, array) for name, array in mx.load(str(file)).items() if (inner := rename(name))]
+            weights.load_weights(arrays, strict=False)
+        except (RuntimeError, ValueError) as e:
+            raise ModelError(f"{file} cannot be read ({in_one_line(e)}).") from None
     check_draft_ids(directory, weights, config)
     info = DrafterInfo(
         id=method.lower(),
@@ -132,21 +135,21 @@ def _declare_quantized(directory: Path, weights: Weights, raw: dict[str, Any], t
 def check_tensors(directory: Path, weights: Weights, tensors: dict[str, TensorInfo]) -> None:
     """Raises ModelError at the first tensor that is missing, unexpected, or of another shape or kind."""
     expected = dict(tree_flatten(weights.parameters()))
-    file = next(iter(tensors.values())).file
+    file, where = next(iter(tensors.values())).file, directory / "config.json"
     for name, like in expected.items():
         if name not in tensors:
-            raise ModelError(f"{file} has no tensor {name}, expected with shape {list(like.shape)}.")
+            raise ModelError(f"{file} has no tensor {name}, expected with shape {list(like.shape)} by {where}.")
         info = tensors[name]
         if info.shape != like.shape:
-            raise ModelError(f"{info.file}: tensor {name} has shape {list(info.shape)}, expected {list(like.shape)}.")
+            raise ModelError(
+                f"{info.file}: tensor {name} has shape {list(info.shape)}, expected {list(like.shape)} by {where}."
+            )
         kinds = STORED.get(like.dtype, FLOATS)
         if info.dtype not in kinds:
             raise ModelError(f"{info.file}: tensor {name} has dtype {info.dtype}, expected {' or '.join(kinds)}.")
     for name in tensors:
         if name not in expected:
-            raise ModelError(
-                f"{tensors[name].file} has a tensor {name} that a drafter of this configuration does not have."
-            )
+            raise ModelError(f"{tensors[name].file} has a tensor {name} that a drafter of {where} does not have.")
 
 
 def check_draft_ids(directory: Path, weights: Weights, config: DrafterConfig) -> None:

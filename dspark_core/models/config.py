@@ -10,7 +10,6 @@ What a drafter's directory says about its acceptance on held-out text: calibrati
 of held-out rounds whose first k + 1 drafts were all accepted. Either may be missing; other fields are not read.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, Protocol
 from ..errors import ModelError
 from .backbone_config import MAX_ROLLBACK, BackboneConfig, read_backbone
 from .fields import Fields, is_number, shown
+from .files import read_object
 from .formats import format_of
 from .formats.heads import MAX_RANK
 from .headers import TensorInfo
@@ -233,11 +233,11 @@ def read_calibration(directory: Path, drafts: int) -> Calibration:
     path = directory / FILE
     if not path.exists():
         return Calibration()
+    raw = read_object(path)
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
         temperatures = _slot_numbers(raw, "temperatures", drafts, 1e-3, 1e3)
         return Calibration(temperatures, _slot_numbers(raw, "survival", drafts, 0.0, 1.0))
-    except (OSError, ValueError, TypeError, AttributeError) as e:
+    except ValueError as e:
         raise ModelError(f"{path} cannot be used: {str(e).rstrip('.')}.") from None
 
 

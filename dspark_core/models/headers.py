@@ -6,14 +6,20 @@ Format: https://huggingface.co/docs/safetensors (8 bytes little-endian header le
 """
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelError
+from ..errors import ModelError, in_one_line
+from .files import MAX_CONFIG_BYTES, check_files, read_object
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
-MAX_CONFIG_BYTES = 10_000_000
+MAX_FILE_BYTES = 1 << 50
+DTYPE_BITS = {
+    **{"F64": 64, "I64": 64, "U64": 64, "C64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16},
+    **{"U16": 16, "I8": 8, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8},
+}
 PIECE = 1 << 20  # bytes that are read at once
 OTHER_FORMATS = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack", ".gguf", ".npz")
 
@@ -40,31 +46,46 @@ class TensorInfo:
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
     """Name, dtype and shape of every tensor in one file. Raises ModelError if it is not whole."""
-    if not path.is_file():
-        raise ModelError(f"{path} is not a file that holds weights.")
     size = path.stat().st_size
     with open(path, "rb") as f:
         length = int.from_bytes(f.read(8), "little")
         if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
             raise ModelError(f"{path} is not a whole safetensors file: its header is cut off.")
-        try:
-            header = json.loads(f.read(length))
-            infos = {k: _tensor(path, v, 8 + length) for k, v in header.items() if k != "__metadata__"}
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-            words = " ".join(str(e).split())[:200]
-            raise ModelError(f"{path} has a safetensors header that cannot be read ({words}).") from None
-    end = max((info.span.stop for info in infos.values()), default=8 + length)
-    if size != end:
-        raise ModelError(f"{path} is not whole: its header asks for {end} bytes, it has {size}.")
-    return infos
+        return parse_header(path, f.read(length), size)
 
 
-def _tensor(path: Path, raw: dict[str, Any], start: int) -> TensorInfo:
-    dtype, shape, (first, last) = raw["dtype"], raw["shape"], raw["data_offsets"]
-    numbers = [first, *shape, last - first]
-    if not isinstance(dtype, str) or not all(isinstance(n, int) and n >= 0 for n in numbers):
-        raise ValueError("a tensor's dtype, shape or place is none")
-    return TensorInfo(path, dtype, tuple(shape), range(start + first, start + last))
+def parse_header(path: Path, data: bytes, size: int) -> dict[str, TensorInfo]:
+    """The same from the header's JSON, of a file of `size` bytes. Raises ModelError."""
+    try:
+        header = json.loads(data)
+        notes = header.pop("__metadata__", None)  # null where MLX wrote the file
+        if notes is not None and not (isinstance(notes, dict) and all(isinstance(v, str) for v in notes.values())):
+            raise TypeError("__metadata__ must be text by name")
+        found = {name: _tensor(path, name, entry, 8 + len(data)) for name, entry in header.items()}
+    except RecursionError:
+        raise ModelError(f"{path} has a safetensors header that is nested too deeply.") from None
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError) as e:
+        raise ModelError(f"{path} has a safetensors header that cannot be read ({in_one_line(e)}).") from None
+    whole = max((info.span.stop for info in found.values()), default=8 + len(data))
+    if size != whole:
+        raise ModelError(f"{path} is not whole: its header asks for {whole:,} bytes, it has {size:,}.")
+    return found
+
+
+def _tensor(path: Path, name: str, entry: Any, first: int) -> TensorInfo:
+    """One entry of a header. Raises ValueError."""
+    fields = entry if isinstance(entry, dict) else {}
+    dtype: Any = fields.get("dtype")
+    shape: Any = fields.get("shape")
+    offsets: Any = fields.get("data_offsets")
+    numbers = [*shape, *offsets] if isinstance(shape, list) and isinstance(offsets, list) else [None]
+    whole = all(type(n) is int and 0 <= n < MAX_FILE_BYTES for n in numbers)
+    if not isinstance(dtype, str) or not whole or len(offsets) != 2:
+        raise ValueError(f"tensor {name[:80]} has no dtype, shape and offsets")
+    start, end = offsets
+    if start > end or (dtype in DTYPE_BITS and math.prod(shape) * DTYPE_BITS[dtype] != (end - start) * 8):
+        raise ValueError(f"the data of tensor {name[:80]} are not as long as its shape says")
+    return TensorInfo(path, dtype, tuple(shape), range(first + start, first + end))
 
 
 def read_headers(directory: Path) -> dict[str, TensorInfo]:
@@ -81,25 +102,13 @@ def read_headers(directory: Path) -> dict[str, TensorInfo]:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """config.json of a model directory. Raises ModelError if it is missing or not a JSON object."""
+    """config.json of a model directory. Raises ModelError if it is missing or not a JSON object, or if the directory
+    holds anything that cannot be opened (see `check_files`)."""
     path = directory / "config.json"
-    if not path.is_file():
+    if directory.is_dir():
+        check_files(directory)
+    if not path.exists():
         if gguf := next((f.name for f in sorted(directory.glob("*.gguf"))), ""):
             raise ModelError(f"{directory} holds {gguf[:80]} and no config.json: GGUF files are not loaded.")
         raise ModelError(f"{path} does not exist: {directory} is not a model directory.")
-    return read_object(path)
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a small file of a model. Raises ModelError if it is not one."""
-    try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ModelError(
-                f"{path} is larger than {MAX_CONFIG_BYTES // 1_000_000} MB, which no model configuration is."
-            )
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as e:
-        raise ModelError(f"{path} is not valid JSON ({e}).") from None
-    if not isinstance(value, dict):
-        raise ModelError(f"{path} must hold a JSON object.")
-    return value
+    return read_object(path, MAX_CONFIG_BYTES)

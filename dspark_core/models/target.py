@@ -5,8 +5,9 @@ and yields the hidden state after each one; at load its logits are compared with
 """
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import mlx.core as mx
 from mlx_lm.models.cache import KVCache
 from mlx_lm.utils import load_model
 
-from ..errors import ModelError
+from ..errors import ModelError, in_one_line
 from .cache import WindowCache
 from .fields import is_whole
-from .headers import TensorInfo, read_config, read_headers, read_object
+from .files import build_error, check_stop_ids, check_texts
+from .headers import read_config, read_headers
 from .quantization import Quantization
 from .target_config import WRAPPED, TargetConfig, own_head, read_target
 from .text import Text
@@ -32,6 +34,8 @@ Progress = Callable[[str], None]
 
 class Target:
     """One loaded target model. Shapes: T positions, V vocabulary, d hidden size, m taps."""
+
+    directory: Path | None = None  # where its files are
 
     def __init__(
         self,
@@ -120,12 +124,18 @@ class Target:
 
     def prove_taps(self) -> None:
         """Compare the tapped forward's logits with the model's own. Raises ModelError if they differ."""
-        ids = mx.arange(4) % self.vocab_size
-        own = self.model(ids[None])[0].astype(mx.float32)
-        hidden, _ = self.forward(ids, self.new_cache())
-        tapped = self.head(hidden).astype(mx.float32)
-        if not mx.isfinite(own).all().item():
-            place = next((n for n, w in self._weights() if not mx.isfinite(w).all().item()), "a layer's output")
+        try:
+            ids = mx.arange(4) % self.vocab_size
+            own = self.model(ids[None])[0].astype(mx.float32)
+            hidden, _ = self.forward(ids, self.new_cache())
+            tapped = self.head(hidden).astype(mx.float32)
+            finite = mx.isfinite(own).all().item()
+        except Exception as e:  # a field of the config that nothing before it looked at
+            where = (self.directory or Path(self.name)) / "config.json"
+            raise ModelError(f"{where} does not describe a model that can run: {in_one_line(e)}.") from e
+        if not finite:
+            place = next((n for n, w in self._weights() if not mx.isfinite(w).all().item()), "")
+            place = place or f"{(self.directory or Path(self.name)) / 'config.json'}, for its weights are"
             raise ModelError(f"{self.name} gives logits that are not finite: look at {place}.")
         tolerance = 32 * mx.finfo(self.dtype).eps * mx.abs(own).max().item()
         worst = mx.abs(own - tapped).max().item()
@@ -166,9 +176,11 @@ def open_target(directory: str | Path, precision: str = "auto", progress: Progre
     read yet: `read_weights(target.model, ...)` and `target.prove_taps()` follow. Raises ModelError."""
     directory = Path(directory)
     check_precision(precision)
+    if has_magic(str(directory)):
+        raise ModelError(f"{directory} has one of * ? [ in its path, which mlx-lm cannot open: rename the directory.")
     config, tensors = read_config(directory), read_headers(directory)
-    if (generation := directory / "generation_config.json").is_file():
-        read_object(generation)  # mlx-lm reads it, too
+    check_texts(directory)
+    check_stop_ids(directory / "config.json", config.get("eos_token_id"))
     quantization = Quantization(directory, config, tensors)
     quantization.check(awq=True)
     shape = read_target(directory, config, tensors)
@@ -179,13 +191,20 @@ def open_target(directory: str | Path, precision: str = "auto", progress: Progre
         model, config = load_model(
             directory, lazy=True, model_config=instead, get_model_classes=partial(_classes, shape, tied)
         )
+        words = convert(model, precision)
+    except ModelError:
+        raise
     except Exception as e:  # of whatever kind: the files decide what mlx-lm stumbles over
-        raise ModelError(_one_sentence(directory, tensors, str(e) or type(e).__name__)) from e
-    words = convert(model, precision)
+        raise build_error(directory, tensors, e) from e
     progress("reading the tokenizer")
     config["eos_token_id"] = sorted(eos_ids(directory))  # mlx-lm takes those of one file
     text = open_text(directory, config["eos_token_id"]) if has_tokenizer(directory) else None
-    return Target(model, shape, config, text, directory.name, words)
+    try:
+        target = Target(model, shape, config, text, directory.name, words)
+    except (TypeError, ValueError, AttributeError) as e:
+        raise build_error(directory, tensors, e) from e
+    target.directory = directory
+    return target
 
 
 def _classes(shape: TargetConfig, tied: bool, config: dict[str, Any]) -> tuple[Any, Any]:
@@ -210,13 +229,3 @@ def _classes(shape: TargetConfig, tied: bool, config: dict[str, Any]) -> tuple[A
             return weights if tied else weights | {at + n.removeprefix(WRAPPED): w for n, w in head.items()}
 
     return Model, module.ModelArgs
-
-
-def _one_sentence(directory: Path, tensors: Mapping[str, TensorInfo], message: str) -> str:
-    """mlx-lm's loading error with the file that holds (or should hold) the tensor it names; config.json without one."""
-    words = message.split()
-    named = (w.strip(".,:") for w in words if "." in w.strip(".,:") and w[0].isalpha())
-    name = next((n for n in named if n.replace("_", "").replace(".", "").isalnum()), "")
-    weights = directory / "model*.safetensors" if name or "parameter" in words else directory / "config.json"
-    file = tensors[name].file if name in tensors else weights
-    return f"{file}: {' '.join(words)[:300].rstrip('.')}."

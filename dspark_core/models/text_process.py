@@ -25,8 +25,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Cancelled, ModelError, reason
+from ..errors import Cancelled, ModelError, in_one_line
 from ..paths import assets
+from .files import tokenizer_error
 
 if TYPE_CHECKING:
     from .text import Text
@@ -60,16 +61,33 @@ def open_text(directory: Path, eos_token_id: int | list[int] | None) -> "Text | 
 
     This package's own models are known to be harmless and are read in this process. So are all others where no second
     process can be started, and then nothing limits them: `unlimited` of the Text says why."""
-    from .text import Text
-
     if not is_foreign(directory):
-        return Text(directory, eos_token_id)
+        return read_text(directory, eos_token_id)
     try:
         return ForeignText(TextProcess.shared(), directory, eos_token_id)
     except OSError as error:
-        text = Text(directory, eos_token_id)
-        text.unlimited = f"No process could be started for its tokenizer ({reason(error)}), so nothing limits that."
+        text = read_text(directory, eos_token_id)
+        text.unlimited = (
+            f"No process could be started for its tokenizer ({in_one_line(error)}), so nothing limits that."
+        )
         return text
+
+
+def read_text(directory: Path, eos_token_id: int | list[int] | None) -> "Text":
+    """The text of a directory, read in this process. Raises ModelError that names the file to blame."""
+    from .text import Text
+
+    def load(place: Path) -> "Text":
+        return Text(place, eos_token_id)
+
+    try:
+        return load(directory)
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as e:  # the tokenizers library panics with one
+        if isinstance(e, ModelError) and e.__cause__ is None:  # it says which file it is about
+            raise
+        raise tokenizer_error(directory, e.__cause__ or e, load) from e
 
 
 def is_foreign(directory: Path) -> bool:
@@ -239,7 +257,7 @@ class TextProcess:
             raise
         except Exception as error:
             self.kill()
-            raise OSError(f"it did not start: {reason(error)}, status {self._process.returncode}") from error
+            raise OSError(f"it did not start: {in_one_line(error)}, status {self._process.returncode}") from error
         self._ready = True
 
     def _wait(self, seconds: float) -> Any:
@@ -323,13 +341,12 @@ def serve(fd: int) -> None:
         except MemoryError:
             answer = {"failed": MemoryError.__name__}
         except BaseException as error:
-            answer = {"failed": reason(error)}
+            answer = {"failed": in_one_line(error)}
         connection.send_bytes(json.dumps(answer).encode())
 
 
 def answer_to(question: dict[str, Any], texts: "dict[int, Text]") -> Any:
     """What a Text gives, or what is known of one that is loaded; `texts` holds the newest."""
-    from .text import Text
 
     if "load" in question:
         key = question["load"]
@@ -337,7 +354,7 @@ def answer_to(question: dict[str, Any], texts: "dict[int, Text]") -> Any:
             texts.pop(key, None)
         while len(texts) >= TEXTS:
             del texts[next(iter(texts))]
-        texts[key] = text = Text(Path(question["directory"]), question["eos"])
+        texts[key] = text = read_text(Path(question["directory"]), question["eos"])
         return {
             "stop_ids": sorted(text.stop_ids),
             "special": {str(i): name for i, name in text.special.items()},

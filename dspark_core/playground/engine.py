@@ -15,7 +15,7 @@ from ..catalog.facts import Facts
 from ..catalog.local import name_of
 from ..catalog.memory import too_big
 from ..catalog.names import HubName
-from ..errors import Cancelled, ModelError, reason
+from ..errors import Cancelled, ModelError, in_one_line
 from ..machine import Device, mlx_device
 from ..models.info import DrafterInfo
 from ..models.text_process import TextProcess, interruptible, is_foreign
@@ -129,7 +129,7 @@ class PresetEngine:
             return f"{before.title} is loaded again."
         except BaseException as error:
             self.unload()
-            return f"{before.title} cannot be loaded again either, so no model is loaded ({error})."
+            return f"{before.title} cannot be loaded again either, so no model is loaded ({in_one_line(error)})."
 
     def unload(self, problem: str = "") -> None:
         """Drop everything and give its memory back. `problem`: why nothing is loaded from here on, if it is one."""
@@ -261,11 +261,15 @@ def _costing_its_drafter(id_: str, drafters: "dict[str, Drafter | str]", strict:
     except Exception as error:
         if strict or isinstance(error, Cancelled):
             raise
-        drafters[id_] = str(error) if isinstance(error, ModelError) else f"it cannot be loaded ({reason(error)})."
+        drafters[id_] = str(error) if isinstance(error, ModelError) else f"it cannot be loaded ({in_one_line(error)})."
 
 
 def _cannot_load(choice: Choice, error: BaseException) -> str:
-    return str(error) if isinstance(error, ModelError) else f"{choice.title} cannot be loaded ({reason(error)})."
+    return (
+        str(error)
+        if isinstance(error, ModelError)
+        else f"{choice.title} cannot be loaded ({in_one_line(error)}), of {choice.target}."
+    )
 
 
 def _here_or_why(place: Place | None) -> Path | str | None:

@@ -1,20 +1,20 @@
 """What a visitor chooses to load, and what is known of it before: where it is, what a download brings, whether the
-parts fit each other and this machine. No gradio and no MLX. Only `look_up` makes requests, and only for what is not
-here.
+parts fit each other and this machine. No gradio and no MLX. Only `look_up` makes requests.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..catalog import facts, local
+from ..catalog.checksums import unchecked
 from ..catalog.download import Download, Downloads
 from ..catalog.facts import DRAFTER, TARGET, Facts, sort_of
 from ..catalog.hub import Hub, Plan
 from ..catalog.memory import estimate, gigabytes
 from ..catalog.names import HubName, directory, parse
-from ..errors import ModelError
+from ..errors import ModelError, in_one_line
 from ..machine import Device
 from ..models.config import parse_config
 from ..models.info import DrafterInfo, drafter_ids
@@ -83,7 +83,14 @@ class Selection:
 
 @dataclass(frozen=True)
 class LocatedPart:
-    """A part and what is known of it. plan: what a download brings, once the hub was asked; problem: a sentence."""
+    """A part and what is known of it.
+
+    plan:       what a download brings, once the hub was asked
+    problem:    why it cannot be used, a sentence
+    note:       what else there is to say: why a part of it that is here is not used, or why the hub was not asked
+    unchecked:  bytes here whose checksums were not looked at yet
+    compared:   is what is here all that the hub listed? A directory and LM Studio's folder are taken as they are
+    """
 
     part: ModelPart
     directory: Path | None = None
@@ -91,6 +98,9 @@ class LocatedPart:
     plan: Plan | None = None
     facts: Facts | None = None
     problem: str = ""
+    note: str = ""
+    unchecked: int = 0
+    compared: bool = True
 
     @property
     def here(self) -> bool:
@@ -170,29 +180,45 @@ class ModelSources:
         """Each part with its place on this machine, if it has one. No network."""
         return [self._located(part, chosen.folder) for part in chosen.parts]
 
-    def look_up(self, parts: Iterable[LocatedPart]) -> list[LocatedPart]:
-        """The same, with what the hub says of the parts that are not here."""
-        return [p if p.here else self._looked_up(p) for p in parts]
+    def look_up(
+        self, parts: Iterable[LocatedPart], again: bool = False, cancelled: Callable[[], bool] = lambda: False
+    ) -> list[LocatedPart]:
+        """The same, with what the hub says of the parts that are not here; `again`: of all. Raises Cancelled."""
+        return [self._looked_up(p, cancelled) if again or not p.here else p for p in parts]
 
     def _located(self, part: ModelPart, folder: Path | None) -> LocatedPart:
-        place = part.place
-        found = (self.hub.local(place) or _below(folder, place)) if isinstance(place, HubName) else place
-        if found is None:
-            return LocatedPart(part)
+        place, note = part.place, ""
         try:
-            return LocatedPart(part, found, self._source(found), facts=Facts.read(found, part.name))
-        except (ModelError, OSError) as error:
-            return LocatedPart(part, problem=str(error))
-
-    def _looked_up(self, located: LocatedPart) -> LocatedPart:
-        if not isinstance(located.part.place, HubName):
+            if isinstance(place, HubName):
+                place, note = self.hub.find(place, _below(folder, place))
+            if place is None:
+                return LocatedPart(part, note=note)
+            located = LocatedPart(part, place, self._source(place), facts=Facts.read(place, part.name))
+            if located.source == local.HF:
+                left = sum(file.stat().st_size for file in unchecked(place, self.hub.record))
+                located = replace(located, unchecked=left, compared=bool(self.hub.listings.of(place)))
+            elif isinstance(part.place, HubName) and located.facts and facts.lacks_tokenizer(located.facts):
+                located = replace(located, note=f"{place} has no tokenizer.json: “Download” brings the whole model.")
             return located
-        try:
-            plan = self.hub.plan(located.part.place)
-            located = replace(located, plan=plan)
-            return replace(located, facts=self.hub.facts(plan))
         except ModelError as error:
-            return replace(located, problem=str(error))
+            return LocatedPart(part, problem=str(error))
+        except OSError as error:
+            return LocatedPart(part, problem=f"{error.filename or place} cannot be read ({in_one_line(error)}).")
+
+    def _looked_up(self, located: LocatedPart, cancelled: Callable[[], bool]) -> LocatedPart:
+        name = located.part.place
+        if not isinstance(name, HubName):
+            return located
+        here = located.directory
+        if here and located.source == local.HF:  # as it is, not as the hub's newest is
+            name = HubName(name.repo, here.name)
+        try:
+            plan = self.hub.plan(name, cancelled)
+            sure = located.facts if here and not located.unchecked else None
+            found = sure or self.hub.facts(plan, cancelled)
+            return replace(located, plan=plan, facts=found, note="" if here else located.note)
+        except ModelError as error:
+            return replace(located, note=str(error)) if here else replace(located, problem=str(error))
 
     def _source(self, found: Path) -> str:
         for root, words in ((self.hub.cache, local.HF), (self.hub.lm_studio, local.LM_STUDIO)):
@@ -210,7 +236,11 @@ class ModelSources:
             raise ModelError(target.problem)
         if misfits := mismatches(parts):
             raise ModelError(misfits[0])
-        return [self.downloads.start(p.plan) for p in parts if p.plan and not p.problem]
+        return [
+            self.downloads.start(p.plan, None if p.source == local.HF else p.directory)
+            for p in parts
+            if p.plan and not p.problem
+        ]
 
     def choice(self, chosen: Selection, parts: Sequence[LocatedPart]) -> Choice:
         """What the engine is to load. A drafter that is not here leaves its reason. Raises ModelError."""
@@ -284,12 +314,9 @@ def _method(drafter: LocatedPart) -> str:
     return sort.family
 
 
-def _below(folder: Path | None, name: HubName) -> Path | None:
-    """A model of the hub in a directory of the visitor's: as owner/name or as name."""
-    for path in (folder / name.repo, folder / name.repo.partition("/")[2]) if folder else ():
-        if (path / "config.json").is_file():
-            return path
-    return None
+def _below(folder: Path | None, name: HubName) -> tuple[Path, ...]:
+    """Where a directory of the visitor's may have a model of the hub: as owner/name or as name."""
+    return (folder / name.repo, folder / name.repo.partition("/")[2]) if folder else ()
 
 
 # ---- in words ------------------------------------------------------------------------------------------------
@@ -321,14 +348,15 @@ def report(chosen: Selection, parts: Sequence[LocatedPart], machine: Device) -> 
         if warning := facts.base_warning(target.facts):
             lines.append(_report_line("hint", warning.words, warning.link))
         lines.append(_memory_line(chosen, target.facts, drafters, machine))
-    plans = [p.plan for p in parts if p.plan]
+    lines += [_report_line("hint", p.note) for p in parts if p.note and not p.problem]
+    plans = [p.plan for p in parts if p.plan and not p.here]
     if plans:
         half = sum(p.here for p in plans)
         words = f"To download: {gigabytes(sum(p.missing for p in plans))}"
         words += f" ({gigabytes(half)} of {gigabytes(sum(p.bytes for p in plans))} is here already)." if half else "."
         lines.append(_report_line("", words))
-    elif all(p.here for p in parts):
-        lines.append(_report_line("good", "All of it is on this machine."))
+    elif all(p.here and not p.note for p in parts):
+        lines.append(_report_line("good", _here_words(parts)))
     elif any(not p.here and not p.problem for p in parts):
         lines.append(
             _report_line(
@@ -338,15 +366,27 @@ def report(chosen: Selection, parts: Sequence[LocatedPart], machine: Device) -> 
     return {"columns": ["", "model", "what it is", "where", "to download"], "rows": rows, "lines": lines}
 
 
+def _here_words(parts: Sequence[LocatedPart]) -> str:
+    """What is sure of parts that are all here."""
+    words = "All of it is" if all(p.compared for p in parts) else "All that loading needs is"
+    words += " on this machine."
+    if left := sum(p.unchecked for p in parts):
+        words = f"{words.rstrip('.')}; the checksums of {gigabytes(left)} are checked when it is loaded."
+    return words if all(p.compared for p in parts) else f"{words} “Download” compares it with the hub."
+
+
 def _memory_line(chosen: Selection, target: Facts, drafters: Sequence[LocatedPart], machine: Device) -> dict[str, str]:
     sized = [d.facts for d in drafters if d.facts]
     unknown = sum(d.facts is None and d.part.place is not None for d in drafters)
     try:
         need = estimate(target, sized, machine, chosen.context, chosen.precision, chosen.drafter_precision)
+        words = f"target {gigabytes(need.target)}, drafters {gigabytes(need.drafters)}"
+        words += f", keys and values of {1 + len(sized)} lanes at {chosen.context:,} tokens {gigabytes(need.cache)}"
     except ModelError as error:
         return _report_line("bad", str(error))
-    words = f"target {gigabytes(need.target)}, drafters {gigabytes(need.drafters)}"
-    words += f", keys and values of {1 + len(sized)} lanes at {chosen.context:,} tokens {gigabytes(need.cache)}"
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):  # a size of a type that is none
+        where = target.where / "config.json"
+        return _report_line("bad", f"{where}: the sizes of its layers cannot be read, so its memory is not known.")
     more = f" Without {unknown} drafter{'s' * (unknown > 1)} not looked up yet." if unknown else ""
     kind = {"yes": "good", "hardly": "hint", "no": "bad"}[need.fits]
     return _report_line(kind, f"Memory: {need.words} ({words}.){more}")
@@ -354,7 +394,7 @@ def _memory_line(chosen: Selection, target: Facts, drafters: Sequence[LocatedPar
 
 def listing(found: Sequence[local.Found]) -> dict[str, Any]:
     """The models on this machine, for the page."""
-    rows = [[f.name, f.sort.words, f.source, gigabytes(f.bytes), str(f.path)] for f in found]
+    rows = [[f.name, f.sort.words, f.source, gigabytes(f.bytes), local.shown_path(f.path)] for f in found]
     lines = [] if rows else [_report_line("", "No model was found on this machine but the embedded one.")]
     return {"columns": ["model", "what it is", "where", "size", "directory"], "rows": rows, "lines": lines}
 

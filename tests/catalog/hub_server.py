@@ -8,6 +8,7 @@ import hashlib
 import json
 import threading
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -55,6 +56,7 @@ class FakeHub:
         self.sizes: dict[str, int] = {}  # (wrong) sizes for the listing
         self.moved = ""  # a commit that still resolves, to files which are no longer those it listed
         self.pace: float = 0.0  # seconds between pieces of a body
+        self.instead: dict[str, Callable] = {}  # what answers in the place of this hub: "api" or a file -> (handler)
         self.requests: list[tuple[str, str, str]] = []  # method, path, Range
         self.sent = 0  # body bytes of files
         self.lock = threading.Lock()
@@ -95,11 +97,14 @@ class Handler(BaseHTTPRequestHandler):
         with self.hub.lock:
             self.hub.requests.append((self.command, path, self.headers.get("Range", "")))
         parts = path.strip("/").split("/")
+        if answer := self.hub.instead.get("api" if parts[0] == "api" else parts[-1]):
+            answer(self)
+            return
         self.of_file = parts[0] != "api"
         if parts[0] == "cdn":
             assert "Authorization" not in self.headers, "the token left the hub"
             repo = self.hub.repos["/".join(parts[1:3])]
-            self._file(parts[-1], repo.files[parts[-1]])
+            self._file(parts[-1], repo.files["/".join(parts[3:])])
             return
         api = parts[:2] == ["api", "models"]
         name = "/".join(parts[2:4] if api else parts[:2])
@@ -112,7 +117,7 @@ class Handler(BaseHTTPRequestHandler):
         elif api:
             self._listing(name, repo, parts[5] if len(parts) > 5 else "main")
         else:
-            self._resolve(name, repo, parts[3], parts[-1], token)
+            self._resolve(name, repo, parts[3], "/".join(parts[4:]), token)
 
     def _listing(self, name, repo, revision):
         if fault := self.hub.take("api"):

@@ -5,8 +5,9 @@ page: they go on when it is closed, pages that want the same model share one, an
 """
 
 import json
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -18,7 +19,7 @@ from ...catalog.download import Download
 from ...catalog.facts import DRAFTER, TARGET
 from ...catalog.memory import gigabytes
 from ...catalog.names import directory
-from ...errors import ModelError
+from ...errors import Cancelled, ModelError
 from ...machine import Device, physical_memory
 from ...presets import PRECISIONS, Preset
 from ...race.records import Failed
@@ -104,15 +105,28 @@ def download_words(running: list[Download]) -> tuple[float, str]:
     return min(done / max(total, 1), 0.999), f"{words}. {busy[0].words if busy else ''}"
 
 
-def how_it_ended(ended: list[Download], problems: list[str]) -> str:
-    """The value of the verdict box after downloads."""
+def how_it_ended(ended: list[Download], problems: list[str], others: Sequence[LocatedPart] = ()) -> str:
+    """The value of the verdict box after downloads. others: parts that are here and of which nothing was asked for."""
     failed = [d.words for d in ended if d.state == "failed"] + problems
     if failed:
         return decided("divergence", failed[0], " ".join(failed[1:]))
     stopped = [d.words for d in ended if d.state == "cancelled"]
     if stopped:
         return decided("tie", stopped[0])
-    return decided("identical", "Downloaded; sizes and checksums are as the hub gives them. Press Load to race on it.")
+    if any(d.received for d in ended):
+        return decided(
+            "identical", "Downloaded; sizes and checksums are as the hub gives them. Press Load to race on it."
+        )
+    if any(d.placed for d in ended):
+        return decided(
+            "identical", "Put right; sizes and checksums are as the hub gives them. Press Load to race on it."
+        )
+    unknown = " ".join(f"{p.part.name} is here, but was not compared with the hub: {p.note}" for p in others if p.note)
+    if unknown:
+        return decided("tie", unknown)
+    if not ended:
+        return decided("", "Nothing is to be downloaded: these models are directories of this machine.")
+    return decided("identical", "All of it is here already, sizes and checksums as the hub gives them.")
 
 
 # ---- the tab ---------------------------------------------------------------------------------------------
@@ -123,6 +137,7 @@ class ModelsTab:
 
     def __init__(self, worker: Worker, sources: ModelSources):
         self.worker, self.sources = worker, sources
+        self._asking: list[tuple[str, threading.Event]] = []  # (page, its Cancel) of every question to the hub
 
     # ---- what was chosen -----------------------------------------------------------------------------
 
@@ -169,39 +184,52 @@ class ModelsTab:
     def look_up(self, call: Call) -> Iterator[Updates]:
         yield {"progress": progressed(0, "Asking the hub …"), "verdict": decided("", "")}
         try:
-            selection = self.sources.selection(self.form(call))
-            parts = self.sources.look_up(self.sources.locate(selection))
+            selection, parts = self._asked(call)
+        except Cancelled:
+            yield {"progress": progressed(1, ""), "verdict": decided("tie", "Stopped.")}
         except ModelError as error:
             yield _ended(str(error))
-            return
-        yield {"progress": progressed(1, ""), **self._reported(selection, parts)}
+        else:
+            yield {"progress": progressed(1, ""), **self._reported(selection, parts)}
 
     def download(self, call: Call) -> Iterator[Updates]:
         yield {"progress": progressed(0, "Asking the hub …"), "verdict": decided("", "")}
         try:
-            selection = self.sources.selection(self.form(call))
-            parts = self.sources.look_up(self.sources.locate(selection))
+            selection, parts = self._asked(call, again=True)
             running = self.sources.download(parts)
+        except Cancelled:
+            yield {"progress": progressed(1, ""), "verdict": decided("tie", "Stopped.")}
+            return
         except ModelError as error:
             yield _ended(str(error))
             return
         yield self._reported(selection, parts)
         problems = [p.problem for p in parts if p.problem]
-        if not running:
-            here = decided("identical", "All of it is here already.")
-            yield {"progress": progressed(1, ""), "verdict": decided("divergence", problems[0]) if problems else here}
-            return
         while not all(d.over for d in running):
             yield {"progress": progressed(*download_words(running))}
             time.sleep(DOWNLOAD_UPDATE_S)
-        verdict = how_it_ended(running, problems)
+        verdict = how_it_ended(running, problems, [p for p in parts if p.here and not p.plan])
         yield {"progress": progressed(1, ""), "verdict": verdict, **self.local_report(call)}
+
+    def _asked(self, call: Call, again: bool = False) -> tuple[Selection, list[LocatedPart]]:
+        """What was chosen and what the hub says of it. Raises ModelError, and Cancelled once the page's Cancel was
+        pressed."""
+        stop = threading.Event()
+        self._asking.append((call.session, stop))
+        try:
+            selection = self.sources.selection(self.form(call))
+            return selection, self.sources.look_up(self.sources.locate(selection), again, stop.is_set)
+        finally:
+            self._asking.remove((call.session, stop))
 
     def stop_downloads(self, call: Call) -> Updates:
         running = [d for d in self.sources.downloads if not d.over]
         for d in running:
             d.cancel()
-        return {} if running else {"verdict": decided("", "No download is running.")}
+        asking = [stop for session, stop in [*self._asking] if session == call.session]
+        for stop in asking:
+            stop.set()
+        return {} if running or asking else {"verdict": decided("", "No download is running.")}
 
     def list_models(self, call: Call) -> Updates:
         """The models on this machine, which can be picked as one's own from then on."""
