@@ -48,6 +48,12 @@ class Cancelled(Exception):
     """What was running was cancelled."""
 
 
+def reason(error: BaseException) -> str:
+    """The type and message of an error that nobody expected, in one line of bounded length."""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message[:300]}" if message else type(error).__name__
+
+
 def in_one_line(error: BaseException, limit: int = 200) -> str:
     """What an error of a library says, to stand in brackets in a sentence: one line, no path of a program, no full stop
     at its end. An OSError's is the system's own word."""

@@ -140,7 +140,7 @@ def check_texts(directory: Path) -> None:
 
 def check_stop_ids(where: Path, value: Any) -> None:
     """Raises ModelError unless an eos_token_id is a token id, a list of them, or none."""
-    ids = value if isinstance(value, list) else [] if value is None else [value]
+    ids = [i for i in (value if isinstance(value, list) else [value]) if i is not None]
     if not all(type(i) is int and 0 <= i < 1 << 31 for i in ids):
         raise ModelError(f"{where}: eos_token_id must be a token id or a list of them.")
 

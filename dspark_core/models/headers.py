@@ -46,6 +46,8 @@ class TensorInfo:
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
     """Name, dtype and shape of every tensor in one file. Raises ModelError if it is not whole."""
+    if not path.is_file():
+        raise ModelError(f"{path} is not a file that holds weights.")
     size = path.stat().st_size
     with open(path, "rb") as f:
         length = int.from_bytes(f.read(8), "little")

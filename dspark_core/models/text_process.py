@@ -25,7 +25,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Cancelled, ModelError, in_one_line
+from ..errors import Cancelled, ModelError, reason
 from ..paths import assets
 from .files import tokenizer_error
 
@@ -67,9 +67,7 @@ def open_text(directory: Path, eos_token_id: int | list[int] | None) -> "Text | 
         return ForeignText(TextProcess.shared(), directory, eos_token_id)
     except OSError as error:
         text = read_text(directory, eos_token_id)
-        text.unlimited = (
-            f"No process could be started for its tokenizer ({in_one_line(error)}), so nothing limits that."
-        )
+        text.unlimited = f"No process could be started for its tokenizer ({reason(error)}), so nothing limits that."
         return text
 
 
@@ -257,7 +255,7 @@ class TextProcess:
             raise
         except Exception as error:
             self.kill()
-            raise OSError(f"it did not start: {in_one_line(error)}, status {self._process.returncode}") from error
+            raise OSError(f"it did not start: {reason(error)}, status {self._process.returncode}") from error
         self._ready = True
 
     def _wait(self, seconds: float) -> Any:
@@ -341,7 +339,7 @@ def serve(fd: int) -> None:
         except MemoryError:
             answer = {"failed": MemoryError.__name__}
         except BaseException as error:
-            answer = {"failed": in_one_line(error)}
+            answer = {"failed": reason(error)}
         connection.send_bytes(json.dumps(answer).encode())
 
 

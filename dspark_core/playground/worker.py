@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..errors import Cancelled, ModelError, in_one_line
+from ..errors import Cancelled, ModelError, reason
 from ..models.info import DrafterInfo
 from ..models.text_process import interruptible
 from ..race.inspection import Inspection
@@ -119,7 +119,7 @@ class Job:
         except ModelError as error:
             self.post(Failed(str(error)))
         except BaseException as error:
-            self.post(Failed(f"The {self.name} failed: {in_one_line(error)}"))
+            self.post(Failed(f"The {self.name} failed: {reason(error)}"))
             logging.exception("a %s failed", self.name)
 
     def end(self) -> None:
@@ -295,7 +295,7 @@ class Worker:
             return self._load(self._note)
         except BaseException as error:  # the page must come up and say so
             logging.exception("the models cannot be loaded")
-            return NoEngine(str(error) or in_one_line(error))
+            return NoEngine(str(error) or reason(error))
 
     def _unload(self) -> Engine:
         """The engine without its model, or what stands in the place of one that has no `unload`."""

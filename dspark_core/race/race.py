@@ -24,7 +24,7 @@ from ..decode.plain import plain
 from ..decode.rounds import Prefill, Round, Settings, Start
 from ..decode.schedule import ConfidenceThreshold, CumulativeThreshold, FixedCap, FullBlock, Schedule
 from ..decode.speculative import Options, speculative
-from ..errors import DecodeError, ModelError, in_one_line
+from ..errors import DecodeError, ModelError, reason
 from ..models.drafter import Drafter
 from .loaded import Models, known, known_noise, measured, measured_noise, rounding_noise
 from .records import (
@@ -103,7 +103,7 @@ class Lane:
             raise
         except BaseException as error:  # the other lanes must be able to finish
             logging.exception("a lane failed")
-            yield self._fail(f"This lane failed: {in_one_line(error)}")
+            yield self._fail(f"This lane failed: {reason(error)}")
         finally:
             self.clock.pause()
 
@@ -286,7 +286,7 @@ def _failing(models: Models, prompt: list[int]) -> dict[str, str]:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            reasons[id_] = f"it failed: {in_one_line(error)}"
+            reasons[id_] = f"it failed: {reason(error)}"
     return reasons
 
 

@@ -1,6 +1,8 @@
 """Every number of a target's config.json is of its kind, in its range and what the tensors' headers say, before
 anything is built from it: when a model is looked up as when it is loaded."""
 
+import json
+
 import mlx.core as mx
 import pytest
 
@@ -119,12 +121,18 @@ def test_a_damaged_generation_config_is_named(text, tmp_path):
     assert "generation_config.json" in refusal(lambda: load_target(directory))
 
 
-@pytest.mark.parametrize("eos", [None, 7.5, "7", {"a": 1}, [[1]], [None, 7], 7, True])
-def test_odd_stop_ids_are_no_ids(eos, tmp_path):
+@pytest.mark.parametrize("eos", [None, 7.5, "7", {"a": 1}, [[1]], [None, 7], 7, True, -1])
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+def test_stop_ids_are_ids(eos, file, tmp_path):
     directory = copy("target", "A", tmp_path)
-    (directory / "generation_config.json").unlink()  # which would say it in the config's place
-    edit_config(directory, eos_token_id=eos)
-    assert load_target(directory).stop_ids == ({7} if eos in (7, [None, 7]) else set())
+    (directory / "generation_config.json").write_text("{}")
+    edit_config(directory, eos_token_id=None)
+    fields = json.loads((directory / file).read_text())
+    (directory / file).write_text(json.dumps(fields | {"eos_token_id": eos}))
+    if eos is None or (eos in (7, [None, 7]) and eos is not True):
+        assert load_target(directory).stop_ids == ({7} if eos else set())
+    else:
+        assert f"{file}: eos_token_id" in refusal(lambda: load_target(directory))
 
 
 @pytest.mark.parametrize(
