@@ -1,5 +1,5 @@
 """The page: the only room that imports gradio."""
 
-import os
+from .environment import prepare
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported; nothing leaves this machine
+prepare()  # before gradio is imported

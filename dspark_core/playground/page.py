@@ -8,7 +8,6 @@ The guided tour: a button in the head and a panel over the page. All of it is in
 import inspect
 import itertools
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
@@ -21,6 +20,7 @@ from ..race.lane_spec import excesses, read_lanes
 from ..race.records import PLAIN, RaceRequest
 from ..race.trace import dumps
 from .controls import controls
+from .environment import drop_options
 from .links import fill_and_store
 from .race_request import Offers, RaceForm, form_of, offers_of, request_of
 from .saved import traced
@@ -34,15 +34,6 @@ from .tabs.prove_tab import ProveTab
 from .tabs.race_tab import RaceTab
 from .widgets import page_file, plain_text, script, static
 from .worker import MAX_WAITING, Worker
-
-ALLOWED_VARIABLES = ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR")
-
-
-def drop_options() -> None:
-    """Options in the environment are dropped: gradio takes an empty `allowed_paths`, for one, as not given,
-    and would let GRADIO_ALLOWED_PATHS open this machine's files."""
-    for name in [n for n in os.environ if n.startswith("GRADIO_") and n not in ALLOWED_VARIABLES]:
-        del os.environ[name]
 
 
 def build(worker: Worker, prompts: list[Prompt], sources: ModelSources | None = None) -> gr.Blocks:

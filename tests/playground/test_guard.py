@@ -112,22 +112,26 @@ def test_headers(page):
 
 def test_every_option_of_gradio_is_given_so_that_none_comes_from_elsewhere(monkeypatch):
     given = {}
+    queueing, mounting = gr.Blocks.queue, gr.mount_gradio_app
 
-    def noted(name, answer):
-        def call(page, **options):
-            given[name] = options
-            return answer(page)
+    def queue(page, **options):
+        given["queue"] = options
+        return queueing(page, **options)
 
-        return call
+    def mount(app, blocks, **options):
+        given["mount"] = options | {"app": app, "blocks": blocks}
+        return mounting(app, blocks, **options)
 
-    wanted = {n: {p for p in inspect.signature(getattr(gr.Blocks, n)).parameters} for n in ("queue", "launch")}
-    monkeypatch.setattr(gr.Blocks, "queue", noted("queue", lambda page: page))
-    monkeypatch.setattr(gr.Blocks, "launch", noted("launch", lambda page: (None, "an address", None)))
-    launch(gr.Blocks(), 7, browser=False, block=False)
-    for name, options in given.items():
-        left = {option for option in wanted[name] - options.keys() if option != "self" and option[0] != "_"}
-        assert not left, f"{name} decides these by itself"
-    assert given["launch"]["server_name"] == "127.0.0.1" and given["launch"]["share"] is False
+    wanted = {"queue": inspect.signature(queueing), "mount": inspect.signature(mounting)}
+    monkeypatch.setattr(gr.Blocks, "queue", queue)
+    monkeypatch.setattr(gr, "mount_gradio_app", mount)
+    page = gr.Blocks()
+    launch(page, 0, browser=False, block=False)
+    page.close(verbose=False)
+    for name, signature in wanted.items():
+        left = {option for option in signature.parameters.keys() - given[name].keys() if option != "self"}
+        assert not {option for option in left if option[0] != "_"}, f"{name} decides these by itself"
+    assert given["mount"]["server_name"] == "127.0.0.1" and given["mount"]["allowed_paths"] == []
 
 
 def test_it_listens_on_this_machine_only(page):
