@@ -40,6 +40,9 @@ def prepare() -> None:
         if (place := os.environ.get(name)) and not _certificates(place):
             del os.environ[name]  # or no address could be asked at all, the hub's included
             print(f"{name} is ignored: there are no certificates in {place}.", file=sys.stderr)
+    for name in ("TMPDIR", "TEMP", "TMP"):  # MLX fails where it is told of a directory that is not there
+        if name in os.environ and not Path(os.environ[name]).is_dir():
+            del os.environ[name]
     _own_directory()
 
 
