@@ -6,6 +6,7 @@ off, edited, from another version, or no file at all. Whatever it is, reading it
 reads it checks what the value says before believing it.
 """
 
+import errno
 import hashlib
 import json
 import math
@@ -63,16 +64,21 @@ def short_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def read_json(path: Path, max_bytes: int = MAX_BYTES) -> Any:
-    """The value in a file of at most `max_bytes`. Raises OSError if there is no such regular file to read, ValueError
-    if it holds anything but strict JSON (see `parse_json`)."""
+def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """A regular file of at most `max_bytes`. Raises OSError if there is none to read, ValueError if it is longer."""
     if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
-        raise OSError(f"{path} is no regular file.")
+        raise OSError(errno.EINVAL, "no regular file", str(path))
     with path.open("rb") as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise ValueError(f"{path} has more than {max_bytes:,} bytes.")
-    return parse_json(data.decode("utf-8"))
+    return data
+
+
+def read_json(path: Path, max_bytes: int = MAX_BYTES) -> Any:
+    """The value in a file of at most `max_bytes`. Raises OSError if there is no such regular file to read, ValueError
+    if it holds anything but strict JSON (see `parse_json`)."""
+    return parse_json(read_bytes(path, max_bytes).decode("utf-8"))
 
 
 def parse_json(text: str) -> Any:

@@ -1,6 +1,6 @@
 """What the environment may not decide: it was set for other programs, and gradio and its libraries read it unasked.
 
-Run before gradio is imported. Proxies stay as they are, for downloads; the page itself makes no request to anything.
+Proxies stay as they are, for downloads; the page itself makes no request to anything.
 """
 
 import atexit
@@ -27,7 +27,7 @@ def drop_options() -> None:
 
 
 def prepare() -> None:
-    """Everything that a start needs of its surroundings. Nothing here fails."""
+    """Everything that a start needs of its surroundings, and gradio itself."""
     drop_options()
     try:
         os.getcwd()
@@ -44,6 +44,12 @@ def prepare() -> None:
         if name in os.environ and not Path(os.environ[name]).is_dir():
             del os.environ[name]
     _own_directory()
+    # gradio opens a client as it is imported, and fails for a proxy that it has no library for, or cannot read.
+    proxies = {name: os.environ.pop(name) for name in [*os.environ] if name.lower().endswith("_proxy")}
+    try:
+        import gradio  # noqa: F401
+    finally:
+        os.environ.update(proxies)
 
 
 def _certificates(place: str) -> bool:

@@ -10,8 +10,9 @@ import errno
 import os
 import socket
 import threading
-from typing import Any
+from typing import Any, ClassVar
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -19,9 +20,8 @@ from ..errors import Refused
 
 ADDRESS = "127.0.0.1"
 FIRST_PORT, PORTS = 7860, 100
-MAX_SILENT = 64  # connections that have not asked for anything yet
-SILENT_S = 10.0  # and how long they may take; a browser opens some in advance
-BODY_S = 60.0  # how long a request's body may take
+MAX_UNFINISHED = 64  # requests that have begun to arrive, and connections without one: a browser opens some in advance
+HEAD_S, BODY_S = 10.0, 60.0  # how long the two parts of a request may take
 START_S = 30.0
 
 
@@ -56,31 +56,41 @@ def _bound(port: int) -> socket.socket:
 
 
 class PatientProtocol(H11Protocol):
-    """HTTP/1.1 whose clients must say what they want in SILENT_S, and send it in BODY_S."""
+    """HTTP/1.1 with limits on requests that have not arrived as a whole, on time and on their number."""
 
-    _silent: dict["PatientProtocol", asyncio.TimerHandle] = {}  # noqa: RUF012 (of all connections, the oldest first)
+    unfinished: ClassVar[dict["PatientProtocol", tuple[Any, asyncio.TimerHandle]]] = {}  # of all, the oldest first
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._silent[self] = self.loop.call_later(SILENT_S, self._give_up)
-        if len(self._silent) > MAX_SILENT:
-            next(iter(self._silent))._give_up()
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._heard()
+        self._unwatch()
         super().connection_lost(exc)
 
-    def handle_events(self) -> None:
-        super().handle_events()
-        if self.cycle is not None:
-            self._heard()
+    def _watch(self) -> None:
+        """Begin, go on or end to wait for the rest of a request."""
+        state = self.conn.their_state
+        if state not in (h11.IDLE, h11.SEND_BODY):
+            self._unwatch()
+        elif self.unfinished.get(self, (None,))[0] is not state:
+            self._unwatch()
+            seconds = HEAD_S if state is h11.IDLE else BODY_S
+            self.unfinished[self] = state, self.loop.call_later(seconds, self._give_up)
+            if len(self.unfinished) > MAX_UNFINISHED:
+                next(iter(self.unfinished))._give_up()
 
-    def _heard(self) -> None:
-        if timer := self._silent.pop(self, None):
+    def _unwatch(self) -> None:
+        _, timer = self.unfinished.pop(self, (None, None))
+        if timer:
             timer.cancel()
 
     def _give_up(self) -> None:
-        self._heard()
+        self._unwatch()
         if not self.transport.is_closing():
             self.transport.abort()
 

@@ -22,6 +22,7 @@ from ..race.trace import dumps
 from .controls import controls
 from .environment import drop_options
 from .links import fill_and_store
+from .race_memory import RaceMemory
 from .race_request import Offers, RaceForm, form_of, offers_of, request_of
 from .saved import traced
 from .selection import ModelSources
@@ -49,7 +50,7 @@ def build(worker: Worker, prompts: list[Prompt], sources: ModelSources | None = 
         models = _head()
         ask = controls(prompts, offers)
         with gr.Tabs(elem_id="tabs"):
-            raced = RaceTab(worker, ask).build()
+            raced = RaceTab(worker, ask, RaceMemory(lambda: page.state_holder.session_data)).build()
             ChartsTab(worker, ask, raced).build()
             cost = CostTab(worker, ask, raced)
             cost.build()
