@@ -5,6 +5,11 @@ import resource
 
 __version__ = "0.1.0"
 
+for _stream in range(3):  # a closed one's number goes to the next file, and MLX takes file 0 for none
+    try:
+        os.fstat(_stream)
+    except OSError:
+        os.open(os.devnull, os.O_RDWR)
 os.environ.pop("MLXLM_USE_MODELSCOPE", None)  # mlx-lm would import a hub's client that is not installed
 _set_limit = resource.setrlimit
 

@@ -20,7 +20,7 @@ def bytes_of(trace: Trace) -> int:
     return 10_000 + 300 * len(rounds) + tokens + 4 * texts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Held:
     """One race that a page keeps."""
 

@@ -4,11 +4,15 @@ import http.client
 import inspect
 import json
 import os
+import socket
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import gradio as gr
 import pytest
 
+from dspark_core.playground.listening import MAX_UNFINISHED, PatientProtocol
 from dspark_core.playground.serve import CONTENT_SECURITY_POLICY, launch, refused
 from tests.playground.replay import ReplayEngine, three_lanes
 from tests.playground.serving import served
@@ -85,6 +89,31 @@ TABLE = [
     ("GET", "/gradio_api/mcp/sse", {}, None, 404),
     ("GET", "/docs", {}, None, 404),
     ("GET", "/openapi.json", {}, None, 404),
+    # what gradio has and this page does not use
+    ("POST", "/gradio_api/process_recording", MULTIPART, upload(10), 404),
+    ("GET", "/gradio_api/deep_link?session_hash=abc", {}, None, 404),
+    ("POST", "/gradio_api/stream/abc", JSON, "{}", 404),
+    ("GET", "/gradio_api/stream/a/1/2/playlist.m3u8", {}, None, 404),
+    ("GET", "/gradio_api/dev/reload", {}, None, 404),
+    ("POST", "/gradio_api/upload", MULTIPART, upload(10), 404),
+    ("GET", "/gradio_api/upload_progress?upload_id=x", {}, None, 404),
+    ("POST", "/gradio_api/component_server", JSON, "{}", 404),
+    ("POST", "/gradio_api/vibe-edit", JSON, "{}", 404),
+    ("GET", "/gradio_api/vibe-code", {}, None, 404),
+    ("POST", "/gradio_api/run-history/connect", JSON, "{}", 404),
+    ("GET", "/gradio_api/custom_component/1/client/component/x.js", {}, None, 404),
+    ("GET", "/gradio_api/openapi.json", {}, None, 404),
+    ("GET", "/gradio_api/startup-events", {}, None, 404),
+    ("GET", "/gradio_api/file/etc/passwd", {}, None, 404),
+    ("GET", "/gradio_api//file=/etc/passwd", {}, None, 404),
+    ("GET", "/gradio_api/call/../file=/etc/passwd", {}, None, 404),
+    ("POST", "/login", {"Content-Type": "application/x-www-form-urlencoded"}, "username=a&password=b", 404),
+    ("GET", "/pwa_icon", {}, None, 404),
+    ("GET", "/manifest.json", {}, None, 404),
+    # another site asks first whether it may
+    ("OPTIONS", JOIN, {"Origin": EVIL, "Access-Control-Request-Method": "POST"}, None, 403),
+    ("OPTIONS", "/", {"Origin": "http://localhost:1", "Access-Control-Request-Method": "GET"}, None, 403),
+    ("OPTIONS", JOIN, {"Host": "evil.example", "Access-Control-Request-Method": "POST"}, None, 400),
     # what it must still do
     ("GET", "/", {}, None, 200),
     ("GET", "/", {"Host": "localhost:{port}"}, None, 200),
@@ -164,3 +193,41 @@ def test_a_body_in_chunks_is_refused(page):
     body = (chunk.encode() for chunk in ["x" * 1000] * 10)  # an iterable is sent in chunks
     status, _, _ = send(page, "POST", JOIN, JSON, body)
     assert status == 411
+
+
+def test_three_hundred_slow_clients_leave_the_page_its_place(page):
+    """Of each kind: silent ones, half a head, half a body."""
+    head = b"POST /gradio_api/queue/join HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    slow = []
+    try:
+        for k in range(300):
+            slow.append(socket.create_connection(("127.0.0.1", page.port), timeout=5))
+            slow[-1].sendall((b"", head, head + b"Content-Length: 900\r\n\r\n{")[k % 3])
+        assert send(page, "GET", "/")[0] == 200
+        assert len(PatientProtocol.unfinished) <= MAX_UNFINISHED
+        slow[0].settimeout(5)
+        with suppress(ConnectionError):
+            assert slow[0].recv(10) == b"", "the oldest is closed first"
+    finally:
+        for connection in slow:
+            connection.close()
+
+
+def test_a_stream_in_pieces_holds_no_connection(page):
+    """A heartbeat never ends; asked for under a name it is read behind the page's back."""
+
+    def ask(wish=b"one"):
+        began = time.monotonic()
+        status, headers, body = send(page, "GET", "/gradio_api/heartbeat/abc", {"X-Stream": wish})
+        assert time.monotonic() - began < 2
+        return status, body, "x-stream-over" in headers
+
+    assert ask() == (200, b"data: ALIVE\n\n", False)
+    assert ask() == (200, b"", False)
+    assert ask(b"another")[1] == b"data: ALIVE\n\n"
+    assert ask(b"one leave")[0] == 204
+    deadline = time.monotonic() + 5
+    while not (ended := ask())[2] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert ended == (200, b"", True)
+    ask(b"another leave")
