@@ -33,9 +33,11 @@ def prepare() -> None:
         os.getcwd()
     except OSError:  # deleted under the terminal's feet; gradio asks for it as it is imported
         os.chdir("/")
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, ValueError):  # None, or a test's
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, which not every library that writes there thinks of
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        with contextlib.suppress(AttributeError, ValueError):  # a test's own
+            getattr(sys, name).reconfigure(errors="backslashreplace")
     for name in CERTIFICATES:
         if (place := os.environ.get(name)) and not _certificates(place):
             del os.environ[name]  # or no address could be asked at all, the hub's included
