@@ -55,7 +55,8 @@ export function shown(value) {
 // What a spreadsheet takes for a formula, at the start of a cell or behind what another language's separates cells by:
 // signs of any width, whatever white space is before them.
 const FORMULA = '(?=[\\s\\p{Cc}\\p{Cf}]*[-=+@\uFF0B\uFF0D\uFF1D\uFF20])';
-const INSIDE = new RegExp('([,;\\t\\r\\n])' + FORMULA, 'gu'), AT_START = new RegExp('^(?:' + FORMULA + '|(?=[\\t\\r]))', 'u');
+const INSIDE = new RegExp('([,;\\t\\r\\n])' + FORMULA, 'gu');
+const AT_START = new RegExp('^(?:' + FORMULA + '|(?=[\\t\\r]))', 'u');
 
 /**
  * A cell of a CSV file; null is an empty one. Before what could be a formula stands an apostrophe, the sign of a text.

@@ -1,5 +1,5 @@
 """The page: the only room that imports gradio."""
 
-from .environment import prepare
+from .environment import set_up_environment
 
-prepare()  # before gradio is imported
+set_up_environment()  # before gradio is imported

@@ -26,7 +26,7 @@ def drop_options() -> None:
         os.environ.pop(name, None)
 
 
-def prepare() -> None:
+def set_up_environment() -> None:
     """Everything that a start needs of its surroundings, and gradio itself."""
     drop_options()
     try:
