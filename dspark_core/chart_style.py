@@ -1,4 +1,11 @@
-"""How charts tell lanes apart, on the page and in reports: by colour and by pattern, dash or symbol. No library."""
+"""How charts tell lanes apart, on the page and in reports: by colour and by pattern, dash or symbol. No library.
+
+What is written in a chart: Plotly takes some tags in names and labels for markup, links among them, and much of that
+text is from a file.
+"""
+
+from html import escape
+from typing import Any
 
 COLOURS = (
     "#7a8592",
@@ -30,3 +37,22 @@ def line_style(i: int) -> dict:
     """Of the i-th lane's line with points."""
     line = {"color": COLOURS[i % len(COLOURS)], "dash": DASHES[i % len(DASHES)]}
     return {"line": line, "marker": point_marker(i)}
+
+
+LABELS = ("name", "text", "x", "y", "customdata")  # of a trace: what is or may be text that somebody wrote
+
+
+def with_plain_labels(figure: Any) -> Any:
+    """A figure of Plotly's whose names, labels and categories show as they are written. For once a figure."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, str):
+            return escape(value, quote=False)
+        return [plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+    for part, keys in [(trace, LABELS) for trace in figure.data] + [(n, ("text",)) for n in figure.layout.annotations]:
+        part.update({key: plain(part[key]) for key in keys if key in part and part[key] is not None})
+    for axis in (figure.layout.xaxis, figure.layout.yaxis):
+        if axis.ticktext:
+            axis.ticktext = plain(axis.ticktext)
+    return figure

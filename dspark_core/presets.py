@@ -20,14 +20,15 @@ licence = "MIT"
 
 import ast
 import importlib.util
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .catalog.names import HubName
 from .errors import ModelError, PresetError
@@ -35,6 +36,7 @@ from .models import drafters as methods
 from .models.config import PRECISIONS
 from .models.info import drafter_ids
 from .paths import root
+from .store import read_bytes
 
 ROOT = root()
 PRESETS = ROOT / "presets"
@@ -150,8 +152,14 @@ def needs_weights(method: str) -> bool:
 # ---- the files' tables -------------------------------------------------------------------------------------
 
 
+MAX_BYTES = 100_000  # of a file
+MAX_TEXT = 2000  # characters of a field
+# Python's reader takes a minute for a key of 50,000 parts.
+DEEP = re.compile(r"""(?:(?:[\w-]{1,80}|"[^"\n]{0,80}"|'[^'\n]{0,80}')[ \t]*\.[ \t]*){50}""")
+
+
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, str_max_length=MAX_TEXT)
 
 
 class _TargetTable(_Table):
@@ -175,8 +183,8 @@ class _PresetFile(_Table):
     note: str = ""
     trained_with: str = ""
     drafter_precision: str = "auto"
-    target: list[_TargetTable]
-    drafter: list[_DrafterTable] = []
+    target: Annotated[list[_TargetTable], Field(max_length=20)]
+    drafter: Annotated[list[_DrafterTable], Field(max_length=100)] = []
 
 
 class _KindTable(BaseModel):
@@ -197,7 +205,12 @@ class _PromptsFile(_Table):
 
 
 Read = TypeVar("Read", bound=BaseModel)
-WANTED = {"string_type": "of type str", "list_type": "of type list"}
+WANTED = {
+    "string_type": "of type str",
+    "list_type": "of type list",
+    "string_too_long": f"at most {MAX_TEXT:,} characters long",
+    "too_long": "a shorter list of tables",
+}
 
 
 def _files(directory: Path) -> list[Path]:
@@ -251,9 +264,14 @@ def _hub_name(path: Path, name: str) -> HubName:
 def _read_toml(path: Path, kind: type[Read]) -> Read:
     """A TOML file as this kind of table. Raises PresetError."""
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = read_bytes(path, MAX_BYTES).decode("utf-8")
+        if DEEP.search(text):
+            raise RecursionError
+        raw = tomllib.loads(text)
     except (OSError, ValueError) as e:
-        raise PresetError(f"{path} cannot be read as TOML ({e}).") from None
+        raise PresetError(f"{path} cannot be read as TOML ({str(e)[:200]}).") from None
+    except RecursionError:
+        raise PresetError(f"{path} cannot be read as TOML: it is nested too deeply.") from None
     try:
         return kind.model_validate(raw)
     except ValidationError as error:

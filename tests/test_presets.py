@@ -108,6 +108,13 @@ BROKEN = {
     "drafter is no table": ("drafter = [1]\n" + TARGET, "table"),
     "unknown precision": ('drafter_precision = "3-bit"\n' + TARGET + DRAFTER, "3-bit"),
     "hub name that is a path": (TARGET.replace("a/b", "../../etc/passwd") + DRAFTER, "is not a hub name"),
+    "nested deeply": ("note = " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+    "nested deeply by keys": ("a" + ".a" * 20_000 + " = 1", "nested too deeply"),
+    "nested deeply by a head": ("['a'" + " . a" * 20_000 + "]", "nested too deeply"),
+    "50,000 keys": ("\n".join(f"k{i} = 1" for i in range(50_000)), "more than 100,000 bytes"),
+    "50,000 digits": ("title = " + "9" * 50_000, "TOML"),
+    "a title as long as a book": (TARGET.replace('"T"', f'"{"T" * 9000}"') + DRAFTER, "at most 2,000 characters"),
+    "a thousand drafters": (TARGET + DRAFTER * 1000, "shorter"),
     "trained with a path": ('trained_with = "/etc"\n' + TARGET + DRAFTER, "is not a hub name"),
 }
 

@@ -25,10 +25,10 @@ const SAVES = {
     if (!plot || !window.Plotly) return;
     const page = getComputedStyle(document.body);
     const ink = page.getPropertyValue('--ink'), card = page.getPropertyValue('--card');
-    const { name, title } = data();
+    const { name, title } = data(), text = title.replaceAll('&', '&amp;').replaceAll('<', '&lt;');
     const layout = {
       ...plot.layout, width: 960, height: 540, paper_bgcolor: card, plot_bgcolor: card,
-      font: { ...plot.layout.font, color: ink }, title: { text: title }, margin: { ...plot.layout.margin, t: 90 },
+      font: { ...plot.layout.font, color: ink }, title: { text }, margin: { ...plot.layout.margin, t: 90 },
     };
     const size = { format: 'png', width: 960, height: 540, scale: 2 };
     saveUrl(name + '.png', await window.Plotly.toImage({ data: plot.data, layout }, size));

@@ -52,13 +52,20 @@ export function shown(value) {
   return typeof value === 'boolean' ? (value ? 'yes' : 'no') : String(value);
 }
 
+// What a spreadsheet takes for a formula, at the start of a cell or behind what another language's separates cells by:
+// signs of any width, whatever white space is before them.
+const FORMULA = '(?=[\\s\\p{Cc}\\p{Cf}]*[-=+@\uFF0B\uFF0D\uFF1D\uFF20])';
+const INSIDE = new RegExp('([,;\\t\\r\\n])' + FORMULA, 'gu');
+const AT_START = new RegExp('^(?:' + FORMULA + '|(?=[\\t\\r]))', 'u');
+
 /**
- * A cell of a CSV file; null is an empty one.
+ * A cell of a CSV file; null is an empty one. Before what could be a formula stands an apostrophe, the sign of a text.
  * @param {Cell} value
  */
 function csvCell(value) {
   const text = value === null ? '' : shown(value);
-  return /[",\r\n]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;
+  const safe = known(value) ? text : text.replace(INSIDE, "$1'").replace(AT_START, "'");
+  return safe !== text || /[",;\t\r\n]/.test(text) ? '"' + safe.replaceAll('"', '""') + '"' : text;
 }
 
 /**

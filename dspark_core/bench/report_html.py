@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from ..chart_style import COLOURS, GREY, SYMBOLS, bar_marker, line_style, point_marker
+from ..chart_style import COLOURS, GREY, SYMBOLS, bar_marker, line_style, point_marker, with_plain_labels
 from ..decode.cost_curve import CostCurve
 from ..offline_page import offline_page
 from ..paths import assets
@@ -75,7 +75,7 @@ def report_page(header: Header, curve: CostCurve, figures: Figures, prompts: Seq
         _folded("Their texts", "".join(texts)),
     ]
     draw = (assets() / "page" / "report.js").read_text("utf-8")
-    data = {name: json.loads(chart.to_json()) for name, chart in drawn.items()}
+    data = {name: json.loads(with_plain_labels(chart).to_json()) for name, chart in drawn.items()}
     return offline_page(
         "Decode speed", PAGE_STYLE, "\n".join(body), ("charts", data), [get_plotlyjs(), draw], PLOTLY_NEEDS
     )
@@ -97,8 +97,7 @@ def _folded(summary: str, content: str) -> str:
 
 
 class ReportCharts:
-    """The report's charts (Plotly). Lanes and sets are told apart by colour and by pattern, dash or symbol. Names are
-    escaped: Plotly takes some tags in its labels for markup."""
+    """The report's charts (Plotly). Lanes and sets are told apart by colour and by pattern, dash or symbol."""
 
     def __init__(self, figures: Figures, curve: CostCurve):
         self.figures, self.curve = figures, curve
@@ -111,7 +110,7 @@ class ReportCharts:
             rows = [of[name] for name in names if name in of]
             chart.add_bar(
                 name=lane,
-                x=[html.escape(heading(f.set)) for f in rows],
+                x=[heading(f.set) for f in rows],
                 y=[f.times_plain.median for f in rows],
                 error_y={
                     "type": "data",
@@ -132,9 +131,7 @@ class ReportCharts:
         for i, lane in enumerate(self._lane_names()):
             of = {f.set: f.tokens_per_round for f in self.figures.lanes if f.lane == lane}
             rows = [name for name in names if name in of]
-            chart.add_bar(
-                name=lane, x=[html.escape(heading(n)) for n in rows], y=[of[n] for n in rows], marker=bar_marker(i)
-            )
+            chart.add_bar(name=lane, x=[heading(n) for n in rows], y=[of[n] for n in rows], marker=bar_marker(i))
         return chart.update_layout(barmode="group")
 
     def acceptance(self) -> go.Figure:
@@ -187,10 +184,10 @@ class ReportCharts:
             order, width = sorted({p.prompt for p in of}), 0.8 / len(single)  # side by side within the lane's column
             shift = {n: -0.4 + width * (i + (k + 1) / (len(order) + 1)) for k, n in enumerate(order)}
             chart.add_scatter(
-                name=html.escape(name),
+                name=name,
                 x=[lanes.index(p.lane) + shift[p.prompt] for p in of],
                 y=[p.times_plain for p in of],
-                text=[html.escape(f"{name} {p.prompt}") if p.times_plain < SLOWER_RATIO else "" for p in of],
+                text=[f"{name} {p.prompt}" if p.times_plain < SLOWER_RATIO else "" for p in of],
                 customdata=[[p.lane, p.prompt, p.tok_s, p.tokens_per_round] for p in of],
                 hovertemplate="%{customdata[0]}, prompt %{customdata[1]}: %{y:.3f} × plain, "
                 "%{customdata[2]:.2f} tok/s, %{customdata[3]:.2f} tokens per round",
@@ -219,7 +216,7 @@ class ReportCharts:
                     name=lane,
                     x=[p.tok_s for p in of],
                     y=[p.predicted for p in of],
-                    customdata=[[html.escape(p.set), p.prompt, p.error] for p in of],
+                    customdata=[[p.set, p.prompt, p.error] for p in of],
                     hovertemplate="%{customdata[0]} %{customdata[1]}: predicted %{y:.2f}, measured %{x:.2f} "
                     "(%{customdata[2]:+.1%})",
                     mode="markers",

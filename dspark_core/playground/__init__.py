@@ -1,5 +1,5 @@
 """The page: the only room that imports gradio."""
 
-import os
+from .environment import set_up_environment
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported; nothing leaves this machine
+set_up_environment()  # before gradio is imported

@@ -32,6 +32,7 @@ from .race_request import MAX_PROMPT, OFF, LaneForm, Offers, RaceForm, clamp, fo
 from .widgets import QUIET
 
 LONGEST_ASKED = 1000
+MAX_LINK = 60_000  # characters; the server takes 65,536 with the browser's headers
 NUMBER_NAMES = {  # a link's name -> the control's
     "tokens": "max_tokens",
     "temperature": "temperature",

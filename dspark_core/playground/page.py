@@ -8,7 +8,6 @@ The guided tour: a button in the head and a panel over the page. All of it is in
 import inspect
 import itertools
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -24,7 +23,9 @@ from ..race.lane_spec import excesses, read_lanes
 from ..race.records import PLAIN, Failed, RaceRequest
 from ..race.trace import dumps
 from .controls import controls
+from .environment import drop_options
 from .links import fill_and_store
+from .race_memory import RaceMemory
 from .race_request import Offers, RaceForm, form_of, offers_of, request_of
 from .saved import traced
 from .selection import ModelSources
@@ -37,15 +38,6 @@ from .tabs.prove_tab import ProveTab
 from .tabs.race_tab import RaceTab
 from .widgets import page_file, plain_text, script, static
 from .worker import MAX_WAITING, Worker, race_job
-
-ALLOWED_VARIABLES = ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR")
-
-
-def drop_options() -> None:
-    """Options in the environment are dropped: gradio takes an empty `allowed_paths`, for one, as not given,
-    and would let GRADIO_ALLOWED_PATHS open this machine's files."""
-    for name in [n for n in os.environ if n.startswith("GRADIO_") and n not in ALLOWED_VARIABLES]:
-        del os.environ[name]
 
 
 def build(worker: Worker, prompts: list[Prompt], sources: ModelSources | None = None) -> gr.Blocks:
@@ -61,7 +53,7 @@ def build(worker: Worker, prompts: list[Prompt], sources: ModelSources | None = 
         models = _head()
         ask = controls(prompts, offers)
         with gr.Tabs(elem_id="tabs"):
-            raced = RaceTab(worker, ask).build()
+            raced = RaceTab(worker, ask, RaceMemory(lambda: page.state_holder.session_data)).build()
             ChartsTab(worker, ask, raced).build()
             cost = CostTab(worker, ask, raced)
             cost.build()

@@ -8,7 +8,8 @@ from ..errors import TraceError
 from ..race.records import RaceRecord
 from ..race.trace import MAX_BYTES, Trace, dumps, loads
 from .controls import Controls
-from .links import link_of
+from .links import MAX_LINK, link_of
+from .race_memory import RaceMemory, gone_words
 from .race_request import read_form
 from .saved import (
     bar_value,
@@ -40,8 +41,8 @@ class SavedRaces:
 class SavedBar:
     """The bar; assets/page/saved.js is its other half. `ask.inputs` are the settings that a link carries."""
 
-    def __init__(self, ask: Controls):
-        self.ask = ask
+    def __init__(self, ask: Controls, memory: RaceMemory | None = None):
+        self.ask, self.memory = ask, memory or RaceMemory(dict)
 
     def build(self, board: gr.HTML, last: gr.State, trace: gr.State, raced: gr.events.Dependency) -> SavedRaces:
         """`raced` is over when a race is; the race stands in `last` then, and in `trace` once it has been added."""
@@ -69,30 +70,41 @@ class SavedBar:
         if race is None or any(trace.race is race for trace in call["races"]):
             return {}
         trace = traced(race)
-        races = with_newest(call["races"], trace)
-        return {"trace": trace, "races": races, "bar": races_value(races, trace)}
+        races = self.memory.keep(call.session, with_newest(call["races"], trace))
+        words = gone_words(self.memory.take_gone(call.session))
+        return {"trace": trace, "races": races, "bar": races_value(races, trace, words)}
 
     def open_file(self, call: Call) -> Updates:
+        text = call.sent_as("text", str, "")
         try:
-            trace = loads(call.sent_as("text", str, ""))
+            trace = loads(text)
         except TraceError as refusal:
             return {"bar": message_value(str(refusal), failed=True)}
-        races = with_newest(call["races"], trace)
-        words = f"Opened: {title(trace)}."
+        races = self.memory.keep(call.session, with_newest(call["races"], trace), len(text))
+        words = f"Opened: {title(trace)}. {gone_words(self.memory.take_gone(call.session))}".strip()
         return {**_on_board(trace), "races": races, "bar": races_value(races, trace, words)}
 
     def show(self, call: Call) -> Updates:
         """Put another one of the races on the board."""
-        races, which = call["races"], call.sent_as("which", int, -1)
-        return _on_board(races[which]) if 0 <= which < len(races) else {}
+        races, gone = call["races"], self.memory.take_gone(call.session)
+        which = call.sent_as("which", int, -1) - gone  # the page's list still had those
+        shown = _on_board(races[which]) if 0 <= which < len(races) else {}
+        if gone and races:
+            return {**shown, "bar": races_value(races, shown.get("trace", races[-1]), gone_words(gone))}
+        return shown or ({"bar": message_value(gone_words(gone), failed=True)} if gone else {})
 
     def link(self, call: Call) -> Updates:
-        return {"bar": bar_value(link=link_of(read_form(call.values), self.ask.offers().infos))}
+        link = link_of(read_form(call.values), self.ask.offers().infos)
+        if len(link) > MAX_LINK:
+            words = f"This prompt is too long for a link ({len(link):,} characters; {MAX_LINK:,} are taken): race it, "
+            return {"bar": message_value(f"{words}then save the race as a file, which has it all.", failed=True)}
+        return {"bar": bar_value(link=link)}
 
     def save(self, call: Call) -> Updates:
         trace: Trace | None = call["trace"]
         if trace is None:
-            return {"bar": message_value("There is no finished race to save yet.", failed=True)}
+            words = gone_words(self.memory.take_gone(call.session)) or "There is no finished race to save yet."
+            return {"bar": message_value(words, failed=True)}
         try:
             document = dumps(trace)
         except TraceError as refusal:

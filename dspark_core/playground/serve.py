@@ -9,37 +9,72 @@ The page's type and colours, as far as gradio's own components need them; the re
 """
 
 import argparse
+import webbrowser
 from collections.abc import Callable
+from functools import partial
 
 import gradio as gr
+from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount, Route
 
+from ..errors import Refused
 from ..presets import load_prompts
+from .access import TokenGate, chosen_token, private_link
+from .channel import SCRIPT, Streams
 from .engine import PresetEngine
+from .listening import ADDRESS, PageServer, listening_socket
 from .page import build
 from .selection import ModelSources
-from .widgets import stylesheets
+from .widgets import script, stylesheets
 from .worker import MAX_WAITING, Worker
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The program: opens the page on this machine. `arguments` as on the command line."""
     parser = argparse.ArgumentParser(description="Race plain MLX decoding, DSpark and DFlash on one prompt.")
-    parser.add_argument("--port", type=int, help="port on 127.0.0.1 (default: the first free one from 7860)")
+    parser.add_argument("--port", help="port on 127.0.0.1, 0 for any (default: the first free one from 7860)")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser window")
+    parser.add_argument(
+        "--token",
+        action=argparse.BooleanOptionalAction,
+        help="answer only to who has the token in the printed address (default: if others use this machine now)",
+    )
     args = parser.parse_args(arguments)
+    try:
+        port = _free_port(args.port)
+        token = chosen_token(args.token)
+    except (Refused, ValueError) as refusal:
+        parser.exit(2, f"{refusal}\n")
     sources = ModelSources()
     if not sources.presets:
         parser.exit(1, f"No preset can be used: {' '.join(sources.bad)}\n")
     preset = next(iter(sources.presets.values()))
     worker = Worker(lambda progress: PresetEngine(preset, "auto", progress))
-    launch(
-        build(worker, load_prompts(), sources),
-        args.port,
-        browser=not args.no_browser,
-        ready=lambda url: print(f"DSpark Playground runs on {url} (Ctrl+C ends it).", flush=True),
-    )
+    serve = partial(launch, token=token) if token else launch
+    try:
+        serve(
+            build(worker, load_prompts(), sources),
+            port,
+            browser=not args.no_browser,
+            ready=lambda url: print(f"DSpark Playground runs on {url} (Ctrl+C ends it).", flush=True),
+        )
+    except Refused as refusal:
+        parser.exit(2, f"{refusal}\n")
+
+
+def _free_port(text: str | None) -> int | None:
+    """The port that was asked for, if it can be had. Raises Refused, in one sentence: before anything is loaded."""
+    if text is None:
+        return None
+    try:
+        port = int(text)
+    except ValueError:
+        raise Refused(f"--port takes a number from 0 to 65535, not {text[:40]!r}.") from None
+    listening_socket(port).close()
+    return port
 
 
 def launch(
@@ -48,68 +83,87 @@ def launch(
     browser: bool,
     block: bool = True,
     ready: Callable[[str], None] = lambda url: None,
+    token: str = "",
 ) -> None:
-    """Serve the page on this machine only, with every option given. `ready` is told the address."""
+    """Serve the page on this machine only, with every option given. `ready` is told the address. With a `token`, only
+    to who has it. Raises Refused, in one sentence, if the port cannot be had."""
     queued = page.queue(
         max_size=4 * MAX_WAITING, api_open=False, status_update_rate="auto", default_concurrency_limit=1
     )
-    _, url, _ = queued.launch(
-        server_name="127.0.0.1",
+    page.state_session_capacity = 100  # which gradio takes from `Blocks.launch` alone
+    listener = listening_socket(port)
+    port = listener.getsockname()[1]
+    code = f"(() => {{\n{script('channel')}}})();\n"
+    routes = [Route(SCRIPT, lambda request: Response(code, media_type="text/javascript"))]
+    outer = FastAPI(routes=routes, docs_url=None, redoc_url=None, openapi_url=None, middleware=middleware(token, port))
+    gr.mount_gradio_app(
+        outer,
+        queued,
+        path="/",
+        server_name=ADDRESS,
         server_port=port,
-        inbrowser=browser,
-        prevent_thread_lock=True,
-        share=False,
-        share_server_address=None,
-        share_server_protocol=None,
-        share_server_tls_certificate=None,
-        quiet=True,
-        debug=False,
-        show_error=False,
-        inline=False,
-        width="100%",
-        height=500,
         footer_links=[],
         run_history=False,
-        enable_monitoring=False,
-        allowed_paths=[],
-        blocked_paths=[],
-        max_file_size="1kb",
-        root_path="",
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
-        strict_cors=True,
-        node_server_name=None,
-        node_port=None,
-        num_workers=None,
-        max_threads=40,
-        state_session_capacity=100,
-        ssl_keyfile=None,
-        ssl_certfile=None,
-        ssl_keyfile_password=None,
-        ssl_verify=True,
+        app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
         auth=None,
         auth_message=None,
         auth_dependency=None,
-        i18n=None,
+        root_path="",
+        allowed_paths=[],
+        blocked_paths=[],
         favicon_path=None,
+        show_error=False,
+        max_file_size="1kb",
+        ssr_mode=False,
+        node_server_name=None,
+        node_port=None,
+        enable_monitoring=False,
+        pwa=False,
+        i18n=None,
+        mcp_server=False,
+        theme=theme(),
+        css=None,
+        css_paths=stylesheets(),
         js=None,
         head=None,
         head_paths=None,
-        css=None,
-        theme=theme(),
-        css_paths=stylesheets(),
-        app_kwargs={"middleware": middleware(), "docs_url": None, "redoc_url": None, "openapi_url": None},
     )
+    page.app = page.server_app = next(route.app for route in outer.routes if isinstance(route, Mount))
+    page.server = PageServer(outer, listener)  # which `page.close` closes
+    page.server.start()
+    url = f"http://{ADDRESS}:{port}/{f'?token={token}' if token else ''}"
     ready(url)
+    if browser:
+        webbrowser.open(private_link(url) if token else url)
     if block:
         page.block_thread()
 
 
 HOSTS = ["127.0.0.1", "localhost", "[::1]"]
+API = "/gradio_api/"
 MAX_BODY_BYTES = 2_000_000
-EVENTS = "/gradio_api/queue/join"  # a saved race comes this way, as text inside JSON
+EVENTS = f"{API}queue/join"  # a saved race comes this way, as text inside JSON
 MAX_EVENT_BYTES = 30_000_000
+# What the page and scripts ask for; a name that ends in / stands for all below it.
+PATHS = (
+    *(
+        "/",
+        SCRIPT,
+        "/config",
+        "/config/",
+        "/theme.css",
+        "/favicon.ico",
+        "/robots.txt",
+        "/static/",
+        "/assets/",
+        "/svelte/",
+    ),
+    *(EVENTS, f"{API}queue/data", f"{API}heartbeat/", f"{API}cancel", f"{API}reset", f"{API}run/", f"{API}call/"),
+    *(f"{API}info", f"{API}app_id", f"{API}theme.css"),
+)
+UPLOAD = f"{API}upload"  # no form of this page has a file
+REFUSED_PATHS = {f"{API}file=": 403, f"{API}proxy=": 400, "/monitoring": 403}  # as gradio refuses them
+
 
 # 'unsafe-eval': gradio makes a function of a component's script. Inline styles: its page needs them.
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -147,8 +201,10 @@ class OriginGuard:
             await self.app(scope, receive, send)
             return
         refusal = refused(scope["method"], scope["path"], {k.decode("latin-1"): v for k, v in scope["headers"]})
+        refusal = refusal or absent(scope["path"])
         if refusal:
-            await _answer(send, *refusal)
+            status, words = refusal
+            await PlainTextResponse(words, status, {k.decode(): v.decode() for k, v in HEADERS})(scope, receive, send)
             return
 
         async def send_guarded(message):
@@ -174,19 +230,24 @@ def refused(method: str, path: str, headers: dict[str, bytes]) -> tuple[int, str
     length = headers.get("content-length", b"0")
     if "transfer-encoding" in headers:
         return 411, "Say how long it is."
-    if not length.isdigit() or int(length) > (MAX_EVENT_BYTES if path == EVENTS else MAX_BODY_BYTES):
+    most = {EVENTS: MAX_EVENT_BYTES, UPLOAD: 1000}.get(path, MAX_BODY_BYTES)
+    if not length.isdigit() or len(length) > 12 or int(length) > most:
         return 413, "That is more than any form of this page sends."
     return None
 
 
-async def _answer(send, status: int, words: str) -> None:
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), *HEADERS]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": words.encode()})
+def absent(path: str) -> tuple[int, str] | None:
+    """(status, words) for a path that the page does not use, whatever gradio has there."""
+    if any(path == known or (known.endswith("/") and len(known) > 1 and path.startswith(known)) for known in PATHS):
+        return None
+    status = next((status for start, status in REFUSED_PATHS.items() if path.startswith(start)), 404)
+    return status, "There is nothing here."
 
 
-def middleware() -> list[Middleware]:
-    return [Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS), Middleware(OriginGuard)]
+def middleware(token: str = "", port: int = 0) -> list[Middleware]:
+    """What stands before the page, from the outside in."""
+    gate = [Middleware(TokenGate, token=token, port=port)] if token else []
+    return [Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS), Middleware(OriginGuard), *gate, Middleware(Streams)]
 
 
 def theme() -> gr.themes.Base:

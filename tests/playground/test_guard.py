@@ -4,11 +4,15 @@ import http.client
 import inspect
 import json
 import os
+import socket
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import gradio as gr
 import pytest
 
+from dspark_core.playground.listening import MAX_UNFINISHED, PatientProtocol
 from dspark_core.playground.serve import CONTENT_SECURITY_POLICY, launch, refused
 from tests.playground.replay import ReplayEngine, three_lanes
 from tests.playground.serving import served
@@ -85,6 +89,31 @@ TABLE = [
     ("GET", "/gradio_api/mcp/sse", {}, None, 404),
     ("GET", "/docs", {}, None, 404),
     ("GET", "/openapi.json", {}, None, 404),
+    # what gradio has and this page does not use
+    ("POST", "/gradio_api/process_recording", MULTIPART, upload(10), 404),
+    ("GET", "/gradio_api/deep_link?session_hash=abc", {}, None, 404),
+    ("POST", "/gradio_api/stream/abc", JSON, "{}", 404),
+    ("GET", "/gradio_api/stream/a/1/2/playlist.m3u8", {}, None, 404),
+    ("GET", "/gradio_api/dev/reload", {}, None, 404),
+    ("POST", "/gradio_api/upload", MULTIPART, upload(10), 404),
+    ("GET", "/gradio_api/upload_progress?upload_id=x", {}, None, 404),
+    ("POST", "/gradio_api/component_server", JSON, "{}", 404),
+    ("POST", "/gradio_api/vibe-edit", JSON, "{}", 404),
+    ("GET", "/gradio_api/vibe-code", {}, None, 404),
+    ("POST", "/gradio_api/run-history/connect", JSON, "{}", 404),
+    ("GET", "/gradio_api/custom_component/1/client/component/x.js", {}, None, 404),
+    ("GET", "/gradio_api/openapi.json", {}, None, 404),
+    ("GET", "/gradio_api/startup-events", {}, None, 404),
+    ("GET", "/gradio_api/file/etc/passwd", {}, None, 404),
+    ("GET", "/gradio_api//file=/etc/passwd", {}, None, 404),
+    ("GET", "/gradio_api/call/../file=/etc/passwd", {}, None, 404),
+    ("POST", "/login", {"Content-Type": "application/x-www-form-urlencoded"}, "username=a&password=b", 404),
+    ("GET", "/pwa_icon", {}, None, 404),
+    ("GET", "/manifest.json", {}, None, 404),
+    # another site asks first whether it may
+    ("OPTIONS", JOIN, {"Origin": EVIL, "Access-Control-Request-Method": "POST"}, None, 403),
+    ("OPTIONS", "/", {"Origin": "http://localhost:1", "Access-Control-Request-Method": "GET"}, None, 403),
+    ("OPTIONS", JOIN, {"Host": "evil.example", "Access-Control-Request-Method": "POST"}, None, 400),
     # what it must still do
     ("GET", "/", {}, None, 200),
     ("GET", "/", {"Host": "localhost:{port}"}, None, 200),
@@ -112,22 +141,26 @@ def test_headers(page):
 
 def test_every_option_of_gradio_is_given_so_that_none_comes_from_elsewhere(monkeypatch):
     given = {}
+    queueing, mounting = gr.Blocks.queue, gr.mount_gradio_app
 
-    def noted(name, answer):
-        def call(page, **options):
-            given[name] = options
-            return answer(page)
+    def queue(page, **options):
+        given["queue"] = options
+        return queueing(page, **options)
 
-        return call
+    def mount(app, blocks, **options):
+        given["mount"] = options | {"app": app, "blocks": blocks}
+        return mounting(app, blocks, **options)
 
-    wanted = {n: {p for p in inspect.signature(getattr(gr.Blocks, n)).parameters} for n in ("queue", "launch")}
-    monkeypatch.setattr(gr.Blocks, "queue", noted("queue", lambda page: page))
-    monkeypatch.setattr(gr.Blocks, "launch", noted("launch", lambda page: (None, "an address", None)))
-    launch(gr.Blocks(), 7, browser=False, block=False)
-    for name, options in given.items():
-        left = {option for option in wanted[name] - options.keys() if option != "self" and option[0] != "_"}
-        assert not left, f"{name} decides these by itself"
-    assert given["launch"]["server_name"] == "127.0.0.1" and given["launch"]["share"] is False
+    wanted = {"queue": inspect.signature(queueing), "mount": inspect.signature(mounting)}
+    monkeypatch.setattr(gr.Blocks, "queue", queue)
+    monkeypatch.setattr(gr, "mount_gradio_app", mount)
+    page = gr.Blocks()
+    launch(page, 0, browser=False, block=False)
+    page.close(verbose=False)
+    for name, signature in wanted.items():
+        left = {option for option in signature.parameters.keys() - given[name].keys() if option != "self"}
+        assert not {option for option in left if option[0] != "_"}, f"{name} decides these by itself"
+    assert given["mount"]["server_name"] == "127.0.0.1" and given["mount"]["allowed_paths"] == []
 
 
 def test_it_listens_on_this_machine_only(page):
@@ -160,3 +193,41 @@ def test_a_body_in_chunks_is_refused(page):
     body = (chunk.encode() for chunk in ["x" * 1000] * 10)  # an iterable is sent in chunks
     status, _, _ = send(page, "POST", JOIN, JSON, body)
     assert status == 411
+
+
+def test_three_hundred_slow_clients_leave_the_page_its_place(page):
+    """Of each kind: silent ones, half a head, half a body."""
+    head = b"POST /gradio_api/queue/join HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    slow = []
+    try:
+        for k in range(300):
+            slow.append(socket.create_connection(("127.0.0.1", page.port), timeout=5))
+            slow[-1].sendall((b"", head, head + b"Content-Length: 900\r\n\r\n{")[k % 3])
+        assert send(page, "GET", "/")[0] == 200
+        assert len(PatientProtocol.unfinished) <= MAX_UNFINISHED
+        slow[0].settimeout(5)
+        with suppress(ConnectionError):
+            assert slow[0].recv(10) == b"", "the oldest is closed first"
+    finally:
+        for connection in slow:
+            connection.close()
+
+
+def test_a_stream_in_pieces_holds_no_connection(page):
+    """A heartbeat never ends; asked for under a name it is read behind the page's back."""
+
+    def ask(wish=b"one"):
+        began = time.monotonic()
+        status, headers, body = send(page, "GET", "/gradio_api/heartbeat/abc", {"X-Stream": wish})
+        assert time.monotonic() - began < 2
+        return status, body, "x-stream-over" in headers
+
+    assert ask() == (200, b"data: ALIVE\n\n", False)
+    assert ask() == (200, b"", False)
+    assert ask(b"another")[1] == b"data: ALIVE\n\n"
+    assert ask(b"one leave")[0] == 204
+    deadline = time.monotonic() + 5
+    while not (ended := ask())[2] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert ended == (200, b"", True)
+    ask(b"another leave")

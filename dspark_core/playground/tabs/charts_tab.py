@@ -15,7 +15,7 @@ import gradio as gr
 import plotly.graph_objects as go
 from gradio.components import Component
 
-from ...chart_style import COLOURS, DASHES, GREY, bar_marker
+from ...chart_style import COLOURS, DASHES, GREY, bar_marker, with_plain_labels
 from ...race.metrics import MIN_SAMPLES, lengths, metrics, plain_metrics, positions, speed_over_time, spent, times_plain
 from ...race.records import LaneRecord, RaceRecord
 from ..controls import Controls
@@ -36,10 +36,13 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure and its numbers; `table` is JSON: name, title, columns, rows."""
+    """A figure and its numbers; `table` is JSON: name, title, columns, rows. What is written in it is never markup."""
 
     figure: go.Figure
     table: str
+
+    def __post_init__(self) -> None:
+        with_plain_labels(self.figure)
 
 
 def charts(race: RaceRecord | None) -> dict[str, Chart]:

@@ -11,6 +11,7 @@ from ...race.records import RaceRequest
 from ..controls import Controls
 from ..conversation import wire
 from ..inspector_panel import InspectorPanel
+from ..race_memory import RaceMemory
 from ..saved_bar import SavedBar, SavedRaces
 from ..stream import RUNS, board_updates, idle, refusal
 from ..widgets import PRIVATE, UNQUEUED, Call, Updates, listen, page_file, script
@@ -48,8 +49,8 @@ def asked_race(ask: Controls, call: Call) -> RaceRequest:
 
 
 class RaceTab:
-    def __init__(self, worker: Worker, ask: Controls):
-        self.worker, self.ask = worker, ask
+    def __init__(self, worker: Worker, ask: Controls, memory: RaceMemory):
+        self.worker, self.ask, self.memory = worker, ask, memory
 
     def build(self) -> Raced:
         ask, lanes = self.ask, self.ask.inputs.of_lanes
@@ -74,7 +75,7 @@ class RaceTab:
         )  # other drafters are loaded
         listen(ask.stop.click, self.stop, {}, {}, **UNQUEUED)
         with bar:
-            saved = SavedBar(ask).build(board, last, trace, event)
+            saved = SavedBar(ask, self.memory).build(board, last, trace, event)
         wire(self.worker, ask.conversation, trace, last)
         return Raced(last, saved, event, below)
 

@@ -31,3 +31,14 @@ test('rows as a CSV file: what has a comma, a quotation mark or a line end is qu
   const rows = [['lane', 'tok/s'], ['a, b', 1.5], ['say "hi"', null], ['two\nlines', true], ['cr\r', '']];
   assert.equal(csvOf(rows), 'lane,tok/s\n"a, b",1.5\n"say ""hi""",\n"two\nlines",yes\n"cr\r",\n');
 });
+
+test('no cell of a CSV file is a formula', () => {
+  const cells = {
+    '=HYPERLINK("http://x.example")': `"'=HYPERLINK(""http://x.example"")"`,
+    '+1': `"'+1"`, '-1+1': `"'-1+1"`, '@SUM(A1)': `"'@SUM(A1)"`, '  =1': `"'  =1"`, '\u200b=1': `"'\u200b=1"`,
+    '\t=1': `"'\t'=1"`, '\r=1': `"'\r'=1"`, '\ttab': `"'\ttab"`, '\uff1d1': `"'\uff1d1"`,
+    'a;=1': `"a;'=1"`, 'a\r\n=1': `"a\r'\n'=1"`, 'plain': 'plain', 'block 7 - all': 'block 7 - all',
+  };
+  for (const [text, cell] of Object.entries(cells)) assert.equal(csvOf([[text]]), cell + '\n');
+  assert.equal(csvOf([[-1.5, true, null]]), '-1.5,yes,\n');
+});

@@ -1,0 +1,77 @@
+"""What the environment may not decide: it was set for other programs, and gradio and its libraries read it unasked.
+
+Proxies stay as they are, for downloads; the page itself makes no request to anything.
+"""
+
+import atexit
+import contextlib
+import os
+import shutil
+import ssl
+import sys
+import tempfile
+from pathlib import Path
+
+CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+TEMPORARY = "GRADIO_TEMP_DIR"
+
+
+def drop_options() -> None:
+    """Options of gradio in the environment are dropped: it takes an empty `allowed_paths`, for one, as not given, and
+    would let GRADIO_ALLOWED_PATHS open this machine's files. Its temporary files are this program's own."""
+    for name in [n for n in os.environ if n.startswith("GRADIO_") and n != TEMPORARY]:
+        del os.environ[name]
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    for name in ("SYSTEM", "SPACE_ID"):  # by which gradio knows a machine of the hub, and opens itself up
+        os.environ.pop(name, None)
+
+
+def set_up_environment() -> None:
+    """Everything that a start needs of its surroundings, and gradio itself."""
+    drop_options()
+    try:
+        os.getcwd()
+    except OSError:  # deleted under the terminal's feet; gradio asks for it as it is imported
+        os.chdir("/")
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, which not every library that writes there thinks of
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        with contextlib.suppress(AttributeError, ValueError):  # a test's own
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+    for name in CERTIFICATES:
+        if (place := os.environ.get(name)) and not _certificates(place):
+            del os.environ[name]  # or no address could be asked at all, the hub's included
+            print(f"{name} is ignored: there are no certificates in {place}.", file=sys.stderr)
+    for name in ("TMPDIR", "TEMP", "TMP"):  # MLX fails where it is told of a directory that is not there
+        if name in os.environ and not Path(os.environ[name]).is_dir():
+            del os.environ[name]
+    _own_directory()
+    # gradio opens a client as it is imported, and fails for a proxy that it has no library for, or cannot read.
+    proxies = {name: os.environ.pop(name) for name in [*os.environ] if name.lower().endswith("_proxy")}
+    try:
+        import gradio  # noqa: F401
+    finally:
+        os.environ.update(proxies)
+
+
+def _certificates(place: str) -> bool:
+    """Is it a directory, or a file that holds certificates?"""
+    if Path(place).is_dir():
+        return True
+    try:
+        ssl.create_default_context(cafile=place)
+    except (OSError, ValueError):  # an ssl.SSLError is an OSError
+        return False
+    return True
+
+
+def _own_directory() -> None:
+    """gradio's files go into a new directory that only this user can open, until the program ends. Its own default is
+    one for all users of a machine: the first to come owns it."""
+    chosen = os.environ.pop(TEMPORARY, None)
+    for parent in (chosen, None):
+        with contextlib.suppress(OSError):
+            directory = tempfile.mkdtemp(prefix="dspark-playground-", dir=parent)
+            os.environ[TEMPORARY] = directory
+            atexit.register(shutil.rmtree, directory, ignore_errors=True)
+            return
