@@ -40,7 +40,10 @@ class StackedMuon(torch.optim.Optimizer):
                     stacks[p.shape].append(p)
             for shape, matrices in stacks.items():
                 grads = [p.grad for p in matrices]
-                momenta = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in matrices]
+                for p in matrices:
+                    if "momentum" not in self.state[p]:
+                        self.state[p]["momentum"] = torch.zeros_like(p)
+                momenta = [self.state[p]["momentum"] for p in matrices]
                 torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
                 update = orthogonalize(torch.stack(torch._foreach_lerp(grads, momenta, group["momentum"])))
                 factor = -group["lr"] * 0.2 * max(shape) ** 0.5
