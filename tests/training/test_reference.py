@@ -119,9 +119,9 @@ def test_dflash_2(name):
         for k in range(shape.drafts):
             candidates, scores = drafter.select(logits[:, k], hidden[:, k], previous)
             wanted, order = expected["rounds.candidates"][:, k].long().sort(-1)
-            assert torch.equal(candidates, wanted)
+            assert torch.equal(candidates[: len(wanted)], wanted)
             theirs = expected["rounds.scores"][:, k].gather(-1, order)
-            torch.testing.assert_close(scores, theirs, rtol=0, atol=1e-4)
+            torch.testing.assert_close(scores[: len(wanted)], theirs, rtol=0, atol=1e-4)
             previous, _ = drafter.draft(hidden[:, k], target.head, previous)
             assert torch.equal(previous, expected["rounds.tokens"][:, k].long())
 
