@@ -9,11 +9,13 @@ drafter_precision = "4-bit"         # of the drafters, at load; "auto" if it is 
 precision = "8-bit"
 hub = "mlx-community/Qwen3-4B-8bit" # or: path = "a directory, from the root of this project"
 note = "What is known of it."
+licence = "Apache-2.0"              # of this download, as far as it is known
 
 [[drafter]]                         # the first of a method is the default
 method = "DSpark"                   # a file of models/drafters, in any case
 title = "DSpark, block 7 (DeepSpec)"
 hub = "deepseek-ai/dspark_qwen3_4b_block7"  # or path; neither where the method needs no weights
+licence = "MIT"
 """
 
 import ast
@@ -49,6 +51,7 @@ class PresetDrafter:
     method: str
     path: Place | None = None
     title: str = ""
+    licence: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class PresetTarget:
     precision: str
     path: Place
     note: str = ""
+    licence: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,13 @@ class Preset:
     def of(self, method: str) -> list[PresetDrafter]:
         """The drafters of a method, the default first."""
         return [d for d in self.drafters if d.method.lower() == method.lower()]
+
+    def licences(self, precision: str) -> str:
+        """What is downloaded under which licence, in a sentence; empty where the preset names none."""
+        target = [(f"{self.title}, {t.precision}", t.licence) for t in self.targets if t.precision == precision]
+        named = [*target, *((d.title or d.method, d.licence) for d in self.drafters)]
+        parts = [f"{title}: {licence}" for title, licence in named if licence]
+        return f"Licences: {'; '.join(parts)}." if parts else ""
 
     @property
     def first_drafters(self) -> dict[str, PresetDrafter]:
@@ -148,6 +159,7 @@ class _TargetTable(_Table):
     path: str | None = None
     hub: str | None = None
     note: str = ""
+    licence: str = ""
 
 
 class _DrafterTable(_Table):
@@ -155,6 +167,7 @@ class _DrafterTable(_Table):
     path: str | None = None
     hub: str | None = None
     title: str = ""
+    licence: str = ""
 
 
 class _PresetFile(_Table):
@@ -194,7 +207,7 @@ def _files(directory: Path) -> list[Path]:
 
 def _preset(path: Path) -> Preset:
     file = _read_toml(path, _PresetFile)
-    targets = tuple(PresetTarget(t.precision, _place(path, "target", t), t.note) for t in file.target)
+    targets = tuple(PresetTarget(t.precision, _place(path, "target", t), t.note, t.licence) for t in file.target)
     if not targets:
         raise PresetError(f"{path}: there is no [[target]].")
     drafters = tuple(_drafter(path, d) for d in file.drafter)
@@ -216,8 +229,8 @@ def _drafter(path: Path, table: _DrafterTable) -> PresetDrafter:
         raise PresetError(f"{path}: method {table.method!r} is not known; there are {known}.")
     title = table.title or table.method
     if table.path is None and table.hub is None and not needs_weights(table.method):
-        return PresetDrafter(table.method, None, title)
-    return PresetDrafter(table.method, _place(path, "drafter", table), title)
+        return PresetDrafter(table.method, None, title, table.licence)
+    return PresetDrafter(table.method, _place(path, "drafter", table), title, table.licence)
 
 
 def _place(path: Path, what: str, table: _TargetTable | _DrafterTable) -> Place:

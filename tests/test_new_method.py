@@ -118,7 +118,7 @@ def raced(models, settings, lanes=LANES, **more) -> RaceRecord:
 
 def test_it_loads_by_its_name_alone(golden_a):
     assert load_drafter(None, golden_a.target, method="lookup").info.method == "Lookup"
-    with pytest.raises(ModelError, match=r"no drafting method 'Look'; there are dflash, dspark, lookup"):
+    with pytest.raises(ModelError, match=r"no drafting method 'Look'; there are dflash, dflash2, dspark, lookup"):
         load_drafter(None, golden_a.target, method="Look")
     with pytest.raises(ModelError, match="A DSpark drafter needs a directory"):
         load_drafter(None, golden_a.target, method="DSpark")

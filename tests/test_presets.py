@@ -6,6 +6,8 @@ import pytest
 
 from dspark_core.catalog.names import HubName
 from dspark_core.errors import PresetError
+from dspark_core.models.info import drafter_ids
+from dspark_core.playground.tabs.models_tab import about
 from dspark_core.presets import load_presets, load_prompts, read_presets
 
 
@@ -33,14 +35,47 @@ def test_the_published_targets_each_with_their_drafters():
         assert preset.first_drafters["dspark"].path == HubName(f"deepseek-ai/dspark_{key}_block7")
         flashes = [f"z-lab/{z_lab[n]}" for n in z_lab if n == name] + [f"deepseek-ai/dflash_{key}_block7"]
         assert [d.path.repo for d in preset.of("DFlash")] == flashes
-    assert all({d.method for d in p.drafters} == {"DSpark", "DFlash"} for p in presets.values())
+    small = {"minicpm5-2b": {"DSpark"}, "llama-3.2-1b": {"DSpark"}}
+    wanted = {"qwen3-4b": {"DSpark", "DFlash", "DFlash2"}} | small
+    for name, preset in presets.items():
+        assert {d.method for d in preset.drafters} == wanted.get(name, {"DSpark", "DFlash"}), name
+
+
+def test_four_ways_on_one_target():
+    """DeepSeek's and Red Hat's DSpark, z-lab's DFlash and Red Hat's DFlash 2; at first one of each method is chosen."""
+    preset = next(p for p in load_presets() if p.name == "qwen3-4b")
+    ids = dict(zip(drafter_ids(d.method for d in preset.drafters), preset.drafters, strict=True))
+    assert [ids[i].path.repo for i in ("dspark", "dspark-2", "dflash", "dflash2")] == [
+        "deepseek-ai/dspark_qwen3_4b_block7",
+        "RedHatAI/Qwen3-4B-speculator.dspark",
+        "z-lab/Qwen3-4B-DFlash-b16",
+        "RedHatAI/Qwen3-4B-speculator.dflash2",
+    ]
+    assert list(preset.first_drafters) == ["dspark", "dflash", "dflash2"]
+
+
+def test_the_licence_of_every_download_is_shown_before_it():
+    for preset in load_presets():
+        downloads = [p for p in (*preset.targets, *preset.drafters) if isinstance(p.path, HubName)]
+        assert all(p.licence for p in downloads), preset.name
+        for target in preset.targets if downloads else ():
+            words = about(preset, target.precision)
+            assert f"{preset.title}, {target.precision}: {target.licence}" in words
+            assert all(f"{d.title}: {d.licence}" in words for d in preset.drafters)
+
+
+def test_no_note_says_that_it_works_with_what_was_never_opened():
+    unopened = ("RedHatAI/", "openbmb/", "rasyosef/")
+    for preset in load_presets():
+        if any(d.path.repo.startswith(unopened) for d in preset.drafters if isinstance(d.path, HubName)):
+            assert "never run" in preset.note, preset.name
 
 
 def test_another_engine_s_figures_say_that_they_need_its_kernels():
     """Its gains come from verify kernels that MLX does not have: no note may promise them for this page."""
     notes = [(p.name, note) for p in load_presets() for note in (p.note, *(t.note for t in p.targets))]
     quoted = [(name, note) for name, note in notes if "mlx-dspark" in note]
-    assert len(quoted) == 12
+    assert len(quoted) == 13
     assert all("own" in note and "kernels" in note for _, note in quoted), quoted
     figures = [name for name, note in notes if "×" in note and ("mlx-dspark" not in note or "kernels" not in note)]
     assert not figures

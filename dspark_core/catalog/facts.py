@@ -13,14 +13,13 @@ from typing import Any
 
 from ..errors import ModelError
 from ..models.config import DrafterConfig, check_fit, parse_config, target_shape
-from ..models.fields import FOREIGN
+from ..models.formats import is_drafter
 from ..models.headers import TensorInfo, read_config, read_headers
 
 MAX_JSON_BYTES = 50_000_000
 INDEX = "model.safetensors.index.json"
 DTYPE_WORDS = {"BF16": "bf16", "F16": "f16", "F32": "f32"}
 DTYPE_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
-DRAFTER_FIELDS = ("block_size", "target_layer_ids", "dflash_config", *FOREIGN)  # no target's config has any of them
 TARGET, DRAFTER, OTHER = "target", "drafter", "other"
 
 # The instruct models that the published drafters were trained on, by (hidden size, layers) of the target.
@@ -119,7 +118,7 @@ def check_weight_files(where: Path, index: dict[str, Any] | None, present: Itera
 def sort_of(facts: Facts) -> Sort:
     """Target, drafter or neither, in one sentence."""
     try:
-        if any(name in facts.config for name in DRAFTER_FIELDS):
+        if is_drafter(facts.config):
             c = parse_config(facts.where, facts.config, facts.tensors)
             words = f"{c.method} drafter, block {c.block_size}, {stored(facts)}."
             return Sort(DRAFTER, c.method, words)

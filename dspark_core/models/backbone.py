@@ -23,7 +23,7 @@ class Attention(nn.Module):
     def __init__(self, c: BackboneConfig, layer: int):
         super().__init__()
         self.window = c.window if c.layer_types[layer] == SLIDING else None
-        self._causal = c.causal[layer]
+        self._causal, self._by_block = c.causal[layer], c.by_block
         self._heads, self._kv_heads, self._eps = c.num_heads, c.num_kv_heads, c.rms_norm_eps
         self._v_norm = c.gemma
         self._scale = 1.0 if c.gemma else c.head_dim**-0.5
@@ -60,10 +60,12 @@ class Attention(nn.Module):
 
     def _mask(self, B: int, before: int) -> mx.array | None:
         """Which of `before` context rows and B block rows each of B slots sees, [B, before + B]; None: all. A window
-        counts back from the slot itself; without causality it does not reach into the block."""
-        if self.window is None and not self._causal:
+        counts back from the slot itself, unless it is the block's; without causality it does not reach into the
+        block."""
+        window = None if self._by_block else self.window  # the cache shows the rows of a block's window alone
+        if window is None and not self._causal:
             return None
-        mask = create_causal_mask(B, before, window_size=self.window)
+        mask = create_causal_mask(B, before, window_size=window)
         return mask if self._causal else mask | (mx.arange(before + B) >= before)
 
 
@@ -116,9 +118,12 @@ class GemmaLayer(nn.Module):
 class Backbone(nn.Module):
     """fc and hidden_norm fuse the taps; the layers run the block; norm ends it."""
 
+    layer_type: type[nn.Module] = QwenLayer
+
     def __init__(self, c: BackboneConfig):
         super().__init__()
-        layer = GemmaLayer if c.gemma else QwenLayer
+        layer = GemmaLayer if c.gemma else self.layer_type
+        self._by_block = c.by_block
         self.fc = nn.Linear(c.num_taps * c.hidden_size, c.hidden_size, bias=False)
         self.hidden_norm = nn.RMSNorm(c.hidden_size, eps=c.rms_norm_eps)
         self.layers = [layer(c, i) for i in range(len(c.layer_types))]
@@ -126,7 +131,8 @@ class Backbone(nn.Module):
 
     def new_cache(self) -> Cache:
         windows = [layer.self_attn.window for layer in self.layers]
-        return [KVCache() if w is None else WindowCache(w) for w in windows]
+        # A WindowCache counts a query's own row: it shows one row of context less than its window.
+        return [KVCache() if w is None else WindowCache(w + self._by_block) for w in windows]
 
     def fuse(self, taps: mx.array) -> mx.array:
         """H [n, d] of tapped hidden states [n, m*d]."""

@@ -10,8 +10,8 @@ from .fields import Fields, same, shown
 from .headers import TensorInfo
 from .rope import rope
 
-SLIDING = "sliding_attention"
-LAYER_TYPES = ("full_attention", SLIDING)
+FULL, SLIDING = "full_attention", "sliding_attention"
+LAYER_TYPES = (FULL, SLIDING)
 # A verification is never wider: a sliding-window layer can drop this many of its newest positions (cache.py). It
 # bounds a block, too, whose own keys are dropped from the drafter's context after every draft.
 MAX_ROLLBACK = 64
@@ -20,9 +20,25 @@ MAX_LAYERS, MAX_HEADS, MAX_HEAD_DIM, MAX_WIDTH, MAX_WINDOW = 100, 1024, 4096, 1 
 
 
 @dataclass(frozen=True)
+class Visibility:
+    """What a slot of the block sees, layer by layer.
+
+    causal:   only the slots up to itself?
+    window:   rows W of the sliding layers; None without any
+    by_block: every slot sees the newest W context rows; else slot i sees W less one and less i, for the window counts
+              back from the slot itself
+    """
+
+    layer_types: tuple[str, ...]
+    causal: tuple[bool, ...]
+    window: int | None = None
+    by_block: bool = False
+
+
+@dataclass(frozen=True)
 class BackboneConfig:
-    """Shapes of a backbone. `gemma` chooses Gemma-4 layers; `window` is None without sliding layers; `causal` says of
-    each layer whether a slot of the block sees only the slots up to itself."""
+    """Shapes of a backbone, and what its slots see. `gemma` chooses Gemma-4 layers; `convolution` is (taps, group size)
+    of DFlash 2's convolutions."""
 
     hidden_size: int
     num_heads: int
@@ -39,6 +55,8 @@ class BackboneConfig:
     attention_bias: bool = False
     gemma: bool = False
     k_eq_v: bool = False
+    by_block: bool = False
+    convolution: tuple[int, int] | None = None
 
 
 def full_layer_sizes(where: Path, raw: dict[str, Any]) -> dict[str, Any]:
@@ -69,9 +87,14 @@ def full_layer_sizes(where: Path, raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_backbone(
-    fields: Fields, tensors: Mapping[str, TensorInfo | None], gemma: bool, zlab: bool, layers: int, taps: int
+    fields: Fields,
+    tensors: Mapping[str, TensorInfo | None],
+    visibility: Visibility,
+    taps: int,
+    gemma: bool = False,
+    convolution: tuple[int, int] | None = None,
 ) -> BackboneConfig:
-    """Of a drafter with Gemma-4 layers or not, in z-lab's format or DeepSpec's, with so many layers and taps."""
+    """Its sizes, each held against the tensors' headers. Raises ModelError."""
 
     def dim(*places: tuple[str, int]) -> int | None:
         """The size that these tensors (name, axis) of layer 0 agree on, if they do."""
@@ -87,13 +110,11 @@ def read_backbone(
         value = fields.whole(name, 1, high, stored // unit if stored else None)
         if stored is not None and stored != value * unit:
             raise ModelError(
-                f"{fields.where}: {name} is {value}, but the tensors of layer 0 are made for {stored / unit:g}."
+                f"{fields.where}: {fields.spelled(name)} is {value}, but the tensors of layer 0 are made for "
+                f"{stored / unit:g}."
             )
         return value
 
-    stored = {int(n.split(".")[1]) for n in tensors if n.startswith("layers.") and n.split(".")[1].isdecimal()}
-    if stored and len(stored) < layers:
-        raise ModelError(f"{fields.where}: num_hidden_layers is {layers}, but there are tensors of {len(stored)} only.")
     k_eq_v = gemma and fields.flag("attention_k_eq_v")
     kv = "num_global_key_value_heads" if k_eq_v and fields.get("num_global_key_value_heads") else "num_key_value_heads"
     head_dim = sized(
@@ -109,10 +130,12 @@ def read_backbone(
     if gemma:  # of the target's other layers, from which the config was copied
         fields.read |= {"head_dim", "num_key_value_heads", "num_global_key_value_heads"}
     inner = dim(("mlp.gate_proj", 0), ("mlp.up_proj", 0), ("mlp.down_proj", 1))
-    types = _layer_types(fields, layers, zlab)
+    width = fields.whole("hidden_size", 1, MAX_WIDTH)
+    if convolution and width % convolution[1]:
+        raise ModelError(f"{fields.where}: conv_group_size {convolution[1]} does not divide hidden_size {width}.")
     theta, scaling = rope(fields, gemma)
     return BackboneConfig(
-        hidden_size=fields.whole("hidden_size", 1, MAX_WIDTH),
+        hidden_size=width,
         num_heads=heads,
         num_kv_heads=kv_heads,
         head_dim=head_dim,
@@ -121,53 +144,40 @@ def read_backbone(
         rms_norm_eps=fields.number("rms_norm_eps", 1e-12, 0.1, 1e-6),
         rope_theta=theta,
         rope_scaling=scaling,
-        layer_types=types,
-        window=_window(fields, types),
-        causal=_causal(fields, types, fields.whole("block_size", 2, MAX_ROLLBACK)) if zlab else (False,) * layers,
+        layer_types=visibility.layer_types,
+        causal=visibility.causal,
+        window=visibility.window,
         attention_bias=fields.flag("attention_bias"),
         gemma=gemma,
         k_eq_v=k_eq_v,
+        by_block=visibility.by_block,
+        convolution=convolution,
     )
 
 
-def _layer_types(fields: Fields, layers: int, zlab: bool) -> tuple[str, ...]:
+def layer_count(fields: Fields, tensors: Mapping[str, TensorInfo | None]) -> int:
+    """num_hidden_layers, held against the layers that there are tensors of. Raises ModelError."""
+    layers = fields.whole("num_hidden_layers", 1, MAX_LAYERS)
+    stored = {int(n.split(".")[1]) for n in tensors if n.startswith("layers.") and n.split(".")[1].isdecimal()}
+    if stored and len(stored) < layers:
+        name = fields.spelled("num_hidden_layers")
+        raise ModelError(f"{fields.where}: {name} is {layers}, but there are tensors of {len(stored)} only.")
+    return layers
+
+
+def layer_types(fields: Fields, layers: int, numbered: bool = False) -> tuple[str, ...]:
+    """Which layers slide: as layer_types says. `numbered`: without it, the ones from max_window_layers on where the
+    window is switched on, as transformers' Qwen3Config has it; not every reader does. Raises ModelError."""
     types, switched = fields.get("layer_types"), fields.flag("use_sliding_window")
     if types is None and switched:
-        raise ModelError(
-            f"{fields.where}: use_sliding_window is true without layer_types, so it is not known which layers slide."
-        )
-    types = ["full_attention"] * layers if types is None else types
+        if not numbered:
+            raise ModelError(
+                f"{fields.where}: use_sliding_window is true without layer_types, so it is not known which layers "
+                "slide."
+            )
+        full = fields.whole("max_window_layers", 0, MAX_LAYERS)
+        types = [FULL if i < full else SLIDING for i in range(layers)]
+    types = [FULL] * layers if types is None else types
     if not isinstance(types, list) or len(types) != layers or any(t not in LAYER_TYPES for t in types):
         raise fields.error("layer_types", types, f"a list of {layers} names, each {' or '.join(LAYER_TYPES)}")
-    if SLIDING in types and not zlab:
-        raise ModelError(f"{fields.where}: layer_types has {SLIDING}, which DeepSpec's drafters do not have.")
-    if SLIDING in types and fields.get("use_sliding_window") is False:
-        raise ModelError(
-            f"{fields.where}: layer_types has {SLIDING}, but use_sliding_window is false; readers of this format do "
-            "not agree what that means."
-        )
     return tuple(types)
-
-
-def _window(fields: Fields, types: tuple[str, ...]) -> int | None:
-    """Of the sliding layers; without any, a copy of the target's config may say what it will."""
-    if SLIDING in types:
-        return fields.whole("sliding_window", 1, MAX_WINDOW)
-    fields.read.add("sliding_window")
-    return None
-
-
-def _causal(fields: Fields, types: tuple[str, ...], block: int) -> tuple[bool, ...]:
-    """Which layers let a slot see only the slots before it, and itself. z-lab: every layer or none where is_causal
-    says so, else the sliding ones."""
-    given = {name: fields.get(name) for name in ("is_causal", "causal", "dflash_query_causal")}
-    given = {name: fields.flag(name) for name, value in given.items() if value is not None}
-    if len(set(given.values())) > 1:
-        raise ModelError(f"{fields.where}: {' and '.join(given)} contradict each other.")
-    causal = next(iter(given.values()), None)
-    if causal is False and SLIDING in types and fields.whole("sliding_window", 1, MAX_WINDOW) < block:
-        raise ModelError(
-            f"{fields.where}: {' and '.join(given)} is false and sliding_window is below block_size {block}; readers "
-            "of this format do not agree what that means."
-        )
-    return tuple(t == SLIDING if causal is None else causal for t in types)

@@ -1,7 +1,7 @@
 """A drafter's directory (config.json + model*.safetensors), or the name of a method that needs none -> Drafter.
 
-Formats: DeepSpec (`Qwen3DSparkModel`, `Gemma4DSparkModel`; with Markov rank 0 they are DeepSpec's DFlash) and z-lab
-(`DFlashDraftModel`). What the config says is read in config.py; here every name and shape is checked and weights read.
+What the config says is read in config.py, whatever packaging it is of (formats/); here every name and shape is checked
+and weights read.
 """
 
 from collections.abc import Callable
@@ -10,12 +10,14 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from mlx.utils import tree_flatten
 
 from ..errors import ModelError
-from .config import check_fit, parse_config, read_calibration
+from .config import D2T, DrafterConfig, check_fit, parse_config, read_calibration
 from .drafter import BlockDrafter, Drafter, Weights, method_module
 from .fields import is_whole, shown
+from .formats import format_of
 from .headers import TensorInfo, read_config, read_headers
 from .info import DrafterInfo
 from .target import Progress, Target
@@ -23,6 +25,7 @@ from .weights import check_precision, convert, read_weights
 
 BITS, GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
 FLOATS = ("F32", "F16", "BF16")
+STORED = {mx.uint32: ("U32",), mx.int64: ("I64", "I32")}  # kinds that a tensor may be stored in
 
 
 def load_drafter(
@@ -70,14 +73,22 @@ def read_drafter(
 
 
 def read_checkpoint(
-    directory: Path | None, target: Target, precision: str, kind: type[BlockDrafter], method: str, about: str
+    directory: Path | None,
+    target: Target,
+    precision: str,
+    kind: type[BlockDrafter],
+    method: str,
+    about: str,
+    title: str = "",
 ) -> BlockDrafter:
     """A block drafter of a directory, everything checked, its weights not read yet. Raises ModelError."""
     if directory is None:
         raise ModelError(f"A {method} drafter needs a directory with its weights.")
     raw = read_config(directory)
-    tensors = read_headers(directory)
-    config = parse_config(directory, raw, tensors)
+    stored = read_headers(directory)
+    config = parse_config(directory, raw, stored)
+    rename = format_of(directory / "config.json", raw).renamed
+    tensors = {inner: info for name, info in stored.items() if (inner := rename(name))}
     if config.method != method:
         raise ModelError(f"{directory / 'config.json'} is of a {config.method} drafter, not of a {method} drafter.")
     check_fit(directory, config, target)
@@ -86,11 +97,13 @@ def read_checkpoint(
     _declare_quantized(directory, weights, raw, tensors)
     check_tensors(directory, weights, tensors)
     for file in sorted({t.file for t in tensors.values()}):
-        weights.load_weights(list(mx.load(str(file)).items()), strict=False)
+        arrays = [(inner, array) for name, array in mx.load(str(file)).items() if (inner := rename(name))]
+        weights.load_weights(arrays, strict=False)
+    check_draft_ids(directory, weights, config)
     info = DrafterInfo(
         id=method.lower(),
         method=method,
-        title=method,
+        title=title or method,
         about=about,
         name=directory.name,
         precision=convert(weights, precision),
@@ -98,7 +111,7 @@ def read_checkpoint(
         first_slot=config.first_slot,
         max_drafts=config.max_drafts,
         has_confidence=config.confidence,
-        has_bias=config.markov_rank > 0,
+        has_bias=config.has_bias,
         calibration=calibration,
         shapes=repr(config),
     )
@@ -135,7 +148,7 @@ def check_tensors(directory: Path, weights: Weights, tensors: dict[str, TensorIn
         info = tensors[name]
         if info.shape != like.shape:
             raise ModelError(f"{info.file}: tensor {name} has shape {list(info.shape)}, expected {list(like.shape)}.")
-        kinds = ("U32",) if like.dtype == mx.uint32 else FLOATS
+        kinds = STORED.get(like.dtype, FLOATS)
         if info.dtype not in kinds:
             raise ModelError(f"{info.file}: tensor {name} has dtype {info.dtype}, expected {' or '.join(kinds)}.")
     for name in tensors:
@@ -143,3 +156,19 @@ def check_tensors(directory: Path, weights: Weights, tensors: dict[str, TensorIn
             raise ModelError(
                 f"{tensors[name].file} has a tensor {name} that a drafter of this configuration does not have."
             )
+
+
+def check_draft_ids(directory: Path, weights: Weights, config: DrafterConfig) -> None:
+    """Raises ModelError unless the offsets of a reduced vocabulary name tokens of the target's, in ascending order."""
+    if not config.draft_vocab_size:
+        return
+    try:
+        offsets = np.array(weights.d2t).astype(np.int64)
+    except (RuntimeError, OSError, ValueError) as e:
+        raise ModelError(f"{directory}: the tensor {D2T} cannot be read ({str(e)[:200].rstrip('.')}).") from None
+    ids = np.arange(config.draft_vocab_size) + offsets
+    if (np.diff(ids) <= 0).any() or ids[0] < 0 or ids[-1] >= config.vocab_size:
+        raise ModelError(
+            f"{directory}: the tensor {D2T} must hold offsets from draft ids to ascending ids of a vocabulary of "
+            f"{config.vocab_size}; it does not."
+        )

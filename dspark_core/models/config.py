@@ -17,20 +17,19 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from ..errors import ModelError
-from .backbone_config import MAX_LAYERS, MAX_ROLLBACK, BackboneConfig, full_layer_sizes, read_backbone
-from .fields import FOREIGN, NESTED, Fields, is_number, is_whole, shown
-from .headers import TensorInfo
+from .backbone_config import MAX_ROLLBACK, BackboneConfig, read_backbone
+from .fields import Fields, is_number, is_whole, shown
+from .formats import format_of
+from .formats.heads import MAX_RANK
 from .info import Calibration
+from .inner import Headers, Inner
 from .targets import families, family_of
 
 PRECISIONS = ("auto", "stored", "bf16", "8-bit", "4-bit")  # of weights, converted at load (weights.py)
 GROUP_SIZE = 64  # of weights that are quantized at load
 MARKOV_TYPES = ("vanilla", "gated", "rnn")
-DEEPSPEC = {"Qwen3DSparkModel": False, "Gemma4DSparkModel": True}  # -> Gemma-4 layers?
-ZLAB = "DFlashDraftModel"
-MAX_TARGET_LAYERS, MAX_RANK, MAX_VOCABULARY = 1000, 1 << 14, 1 << 23
-MIN_SOFTCAP, MAX_SOFTCAP = 1e-3, 1e6
-GEMMA_ACT = "gelu_pytorch_tanh"
+MAX_VOCABULARY = 1 << 23
+D2T = "d2t"  # the tensor of a reduced draft vocabulary: draft id j is the target's j + d2t[j]
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,13 @@ def check_family(directory: Path, config: dict[str, Any]) -> ModuleType:
 
 @dataclass(frozen=True)
 class DrafterConfig:
-    """A drafter's checkpoint, in the field's terms; see spec of each format in checkpoint.py."""
+    """A drafter's checkpoint, in the field's terms, whatever it was packaged in (formats/).
+
+    draft_vocab_size: rows V_d of its own vocabulary, a part of the target's; 0: it drafts from all of the target's
+    selector:         (rank, candidates) of DFlash 2's; None without
+    successors:       rows of its successor codebook: V, by the target's ids, or V_d, by draft ids
+    others:           as in Inner
+    """
 
     method: str
     backbone: BackboneConfig
@@ -111,122 +116,107 @@ class DrafterConfig:
     markov_type: str | None = None
     confidence: bool = False
     confidence_with_markov: bool = False
+    draft_vocab_size: int = 0
+    selector: tuple[int, int] | None = None
+    successors: int = 0
+    embedding_scale: float = 1.0
+    multiplier: float = 1.0
+    raw_embedding: bool = False
+    taps_name: str = "target_layer_ids"
+    made_for: str = ""
 
     @property
     def max_drafts(self) -> int:
         """Drafts a round."""
         return self.block_size - self.first_slot
 
+    @property
+    def head_rows(self) -> int:
+        """Tokens that it can draft."""
+        return self.draft_vocab_size or self.vocab_size
 
-def parse_config(directory: Path, raw: dict[str, Any], tensors: dict[str, TensorInfo]) -> DrafterConfig:
+    @property
+    def has_bias(self) -> bool:
+        """Do its drafts see each other?"""
+        return self.markov_rank > 0 or self.selector is not None
+
+
+def parse_config(directory: Path, raw: dict[str, Any], tensors: Headers) -> DrafterConfig:
     """The checkpoint's configuration, from config.json and the shapes its tensors declare. Raises ModelError for a
     format that is not supported, and for every field that is of a wrong type, out of range or not understood."""
     where = directory / "config.json"
     try:
-        return _drafter_config(where, raw, tensors)
+        form = format_of(where, raw, tensors)
+        renamed = {form.renamed(name): info for name, info in tensors.items()}
+        renamed.pop("", None)
+        return _drafter_config(where, form.translate(where, raw, renamed))
     except (TypeError, ValueError, AttributeError, KeyError, ArithmeticError) as e:  # a field of an odd type
         raise ModelError(f"{where} cannot be read as a drafter's configuration ({e}).") from None
 
 
-def _drafter_config(where: Path, raw: dict[str, Any], tensors: dict[str, TensorInfo]) -> DrafterConfig:
-    architecture = _architecture(where, raw)
-    zlab, gemma = architecture == ZLAB, DEEPSPEC.get(architecture, False)
-    raw = full_layer_sizes(where, raw) if gemma else raw
-    fields = Fields(where, raw, _nested(where, raw) if zlab else {})
+def _drafter_config(where: Path, inner: Inner) -> DrafterConfig:
+    fields, tensors = inner.fields, inner.tensors
     rank = fields.whole("markov_rank", 0, MAX_RANK, 0)
-    if zlab and rank:
-        raise ModelError(f"{where}: a DFlash drafter with a Markov head (markov_rank {rank}) is not supported.")
     confidence = fields.flag("enable_confidence_head")
-    if zlab and confidence:
-        raise ModelError(f"{where}: a z-lab DFlash drafter with a confidence head is not supported.")
     with_markov = fields.flag("confidence_head_with_markov") and confidence
     if with_markov and not rank:
         raise ModelError(f"{where} asks for a confidence head with Markov features but has markov_rank 0.")
     markov_type = fields.text("markov_head_type", MARKOV_TYPES, MARKOV_TYPES[0])
-    layers = fields.whole("num_hidden_layers", 1, MAX_LAYERS)
-    named = zlab or fields.get("num_target_layers") is not None
-    target_layers = fields.whole("num_target_layers", 1, MAX_TARGET_LAYERS) if named else None
-    usual = _default_taps(target_layers, layers) if zlab and target_layers else None
-    taps = fields.wholes("target_layer_ids", usual)
-    if zlab and -1 in taps:
-        raise ModelError(
-            f"{where}: target_layer_ids {shown(list(taps))} count from 0 in z-lab's format; there is no -1."
-        )
-    first_slot = 1 if zlab else 0
-    block = fields.whole("block_size", 2, MAX_ROLLBACK - 1 + first_slot)
     vocab_size = fields.whole("vocab_size", 1, MAX_VOCABULARY)
+    reduced = _reduced(where, fields, tensors, vocab_size)
+    successors = tensors.get("candidate_selector.successor_codebook.weight")
     config = DrafterConfig(
-        method="DSpark" if rank else "DFlash",
-        backbone=read_backbone(fields, tensors, gemma, zlab, layers, len(taps)),
-        block_size=block,
+        method="DFlash2" if inner.selector else "DSpark" if rank else "DFlash",
+        backbone=read_backbone(
+            fields, tensors, inner.visibility, len(inner.taps), gemma=inner.gemma, convolution=inner.convolution
+        ),
+        block_size=fields.whole("block_size", 2, MAX_ROLLBACK - 1 + inner.first_slot),
         vocab_size=vocab_size,
         mask_token_id=fields.whole("mask_token_id", 0, MAX_VOCABULARY),
-        taps=taps,
-        target_layers=target_layers,
-        first_slot=first_slot,
+        taps=inner.taps,
+        target_layers=inner.target_layers,
+        first_slot=inner.first_slot,
         own_embedding="embed_tokens.weight" in tensors,
-        own_head="lm_head.weight" in tensors,
-        softcap=_softcap(fields, zlab) if gemma or zlab else None,
+        own_head="lm_head.weight" in tensors or bool(reduced),
+        softcap=inner.softcap,
         markov_rank=rank,
         markov_type=markov_type if rank else None,
         confidence=confidence,
         confidence_with_markov=with_markov,
+        draft_vocab_size=reduced,
+        selector=inner.selector,
+        successors=successors.shape[0] if successors is not None else reduced or vocab_size,
+        embedding_scale=inner.embedding_scale,
+        multiplier=inner.multiplier,
+        raw_embedding=inner.raw_embedding,
+        taps_name=inner.taps_name,
+        made_for=inner.made_for,
     )
+    if inner.selector and inner.selector[1] > (reduced or vocab_size):
+        raise ModelError(f"{where}: selector_top_k {inner.selector[1]} is more than its vocabulary has.")
     if fields.flag("tie_word_embeddings") and config.own_embedding != config.own_head:
         raise ModelError(
             f"{where}: tie_word_embeddings is true, but only one of embedding and head is the drafter's own."
         )
     fields.read |= {"quantization", "quantization_config"}  # by checkpoint.py, where tensors are quantized
-    if zlab:
-        fields.read.add(NESTED)
-    fields.refuse_others(
-        {
-            "hidden_act": (GEMMA_ACT,) if gemma else ("silu",),
-            "hidden_activation": (GEMMA_ACT,) if gemma else ("silu",),
-            "draft_vocab_size": (vocab_size,),
-            "target_hidden_size": (config.backbone.hidden_size,),
-            "projector_type": ("dflash",) if zlab else ("dspark",) if rank else ("dspark", "dflash"),
-            "sample_from_anchor": (not zlab,),
-            "sliding_window_non_causal": (False,),
-            "is_causal": () if zlab else (False,),
-        }
-    )
+    usual = {"target_hidden_size": (config.backbone.hidden_size,), "sliding_window_non_causal": (False,)}
+    fields.refuse_others(usual | inner.neutral)
     return config
 
 
-def _architecture(where: Path, raw: dict[str, Any]) -> str:
-    """The one architecture that the checkpoint is of, if it is supported."""
-    for name, what in FOREIGN.items():
-        if raw.get(name) is not None or (isinstance(raw.get(NESTED), dict) and raw[NESTED].get(name) is not None):
-            raise ModelError(f"{where} has {name}: {what} are not supported.")
-    named = raw.get("architectures")
-    architecture = named[0] if isinstance(named, list) and len(named) == 1 else named
-    if architecture == "DFlash2DraftModel":
-        raise ModelError(f"{where}: DFlash 2 drafters ({architecture}) are not supported.")
-    if not isinstance(architecture, str) or (architecture not in DEEPSPEC and architecture != ZLAB):
-        known = ", ".join([*DEEPSPEC, ZLAB])
-        raise ModelError(f"{where} has architecture {shown(architecture)}; drafters of {known} are supported.")
-    return architecture
-
-
-def _nested(where: Path, raw: dict[str, Any]) -> dict[str, Any]:
-    nested = raw.get(NESTED)
-    if nested is not None and not isinstance(nested, dict):
-        raise ModelError(f"{where}: {NESTED} must be an object.")
-    return nested or {}
-
-
-def _softcap(fields: Fields, zlab: bool) -> float | None:
-    """z-lab's files switch it off with a number that is not above 0, too."""
-    if fields.get("final_logit_softcapping") is None:
-        return None
-    cap = fields.number("final_logit_softcapping", -MAX_SOFTCAP if zlab else MIN_SOFTCAP, MAX_SOFTCAP)
-    return cap if cap > 0 else None
-
-
-def _default_taps(n: int, k: int) -> list[int]:
-    """z-lab's taps where the config names none: n target layers, k draft layers."""
-    return [n // 2] if k == 1 else [round(1 + i * (n - 4) / (k - 1)) for i in range(k)]
+def _reduced(where: Path, fields: Fields, tensors: Headers, vocab_size: int) -> int:
+    """Rows of a draft vocabulary that leaves tokens out; 0 if the target's whole vocabulary can be drafted."""
+    info = tensors.get(D2T)
+    rows = info.shape[0] if info is not None and len(info.shape) == 1 else vocab_size
+    size = fields.whole("draft_vocab_size", 1, MAX_VOCABULARY, rows)
+    if size != vocab_size and (D2T not in tensors or size > vocab_size):
+        raise ModelError(
+            f"{where}: draft_vocab_size {size} beside vocab_size {vocab_size} needs a smaller draft vocabulary and the "
+            f"tensor {D2T}, which says its tokens."
+        )
+    if info is not None and info.shape != (size,):
+        raise ModelError(f"{info.file}: tensor {D2T} has shape {list(info.shape)}, expected {[size]}.")
+    return size if D2T in tensors else 0
 
 
 def check_fit(directory: Path, c: DrafterConfig, target: ShapeOf) -> None:
@@ -237,23 +227,24 @@ def check_fit(directory: Path, c: DrafterConfig, target: ShapeOf) -> None:
         if not ok:
             raise ModelError(f"{where}: {what}.")
 
+    made_for = f" (it was made for {c.made_for})" if c.made_for else ""
     d, V, n = target.hidden_size, target.vocab_size, target.num_layers
     hidden = c.backbone.hidden_size
-    need(hidden == d, f"the drafter's hidden_size is {hidden}, that of the target {target.name} is {d}")
+    need(hidden == d, f"the drafter's hidden_size is {hidden}, that of the target {target.name} is {d}{made_for}")
     need(
         c.vocab_size == V,
-        f"the drafter's vocab_size is {c.vocab_size}, that of the target {target.name} is {V}",
+        f"the drafter's vocab_size is {c.vocab_size}, that of the target {target.name} is {V}{made_for}",
     )
     layers = c.target_layers or n
     need(layers == n, f"num_target_layers: the drafter was made for a target of {layers} layers, {target.name} has {n}")
     need(
         c.taps and list(c.taps) == sorted(set(c.taps)),
-        f"target_layer_ids {shown(list(c.taps))} must be strictly increasing",
+        f"{c.taps_name} {shown(list(c.taps))} must be strictly increasing",
     )
     need(
         all(-1 <= t < n - 1 for t in c.taps),
-        f"target_layer_ids {shown(list(c.taps))} must lie between -1 and {n - 2}: the last layer of {n} cannot be "
-        "tapped",
+        f"{c.taps_name} {shown(list(c.taps))} must lie between -1 and {n - 2}: the last layer of {n} cannot be tapped"
+        f"{made_for}",
     )
     need(c.mask_token_id < V, f"mask_token_id {c.mask_token_id} is not in the vocabulary of {V}")
 

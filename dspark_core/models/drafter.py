@@ -1,8 +1,8 @@
 """What the decode loop sees of a drafter: a context that is extended with what was committed, and blocks it proposes.
 
 A method is a file of drafters/, found by its name, with `open_drafter(place, target, precision)`; what that returns
-follows `Drafter`. Both published methods are a `BlockDrafter`: DSpark and DFlash share a backbone and differ in which
-slots predict and in how a block becomes tokens.
+follows `Drafter`. The published methods are `BlockDrafter`s: they share a backbone and differ in how a block becomes
+tokens.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
@@ -37,8 +38,9 @@ class Proposal:
     ids:        [n] draft tokens, int32
     q:          [n, V] float32 distributions they were drawn from. None if greedy, or if the drafter is certain of its
                 tokens, which is a distribution with all mass on each
-    logits:     [n, V] draft logits, Markov bias included; None where there are none
-    base:       [n, V] draft logits without it; None likewise
+    logits:     [n, V] draft logits, Markov bias or selector's score included; minus infinity for what it cannot draft:
+                tokens outside a reduced vocabulary, or outside the selector's candidates. None where there are none
+    base:       [n, V] draft logits without bias or selector; None likewise
     hidden:     [n, d] block hidden states that predict; None likewise
     confidence: [n] logits of each draft being accepted given those before it; None without a confidence head
     """
@@ -59,8 +61,8 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Look:
-    """A block before any of its tokens is drafted: hidden states [max_drafts, d] that predict (of another method,
-    whatever its `propose` can use), and the confidence logit [1] of the first draft, which depends on the anchor alone;
+    """A block before any of its tokens is drafted: hidden states [B, d] of all its slots (of another method, whatever
+    its `propose` can use), and the confidence logit [1] of the first draft, which depends on the anchor alone;
     None without a confidence head."""
 
     hidden: Any
@@ -146,7 +148,9 @@ class Weights(Backbone):
         if c.own_embedding:
             self.embed_tokens = nn.Embedding(V, d)
         if c.own_head:
-            self.lm_head = nn.Linear(d, V, bias=False)
+            self.lm_head = nn.Linear(d, c.head_rows, bias=False)
+        if c.draft_vocab_size:
+            self.d2t = mx.zeros((c.draft_vocab_size,), dtype=mx.int64)
         if c.confidence:
             self.confidence_head = ConfidenceHead(d + c.markov_rank if c.confidence_with_markov else d)
 
@@ -154,7 +158,8 @@ class Weights(Backbone):
 class BlockDrafter:
     """A drafter that computes a block of slots in one pass over keys and values made of the target's taps.
 
-    Every slot is drafted in parallel; a method whose drafts see each other overrides `chain`.
+    Every slot is drafted in parallel; a method whose drafts see each other overrides `chain`. V_d: tokens of its own
+    vocabulary, which may be a part of the target's V; ids are the target's everywhere outside the head.
     """
 
     weights_type: type[Weights] = Weights
@@ -172,23 +177,44 @@ class BlockDrafter:
 
     def embed(self, ids: mx.array) -> mx.array:
         """Input embeddings [n, d] of ids [n], from the checkpoint if it holds them, else the target's."""
-        if not self.config.own_embedding:
-            return self.target.embed(ids)
-        h = self.weights.embed_tokens(ids)
-        return h * self.config.backbone.hidden_size**0.5 if self.config.backbone.gemma else h
+        c, scale = self.config, self.config.embedding_scale
+        if c.own_embedding:
+            h, scale = self.weights.embed_tokens(ids), scale * (c.backbone.hidden_size**0.5 if c.backbone.gemma else 1)
+        else:
+            h, scale = self.target.embed(ids), scale / (self.target.embed_scale if c.raw_embedding else 1)
+        return h if scale == 1 else h * scale
 
     def head(self, hidden: mx.array) -> mx.array:
-        """Base logits [n, V], softcapped where the checkpoint says so."""
+        """Base logits [n, V_d], scaled and softcapped where the checkpoint says so."""
         z = wide_product(self.weights.lm_head, hidden) if self.config.own_head else self.target.raw_head(hidden)
+        z = z if self.config.multiplier == 1 else z * self.config.multiplier
         cap = self.config.softcap
         return z if cap is None else mx.tanh(z / cap) * cap
+
+    @cached_property
+    def draft_ids(self) -> mx.array:
+        """The target's ids [V_d] int32 of the tokens that can be drafted, ascending."""
+        ids = mx.arange(self.config.head_rows, dtype=mx.int32)
+        return ids + self.weights.d2t.astype(mx.int32) if self.config.draft_vocab_size else ids
+
+    def spread(self, logits: mx.array, ids: mx.array | None = None) -> mx.array:
+        """Logits [n, V] from those [n, m] of the target's `ids` [n, m] (all that can be drafted); others get minus
+        infinity, so that a softmax gives them nothing and an argmax never finds them."""
+        if ids is None:
+            if not self.config.draft_vocab_size:
+                return logits
+            ids = mx.broadcast_to(self.draft_ids, logits.shape)
+        nothing = mx.full((logits.shape[0], self.config.vocab_size), -mx.inf, logits.dtype)
+        return mx.put_along_axis(nothing, ids, logits, axis=-1)
 
     def chain(
         self, anchor: mx.array, base: mx.array, hidden: mx.array, pick: Pick
     ) -> tuple[mx.array, mx.array | None, mx.array, mx.array]:
-        """Tokens [n], q, logits [n, V] and previous tokens [n] from base logits: here all slots at once."""
-        ids, q = pick(base, 0)
-        return ids, q, base, mx.concatenate([anchor, ids[:-1]])
+        """Tokens [n], q, logits [n, V] and previous tokens [n] from base logits [n, V_d] and the hidden states
+        [first_slot + n, d] of all slots up to the last of them: here all slots at once."""
+        logits = self.spread(base)
+        ids, q = pick(logits, 0)
+        return ids, q, logits, mx.concatenate([anchor, ids[:-1]])
 
     def confidence(self, hidden: mx.array, previous: mx.array) -> mx.array:
         """Logits [n] of the confidence head for slots of hidden states [n, d] after the tokens `previous` [n]."""
@@ -213,11 +239,9 @@ class BlockContext:
     def look(self, anchor: mx.array) -> Look:
         """The block after `anchor` [1], without any head row. The whole block is always computed (it is
         bidirectional, so a shorter one would change every logit)."""
-        d = self.drafter
-        embeddings = d.embed(mx.concatenate([anchor, d.masks]))
-        first = d.info.first_slot
-        hidden = d.weights.block(embeddings, self.cache)[first : first + d.info.max_drafts]
-        return Look(hidden, d.confidence(hidden[:1], anchor) if d.info.has_confidence else None)
+        d, first = self.drafter, self.drafter.config.first_slot
+        hidden = d.weights.block(d.embed(mx.concatenate([anchor, d.masks])), self.cache)
+        return Look(hidden, d.confidence(hidden[first : first + 1], anchor) if d.info.has_confidence else None)
 
     def propose(
         self, anchor: mx.array, n: int, pick: Pick, confidence: bool = False, look: Look | None = None
@@ -227,11 +251,13 @@ class BlockContext:
         if n == 0:
             rows = mx.zeros((0, d.config.vocab_size))
             return Proposal(mx.zeros((0,), dtype=mx.int32), rows, rows, rows, rows, mx.zeros((0,)))
-        hidden = (look or self.look(anchor)).hidden[:n]
+        first = d.config.first_slot
+        slots = (look or self.look(anchor)).hidden[: first + n]
+        hidden = slots[first:]
         base = d.head(hidden)
-        ids, q, logits, previous = d.chain(anchor, base, hidden, pick)
+        ids, q, logits, previous = d.chain(anchor, base, slots, pick)
         c = d.confidence(hidden, previous) if confidence and d.info.has_confidence else None
-        return Proposal(ids, q, logits, base, hidden, c)
+        return Proposal(ids, q, logits, d.spread(base), hidden, c)
 
     def rollback(self, n: int) -> None:
         trim(self.cache, n)

@@ -61,6 +61,8 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "use_swa": (False,),
     "mlp_bias": (False,),
     "rope_traditional": (False,),
+    "rope_is_neox_style": (True,),
+    "has_lm_head": (True, False),
     "attention_mode": ("gqa",),
     "dspark_backbone_conv_enabled": (False,),
     "shift_label": (False,),
@@ -70,17 +72,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "num_kv_shared_layers": (0,),
     "use_double_wide_mlp": (False,),
     "use_bidirectional_attention": (False, "vision"),
-}
-# Other formats and methods, by fields that theirs alone have.
-FOREIGN = {
-    "jetspec_config": "JetSpec drafters",
-    "speculators_model_type": "drafters packaged by speculators",
-    "speculators_config": "drafters packaged by speculators",
-    "transformer_layer_config": "drafters packaged by speculators",
-    "conv_kernel_size": "DFlash 2 drafters",
-    "conv_group_size": "DFlash 2 drafters",
-    "selector_rank": "DFlash 2 drafters",
-    "selector_top_k": "DFlash 2 drafters",
 }
 
 
@@ -102,19 +93,27 @@ def same(a: Any, b: Any) -> bool:
 class Fields:
     """A config's fields; null counts as absent. Every reader raises ModelError, in one sentence that names the field.
 
-    nested: the fields of dflash_config, which go first
+    nested: the fields of dflash_config, of which those in `first` go before the ones at the top
     read:   names that were asked for; `refuse_others` refuses what else there is
+    prefix: of the names as the file has them, but for those in `names`, which it has as they stand there
     """
 
     where: Path
     raw: dict[str, Any]
     nested: dict[str, Any] = field(default_factory=dict)
     read: set[str] = field(default_factory=set)
+    first: frozenset[str] = NESTED_FIRST
+    prefix: str = ""
+    names: dict[str, str] = field(default_factory=dict)
 
     def get(self, name: str) -> Any:
         self.read.add(name)
-        value = self.nested.get(name) if name in NESTED_FIRST else None
+        value = self.nested.get(name) if name in self.first else None
         return self.raw.get(name) if value is None else value
+
+    def spelled(self, name: str) -> str:
+        """A field's name as the file has it."""
+        return self.names.get(name, self.prefix + name)
 
     def whole(self, name: str, low: int, high: int, default: int | None = None) -> int:
         return int(self._in_range(name, is_whole, "a whole number", low, high, default))
@@ -153,19 +152,20 @@ class Fields:
                 allowed = neutral.get(name, ())
                 if not any(same(value, v) for v in allowed):
                     only = f" other than {' or '.join(map(shown, allowed))}" if allowed else ""
+                    full = prefix + name[:80] if prefix else self.spelled(name[:80])
                     raise ModelError(
-                        f"{self.where}: {prefix}{name[:80]} {shown(value)} may change what the drafter computes; no "
+                        f"{self.where}: {full} {shown(value)} may change what the drafter computes; no "
                         f"value{only} is supported."
                     )
 
     def _repeats(self, name: str, value: Any) -> bool:
-        return name in self.read & NESTED_FIRST or same(self.raw.get(name), value)
+        return name in self.read & self.first or same(self.raw.get(name), value)
 
     def _present(self, name: str, default: Any) -> Any:
         value = self.get(name)
         value = default if value is None else value
         if value is None:
-            raise ModelError(f"{self.where} has no {name}, which a drafter needs.")
+            raise ModelError(f"{self.where} has no {self.spelled(name)}, which a drafter needs.")
         return value
 
     def _in_range(
@@ -177,7 +177,7 @@ class Fields:
         return value
 
     def error(self, name: str, value: Any, wanted: str) -> ModelError:
-        return ModelError(f"{self.where}: {name} is {shown(value)}; it must be {wanted}.")
+        return ModelError(f"{self.where}: {self.spelled(name)} is {shown(value)}; it must be {wanted}.")
 
 
 def shown(value: Any) -> str:

@@ -60,6 +60,8 @@ def read_config(directory: Path) -> dict[str, Any]:
     """config.json of a model directory. Raises ModelError if it is missing or not a JSON object."""
     path = directory / "config.json"
     if not path.is_file():
+        if gguf := next((f.name for f in sorted(directory.glob("*.gguf"))), ""):
+            raise ModelError(f"{directory} holds {gguf[:80]} and no config.json: GGUF files are not loaded.")
         raise ModelError(f"{path} does not exist: {directory} is not a model directory.")
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise ModelError(f"{path} is larger than {MAX_CONFIG_BYTES // 1_000_000} MB, which no model configuration is.")

@@ -108,9 +108,12 @@ def drafter_ids(methods: Iterable[str]) -> list[str]:
 def named(infos: Iterable[tuple[str, DrafterInfo]]) -> tuple[DrafterInfo, ...]:
     """Drafters under the ids that they were loaded by. No two have one title: further ones of a title are numbered."""
     out: list[DrafterInfo] = []
+    given = list(infos)
+    methods = {info.title for _, info in given}  # one of them may be called "DFlash 2" already
     titles: list[str] = []
-    for id_, info in infos:
+    for id_, info in given:
         titles.append(info.title)
         n = titles.count(info.title)
-        out.append(replace(info, id=id_, title=info.title if n == 1 else f"{info.title} {n}"))
+        numbered = f"{info.title} {n}" if f"{info.title} {n}" not in methods else f"{info.title} #{n}"
+        out.append(replace(info, id=id_, title=info.title if n == 1 else numbered))
     return tuple(out)

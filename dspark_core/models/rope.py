@@ -1,5 +1,6 @@
 """What a drafter's config.json says of its rotary embedding: base and scaling, as mlx-lm takes them."""
 
+import math
 from typing import Any
 
 from ..errors import ModelError
@@ -88,6 +89,15 @@ def _checked(fields: Fields, scaling: dict[str, Any], gemma: bool) -> dict[str, 
         raise ModelError(f"{fields.where}: low_freq_factor of its llama3 rope must be below high_freq_factor.")
     for name, value in scaling.items():
         known = name in needed or name in optional or name in ("rope_type", "type", "rope_theta")
-        if not known and not (name in ("partial_rotary_factor", "factor") and same(value, 1)):
+        usual = name in ("partial_rotary_factor", "factor") and same(value, 1)
+        if kind == "yarn":  # what transformers takes where neither is given
+            usual |= name == "truncate" and value is True
+            usual |= name == "attention_factor" and is_number(value) and abs(value - _yarn_factor(scaling)) < 1e-6
+        if not known and not usual:
             raise ModelError(f"{fields.where}: {name[:80]} {shown(value)} of its {kind} rope is not supported.")
     return {**scaling, "rope_type": kind} if scaling else None
+
+
+def _yarn_factor(scaling: dict[str, Any]) -> float:
+    """By which YaRN multiplies queries and keys."""
+    return 0.1 * math.log(scaling["factor"]) + 1

@@ -5,6 +5,7 @@ MLX and mlx-lm are imported inside the functions, so that importing this module 
 
 import gc
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,6 +152,7 @@ class PresetEngine:
     def _load(self, choice: Choice, tell: Tell, cancelled: Callable[[], bool], strict: bool = False) -> None:
         """Open all, then unload, then read. `strict`: a drafter that does not fit refuses the whole choice."""
         from ..models.checkpoint import read_drafter
+        from ..models.probe import TEXT, doubts
         from ..models.weights import read_weights
         from ..race.loaded import Models
 
@@ -168,6 +170,12 @@ class PresetEngine:
         target.prove_taps()
         self.choice, self._models = choice, Models(target, drafters)
         self.notice = choice.notice
+        if target.text is not None:
+            tell(Loading(f"{choice.title}: trying the drafters"))
+            with suppress(ModelError):  # without a chat template that can be used nothing is tried
+                prompt = target.encode_chat([{"role": "user", "content": TEXT}])
+                found = doubts(target, self._models.loaded, prompt)
+                self.notice = " ".join(filter(None, [choice.notice, *found.values()]))
         self.name, self.precision, self.stop_ids = target.name, target.precision, target.stop_ids
         if target.text is not None:
             self.token_bytes = target.text.token_bytes  # of the text alone: a page may keep it after a switch

@@ -150,7 +150,7 @@ class ModelSources:
             first_slot=c.first_slot,
             max_drafts=c.max_drafts,
             has_confidence=c.confidence,
-            has_bias=c.markov_rank > 0,
+            has_bias=c.has_bias,
         )
 
     # ---- what was chosen -----------------------------------------------------------------------------

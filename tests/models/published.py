@@ -72,6 +72,8 @@ class Shape:
     global_kv_heads: int | None = None  # Gemma-4: of its full layers
     global_head_dim: int | None = None
     window: int | None = None
+    theta: float = 1e6
+    llama: bool = False
 
     @property
     def gemma(self) -> bool:
@@ -97,6 +99,27 @@ GEMMA4_12B = Shape(
     "gemma-4-12B-it", 3840, 48, 16, 8, 256, 15360, 262144, True, 4, (5, 17, 29, 41, 46), 256, 1, 512, 1024
 )
 TARGETS = (GEMMA4_12B, QWEN3_4B, QWEN3_8B, QWEN3_14B)
+MINICPM5_2B = Shape(
+    "MiniCPM5-2B", 2048, 42, 16, 2, 128, 6144, 130560, False, 75982, (1, 10, 20, 30, 39), theta=5e6, llama=True
+)
+LLAMA32_1B = Shape(
+    "Llama-3.2-1B-Instruct", 2048, 16, 32, 8, 64, 8192, 128256, True, 128255, (1, 4, 7, 10, 13), theta=5e5, llama=True
+)
+LLAMA31_8B = Shape(
+    "Llama-3.1-8B-Instruct",
+    4096,
+    32,
+    32,
+    8,
+    128,
+    14336,
+    128256,
+    False,
+    128255,
+    (1, 8, 15, 21, 28),
+    theta=5e5,
+    llama=True,
+)
 
 
 def narrow(shape: Shape) -> Shape:
@@ -128,12 +151,14 @@ def target(shape: Shape) -> Checkpoint:
     tensors = _sized({f"{at}embed_tokens.weight": "V d", f"{at}norm.weight": "d"}, shape.symbols())
     for i, kind in enumerate(shape.layer_types):
         layer = (GEMMA_FULL_LAYER if kind == FULL else GEMMA_SLIDING_LAYER) if shape.gemma else LAYER
+        layer = {n: s for n, s in layer.items() if not shape.llama or "_norm" not in n}
         tensors |= _sized({f"{at}layers.{i}.{n}": s for n, s in layer.items()}, shape.symbols(kind == FULL))
     if shape.gemma:
         tensors |= _sized({f"model.{n}": s for n, s in SKIPPED.items()}, shape.symbols())
     elif not shape.tied:
         tensors |= _sized({"lm_head.weight": "V d"}, shape.symbols())
-    return Checkpoint(shape.name, _gemma_wrapper(shape) if shape.gemma else _qwen_config(shape), tensors)
+    config = _gemma_wrapper(shape) if shape.gemma else _llama_config(shape) if shape.llama else _qwen_config(shape)
+    return Checkpoint(shape.name, config, tensors)
 
 
 def _qwen_config(shape: Shape) -> dict:
@@ -154,11 +179,47 @@ def _qwen_config(shape: Shape) -> dict:
         "num_key_value_heads": shape.kv_heads,
         "rms_norm_eps": 1e-6,
         "rope_scaling": None,
-        "rope_theta": 1000000,
+        "rope_theta": shape.theta,
         "sliding_window": None,
         "tie_word_embeddings": shape.tied,
         "torch_dtype": "bfloat16",
         "use_sliding_window": False,
+        "vocab_size": shape.vocabulary,
+    }
+
+
+LLAMA3_ROPE = {
+    "factor": 8.0,
+    "high_freq_factor": 4.0,
+    "low_freq_factor": 1.0,
+    "original_max_position_embeddings": 8192,
+    "rope_type": "llama3",
+}
+
+
+def _llama_config(shape: Shape) -> dict:
+    """MiniCPM5 is of this type, too, with a plain rope."""
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "attention_bias": False,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "head_dim": shape.head_dim,
+        "hidden_act": "silu",
+        "hidden_size": shape.hidden,
+        "intermediate_size": shape.inner,
+        "max_position_embeddings": 131072,
+        "mlp_bias": False,
+        "model_type": "llama",
+        "num_attention_heads": shape.heads,
+        "num_hidden_layers": shape.layers,
+        "num_key_value_heads": shape.kv_heads,
+        "pretraining_tp": 1,
+        "rms_norm_eps": 1e-5,
+        "rope_scaling": LLAMA3_ROPE if shape.theta == 5e5 else None,
+        "rope_theta": shape.theta,
+        "tie_word_embeddings": shape.tied,
+        "torch_dtype": "bfloat16",
         "vocab_size": shape.vocabulary,
     }
 
@@ -293,8 +354,89 @@ def zlab_gemma(shape: Shape) -> Checkpoint:
     return Checkpoint(f"{shape.name}-DFlash", _qwen_config(qwen) | own, tensors)
 
 
-def _layers(layer: dict[str, str]) -> dict[str, str]:
-    return {f"layers.{i}.{n}": s for i in range(5) for n, s in layer.items()}
+def minicpm(shape: Shape) -> Checkpoint:
+    """openbmb/MiniCPM5-2B-DSpark: DeepSpec's fields without embedding and head, its base under rope_parameters alone.
+    Fields and sizes as public readers of it have them; the file was not opened here."""
+    full = deepspec(shape, shape.rank)
+    config = full.config | {
+        "draft_vocab_size": shape.vocabulary,
+        "projector_type": "dspark",
+        "sample_from_anchor": True,
+    }
+    tensors = {n: s for n, s in full.tensors.items() if n not in EMBEDDING_AND_HEAD}
+    return Checkpoint(f"{shape.name}-DSpark", config, tensors)
+
+
+def speculators(
+    shape: Shape, algorithm: str, layers: int = 5, block: int = 8, rows: int = 0, own: bool = True
+) -> Checkpoint:
+    """Red Hat's and others' drafters for a target, packaged by speculators. `rows`: of a reduced draft vocabulary;
+    `own`: with an embedding and a head of its own.
+
+    Parameter counts are published, and so are layers, ranks, taps and windows; the rest of the config is assumed: as
+    speculators 0.9.0 writes it. Whether a file holds embedding and head follows from its count.
+    """
+    second, sizes = algorithm == "dflash2", shape.symbols() | {"W": rows or shape.vocabulary, "1": 1}
+    first, group = (1 if second else 0), 16 if shape.hidden % 16 == 0 else 8
+    config = {
+        "architectures": ["DFlash2DraftModel" if second else "DSparkDraftModel"],
+        "auto_map": {"": "config.DSparkSpeculatorConfig"},
+        "aux_hidden_state_layer_ids": [t + 1 for t in shape.taps],
+        "block_size": block,
+        "draft_vocab_size": sizes["W"],
+        "dtype": "bfloat16",
+        "mask_token_id": shape.mask,
+        "sample_from_anchor": not second,
+        "sliding_window_non_causal": second,
+        "speculators_config": {
+            "algorithm": algorithm,
+            "default_proposal_method": "greedy",
+            "proposal_methods": [{"proposal_type": "greedy", "speculative_tokens": block - first}],
+            "verifier": {"architectures": ["Qwen3ForCausalLM"], "name_or_path": shape.name},
+        },
+        "speculators_model_type": algorithm,
+        "speculators_version": "0.9.0",
+        "transformer_layer_config": {
+            "head_dim": shape.head_dim,
+            "hidden_size": shape.hidden,
+            "intermediate_size": shape.inner,
+            "layer_types": [SLIDING] * layers,
+            "max_window_layers": 0,
+            "model_type": "qwen3",
+            "num_attention_heads": shape.heads,
+            "num_hidden_layers": layers,
+            "num_key_value_heads": shape.kv_heads,
+            "rope_parameters": {"rope_theta": shape.theta, "rope_type": "default"},
+            "sliding_window": 2048,
+            "use_sliding_window": True,
+            "vocab_size": shape.vocabulary,
+        },
+    }
+    names = BACKBONE | _layers(LAYER, layers) | ({"lm_head.weight": "W d"} if own else {})
+    names |= {"d2t": "W", "t2d": "V"} if rows else {"embed_tokens.weight": "V d"} if own else {}
+    if second:
+        config |= {"conv_group_size": group, "conv_kernel_size": 2, "selector_rank": shape.rank, "selector_top_k": 16}
+        sizes |= {"K2": 4 * (shape.hidden // group), "2": 2}
+        conv = {"base_kernel": "2 2 d", "kernel_projection.weight": "K2 d"}
+        sides = {f"{side}_conv.{n}": s for side in ("attention", "mlp") for n, s in conv.items()}
+        books = {"predecessor_codebook": "V r", "successor_codebook": "V r", "hidden_projection.weight": "r d"}
+        names |= _layers(sides, layers) | {f"candidate_selector.{n}": s for n, s in books.items()}
+    else:
+        config |= {"markov_rank": shape.rank, "markov_head_type": "vanilla", "enable_confidence_head": True}
+        config |= {"confidence_head_with_markov": True}
+        names |= CONFIDENCE | {"markov_head.markov_w1.weight": "V r", "markov_head.markov_w2.weight": "W r"}
+    return Checkpoint(f"{shape.name}-speculator.{algorithm}", config, _sized(names, sizes))
+
+
+def zlab_llama(shape: Shape) -> Checkpoint:
+    """z-lab's DFlash for a Llama 3.1: its own layers are Qwen3's, its rope is the target's. Assumed but for that."""
+    made = zlab(shape)
+    config = made.config | {"rope_scaling": LLAMA3_ROPE, "block_size": 10}
+    return Checkpoint(f"{shape.name}-DFlash-UltraChat", config, made.tensors)
+
+
+def _layers(layer: dict[str, str], count: int = 5) -> dict[str, str]:
+    return {f"layers.{i}.{n}": s for i in range(count) for n, s in layer.items()}
 
 
 def _sized(names: dict[str, str], symbols: dict[str, int]) -> dict[str, tuple[int, ...]]:
@@ -310,8 +452,9 @@ def write_hollow(directory: Path, checkpoint: Checkpoint) -> Path:
     (directory / "config.json").write_text(json.dumps(checkpoint.config))
     header, end = {}, 0
     for name, shape in checkpoint.tensors.items():
-        start, end = end, end + 2 * math.prod(shape)
-        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [start, end]}
+        dtype, size = {"d2t": ("I64", 8), "t2d": ("BOOL", 1)}.get(name, ("BF16", 2))
+        start, end = end, end + size * math.prod(shape)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
     words = json.dumps(header).encode()
     words += b" " * (-len(words) % 8)
     with open(directory / "model.safetensors", "wb") as f:
@@ -330,7 +473,11 @@ def write_random(directory: Path, checkpoint: Checkpoint, seed: int, shared: dic
     keys = mx.random.split(mx.random.key(seed), len(checkpoint.tensors))
     weights = dict(shared or {})
     for (name, shape), key in zip(checkpoint.tensors.items(), keys, strict=True):
-        if name not in weights:
+        if name == "t2d":
+            weights[name] = mx.zeros(shape, dtype=mx.bool_)  # nobody reads it
+        elif name == "d2t":  # every third token
+            weights[name] = mx.arange(shape[0], dtype=mx.int64) * 2
+        elif name not in weights:
             weights[name] = _random(name, shape, key)
     names, index = list(checkpoint.tensors), {}
     for i, part in enumerate((names[::2], names[1::2]), 1):

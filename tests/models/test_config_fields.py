@@ -113,11 +113,11 @@ def test_every_flag_is_true_or_false(name, changed):
 REFUSED = [
     ("D", {"jetspec_config": {"causal_head": True}}, {}, "jetspec_config: JetSpec drafters are not supported"),
     ("D", {}, {"jetspec_config": {}}, "jetspec_config"),
-    ("A", SPECULATORS, {}, "speculators_model_type: drafters packaged by speculators"),
+    ("A", SPECULATORS, {}, "transformer_layer_config.num_hidden_layers is 32"),
     ("D", {"speculators_config": {"algorithm": "eagle3"}}, {}, "speculators_config"),
     ("D", {}, {"conv_kernel_size": 2}, "conv_kernel_size: DFlash 2"),
     ("D", {}, {"selector_top_k": 16}, "selector_top_k: DFlash 2"),
-    ("A", {"architectures": ["DSparkDraftModel"]}, {}, "'DSparkDraftModel'"),
+    ("A", {"architectures": ["DSparkHeadModel"]}, {}, "'DSparkHeadModel'"),
     ("A", {"architectures": "Qwen3DSparkModel, DFlashDraftModel"}, {}, "architecture"),
     ("A", {"architectures": ["Qwen3DSparkModel", "DFlashDraftModel"]}, {}, "architecture"),
     ("A", {"architectures": [["Qwen3DSparkModel"]]}, {}, "architecture"),
@@ -328,13 +328,42 @@ def test_a_rope_of_a_gemma(changed):
 
 
 @pytest.mark.parametrize(
-    "changes", [rope(rope_type="linear", factor=2), rope(**YARN), rope(**YARN) | {"rope_scaling": YARN}]
+    "changes",
+    [
+        rope(rope_type="linear", factor=2),
+        rope(**YARN),
+        rope(**YARN) | {"rope_scaling": YARN},
+        rope(**YARN, truncate=True, attention_factor=1.1386294361119891),
+    ],
 )
 def test_a_rope_that_is_whole_opens(changes, changed):
     assert changed("A", changes) is None
     flat = {"rope_parameters": None, "rope_theta": 1e6}
     older = {("type" if k == "rope_type" else k): v for k, v in changes["rope_parameters"].items() if k != "rope_theta"}
     assert changed("A", flat | {"rope_scaling": older}) is None
+
+
+def test_ropes_are_those_of_transformers():
+    """Queries at far positions, turned by mlx-lm's rope and by transformers' own, for what rope.py lets through."""
+    torch = pytest.importorskip("torch")
+    import mlx.core as mx
+    from mlx_lm.models.rope_utils import initialize_rope
+    from transformers import Qwen3Config
+    from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding, apply_rotary_pos_emb
+
+    llama3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+    for head_dim, scaling in (
+        (12, YARN),
+        (128, YARN | {"factor": 8.0, "original_max_position_embeddings": 32768}),
+        (64, YARN | {"factor": 40.0, "original_max_position_embeddings": 4096, "beta_fast": 16, "beta_slow": 2}),
+        (128, {"rope_type": "linear", "factor": 2.0}),
+        (64, {"rope_type": "llama3", "factor": 8.0} | llama3),
+    ):
+        made = Qwen3Config(head_dim=head_dim, rope_parameters=scaling | {"rope_theta": 1e6})
+        q = torch.randn(1, 2, 9, head_dim)
+        turned, _ = apply_rotary_pos_emb(q, q, *Qwen3RotaryEmbedding(made)(q, torch.arange(300, 309)[None]))
+        ours = initialize_rope(head_dim, 1e6, False, dict(scaling))(mx.array(q.numpy()), offset=300)
+        assert mx.abs(ours - mx.array(turned.numpy())).max().item() < 5e-4, scaling
 
 
 def test_a_head_that_the_config_ties_to_an_embedding_of_its_own(tmp_path, golden_a):

@@ -57,6 +57,36 @@ def test_what_cannot_be_loaded_leaves_the_previous_model(engine, tmp_path, fault
     refused(engine, wrong, FAULTS[fault])
 
 
+# By golden set of a drafter: what is changed at the top of its config.json, and how it is refused.
+NAMED = {
+    "JetSpec": ("D", {"jetspec_config": {"block_size": 8, "causal_head": True}}, "jetspec_config: JetSpec drafters"),
+    "attention sinks": ("A", {"attention_sink_bias": True}, "attention sinks, as Nemotron's"),
+    "xPress": ("A", {"speculators_model_type": "xpress"}, "xPress drafters are not supported"),
+    "LiLiCorr": ("D", {"projector_type": "lilicorr"}, "LiLiCorr drafters are not supported"),
+    "Eagle3": ("A", {"architectures": ["LlamaForCausalLMEagle3"]}, "Eagle3 drafters are not supported"),
+    "Eagle3 of speculators": ("A", {"speculators_model_type": "eagle3"}, "Eagle3 drafters are not supported"),
+    "DeepSeek-V4": ("A", {"model_type": "deepseek_v4", "dspark_stages": 3}, "DeepSeek-V4's heads"),
+    "Domino": ("D", {"projector_type": "domino"}, "Domino drafters are not supported"),
+    "an unknown projector": ("D", {"projector_type": "mixer"}, "projector_type 'mixer' may change"),
+    "interleaved rope": ("A", {"rope_is_neox_style": False}, "rope_is_neox_style False may change"),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_methods_that_are_not_supported_are_refused_by_name(engine, tmp_path, name):
+    which, changes, words = NAMED[name]
+    directory = copy("drafter", which, tmp_path)
+    edit_config(directory, **changes)
+    refused(engine, choice("A", drafters={"dspark": directory}), words)
+    sort = facts.sort_of(facts.Facts.read(directory))
+    assert sort.kind == facts.OTHER and words in sort.words  # nor is it taken for a target
+
+
+def test_a_gguf_drafter(engine, tmp_path):
+    (tmp_path / "drafter-Q4_K_M.gguf").write_bytes(b"GGUF")
+    refused(engine, choice("A", drafters={"dspark": tmp_path}), "GGUF files are not loaded")
+
+
 def refused(engine, wrong: Choice, words: str) -> None:
     before = engine.models.target
     with pytest.raises(ModelError) as e:

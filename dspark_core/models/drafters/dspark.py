@@ -1,7 +1,8 @@
 """DSpark: the base logits come in parallel, the Markov bias token by token; a confidence head says what to send.
 
 x_0 is the anchor and h_k the block hidden state that predicts x_k. A Markov head turns (x_{k-1}, h_k) into a
-bias [V] that is added to the base logits of slot k (paper section 3; DeepSpec's markov_head.py).
+bias that is added to the base logits of slot k (paper section 3; DeepSpec's markov_head.py). x_{k-1} is the target's
+id also where the head has a vocabulary of its own.
 """
 
 from pathlib import Path
@@ -31,25 +32,26 @@ def open_drafter(place: Path, target: Target, precision: str) -> Drafter:
 class VanillaMarkov(nn.Module):
     """b_k = W2 W1[x_{k-1}]: a low-rank bigram table."""
 
-    def __init__(self, vocab_size: int, rank: int, hidden_size: int) -> None:
+    def __init__(self, vocab_size: int, rank: int, hidden_size: int, rows: int = 0) -> None:
+        """rows: V_d, of a reduced draft vocabulary; W1 goes by the target's ids, W2 gives a bias to draft ids."""
         super().__init__()
         self.markov_w1 = nn.Embedding(vocab_size, rank)
-        self.markov_w2 = nn.Linear(rank, vocab_size, bias=False)
+        self.markov_w2 = nn.Linear(rank, rows or vocab_size, bias=False)
 
     def start(self) -> mx.array | None:
         """State before the first slot of a block; None where the head has none."""
         return None
 
     def bias(self, previous: mx.array, hidden: mx.array, state: Any) -> tuple[mx.array, Any]:
-        """Bias [1, V] of one slot from the previous token id [1] and its hidden state [1, d], and the new state."""
+        """Bias [1, V_d] of one slot from the previous token id [1] and its hidden state [1, d], and the new state."""
         return wide_product(self.markov_w2, self.markov_w1(previous)), state
 
 
 class GatedMarkov(VanillaMarkov):
     """b_k = W2 (sigmoid(Wg [h_k ; e] + bg) * e), e = W1[x_{k-1}]."""
 
-    def __init__(self, vocab_size: int, rank: int, hidden_size: int) -> None:
-        super().__init__(vocab_size, rank, hidden_size)
+    def __init__(self, vocab_size: int, rank: int, hidden_size: int, rows: int = 0) -> None:
+        super().__init__(vocab_size, rank, hidden_size, rows)
         self.gate_proj = nn.Linear(hidden_size + rank, rank)
 
     def bias(self, previous: mx.array, hidden: mx.array, state: Any) -> tuple[mx.array, Any]:
@@ -65,8 +67,8 @@ class RnnMarkov(VanillaMarkov):
     The bias uses the state before the slot (through z); s' serves the next one.
     """
 
-    def __init__(self, vocab_size: int, rank: int, hidden_size: int) -> None:
-        super().__init__(vocab_size, rank, hidden_size)
+    def __init__(self, vocab_size: int, rank: int, hidden_size: int, rows: int = 0) -> None:
+        super().__init__(vocab_size, rank, hidden_size, rows)
         self._rank = rank
         self.joint_proj = nn.Linear(2 * rank + hidden_size, 3 * rank)
 
@@ -87,7 +89,8 @@ MARKOV_HEADS: dict[str | None, type[VanillaMarkov]] = {"vanilla": VanillaMarkov,
 class DSparkWeights(Weights):
     def __init__(self, c: DrafterConfig):
         super().__init__(c)
-        self.markov_head = MARKOV_HEADS[c.markov_type](c.vocab_size, c.markov_rank, c.backbone.hidden_size)
+        head = MARKOV_HEADS[c.markov_type]
+        self.markov_head = head(c.vocab_size, c.markov_rank, c.backbone.hidden_size, c.head_rows)
 
 
 class DSpark(BlockDrafter):
@@ -102,9 +105,12 @@ class DSpark(BlockDrafter):
         head = self.weights.markov_head
         state, previous = head.start(), anchor
         ids, qs, logits = [], [], []
+        for k in range(self.config.first_slot):  # a slot without a draft moves the state on, too
+            _, state = head.bias(anchor, hidden[k : k + 1], state)
+        hidden = hidden[self.config.first_slot :]
         for k in range(base.shape[0]):
             bias, state = head.bias(previous, hidden[k : k + 1], state)
-            logits.append(base[k : k + 1] + bias)
+            logits.append(self.spread(base[k : k + 1] + bias))
             previous, q = pick(logits[-1], k)
             ids.append(previous)
             qs.append(q)

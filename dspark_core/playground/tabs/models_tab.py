@@ -81,7 +81,8 @@ def about(preset: Preset | None, precision: str) -> str:
     if preset is None:
         return OWN_NOTE
     version = next((t for t in preset.targets if t.precision == precision), None)
-    return "\n".join(filter(None, [preset.note, f"{precision}: {version.note}" if version and version.note else ""]))
+    of_version = f"{precision}: {version.note}" if version and version.note else ""
+    return "\n".join(filter(None, [preset.note, of_version, preset.licences(precision)]))
 
 
 def visible_if(wanted: bool) -> bool | str:
