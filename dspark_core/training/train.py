@@ -38,7 +38,7 @@ class LossWeights:
     draft's argmax the target's?) instead of the paper's overlap 1 - tv/2, which is the acceptance at temperature 1.
     `dpace` above 0 lets each block's own probabilities q of its labels weigh its slots in the place of gamma: slot k
     counts sum over j >= k of prod over i <= j of (1 - dpace) q_i + dpace, what the expected number of accepted drafts
-    gains by it (D-PACE, as speculators has it).
+    gains by it (D-PACE, as speculators has it). The confidence head's slots then all count the same.
     """
 
     ce: float = 0.1
@@ -117,7 +117,7 @@ def slot_losses(slots: SlotBatch, heads: Heads, kinds: LossWeights) -> tuple[Ten
             if kinds.greedy_confidence:
                 accept = (best == wanted.argmax(-1)).float()
             bce = F.binary_cross_entropy_with_logits(sure, accept.clamp(0, 1), reduction="none")
-            loss = loss + kinds.confidence * (weights * bce).sum()
+            loss = loss + kinds.confidence * (slots.weights * bce).sum()  # D-PACE knows the outcome: not for this
     return loss, torch.stack([ce, tv, bce, sure, (best == slots.labels).float()]).detach()
 
 

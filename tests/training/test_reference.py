@@ -162,6 +162,18 @@ def test_dpace_weighs_slots_by_what_they_gain():
     assert torch.equal(LossWeights().by_path(weights, -log_q), weights)
 
 
+def test_dpace_does_not_weigh_the_confidence_head():
+    """D-PACE counts a slot by how likely its label is, which is what the head is to tell: weighed by it the head
+    would find more slots sure than are accepted."""
+    logits = torch.tensor([[[8.0, 0.0], [0.0, 0.1]]])
+    weights = torch.full((1, 2), 0.5)
+    slots = SlotBatch(logits, None, logits.flip(-1), torch.tensor([[0, 0]]), weights)
+    sure = (torch.tensor([[1.0, -1.0]]), torch.zeros(1))
+    kinds = LossWeights(0.0, 0.0, 1.0, greedy_confidence=True, dpace=0.5)
+    loss, figures = slot_losses(slots, Heads(torch.eye(2), None, sure), kinds)
+    assert loss.item() == pytest.approx((weights * figures[2]).sum().item())
+
+
 def test_greedy_labels_end_where_the_row_departs_from_them():
     ids = torch.tensor([[0, 1, 2, 3, 4, 5, 6]])
     best = torch.tensor([[1, 2, 9, 4, 5, 6, 0]])  # after token 2 the target would have said 9
