@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from . import TrainingError
@@ -105,14 +104,7 @@ def draft_everywhere(target: TorchTarget, drafter: TorchDrafter, answers: list[A
     accepted = torch.zeros_like(anchors)
     confidence = torch.zeros(*anchors.shape, c.drafts, device=device)
     for k in range(c.drafts):
-        h = hidden[:, :, k].float()
-        logits = F.linear(h, head)
-        if c.markov_rank:
-            e = drafter.markov_head.markov_w1(previous)
-            logits += drafter.markov_head.markov_w2(e)
-            if c.confidence:
-                confidence[:, :, k] = drafter.confidence_head.proj(torch.cat([h, e], -1)).squeeze(-1)
-        previous = logits.argmax(-1)
+        previous, confidence[:, :, k] = drafter.draft(hidden[:, :, k], head, previous)
         label_at = anchors + k + 1
         alive &= (previous == ids.gather(1, label_at)) & (label_at < ends[:, None])
         accepted += alive

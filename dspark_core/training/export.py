@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from . import TrainingError
 from .data import write_atomic
-from .torch_drafter import ZLAB_ARCHITECTURE
+from .torch_drafter import DEEPSPEC_ARCHITECTURE
 from .torch_target import TorchTarget
 
 RECORDS = ("run.json", "calibration.json", "evaluation.json")
@@ -21,8 +21,9 @@ RECORDS = ("run.json", "calibration.json", "evaluation.json")
 def export(source: Path, out: Path, target: TorchTarget | None, form: str, bits: int = 8, group_size: int = 64) -> Path:
     """Write `source` (a directory that training left) to `out` as 'native' or 'packed'.
 
-    native: bf16; DeepSpec's formats get the target's embedding and head, z-lab's has neither.
-    packed: every linear and both Markov tables in `bits` and groups of `group_size`; norms and the confidence head
+    native: bf16; DeepSpec's formats get the target's embedding and head, z-lab's have neither.
+    packed: every linear, both Markov tables and the selector's codebooks in `bits` and groups of `group_size`; norms,
+    convolution kernels and the confidence head
     stay bf16; embedding and head are left to the target. A matrix whose rows don't divide into groups stays bf16.
     Raises TrainingError if source is not a drafter or the target does not fit.
     """
@@ -34,7 +35,7 @@ def export(source: Path, out: Path, target: TorchTarget | None, form: str, bits:
     out.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.to(torch.bfloat16) for k, v in tensors.items()}
     if form == "native":
-        if config["architectures"][0] != ZLAB_ARCHITECTURE:
+        if config["architectures"][0] == DEEPSPEC_ARCHITECTURE:
             if target is None or target.hidden_size != config["hidden_size"]:
                 raise TrainingError("A native export of this format holds the target's embedding: give its target.")
             tensors["embed_tokens.weight"] = target.embed.to("cpu", torch.bfloat16)

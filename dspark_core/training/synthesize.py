@@ -20,7 +20,7 @@ from . import TrainingError
 from .data import Chat, Rows, open_lines
 from .torch_target import TorchTarget
 
-TEMPERATURES = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.3, 0.7, 0.7, 1.0)  # greedy decoding is what is raced
+TEMPERATURES = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.7, 1.0)  # greedy decoding is what is raced
 TOP_K = 50
 USER_LIMIT = 160  # tokens; a user turn that rambles is ended there
 VIEW = 64

@@ -21,7 +21,9 @@ from torch import Tensor, nn
 
 from . import TrainingError
 from .data import Rows, anchor_weights, write_atomic
-from .torch_drafter import DrafterShape, TorchDrafter
+from .muon import StackedMuon
+from .synthesize import top_k
+from .torch_drafter import CandidateSelector, DrafterShape, TorchDrafter
 from .torch_target import TorchTarget
 
 CHECKPOINT = "checkpoint.pt"
@@ -34,6 +36,9 @@ class LossWeights:
 
     `greedy_confidence` makes the confidence head predict whether greedy decoding accepts the draft (is the
     draft's argmax the target's?) instead of the paper's overlap 1 - tv/2, which is the acceptance at temperature 1.
+    `dpace` above 0 lets each block's own probabilities q of its labels weigh its slots in the place of gamma: slot k
+    counts sum over j >= k of prod over i <= j of (1 - dpace) q_i + dpace, what the expected number of accepted drafts
+    gains by it (D-PACE, as speculators has it). The confidence head's slots then all count the same.
     """
 
     ce: float = 0.1
@@ -41,26 +46,37 @@ class LossWeights:
     confidence: float = 1.0
     gamma: float = 4.0
     greedy_confidence: bool = False
+    dpace: float = 0.0
 
     def by_slot(self, inside: Tensor) -> Tensor:
-        """exp(-k/gamma) over the contiguous supervised prefix of each block; inside [..., drafts] bool."""
+        """exp(-k/gamma), or 1 under dpace, over the contiguous supervised prefix of each block; inside [..., drafts]
+        bool."""
         k = torch.arange(inside.shape[-1], device=inside.device)
-        return inside.int().cumprod(-1) * torch.exp(-k / self.gamma)
+        return inside.int().cumprod(-1) * (1.0 if self.dpace else torch.exp(-k / self.gamma))
+
+    def by_path(self, weights: Tensor, ce: Tensor) -> Tensor:
+        """`weights` [..., drafts] of `by_slot` times D-PACE's, from the labels' cross-entropy [..., drafts]."""
+        if not self.dpace:
+            return weights
+        q = torch.where(weights > 0, (1 - self.dpace) * torch.exp(-ce.detach()) + self.dpace, 0.0)
+        return weights * q.cumprod(-1).flip(-1).cumsum(-1).flip(-1)
 
 
 class Heads(NamedTuple):
     """What turns hidden states into logits over V tokens (or the candidates of them): the target's head [V, d], the
-    second Markov matrix [V, r] or None, and the confidence head's weight [1, d+r] and bias [1] or None."""
+    second Markov matrix or the selector's successors [V, r] or None, the confidence head's weight [1, d+r] and bias
+    [1] or None, and how many candidates the selector has (0: no selector)."""
 
     output: Tensor
-    markov: Tensor | None
+    following: Tensor | None
     confidence: tuple[Tensor, Tensor] | None
+    top_k: int = 0
 
 
 class SlotBatch(NamedTuple):
-    """N slots. hidden [N, d]; previous [N, r] Markov embeddings of the token before each slot (teacher-forced), or
-    None; target_hidden [N, d] after the target's final norm, at the position that predicts the label; labels [N];
-    weights [N] already normalised."""
+    """Slots of N blocks of P drafts. hidden [N, P, d]; previous [N, P, r] the Markov head's or the selector's query by
+    the token before each slot (teacher-forced), or None; target_hidden [N, P, d] after the target's final norm, at the
+    position that predicts the label; labels [N, P]; weights [N, P] of `by_slot`, already normalised."""
 
     hidden: Tensor
     previous: Tensor | None
@@ -70,24 +86,29 @@ class SlotBatch(NamedTuple):
 
 
 def slot_losses(slots: SlotBatch, heads: Heads, kinds: LossWeights) -> tuple[Tensor, Tensor]:
-    """Weighted sum of the losses of N slots, and [5, N] detached: ce, tv, bce, confidence logit, right (argmax is
-    the label)."""
+    """Weighted sum of the losses of N blocks, and [5, N, P] detached: ce, tv, bce, confidence logit, right (argmax is
+    the label). With a selector ce and right are the selector's; the backbone's own logits have a cross-entropy too."""
     logits = slots.hidden @ heads.output.T
-    if heads.markov is not None:
-        logits = logits + slots.previous @ heads.markov.T
+    if heads.following is not None and not heads.top_k:
+        logits = logits + slots.previous @ heads.following.T
     logits = logits.float()
     log_z = torch.logsumexp(logits, -1)
     ce = log_z - logits.gather(-1, slots.labels.unsqueeze(-1)).squeeze(-1)
-    loss = kinds.ce * (slots.weights * ce).sum()
+    best = logits.detach().argmax(-1)
+    every = ce
+    if heads.top_k:
+        ce, best = selector_loss(logits, slots, heads)
+        every = every + ce
+    weights = kinds.by_path(slots.weights, ce)
+    loss = kinds.ce * (weights * every).sum()
     zero = torch.zeros_like(ce)
     tv, bce, sure = zero, zero, zero
-    best = logits.detach().argmax(-1)
     if kinds.tv or heads.confidence is not None:
         with torch.no_grad():
             wanted = (slots.target_hidden @ heads.output.T).float()
             p = wanted.softmax(-1)
         tv = (torch.exp(logits - log_z.unsqueeze(-1)) - p).abs().sum(-1)
-        loss = loss + kinds.tv * (slots.weights * tv).sum()
+        loss = loss + kinds.tv * (weights * tv).sum()
         if heads.confidence is not None:
             features = slots.hidden if slots.previous is None else torch.cat([slots.hidden, slots.previous], -1)
             weight, bias = heads.confidence
@@ -96,8 +117,26 @@ def slot_losses(slots: SlotBatch, heads: Heads, kinds: LossWeights) -> tuple[Ten
             if kinds.greedy_confidence:
                 accept = (best == wanted.argmax(-1)).float()
             bce = F.binary_cross_entropy_with_logits(sure, accept.clamp(0, 1), reduction="none")
-            loss = loss + kinds.confidence * (slots.weights * bce).sum()
+            loss = loss + kinds.confidence * (slots.weights * bce).sum()  # D-PACE knows the outcome: not for this
     return loss, torch.stack([ce, tv, bce, sure, (best == slots.labels).float()]).detach()
+
+
+def selector_loss(logits: Tensor, slots: SlotBatch, heads: Heads) -> tuple[Tensor, Tensor]:
+    """Cross-entropy [N, P] of the labels among the selector's candidates (the likeliest by `logits` [N, P, C]; a label
+    that is not among them takes the last one's place), and its choice [N, P], -1 where that is such a label."""
+    labels = slots.labels.unsqueeze(-1)
+    candidates = top_k(logits.detach().flatten(0, 1), heads.top_k)[1].view(*logits.shape[:2], -1)
+    match = candidates == labels
+    found = match.any(-1)
+    last = torch.where(found, candidates[..., -1], slots.labels).unsqueeze(-1)
+    candidates = torch.cat([candidates[..., :-1], last], -1)
+    place = torch.where(found, match.int().argmax(-1), candidates.shape[-1] - 1)
+    assert slots.previous is not None and heads.following is not None
+    scores = CandidateSelector.score(logits, candidates, slots.previous, heads.following)
+    ce = F.cross_entropy(scores.flatten(0, 1), place.flatten(), reduction="none").view_as(place)
+    chosen = scores.detach().argmax(-1)
+    ids = candidates.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
+    return ce, torch.where((chosen == place) & ~found, -1, ids)
 
 
 @dataclass(frozen=True)
@@ -116,15 +155,18 @@ class Recipe:
     anchors: int = 32
     lr: float = 1.5e-3
     optimizer: str = "adamw"  # or "muon": for the backbone's matrices
-    start: str = "target"  # or "random", or a checkpoint's directory
+    start: str = "target"  # or "random", or a checkpoint's directory, also of another method
     ce: float = 1.0
     tv: float = 0.0
     gamma: float = 4.0
+    dpace: float = 0.0
+    labels: str = "data"  # or "greedy": the target's own best token, as far as the row's text is it
     greedy_confidence: bool = False
+    top_k: int = 0  # candidates of DFlash 2's selector, whose rank is `rank`
 
     @property
     def weights(self) -> LossWeights:
-        return LossWeights(self.ce, self.tv, float(self.confidence), self.gamma, self.greedy_confidence)
+        return LossWeights(self.ce, self.tv, float(self.confidence), self.gamma, self.greedy_confidence, self.dpace)
 
     @staticmethod
     def parse(text: str) -> "Recipe":
@@ -145,7 +187,10 @@ class Recipe:
                 changes[key] = flag[value] if kinds[key] is bool else kinds[key](value)
             except (KeyError, ValueError):
                 raise TrainingError(f"{key}={value!r} is not a {kinds[key].__name__}.") from None
-        return replace(RECIPES[method], **changes)
+        recipe = replace(RECIPES[method], **changes)
+        if recipe.labels not in ("data", "greedy"):
+            raise TrainingError(f"labels={recipe.labels!r} is neither data nor greedy.")
+        return recipe
 
     def shape_for(self, target: TorchTarget, mask_token_id: int) -> DrafterShape:
         """The drafter's shape for this target. Raises TrainingError for taps the target does not have."""
@@ -171,8 +216,10 @@ class Recipe:
             taps=taps,
             mask_token_id=self.mask if self.mask >= 0 else mask_token_id,
             first_slot=self.first_slot,
-            markov_rank=self.rank,
+            markov_rank=0 if self.top_k else self.rank,
             confidence=self.confidence,
+            selector_rank=self.rank if self.top_k else 0,
+            selector_top_k=self.top_k or DrafterShape.selector_top_k,
         )
 
     @staticmethod
@@ -188,6 +235,7 @@ RECIPES = {
     "dspark": Recipe("dspark", "dspark", 7, rank=128, confidence=True, ce=0.1, tv=0.9),
     "dflash": Recipe("dflash", "dflash", 7),  # DeepSpec's: DSpark's backbone without heads
     "zlab-dflash": Recipe("zlab-dflash", "zlab-dflash", 16, first_slot=1, gamma=7.0),
+    "dflash2": Recipe("dflash2", "dflash2", 16, first_slot=1, rank=64, top_k=16, gamma=7.0),
 }
 
 
@@ -220,7 +268,8 @@ class Batch:
 
     ids, answer [R, T]; hidden [R, T, d] the target's, after its final norm; taps {layers: [R, T, m*d]};
     anchors [R, A] positions and usable [R, A] whether the row had that many; head [C, d] of the candidate
-    tokens, their ids [C], and place [V]: a token's index among them or -1; embed [V, d].
+    tokens, their ids [C], and place [V]: a token's index among them or -1; embed [V, d]; best [R, T]: the candidate
+    that the target finds likeliest after each position, or None where no drafter is trained on it.
     """
 
     ids: Tensor
@@ -233,16 +282,24 @@ class Batch:
     candidates: Tensor
     place: Tensor
     embed: Tensor
+    best: Tensor | None = None
 
-    def slots(self, anchors: int, drafts: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Positions before each label [R, A, drafts] (clamped into the row), labels, and which are supervised."""
+    def slots(self, anchors: int, drafts: int, greedy: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Positions before each label [R, A, drafts] (clamped into the row), labels, and which are supervised. Labels
+        are the row's tokens or, `greedy`, the target's best ones up to the first that the row departs from."""
         T = self.ids.shape[1]
         at = self.anchors[:, :anchors, None] + torch.arange(drafts, device=self.ids.device)
         inside = (at + 1 < T) & self.usable[:, :anchors, None]
         label_at = (at + 1).clamp(max=T - 1).flatten(1)
         labels = self.ids.gather(1, label_at).view_as(at)
         inside &= self.answer.gather(1, label_at).view_as(at)
-        return at.clamp(max=T - 1), labels, inside
+        at = at.clamp(max=T - 1)
+        if greedy:
+            assert self.best is not None
+            best = self.best.gather(1, at.flatten(1)).view_as(at)
+            inside[..., 1:] &= (best == labels)[..., :-1].int().cumprod(-1).bool()
+            labels = best
+        return at, labels, inside
 
 
 class Course:
@@ -259,12 +316,12 @@ class Course:
         for name, p in drafter.named_parameters():
             backbone = name.startswith(("fc.", "layers."))
             (matrices if backbone and p.ndim == 2 else others).append(p)
-        adam = {"lr": recipe.lr, "weight_decay": 0.0, "betas": (0.9, 0.95)}
+        adam = {"lr": recipe.lr, "weight_decay": 0.0, "betas": (0.9, 0.95), "fused": others[0].is_cuda}
+        self.optimizers: list[torch.optim.Optimizer]
         if recipe.optimizer == "adamw":
             self.optimizers = [torch.optim.AdamW(matrices + others, **adam)]
         elif recipe.optimizer == "muon":
-            muon = torch.optim.Muon(matrices, lr=recipe.lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
-            self.optimizers = [muon, torch.optim.AdamW(others, **adam)]
+            self.optimizers = [StackedMuon(matrices, recipe.lr), torch.optim.AdamW(others, **adam)]
         else:
             raise TrainingError(f"There is no optimizer {recipe.optimizer!r}; adamw and muon are known.")
 
@@ -273,33 +330,29 @@ class Course:
         their weights [R, A, drafts]."""
         d, kinds = self.drafter, self.recipe.weights
         A, P = min(self.recipe.anchors, batch.anchors.shape[1]), d.config.drafts
-        at, labels, inside = batch.slots(A, P)
+        at, labels, inside = batch.slots(A, P, self.recipe.labels == "greedy")
         place = batch.place[labels]
         weights = kinds.by_slot(inside) * (place >= 0)
-        share = (weights / (weights.sum() + 1e-6)).flatten()
+        share = (weights / (weights.sum() + 1e-6)).view(-1, P)
 
         with torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=batch.hidden.dtype == torch.bfloat16):
             hidden = d(batch.embed, batch.taps[d.config.taps], batch.ids, batch.anchors[:, :A])
-        hidden = hidden.flatten(0, 2)
+        hidden = hidden.flatten(0, 1)
         width = hidden.shape[-1]
-        wanted = batch.hidden.gather(1, at.flatten(1).unsqueeze(-1).expand(-1, -1, width)).flatten(0, 1)
-        graph = [hidden]
-        if d.config.markov_rank:
-            before = batch.ids.gather(1, at.flatten(1)).flatten()
-            graph.append(d.markov_head.markov_w1(before).to(hidden.dtype))
-            graph.append(d.markov_head.markov_w2.weight[batch.candidates].to(hidden.dtype))
+        wanted = batch.hidden.gather(1, at.flatten(1).unsqueeze(-1).expand(-1, -1, width)).view_as(hidden)
+        graph = [hidden, *self._following(hidden, batch.ids.gather(1, at.flatten(1)).view(-1, P), batch.candidates)]
         # The logits of all slots at once would fill the memory: each chunk runs back to these leaves, and
         # the backbone is run backward once.
         leaves = [g.detach().requires_grad_() for g in graph]
-        previous, markov = leaves[1:] if d.config.markov_rank else (None, None)
+        previous, following = leaves[1:] if len(leaves) > 1 else (None, None)
         confidence = None
         if d.config.confidence:
             confidence = (d.confidence_head.proj.weight, d.confidence_head.proj.bias)
-        heads = Heads(batch.head, markov, confidence)
-        slots = SlotBatch(leaves[0], previous, wanted, place.flatten().clamp(min=0), share)
-        total, figures = 0.0, []
+        heads = Heads(batch.head, following, confidence, d.config.selector_top_k if d.config.selector_rank else 0)
+        slots = SlotBatch(leaves[0], previous, wanted, place.view(-1, P).clamp(min=0), share)
+        total, figures = torch.zeros((), device=hidden.device), []
         N = len(hidden)
-        size = math.ceil(N / math.ceil(N / chunk))
+        size = math.ceil(N / math.ceil(N * P / chunk))
         for i in range(0, N, size):
             part = SlotBatch(*(None if t is None else t[i : i + size] for t in slots))
             loss, one = self.slot_losses(part, heads, kinds)
@@ -308,6 +361,20 @@ class Course:
             figures.append(one)
         torch.autograd.backward(graph, [leaf.grad for leaf in leaves])
         return total, torch.cat(figures, 1).view(-1, *weights.shape), weights
+
+    def _following(self, hidden: Tensor, before: Tensor, candidates: Tensor) -> tuple[Tensor, ...]:
+        """What the token before each slot does: the query [N, P, r] of the Markov head or the selector and the rows
+        [C, r] of the candidates, or nothing."""
+        d = self.drafter
+        if d.config.markov_rank:
+            query, rows = d.markov_head.markov_w1(before), d.markov_head.markov_w2.weight
+        elif d.config.selector_rank:
+            selector = d.candidate_selector
+            query = selector.predecessor_codebook[before] * selector.hidden_projection(hidden.float())
+            rows = selector.successor_codebook
+        else:
+            return ()
+        return query.to(hidden.dtype), rows[candidates].to(hidden.dtype)
 
     def step(self, factor: float) -> None:
         """One optimizer step at `factor` of the learning rate, gradients clipped to norm 1."""
@@ -371,9 +438,11 @@ class Trainer:
             if recipe.start == "target":
                 drafter.start_from(self.target)
         else:
-            drafter = TorchDrafter.load(recipe.start, str(self.target.device))
-            if drafter.config != config:
-                raise TrainingError(f"{recipe.start} has another shape than {recipe.name} is to have.")
+            drafter = TorchDrafter(config).to(self.target.device)
+            try:
+                drafter.go_on_from(TorchDrafter.load(recipe.start, str(self.target.device)))
+            except TrainingError as e:
+                raise TrainingError(f"{recipe.name} cannot start from {recipe.start}: {e}") from None
         return Course(recipe, drafter, self.target.is_compiled)
 
     @torch.no_grad()
@@ -395,7 +464,10 @@ class Trainer:
         taps = {s: features if s == needed else torch.cat([by_tap[t] for t in s], -1) for s in sets}
         candidates, place = self._candidates(ids, g)
         head = self.target.head if plan.candidates == 0 else self.target.head[candidates]
-        return Batch(ids, answer, hidden, taps, anchors, usable, head, candidates, place, self.target.embed)
+        best = None
+        if any(c.recipe.labels == "greedy" for c in self.courses):
+            best = candidates[torch.cat([(h @ head.T).argmax(-1) for h in hidden.split(16)])]
+        return Batch(ids, answer, hidden, taps, anchors, usable, head, candidates, place, self.target.embed, best)
 
     def _order(self, epoch: int) -> Tensor:
         if getattr(self, "_epoch", None) != epoch:

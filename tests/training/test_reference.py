@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,22 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file  # noqa: E402
 
-from dspark_core.training import calibrate  # noqa: E402
+from dspark_core.training import TrainingError, calibrate  # noqa: E402
 from dspark_core.training.data import Rows  # noqa: E402
-from dspark_core.training.torch_drafter import TorchDrafter  # noqa: E402
+from dspark_core.training.muon import StackedMuon  # noqa: E402
+from dspark_core.training.torch_drafter import DrafterShape, TorchDrafter  # noqa: E402
 from dspark_core.training.torch_target import TorchTarget  # noqa: E402
-from dspark_core.training.train import Batch, Course, LossWeights, Recipe, Trainer, TrainingPlan  # noqa: E402
+from dspark_core.training.train import (  # noqa: E402
+    Batch,
+    Course,
+    Heads,
+    LossWeights,
+    Recipe,
+    SlotBatch,
+    Trainer,
+    TrainingPlan,
+    slot_losses,
+)
 
 GOLDEN = Path(os.environ.get("GOLDEN_DIR") or Path(__file__).parents[1] / "golden")
 
@@ -28,6 +40,15 @@ def one_thread():
 def golden(name):
     folder = GOLDEN / name
     return folder, load_file(folder / "expected.safetensors"), json.loads((folder / "trace.json").read_text())
+
+
+def dflash_2_set(name):
+    """Sets of further formats lie together; Qwen3 ones there share zlab_causal's target."""
+    folder = next((f for f in (GOLDEN / "formats" / name, GOLDEN / name) if f.exists()), None)
+    if folder is None:
+        pytest.skip(f"{GOLDEN} has no set {name}")
+    target = folder / "target" if (folder / "target").exists() else GOLDEN / "zlab_causal" / "target"
+    return folder, load_file(folder / "expected.safetensors"), TorchTarget.load(target)
 
 
 def own(folder, name):
@@ -72,6 +93,133 @@ def test_drafter_blocks(name):
         hidden = drafter(embed, expected["full_tapped_hidden"][None], ids, starts)[0]
     wanted = expected["rounds.block_hidden"][:, drafter.config.first_slot :]
     torch.testing.assert_close(hidden, wanted, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["S6_dflash2_zlab", "S7_dflash2_speculators", "S10_dflash2_zlab_scaled"])
+def test_dflash_2(name):
+    """Blocks, logits, the selector's candidates and scores and every draft of every round. S7 has S6's weights under
+    speculators' rule of the window, in a packaging that is not trained here."""
+    folder, expected, target = dflash_2_set(name)
+    speculators = name.startswith("S7")
+    config = folder.with_name("S6_dflash2_zlab") if speculators else folder
+    shape = DrafterShape.from_json(json.loads((config / "drafter" / "config.json").read_text()))
+    drafter = TorchDrafter(replace(shape, window_of_block=speculators))
+    drafter.load_state_dict(load_file(folder / "drafter" / "model.safetensors"))
+    starts = expected["rounds.start"].long()[None]
+    with torch.no_grad():
+        hidden = drafter(
+            target.embed, expected["full_tapped_hidden"][None], expected["greedy_ids"][None].long(), starts
+        )
+        hidden = hidden[0]
+        logits = drafter.logits(hidden, target.head)
+        torch.testing.assert_close(hidden, expected["rounds.block_hidden"][:, 1:], rtol=0, atol=1e-4)
+        base = expected["rounds.base_logits"][:, 1:]
+        torch.testing.assert_close(logits[: len(base)], base, rtol=0, atol=1e-4)
+        previous = expected["rounds.anchor"].long()
+        for k in range(shape.drafts):
+            candidates, scores = drafter.select(logits[:, k], hidden[:, k], previous)
+            wanted, order = expected["rounds.candidates"][:, k].long().sort(-1)
+            assert torch.equal(candidates[: len(wanted)], wanted)
+            theirs = expected["rounds.scores"][:, k].gather(-1, order)
+            torch.testing.assert_close(scores[: len(wanted)], theirs, rtol=0, atol=1e-4)
+            previous, _ = drafter.draft(hidden[:, k], target.head, previous)
+            assert torch.equal(previous, expected["rounds.tokens"][:, k].long())
+
+
+def test_dflash_2_is_written_as_it_is_read():
+    folder, _, _ = dflash_2_set("S6_dflash2_zlab")
+    raw = json.loads((folder / "drafter" / "config.json").read_text())
+    shape = DrafterShape.from_json(raw)
+    assert (shape.window, shape.selector_rank, shape.selector_top_k, shape.conv_group) == (12, 8, 8, 16)
+    assert DrafterShape.from_json(shape.to_json()) == replace(shape, window=0)
+    for change in ({"is_causal": True}, {"is_causal": None}, {"layer_types": ["sliding_attention", "full_attention"]}):
+        with pytest.raises(TrainingError, match="causal"):
+            DrafterShape.from_json(raw | change)
+
+
+def test_the_selector_is_trained_among_its_candidates():
+    """Four tokens, two candidates. Block 0: the label is one of them; block 1: it is not and takes the weaker's
+    place. The backbone's own logits count beside it."""
+    logits = torch.tensor([[[3.0, 2.0, 1.0, 0.0]], [[3.0, 2.0, 1.0, 0.0]]])
+    successors = torch.tensor([[0.0], [2.0], [5.0], [9.0]])
+    slots = SlotBatch(logits, torch.ones(2, 1, 1), logits, torch.tensor([[1], [2]]), torch.full((2, 1), 0.5))
+    loss, figures = slot_losses(slots, Heads(torch.eye(4), successors, None, top_k=2), LossWeights(1.0, 0.0, 0.0))
+    among = [[3.0, 4.0], [3.0, 6.0]]  # token 0 with either label, its row of the codebook added
+    selector = [-torch.tensor(z).log_softmax(-1)[1].item() for z in among]
+    own = [-logits[0, 0].log_softmax(-1)[i].item() for i in (1, 2)]
+    assert figures[0].flatten().tolist() == pytest.approx(selector)
+    assert loss.item() == pytest.approx(sum(selector + own) / 2)
+    assert figures[4].flatten().tolist() == [1.0, 0.0]  # what decoding could not choose is not right
+
+
+def test_dpace_weighs_slots_by_what_they_gain():
+    """Without smoothing: the gradient of the expected number of accepted drafts after each label's log-probability."""
+    log_q = (torch.tensor([[0.9, 0.5, 0.7, 0.2]], dtype=torch.float64).log()).requires_grad_()
+    log_q.exp()[:, :3].cumprod(-1).sum().backward()
+    weights = torch.tensor([[1.0, 1.0, 1.0, 0.0]], dtype=torch.float64)  # the fourth is not supervised
+    found = LossWeights(dpace=1e-12).by_path(weights, -log_q)
+    torch.testing.assert_close(found, log_q.grad, rtol=1e-6, atol=1e-9)
+    assert torch.equal(LossWeights().by_path(weights, -log_q), weights)
+
+
+def test_dpace_does_not_weigh_the_confidence_head():
+    """D-PACE counts a slot by how likely its label is, which is what the head is to tell: weighed by it the head
+    would find more slots sure than are accepted."""
+    logits = torch.tensor([[[8.0, 0.0], [0.0, 0.1]]])
+    weights = torch.full((1, 2), 0.5)
+    slots = SlotBatch(logits, None, logits.flip(-1), torch.tensor([[0, 0]]), weights)
+    sure = (torch.tensor([[1.0, -1.0]]), torch.zeros(1))
+    kinds = LossWeights(0.0, 0.0, 1.0, greedy_confidence=True, dpace=0.5)
+    loss, figures = slot_losses(slots, Heads(torch.eye(2), None, sure), kinds)
+    assert loss.item() == pytest.approx((weights * figures[2]).sum().item())
+
+
+def test_greedy_labels_end_where_the_row_departs_from_them():
+    ids = torch.tensor([[0, 1, 2, 3, 4, 5, 6]])
+    best = torch.tensor([[1, 2, 9, 4, 5, 6, 0]])  # after token 2 the target would have said 9
+    batch = Batch(
+        ids, torch.ones_like(ids, dtype=torch.bool), *[None] * 2, torch.tensor([[0, 3]]),
+        torch.ones(1, 2, dtype=torch.bool), *[None] * 4, best=best,
+    )  # fmt: skip
+    _, labels, inside = batch.slots(2, 4, greedy=True)
+    assert labels[0, 0].tolist() == [1, 2, 9, 4] and inside[0, 0].tolist() == [True, True, True, False]
+    assert labels[0, 1].tolist()[:3] == [4, 5, 6] and inside[0, 1].tolist() == [True, True, True, False]
+    assert batch.slots(2, 4)[1][0, 0].tolist() == [1, 2, 3, 4]
+
+
+def test_stacked_muon_is_torchs():
+    g = torch.Generator().manual_seed(0)
+    shapes = [(24, 8), (8, 24), (8, 24), (16, 16)]
+    mine = [torch.nn.Parameter(torch.randn(s, generator=g)) for s in shapes]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in mine]
+    pair = (
+        StackedMuon(mine, lr=1e-2),
+        torch.optim.Muon(theirs, lr=1e-2, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+    )
+    for _ in range(3):
+        for a, b in zip(mine, theirs, strict=True):
+            a.grad = torch.randn(a.shape, generator=g)
+            b.grad = a.grad.clone()
+        for optimizer in pair:
+            optimizer.step()
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=2e-5)
+
+
+def test_a_drafter_goes_on_from_one_of_another_method():
+    """DFlash 2 begins as the DFlash it comes from: its convolutions are the identity."""
+    shape = DrafterShape.from_json(json.loads((GOLDEN / "D" / "drafter" / "config.json").read_text()))
+    old = TorchDrafter.load(GOLDEN / "D" / "drafter")
+    new = TorchDrafter(replace(shape, selector_rank=8, selector_top_k=4, block_size=8))
+    new.go_on_from(old)
+    _, expected, _ = golden("D")
+    embed = TorchTarget.load(GOLDEN / "D" / "target").embed
+    old.config = replace(shape, block_size=8)
+    blocks = [expected["full_tapped_hidden"][None], expected["greedy_ids"][None].long(), torch.tensor([[21, 40]])]
+    with torch.no_grad():
+        torch.testing.assert_close(new(embed, *blocks), old(embed, *blocks))
+    with pytest.raises(TrainingError, match="taps"):
+        TorchDrafter(replace(shape, taps=(0,))).go_on_from(old)
 
 
 @pytest.mark.parametrize("name", ["A", "C"])
