@@ -10,9 +10,9 @@ from dspark_core.chart_style import with_plain_labels
 from dspark_core.playground.tabs.charts_tab import charts, spent_chart
 from dspark_core.playground.tabs.cost_tab import prospects_chart
 
-from ..browser.test_report_page import made
+from ..bench.made_report import made
+from ..race.forecasts import TAXI_CURVE
 from ..race.long_trace import long_trace
-from ..race.test_forecast import TAXI_CURVE
 
 LINK = '<a href="https://x.example">the fastest</a> &lt;b> <b>x</b><sub>2</sub>'
 
