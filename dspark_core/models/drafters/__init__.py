@@ -19,7 +19,7 @@ def names() -> list[str]:
 def constants(method: str) -> dict[str, Any]:
     """The constants at the top of a method's file, such as METHOD and HEADS, by name; and `needs_weights`: False where
     the file says so in a call, as of a DrafterInfo. Empty for a method that has no file."""
-    spec = find_spec(f"{__name__}.{method.lower()}")
+    spec = find_spec(f"{__name__}.{method.lower()}") if method.lower() in names() else None
     return _read(Path(spec.origin)) if spec and spec.origin else {}
 
 
