@@ -7,7 +7,7 @@ from dataclasses import replace
 import plotly.graph_objects as go
 
 from dspark_core.chart_style import with_plain_labels
-from dspark_core.playground.tabs.charts_tab import charts, spent_chart
+from dspark_core.playground.tabs.charts_tab import RaceCharts
 from dspark_core.playground.tabs.cost_tab import prospects_chart
 
 from ..bench.made_report import made
@@ -36,7 +36,7 @@ def hostile_race():
 
 def test_no_chart_of_the_page_takes_a_lane_s_name_for_markup():
     race = hostile_race()
-    drawn = [*charts(race).values(), spent_chart(race), prospects_chart(TAXI_CURVE, race)]
+    drawn = [*RaceCharts(race).drawn().values(), RaceCharts(race).spent(), prospects_chart(TAXI_CURVE, race)]
     written = [s for chart in drawn for s in strings(chart.figure.to_dict())]
     assert any("&lt;a href=" in s and "&amp;lt;b>" in s.replace("&gt;", ">") for s in written)
     assert not [s for s in written if "<" in s and "n < " not in s]
