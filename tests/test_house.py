@@ -1,6 +1,7 @@
 """The order of the rooms: who may import whom, read from the source, so that nothing need be installed or run."""
 
 import ast
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -196,6 +197,18 @@ def test_what_any_thread_may_use_imports_no_mlx(house):
 
 def test_no_two_files_share_a_name(house):
     assert not house.file_names_used_twice()
+
+
+def test_the_map_has_every_room_and_shows_the_code_as_it_is(house):
+    words = (ROOT / HOUSE / "README.md").read_text("utf-8")
+    rooms = words[: words.index("## Words")]
+    assert not [room for room in house.rooms() if f"`{room}/`" not in rooms and f"`{room}.py`" not in rooms]
+    shown = [block.partition("```")[0] for block in words.split("```python\n")[1:]]
+    examples = [f for kind in ("drafters", "targets") for f in (ROOT / HOUSE / "models" / kind).glob("*.py")]
+    assert len(shown) == 2 and {*shown} <= {f.read_text("utf-8") for f in examples}
+    named = set(re.findall(r"`([\w/]+\.py)`", words))
+    files = [f"/{f.relative_to(ROOT)}" for place in (HOUSE, "tests") for f in (ROOT / place).rglob("*.py")]
+    assert not [name for name in named if not any(file.endswith(f"/{name}") for file in files)]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from dspark_core.chart_style import GREY
 from dspark_core.decode.rounds import Settings
 from dspark_core.models.info import DrafterInfo
 from dspark_core.playground import race_request
+from dspark_core.playground.race_memory import RaceMemory
 from dspark_core.playground.race_request import LaneForm, RaceForm
 from dspark_core.playground.stream import FIELD, RECORD, board_updates, models_status
 from dspark_core.playground.tabs.charts_tab import TITLES, RaceCharts
@@ -189,7 +190,7 @@ def test_a_race_that_is_refused_says_why(monkeypatch):
     monkeypatch.setattr("dspark_core.playground.worker.LAST_MOMENT_S", 0.05)
     worker, gate = worker_of(replay()), threading.Event()
     worker.submit(Job("me", "measurement", lambda engine, job: gate.wait(5) and ()))
-    tab = RaceTab(worker, None)
+    tab = RaceTab(worker, None, RaceMemory(dict))
     monkeypatch.setattr("dspark_core.playground.tabs.race_tab.asked_race", lambda ask, call: asked())
     ((_, board),) = [*next(tab.race(Call("me", {}))).items()]
     assert board.startswith(f"R{FIELD}refused ") and "This page is busy: wait for its measurement, or stop it." in board

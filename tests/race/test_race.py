@@ -255,7 +255,7 @@ def test_an_adaptive_lane_has_done_everything_before_its_clock_runs(models, monk
             yield event
 
     monkeypatch.setattr(module, "speculative", followed)
-    monkeypatch.setattr(module, "known", lambda models: BUS)
+    monkeypatch.setattr(models, "known_curve", lambda: BUS)
     models = Models(models.target, models.drafters)
     events = race(models, request(spec))
     for _, event in events:
