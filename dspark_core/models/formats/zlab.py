@@ -11,7 +11,7 @@ from typing import Any
 
 from ...errors import ModelError
 from ..backbone_config import MAX_ROLLBACK, SLIDING, Visibility, layer_count, layer_types
-from ..drafters import of_heads
+from ..drafters import constants, of_heads
 from ..fields import NESTED, NESTED_FIRST, Fields, shown
 from ..inner import Headers, Inner
 from .heads import MAX_RANK, MAX_TARGET_LAYERS, architecture, convolution, selector, softcap, window_of
@@ -37,10 +37,12 @@ def translate(where: Path, raw: dict[str, Any], tensors: Headers) -> Inner:
     for name in () if second else DFLASH_2_FIELDS:
         if raw.get(name) is not None or fields.nested.get(name) is not None:
             raise ModelError(f"{where} has {name}: DFlash 2 drafters are of architecture DFlash2DraftModel.")
+    method = of_heads("selector") if second else of_heads()
+    title = constants(method).get("TITLE", constants(method)["METHOD"])
     if rank := fields.whole("markov_rank", 0, MAX_RANK, 0):
-        raise ModelError(f"{where}: a {architecture(raw)} with a Markov head (markov_rank {rank}) is not supported.")
+        raise ModelError(f"{where}: a {title} drafter with a Markov head (markov_rank {rank}) is not supported.")
     if fields.flag("enable_confidence_head"):
-        raise ModelError(f"{where}: a {architecture(raw)} with a confidence head is not supported.")
+        raise ModelError(f"{where}: a z-lab {title} drafter with a confidence head is not supported.")
     layers = layer_count(fields, tensors)
     target_layers = fields.whole("num_target_layers", 1, MAX_TARGET_LAYERS)
     # Where the config names no taps:
@@ -67,7 +69,7 @@ def translate(where: Path, raw: dict[str, Any], tensors: Headers) -> Inner:
         neutral={
             "hidden_act": ("silu",),
             "hidden_activation": ("silu",),
-            "projector_type": (of_heads("selector") if second else of_heads(),),
+            "projector_type": (method,),
             "sample_from_anchor": (False,),
         },
     )
