@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.scripts import structure
+
 ROOT = Path(__file__).parents[1]
 HOUSE = "dspark_core"
 
@@ -197,6 +199,14 @@ def test_what_any_thread_may_use_imports_no_mlx(house):
 
 def test_no_two_files_share_a_name(house):
     assert not house.file_names_used_twice()
+
+
+def test_no_place_knows_a_method_but_its_own_file_and_names_stay_few():
+    found = structure.read(ROOT, run_mypy=False)
+    assert not found.method_places
+    assert len(found.shared_names()) <= 15, found.shared_names()
+    assert 1e3 * sum(map(len, found.names.values())) / sum(found.files.values()) <= 38
+    assert all(f.lines <= 80 and f.parameters <= 8 for f in found.functions)
 
 
 def test_the_map_has_every_room_and_shows_the_code_as_it_is(house):
