@@ -7,16 +7,8 @@ text is from a file.
 from html import escape
 from typing import Any
 
-COLOURS = (
-    "#7a8592",
-    "#2a86cf",
-    "#d9662a",
-    "#9a62c0",
-    "#2f9e63",
-    "#c2413b",
-    "#8a7a2a",
-    "#3aa6a6",
-)  # on any page
+# On any page.
+COLOURS = ("#7a8592", "#2a86cf", "#d9662a", "#9a62c0", "#2f9e63", "#c2413b", "#8a7a2a", "#3aa6a6")
 PATTERNS = ("", "/", "x", ".", "\\", "+", "-", "|")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "5px,2px", "2px,6px")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
@@ -37,6 +29,23 @@ def line_style(i: int) -> dict:
     """Of the i-th lane's line with points."""
     line = {"color": COLOURS[i % len(COLOURS)], "dash": DASHES[i % len(DASHES)]}
     return {"line": line, "marker": point_marker(i)}
+
+
+def blank_layout(x: str, y: str, height: int, text: str = "#6b727a") -> dict:
+    """Of a figure that is to be filled, as Plotly takes it; titles of both axes, height in pixels, colour of the text.
+    Backgrounds are transparent, so that one figure serves light and dark pages."""
+    axis = {"gridcolor": "rgba(128,128,128,0.25)", "zerolinecolor": "rgba(128,128,128,0.5)", "automargin": True}
+    return {
+        "template": "none",
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": "IBM Plex Sans, system-ui, sans-serif", "size": 14, "color": text},
+        "margin": {"l": 58, "r": 24, "t": 12, "b": 48},
+        "height": height,
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "xaxis": axis | {"title": {"text": x, "font": {"size": 13}}},
+        "yaxis": axis | {"title": {"text": y, "font": {"size": 13}, "standoff": 10}},
+    }
 
 
 LABELS = ("name", "text", "x", "y", "customdata")  # of a trace: what is or may be text that somebody wrote

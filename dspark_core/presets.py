@@ -18,13 +18,10 @@ hub = "deepseek-ai/dspark_qwen3_4b_block7"  # or path; neither where the method 
 licence = "MIT"
 """
 
-import ast
-import importlib.util
 import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -142,13 +139,6 @@ def load_prompts(path: Path = PRESETS / "prompts.toml") -> list[Prompt]:
     return [Prompt(p.kind, p.title, p.text, k.lead if k else "", k.why if k else "") for p, k in known]
 
 
-def needs_weights(method: str) -> bool:
-    """Does a method read its drafters from a directory? A file of models/drafters that says `needs_weights=False` of
-    its drafter does not. It is read as text, for importing it would import MLX."""
-    spec = importlib.util.find_spec(f"{methods.__name__}.{method.lower()}")
-    return not (spec and spec.origin and _says_no_weights(Path(spec.origin)))
-
-
 # ---- the files' tables -------------------------------------------------------------------------------------
 
 
@@ -241,7 +231,7 @@ def _drafter(path: Path, table: _DrafterTable) -> PresetDrafter:
         known = ", ".join(methods.names())
         raise PresetError(f"{path}: method {table.method!r} is not known; there are {known}.")
     title = table.title or table.method
-    if table.path is None and table.hub is None and not needs_weights(table.method):
+    if table.path is None and table.hub is None and methods.constants(table.method).get("needs_weights") is False:
         return PresetDrafter(table.method, None, title, table.licence)
     return PresetDrafter(table.method, _place(path, "drafter", table), title, table.licence)
 
@@ -291,16 +281,3 @@ def _fault_words(path: Path, fault: Mapping[str, Any], kind: type[BaseModel]) ->
     if what == "model_type":
         return f"{where} must be a table, not {str(fault['input'])[:80]!r}."
     return f"{where}: {name} must be {WANTED.get(what, 'something else')}."
-
-
-@cache
-def _says_no_weights(file: Path) -> bool:
-    """Does this source give `needs_weights=False` to a call?"""
-    try:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, SyntaxError):
-        return False
-    keywords = [k for node in ast.walk(tree) if isinstance(node, ast.Call) for k in node.keywords]
-    return any(
-        k.arg == "needs_weights" and isinstance(k.value, ast.Constant) and k.value.value is False for k in keywords
-    )

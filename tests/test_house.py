@@ -1,6 +1,7 @@
 """The order of the rooms: who may import whom, read from the source, so that nothing need be installed or run."""
 
 import ast
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from tests.scripts import structure
 
 ROOT = Path(__file__).parents[1]
 HOUSE = "dspark_core"
@@ -196,6 +199,26 @@ def test_what_any_thread_may_use_imports_no_mlx(house):
 
 def test_no_two_files_share_a_name(house):
     assert not house.file_names_used_twice()
+
+
+def test_no_place_knows_a_method_but_its_own_file_and_names_stay_few():
+    found = structure.read(ROOT, run_mypy=False)
+    assert not found.method_places
+    assert len(found.shared_names()) <= 15, found.shared_names()
+    assert 1e3 * sum(map(len, found.names.values())) / sum(found.files.values()) <= 38
+    assert all(f.lines <= 80 and f.parameters <= 8 for f in found.functions)
+
+
+def test_the_map_has_every_room_and_shows_the_code_as_it_is(house):
+    words = (ROOT / HOUSE / "README.md").read_text("utf-8")
+    rooms = words[: words.index("## Words")]
+    assert not [room for room in house.rooms() if f"`{room}/`" not in rooms and f"`{room}.py`" not in rooms]
+    shown = [block.partition("```")[0] for block in words.split("```python\n")[1:]]
+    examples = [f for kind in ("drafters", "targets") for f in (ROOT / HOUSE / "models" / kind).glob("*.py")]
+    assert len(shown) == 2 and {*shown} <= {f.read_text("utf-8") for f in examples}
+    named = set(re.findall(r"`([\w/]+\.py)`", words))
+    files = [f"/{f.relative_to(ROOT)}" for place in (HOUSE, "tests") for f in (ROOT / place).rglob("*.py")]
+    assert not [name for name in named if not any(file.endswith(f"/{name}") for file in files)]
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from dspark_core.models.checkpoint import load_drafter
 from dspark_core.proof.agreement import agreement
 from dspark_core.proof.evidence import Agreement, AgreementRequest
 from dspark_core.race.inspector import Inspector
-from dspark_core.race.loaded import Models, measured
+from dspark_core.race.loaded import Models
 from dspark_core.race.race import race
 from dspark_core.race.records import CAP, HARDWARE, PLAIN, LaneSpec, RaceRecord, RaceRequest
 
@@ -208,7 +208,7 @@ def test_it_is_measured_and_the_curve_is_found_again(models, tmp_path):
     save_curve(curve, tmp_path)
     assert load_curve(models.target, models.loaded, tmp_path) == curve
     assert load_curve(models.target, {"lookup": models.drafters["lookup"]}, tmp_path) is None
-    assert list(measured(models, quick=True))[-1] == models.curve
+    assert list(models.measure_curve(quick=True))[-1] == models.curve
 
 
 def test_its_lanes_are_warm_before_they_are_timed(models):

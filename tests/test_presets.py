@@ -7,7 +7,7 @@ import pytest
 from dspark_core.catalog.names import HubName
 from dspark_core.errors import PresetError
 from dspark_core.models.info import drafter_ids
-from dspark_core.playground.tabs.models_tab import about
+from dspark_core.playground.tabs.models_tab import PresetMenu
 from dspark_core.presets import load_presets, load_prompts, read_presets
 
 
@@ -59,7 +59,7 @@ def test_the_licence_of_every_download_is_shown_before_it():
         downloads = [p for p in (*preset.targets, *preset.drafters) if isinstance(p.path, HubName)]
         assert all(p.licence for p in downloads), preset.name
         for target in preset.targets if downloads else ():
-            words = about(preset, target.precision)
+            words = PresetMenu(preset).about(target.precision)
             assert f"{preset.title}, {target.precision}: {target.licence}" in words
             assert all(f"{d.title}: {d.licence}" in words for d in preset.drafters)
 

@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from ..decode.rounds import Settings
 from ..machine import device_of, machine
 from ..proof.agreement import gaps_along
-from ..race.loaded import Models, measured_noise
+from ..race.loaded import Models
 from ..race.metrics import metrics, plain_metrics, strictness, times_plain
 from ..race.race import race
 from ..race.records import RaceRecord, RaceRequest
@@ -49,7 +49,7 @@ def measure_exactness(a: argparse.Namespace) -> None:
 
 def exactness(models: Models, prompts: Sequence[SetPrompt], lanes: Sequence[SpecLane], tokens: int) -> Iterator[dict]:
     """The rows of this module's docstring. The first of `lanes` is plain."""
-    noise = measured_noise(models)
+    noise = models.measured_noise()
     yield {
         "device": device_of(machine()),
         "target": models.target.name,

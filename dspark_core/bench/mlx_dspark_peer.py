@@ -1,6 +1,6 @@
 """mlx-dspark behind the line protocol of peers.py, in a process of its own.
 
-    python -m dspark_core.bench.mlx_dspark_peer TARGET DRAFTER --curves DIR
+    python -m dspark_core.bench.mlx_dspark_peer TARGET DRAFTER --mode METHOD --curves DIR
 
 Engines: "default" is its speculative_generate as called without options (cap 2, lookup drafts on), "auto" the same
 with its automatic cap (its own measured curves; a new controller for each decode, as its command line has it), "full"
@@ -20,9 +20,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 class Served:
-    """mlx-dspark with one target and one drafter. `curves` is where it keeps its cost curves."""
+    """mlx-dspark with one target and one drafter. `mode` is its name of the method, `curves` where it keeps its
+    cost curves."""
 
-    def __init__(self, target: Path, drafter: Path, curves: Path):
+    def __init__(self, target: Path, drafter: Path, mode: str, curves: Path):
         import mlx.core as mx
         from mlx_dspark import load_drafter, load_target
         from mlx_dspark.calibrate import apply_multirow_attn, apply_sdpa_split, apply_small_m
@@ -30,7 +31,7 @@ class Served:
         self.names = {"target_repo": str(target), "drafter_repo": str(drafter)}
         self.target, self.tokenizer = load_target(str(target), require_tap=True)
         self.drafter, _ = load_drafter(str(drafter), quantize=False)
-        self.curves = curves
+        self.mode, self.curves = mode, curves
         if mx.metal.is_available():  # its kernels, in the order in which its command line installs them
             apply_small_m(self.target, self.drafter, **self.names)
             apply_sdpa_split(self.target, target_repo=str(target))
@@ -74,7 +75,7 @@ class Served:
             from mlx_dspark.calibrate import calibrate
 
             controller = calibrate(
-                self.target, self.drafter, mode="dspark", cache_dir=str(self.curves), verbose=False, **self.names
+                self.target, self.drafter, mode=self.mode, cache_dir=str(self.curves), verbose=False, **self.names
             )
             return {"max_draft_tokens": None, "cap_controller": controller}
         raise ValueError(f"mlx-dspark has no lane {engine!r}: use default, auto or full")
@@ -103,11 +104,12 @@ def answer_requests() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("target", type=Path)
     p.add_argument("drafter", type=Path)
+    p.add_argument("--mode", required=True)
     p.add_argument("--curves", type=Path, required=True)
     a = p.parse_args()
     answers = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):  # its notices are not answers
-        served = Served(a.target, a.drafter, a.curves)
+        served = Served(a.target, a.drafter, a.mode, a.curves)
         print(json.dumps({"ready": True}), file=answers, flush=True)
         for line in sys.stdin:
             request = json.loads(line)

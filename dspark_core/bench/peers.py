@@ -104,7 +104,7 @@ def mlx_dspark(models: Models, target: Path, drafters: Mapping[str, BenchDrafter
         write_drafter(loaded, drafter.place, weights, native[1])
         del weights
         module = [sys.executable, "-m", "dspark_core.bench.mlx_dspark_peer"]
-        return Peer([*module, *map(str, native), "--curves", str(curves)])
+        return Peer([*module, *map(str, native), "--mode", drafter.method.lower(), "--curves", str(curves)])
 
 
 def installed() -> str | None:

@@ -32,7 +32,7 @@ from ..decode.rounds import Settings
 from ..machine import machine, versions
 from ..models.info import DrafterInfo
 from ..race.forecast import draft_outcomes, middle_position
-from ..race.loaded import Models, measured
+from ..race.loaded import Models
 from .figures import Figures, best_cap, figures
 from .log import Header, Log, Row
 from .peers import Peer, Peers, installed, mlx_dspark
@@ -80,7 +80,7 @@ class Report:
         header = self._header(models)
         if self.log is None:
             print_progress("measuring the cost curve")
-            *_, curve = measured(models)
+            *_, curve = models.measure_curve()
             assert isinstance(curve, CostCurve)
             self.log = Log.create(self.out / "log.jsonl", header, curve)
         self.log.require_same(header)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from ..chart_style import COLOURS, GREY, SYMBOLS, bar_marker, line_style, point_marker, with_plain_labels
+from ..chart_style import COLOURS, GREY, SYMBOLS, bar_marker, blank_layout, line_style, point_marker, with_plain_labels
 from ..decode.cost_curve import CostCurve
 from ..offline_page import offline_page
 from ..paths import assets
@@ -96,6 +96,10 @@ def _folded(summary: str, content: str) -> str:
     return f"<details><summary>{html.escape(summary)}</summary>{content}</details>"
 
 
+def _blank_chart(x: str, y: str) -> go.Figure:
+    return go.Figure(layout=blank_layout(x, y, 420, "#6f7780"))
+
+
 class ReportCharts:
     """The report's charts (Plotly). Lanes and sets are told apart by colour and by pattern, dash or symbol."""
 
@@ -104,7 +108,7 @@ class ReportCharts:
 
     def speed(self) -> go.Figure:
         """× plain by set and lane, with the bootstrap interval of the median."""
-        chart, names = self._blank("", "× plain, median over prompts"), ReportTables(self.figures).sets()
+        chart, names = _blank_chart("", "× plain, median over prompts"), ReportTables(self.figures).sets()
         for i, lane in enumerate(self._lane_names()):
             of = {f.set: f for f in self.figures.lanes if f.lane == lane}
             rows = [of[name] for name in names if name in of]
@@ -127,7 +131,7 @@ class ReportCharts:
         return chart.update_layout(barmode="group")
 
     def tokens_per_round(self) -> go.Figure:
-        chart, names = self._blank("", "tokens per round, median over prompts"), ReportTables(self.figures).sets()
+        chart, names = _blank_chart("", "tokens per round, median over prompts"), ReportTables(self.figures).sets()
         for i, lane in enumerate(self._lane_names()):
             of = {f.set: f.tokens_per_round for f in self.figures.lanes if f.lane == lane}
             rows = [name for name in names if name in of]
@@ -136,7 +140,7 @@ class ReportCharts:
 
     def acceptance(self) -> go.Figure:
         """By draft position, where every draft before was right."""
-        chart = self._blank("draft position", "accepted, where all before were")
+        chart = _blank_chart("draft position", "accepted, where all before were")
         for i, lane in enumerate(self._lane_names()):
             slots = [s for s in self.figures.slots if s.lane == lane]
             if slots:
@@ -153,7 +157,7 @@ class ReportCharts:
 
     def costs(self) -> go.Figure:
         """Verification by width and drafting by number of drafts, at every context measured, with the range."""
-        chart, i = self._blank("tokens", "ms"), 0
+        chart, i = _blank_chart("tokens", "ms"), 0
         for c in self.curve.costs:
             kinds = [("verify", c.verify), *((f"draft {m}", points) for m, points in c.draft.items())]
             for kind, points in kinds:
@@ -177,7 +181,7 @@ class ReportCharts:
 
     def every_prompt(self) -> go.Figure:
         """× plain of every prompt in every lane; the slower ones are named."""
-        chart, single = self._blank("", "× plain"), dict.fromkeys(p.set for p in self.figures.prompts)
+        chart, single = _blank_chart("", "× plain"), dict.fromkeys(p.set for p in self.figures.prompts)
         lanes = [lane for lane in self._lane_names() if lane != "plain"]
         for i, name in enumerate(single):
             of = [p for p in self.figures.prompts if p.set == name and p.lane in lanes]
@@ -207,7 +211,7 @@ class ReportCharts:
 
     def predicted(self) -> go.Figure:
         """The cost curve's tok/s for the rounds that came about against the measured, prompt by prompt."""
-        chart, most = self._blank("measured tok/s", "predicted tok/s"), 0.0
+        chart, most = _blank_chart("measured tok/s", "predicted tok/s"), 0.0
         for i, lane in enumerate(self._lane_names()):
             of = [p for p in self.figures.prompts if p.lane == lane and p.predicted is not None]
             if of:
@@ -231,20 +235,3 @@ class ReportCharts:
     @staticmethod
     def _rule(chart: go.Figure, y: float, text: str = "") -> None:
         chart.add_hline(y=y, line={"color": GREY, "dash": "dot"}, annotation_text=text, annotation_font={"size": 11})
-
-    @staticmethod
-    def _blank(x: str, y: str) -> go.Figure:
-        axis = {"gridcolor": "rgba(128,128,128,0.25)", "zerolinecolor": "rgba(128,128,128,0.5)", "automargin": True}
-        return go.Figure(
-            layout=go.Layout(
-                template="none",
-                paper_bgcolor="rgba(0,0,0,0)",
-                plot_bgcolor="rgba(0,0,0,0)",
-                font={"family": "system-ui, sans-serif", "size": 14, "color": "#6f7780"},
-                margin={"l": 60, "r": 24, "t": 12, "b": 48},
-                height=420,
-                legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-                xaxis=axis | {"title": {"text": x}},
-                yaxis=axis | {"title": {"text": y}},
-            )
-        )

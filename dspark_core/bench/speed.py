@@ -36,7 +36,7 @@ from ..decode.rounds import Settings
 from ..decode.schedule import Schedule
 from ..decode.speculative import Options, speculative
 from ..presets import load_prompts
-from ..race.loaded import Models, known, measured
+from ..race.loaded import Models
 from ..race.race import schedule_of
 from ..race.records import BLOCK, CAP, CONFIDENCE, HARDWARE, RaceRequest
 from .alternate import alternate
@@ -56,8 +56,8 @@ def measure_speed(a: argparse.Namespace) -> None:
     for words in excess(lanes, models.infos):
         print(words, file=sys.stderr)
     specs = tuple(lane.spec for lane in lanes if isinstance(lane, SpecLane))
-    if any(spec.schedule == HARDWARE for spec in specs) and known(models) is None:
-        for _ in measured(models):
+    if any(spec.schedule == HARDWARE for spec in specs) and models.known_curve() is None:
+        for _ in models.measure_curve():
             pass
     texts = [p.text for p in load_prompts()] if a.prompts is None else read_prompt_lines(a.prompts)
     texts = texts[: a.limit]

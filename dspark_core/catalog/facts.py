@@ -77,7 +77,7 @@ class Facts:
     @property
     def bytes(self) -> int:
         """Bytes of all tensors as stored."""
-        return sum(tensor_bytes(t) for t in self.tensors.values())
+        return sum(math.prod(t.shape) * DTYPE_BYTES.get(t.dtype, 1) for t in self.tensors.values())
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,6 @@ class Sort:
     kind: str
     family: str
     words: str
-
-
-def tensor_bytes(info: TensorInfo) -> int:
-    """Bytes of a tensor as stored."""
-    return math.prod(info.shape) * DTYPE_BYTES.get(info.dtype, 1)
 
 
 def check_weight_files(where: Path, index: dict[str, Any] | None, present: Iterable[str]) -> None:

@@ -7,6 +7,7 @@ and weights read.
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import mlx.core as mx
@@ -57,7 +58,10 @@ def open_drafter(
         if place is None:
             raise ModelError("A drafter without a directory must name its method.")
         method = parse_config(place, read_config(place), read_headers(place)).method
-    drafter: Drafter = method_module(method).open_drafter(place, target, precision)
+    module = method_module(method)
+    if not hasattr(module, "open_drafter"):
+        return read_checkpoint(place, target, precision, module)
+    drafter: Drafter = module.open_drafter(place, target, precision)
     return drafter
 
 
@@ -71,16 +75,10 @@ def read_drafter(
         read_weights(getattr(drafter, "weights"), drafter.info.name, progress, cancelled)  # noqa: B009
 
 
-def read_checkpoint(
-    directory: Path | None,
-    target: Target,
-    precision: str,
-    kind: type[BlockDrafter],
-    method: str,
-    about: str,
-    title: str = "",
-) -> BlockDrafter:
-    """A block drafter of a directory, everything checked, its weights not read yet. Raises ModelError."""
+def read_checkpoint(directory: Path | None, target: Target, precision: str, module: ModuleType) -> BlockDrafter:
+    """A block drafter of a directory, everything checked, its weights not read yet; `module` is its method's file.
+    Raises ModelError."""
+    method, kind = module.METHOD, module.KIND
     if directory is None:
         raise ModelError(f"A {method} drafter needs a directory with its weights.")
     raw = read_config(directory)
@@ -105,8 +103,8 @@ def read_checkpoint(
     info = DrafterInfo(
         id=method.lower(),
         method=method,
-        title=title or method,
-        about=about,
+        title=getattr(module, "TITLE", method),
+        about=module.ABOUT,
         name=directory.name,
         precision=convert(weights, precision),
         block=config.block_size,
@@ -117,7 +115,8 @@ def read_checkpoint(
         calibration=calibration,
         shapes=repr(config),
     )
-    return kind(config, weights, target, info)
+    drafter: BlockDrafter = kind(config, weights, target, info)
+    return drafter
 
 
 def _declare_quantized(directory: Path, weights: Weights, raw: dict[str, Any], tensors: dict[str, TensorInfo]) -> None:

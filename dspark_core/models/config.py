@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import ModelError
+from . import drafters
 from .backbone_config import MAX_ROLLBACK, BackboneConfig, read_backbone
 from .fields import Fields, is_number, shown
 from .files import read_object
@@ -140,8 +141,11 @@ def _drafter_config(where: Path, inner: Inner) -> DrafterConfig:
     vocab_size = fields.whole("vocab_size", 1, MAX_VOCABULARY)
     reduced = _reduced(where, fields, tensors, vocab_size)
     successors = tensors.get("candidate_selector.successor_codebook.weight")
+    method = drafters.of_heads(*(head for head, has in {"markov": rank, "selector": inner.selector}.items() if has))
+    if not method:
+        raise ModelError(f"{where} has a Markov head (markov_rank {rank}) beside a selector: no method has both.")
     config = DrafterConfig(
-        method="DFlash2" if inner.selector else "DSpark" if rank else "DFlash",
+        method=drafters.constants(method)["METHOD"],
         backbone=read_backbone(
             fields, tensors, inner.visibility, len(inner.taps), gemma=inner.gemma, convolution=inner.convolution
         ),

@@ -1,8 +1,16 @@
 """What the decode loop sees of a drafter: a context that is extended with what was committed, and blocks it proposes.
 
-A method is a file of drafters/, found by its name, with `open_drafter(place, target, precision)`; what that returns
-follows `Drafter`. The published methods are `BlockDrafter`s: they share a backbone and differ in how a block becomes
-tokens.
+A method is a file of drafters/, found by its name. The published methods are `BlockDrafter`s: they share a backbone and
+differ in how a block becomes tokens. Their files have
+
+    METHOD  the name, such as "DSpark"
+    TITLE   the same for the visitor, where it is another
+    HEADS   what of "markov" and "selector" a checkpoint of this method has
+    ABOUT   one or two sentences for somebody who has not seen a race
+    KIND    the BlockDrafter
+
+A method of another kind has `open_drafter(place, target, precision)` in their stead, which returns what follows
+`Drafter`, checked, its weights unread. METHOD, TITLE, HEADS and ABOUT are literals: they are also read without MLX.
 """
 
 from __future__ import annotations

@@ -34,7 +34,12 @@ def rope(fields: Fields, gemma: bool) -> tuple[float, dict[str, Any] | None]:
     parameters = _scaling_of(fields, "rope_parameters", fields.get("rope_parameters"))
     if gemma:
         parameters = _scaling_of(fields, "rope_parameters.full_attention", parameters.get("full_attention"))
-    if parameters and scaling and not _agree(parameters, scaling):
+    # Both must name one scaling; `type` is an older name of `rope_type`, and the base is looked at below.
+    apart = ("type", "rope_theta")
+    one, other = (
+        {k: v for k, v in d.items() if k not in apart} | {"rope_type": _type(d)} for d in (parameters, scaling)
+    )
+    if parameters and scaling and one != other:
         raise ModelError(f"{fields.where}: rope_scaling and rope_parameters contradict each other.")
     theta = _theta(fields, {"rope_theta": flat, "rope_parameters": parameters.get("rope_theta")})
     return theta, _checked(fields, parameters or scaling, gemma)
@@ -44,15 +49,6 @@ def _scaling_of(fields: Fields, name: str, value: Any) -> dict[str, Any]:
     if value is not None and not isinstance(value, dict):
         raise fields.error(name, value, "an object")
     return {k: v for k, v in (value or {}).items() if v is not None}
-
-
-def _agree(parameters: dict[str, Any], scaling: dict[str, Any]) -> bool:
-    """Do both name one scaling? `type` is an older name of `rope_type`."""
-    a, b = (
-        {k: v for k, v in d.items() if k not in ("type", "rope_theta")} | {"rope_type": _type(d)}
-        for d in (parameters, scaling)
-    )
-    return a == b
 
 
 def _type(scaling: dict[str, Any]) -> Any:
@@ -92,12 +88,8 @@ def _checked(fields: Fields, scaling: dict[str, Any], gemma: bool) -> dict[str, 
         usual = name in ("partial_rotary_factor", "factor") and same(value, 1)
         if kind == "yarn":  # what transformers takes where neither is given
             usual |= name == "truncate" and value is True
-            usual |= name == "attention_factor" and is_number(value) and abs(value - _yarn_factor(scaling)) < 1e-6
+            factor = 0.1 * math.log(scaling["factor"]) + 1  # by which YaRN multiplies queries and keys
+            usual |= name == "attention_factor" and is_number(value) and abs(value - factor) < 1e-6
         if not known and not usual:
             raise ModelError(f"{fields.where}: {name[:80]} {shown(value)} of its {kind} rope is not supported.")
     return {**scaling, "rope_type": kind} if scaling else None
-
-
-def _yarn_factor(scaling: dict[str, Any]) -> float:
-    """By which YaRN multiplies queries and keys."""
-    return 0.1 * math.log(scaling["factor"]) + 1

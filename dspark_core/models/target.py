@@ -66,11 +66,10 @@ class Target:
 
     def new_cache(self) -> Cache:
         """An empty cache: one entry a layer, every entry able to drop its newest positions."""
-        return (
-            [_rolling(c) for c in self._lm.make_cache()]
-            if hasattr(self._lm, "make_cache")
-            else [KVCache() for _ in range(self.num_layers)]
-        )
+        if not hasattr(self._lm, "make_cache"):
+            return [KVCache() for _ in range(self.num_layers)]
+        caches = self._lm.make_cache()  # a layer's own, or what takes the place of its ring
+        return [WindowCache(c.max_size) if getattr(c, "max_size", None) is not None else c for c in caches]
 
     def forward(self, ids: mx.array, cache: Cache, taps: tuple[int, ...] = ()) -> tuple[mx.array, mx.array | None]:
         """Run ids [T] after what `cache` holds.
@@ -149,12 +148,6 @@ class Target:
         from mlx.utils import tree_flatten
 
         return [(n, w) for n, w in tree_flatten(self.model.parameters()) if mx.issubdtype(w.dtype, mx.floating)]
-
-
-def _rolling(cache: Any) -> KVCache | WindowCache:
-    """mlx-lm's cache for a layer, or the one that takes the place of its ring."""
-    window = getattr(cache, "max_size", None)
-    return cache if window is None else WindowCache(window)
 
 
 def load_target(directory: str | Path, precision: str = "auto", progress: Progress = lambda _: None) -> Target:

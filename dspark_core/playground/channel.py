@@ -92,7 +92,7 @@ class Streams:
         patience = next((s for path, s in PATIENCE.items() if asked and scope["path"].startswith(path)), None)
         if patience is None or scope["method"] != "GET" or not 0 < len(asked) < 100:
             first = scope["type"] == "http" and (scope["method"], scope["path"]) == ("GET", "/")
-            await self.app(scope, receive, _with_script(send) if first else send)
+            await self.app(scope, receive, self._with_script(send) if first else send)
             return
         name, _, wish = asked.partition(b" ")
         key = scope["path"], name
@@ -104,6 +104,7 @@ class Streams:
             return
         if stream is None:
             stream = self.open[key] = Stream(self.app, scope, patience)
+            # What came last of a stream that has ended may still be asked for, for a while.
             stream.task.add_done_callback(
                 lambda _: asyncio.get_running_loop().call_later(5.0, self.open.pop, key, None)
             )
@@ -114,22 +115,18 @@ class Streams:
             self.open.pop(key, None)
         await Response(data, stream.status, headers)(scope, receive, send)
 
-    def _forget(self, key: tuple[str, bytes]) -> None:
-        """A stream has ended: what came last may still be asked for, for a while."""
-        asyncio.get_running_loop().call_later(5.0, self.open.pop, key, None)
+    @staticmethod
+    def _with_script(send: Send) -> Send:
+        """Adds the script's tag to the page, which comes in one piece."""
+        start: dict[str, Any] = {}
 
+        async def send_changed(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                start.update(message)
+                return
+            body = message.get("body", b"").replace(b"<head>", TAG, 1)
+            sized = [(k, str(len(body)).encode() if k == b"content-length" else v) for k, v in start["headers"]]
+            await send({**start, "headers": sized})
+            await send({**message, "body": body})
 
-def _with_script(send: Send) -> Send:
-    """Adds the script's tag to the page, which comes in one piece."""
-    start: dict[str, Any] = {}
-
-    async def send_changed(message: dict[str, Any]) -> None:
-        if message["type"] == "http.response.start":
-            start.update(message)
-            return
-        body = message.get("body", b"").replace(b"<head>", TAG, 1)
-        sized = [(k, str(len(body)).encode() if k == b"content-length" else v) for k, v in start["headers"]]
-        await send({**start, "headers": sized})
-        await send({**message, "body": body})
-
-    return send_changed
+        return send_changed

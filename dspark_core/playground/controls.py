@@ -226,10 +226,10 @@ def lane_view(form: LaneForm, offers: Offers) -> dict[str, dict[str, Any]]:
     choices = schedule_menu(info, form.schedule) if info else gr.update()
     schedule = choices.get("value", form.schedule)
     return {
-        "length": gr.update(visible=_shown(by_block and schedule == FULL)),
-        "schedule": {**choices, "visible": _shown(info is not None)},
-        "cap": gr.update(visible=_shown(by_cap and schedule == CAP)),
-        "threshold": gr.update(visible=_shown(info is not None and schedule in (CONFIDENCE, CUMULATIVE))),
+        "length": gr.update(visible=(by_block and schedule == FULL) or HIDDEN),
+        "schedule": {**choices, "visible": info is not None or HIDDEN},
+        "cap": gr.update(visible=(by_cap and schedule == CAP) or HIDDEN),
+        "threshold": gr.update(visible=(info is not None and schedule in (CONFIDENCE, CUMULATIVE)) or HIDDEN),
     }
 
 
@@ -241,10 +241,6 @@ def slider_ends(form: LaneForm, offers: Offers) -> dict[str, dict[str, Any]]:
         value = int(clamp(getattr(form, name), low, high, high))
         updates[name] = gr.update(minimum=low, maximum=high, value=value)
     return updates
-
-
-def _shown(wanted: bool) -> bool | str:
-    return wanted or HIDDEN
 
 
 def _lane_inputs(i: int, offers: Callable[[], Offers]) -> LaneInputs:
@@ -270,7 +266,7 @@ def _lane_inputs(i: int, offers: Callable[[], Offers]) -> LaneInputs:
             schedules(sample) if sample else [("hardware-aware", HARDWARE)],
             value=HARDWARE,
             label="Sent to verification",
-            visible=_shown(info is not None),
+            visible=info is not None or HIDDEN,
         )
         shortest, longest = bounds(now, "cap", first)
         cap = FittedSlider(

@@ -19,7 +19,7 @@ from ..errors import Cancelled, ModelError, in_one_line
 from ..machine import Device, mlx_device
 from ..models.info import DrafterInfo
 from ..models.text_process import TextProcess, interruptible, is_foreign
-from ..presets import Place, Preset
+from ..presets import Preset
 from ..race.inspection import Inspection
 from ..race.lane_spec import method_name
 from ..race.records import RaceRecord, RaceRequest
@@ -68,6 +68,7 @@ class Loaded:
 
 
 Tell = Callable[[Loading], None]
+TO_FETCH = "{} is to be downloaded first: see the Models tab."
 
 
 class PresetEngine:
@@ -78,10 +79,13 @@ class PresetEngine:
         self.machine: Device = mlx_device()
         self._clear()
         if isinstance(preset.target, HubName):
-            self.problem = f"{preset.target.repo} is to be downloaded first: see the Models tab."
+            self.problem = TO_FETCH.format(preset.target.repo)
             return
         firsts = preset.first_drafters
-        drafters = {id_: _here_or_why(d.path) for id_, d in firsts.items()}
+        drafters: dict[str, Path | str | None] = {}
+        for id_, d in firsts.items():
+            place = d.path
+            drafters[id_] = TO_FETCH.format(place.repo) if isinstance(place, HubName) else place
         titles = {id_: d.title for id_, d in firsts.items() if d.title}
         choice = Choice(preset.title, preset.target, drafters, precision, titles=titles)
         try:
@@ -215,10 +219,20 @@ class PresetEngine:
             with _costing_its_drafter(id_, drafters, strict):
                 if where is not None:
                     check(where)
-                drafters[id_] = _opened(id_, where, target, choice)
+                drafters[id_] = self._open_drafter(id_, where, target, choice)
         if cancelled():
             raise Cancelled
         return target, drafters
+
+    @staticmethod
+    def _open_drafter(id_: str, where: Path | None, target: "Target", choice: Choice) -> "Drafter":
+        """The drafter of an id, everything checked but its weights unread. Raises ModelError."""
+        from ..models.checkpoint import open_drafter
+
+        drafter = open_drafter(where, target, choice.drafter_precision, method=method_name(id_))
+        info = drafter.info if where is None else replace(drafter.info, name=name_of(where))
+        drafter.info = replace(info, title=choice.titles.get(id_, info.title))
+        return drafter
 
     def _too_big(self, choice: Choice, drafters: list[Path]) -> str:
         facts = [Facts.read(d) for d in drafters]
@@ -270,21 +284,6 @@ def _cannot_load(choice: Choice, error: BaseException) -> str:
         if isinstance(error, ModelError)
         else f"{choice.title} cannot be loaded ({in_one_line(error)}), of {choice.target}."
     )
-
-
-def _here_or_why(place: Place | None) -> Path | str | None:
-    """A directory, or none, as it is; for a hub name why it cannot be loaded as the page starts, in a sentence."""
-    return f"{place.repo} is to be downloaded first: see the Models tab." if isinstance(place, HubName) else place
-
-
-def _opened(id_: str, where: Path | None, target: "Target", choice: Choice) -> "Drafter":
-    """The drafter of an id, everything checked but its weights unread. Raises ModelError."""
-    from ..models.checkpoint import open_drafter
-
-    drafter = open_drafter(where, target, choice.drafter_precision, method=method_name(id_))
-    info = drafter.info if where is None else replace(drafter.info, name=name_of(where))
-    drafter.info = replace(info, title=choice.titles.get(id_, info.title))
-    return drafter
 
 
 def load_job(choice: Choice, session: str) -> Job:

@@ -27,7 +27,7 @@ from ..models.token_bytes import whole_characters
 from ..race.lane_spec import MAX_LANES, WHOLE, find, lane_text, read_lanes, schedules
 from ..race.records import PLAIN, exact
 from .controls import Controls, LaneInputs
-from .limits import SLIDERS, Fit, Limits, SliderKey, fit_lanes, menu
+from .limits import SLIDERS, Limits, SliderKey, fit_lanes, menu
 from .race_request import MAX_PROMPT, OFF, LaneForm, Offers, RaceForm, clamp, form_of, lane_key, lanes_of, settings_of
 from .widgets import QUIET
 
@@ -106,9 +106,9 @@ def fill_and_store(page: gr.Blocks, ask: Controls) -> gr.events.Dependency:
         # A text is stored when its field is left: its input event comes before its value.
         [c.blur if isinstance(c, gr.Textbox) else c.input for c in settings.values()],
         None,
-        list(settings.values()),  # of a JavaScript function the inputs are arguments, in order
+        list(settings.values()),  # the function's arguments, in order, which it returns as one object by name
         stored,
-        js=_as_object(list(settings)),
+        js=f"(...values) => [Object.fromEntries({json.dumps([*settings])}.map((name, k) => [name, values[k]]))]",
         queue=False,
         **QUIET,
     )
@@ -138,7 +138,8 @@ def filled(ask: Controls, values: Mapping[str, Any]) -> dict[str, Any]:
     limits = replace(ask.limits.value, asked=named)  # the controls stand as the page was built
     fitted = fit_lanes(limits, offers, lanes)
     updates |= {lane_key(i, slider): update for (i, slider), update in fitted.sliders.items()}
-    return updates | {"limits": Limits(offers, _given(limits, fitted)), "cut": fitted.words}
+    given = {key: (number, fitted.sliders[key]["value"]) for key, (number, _) in limits.asked.items()}
+    return updates | {"limits": Limits(offers, given), "cut": fitted.words}
 
 
 def _lane_filled(
@@ -165,13 +166,3 @@ def _lane_filled(
             named[i, name] = number, number
             form = replace(form, **{name: number})
     return form, named, menus
-
-
-def _given(limits: Limits, fitted: Fit) -> dict[SliderKey, tuple[float, float]]:
-    """What was asked of each slider with what it was given instead."""
-    return {key: (number, fitted.sliders[key]["value"]) for key, (number, _) in limits.asked.items()}
-
-
-def _as_object(names: list[str]) -> str:
-    """A JavaScript function that returns its arguments as one object, under these names."""
-    return f"(...values) => [Object.fromEntries({json.dumps(names)}.map((name, k) => [name, values[k]]))]"

@@ -134,7 +134,7 @@ class RaceCall:
                         raise gr.Error(event.message, print_exception=False)
                     view.add(lane, event)
                 now = time.monotonic()
-                if unread_notices() <= 1:
+                if self._unread() <= 1:
                     listened = now
                 if now - listened > UNHEARD_S:
                     words = f"Nobody read what came of this race for {UNHEARD_S:.0f} s, so it was ended."
@@ -144,14 +144,14 @@ class RaceCall:
             raise gr.Error("The race was not run to its end.")
         yield json.loads(dumps(traced(view.race)))
 
-
-def unread_notices() -> int:
-    """How many messages of the event that calls this wait for its client to read them."""
-    blocks, request = LocalContext.blocks.get(None), LocalContext.request.get(None)
-    if blocks is None or request is None:  # called in another way than by the page's API
-        return 0
-    messages = blocks._queue.pending_messages_per_session.get(request.session_hash)
-    return messages.qsize() if messages else 0
+    @staticmethod
+    def _unread() -> int:
+        """How many messages of the event that calls this wait for its client to read them."""
+        blocks, request = LocalContext.blocks.get(None), LocalContext.request.get(None)
+        if blocks is None or request is None:  # called in another way than by the page's API
+            return 0
+        messages = blocks._queue.pending_messages_per_session.get(request.session_hash)
+        return messages.qsize() if messages else 0
 
 
 def race_api(worker: Worker, offers: Callable[[], Offers]) -> None:

@@ -80,6 +80,36 @@ class Selection:
     context: int = 4096
     folder: Path | None = None
 
+    @classmethod
+    def own(cls, form: ModelForm) -> "Selection":
+        """One's own models. Raises ModelError."""
+        typed = form.own_drafters.splitlines() if isinstance(form.own_drafters, str) else form.own_drafters
+        names = [t.strip()[:MAX_TYPED] for t in typed if isinstance(t, str)] if isinstance(typed, list | tuple) else []
+        places = list(dict.fromkeys(parse(name) for name in names if name))
+        target = form.own_target.strip()[:MAX_TYPED] if isinstance(form.own_target, str) else ""
+        parts = [ModelPart(TARGET, parse(target)), *(ModelPart(DRAFTER, place) for place in places[:MAX_DRAFTERS])]
+        if len(parts) == 1:
+            raise ModelError("Name at least one drafter: without one there is nothing to race.")
+        if len(places) > MAX_DRAFTERS:
+            raise ModelError(f"{len(places)} drafters are named; at most {MAX_DRAFTERS} are loaded at a time.")
+        precision = form.precision if form.precision in PRECISIONS else "auto"
+        return cls(parts[0].name, tuple(parts), precision=precision)
+
+    @classmethod
+    def of_preset(cls, preset: Preset, form: ModelForm) -> "Selection":
+        """With the precision and the drafters that were chosen; the first of each method where that is none."""
+        whole = PresetTarget("", preset.target)
+        version = next((t for t in preset.targets if t.precision == form.precision), next(iter(preset.targets), whole))
+        offered, wanted = options(preset), form.drafters
+        if not isinstance(wanted, list | tuple) or not all(isinstance(id_, str) and id_ in offered for id_ in wanted):
+            wanted = list(preset.first_drafters)
+        drafters = [drafter for id_, drafter in offered.items() if id_ in wanted]
+        there = {d.method for d in drafters}
+        left_out = tuple(dict.fromkeys(d.method for d in preset.drafters if d.method not in there))
+        parts = ModelPart(TARGET, version.path), *(ModelPart(d.method, d.path, d.title) for d in drafters)
+        title = f"{preset.title}, {version.precision}" if len(preset.targets) > 1 else preset.title
+        return cls(title, parts, left_out)
+
 
 @dataclass(frozen=True)
 class LocatedPart:
@@ -105,6 +135,30 @@ class LocatedPart:
     @property
     def here(self) -> bool:
         return self.part.place is None or self.directory is not None
+
+    def method(self) -> str:
+        """The method of a drafter. Raises ModelError if one of the visitor's own is none, or is not here."""
+        if self.part.role != DRAFTER:
+            return self.part.role
+        if self.facts is None or self.directory is None:
+            raise ModelError(self.problem or f"{self.part.name} is not on this machine: download it first.")
+        sort = sort_of(self.facts)
+        if sort.kind != DRAFTER:
+            raise ModelError(f"{self.part.name} cannot be the drafter: {sort.words}")
+        return sort.family
+
+    @property
+    def row(self) -> list[str]:
+        """Part, name, what it is, where, to download: for the page."""
+        sort, role = sort_of(self.facts) if self.facts else None, self.part.role
+        part = sort.family if sort and role == sort.kind == DRAFTER else role
+        words = sort.words if sort else ""
+        if self.part.place is None:
+            words = f"{role} drafter without weights."
+        if self.here:
+            return [part, self.part.name, words, self.source or "part of this program", "nothing"]
+        where = "gated, open to you" if self.plan and self.plan.gated and not self.problem else "not here"
+        return [part, self.part.name, words, where, gigabytes(self.plan.missing) if self.plan else "not looked up"]
 
 
 def options(preset: Preset) -> dict[str, PresetDrafter]:
@@ -171,7 +225,7 @@ class ModelSources:
         drafter_precision = form.drafter_precision if form.drafter_precision in PRECISIONS else "auto"
         context = int(clamp(form.context, 256, CONTEXTS[-1], 4096))
         preset = self.preset(form.preset)
-        chosen = _own(form) if preset is None else _of_preset(preset, form)
+        chosen = Selection.own(form) if preset is None else Selection.of_preset(preset, form)
         return replace(chosen, drafter_precision=drafter_precision, context=context, folder=folder)
 
     # ---- what is known of it -------------------------------------------------------------------------
@@ -190,7 +244,8 @@ class ModelSources:
         place, note = part.place, ""
         try:
             if isinstance(place, HubName):
-                place, note = self.hub.find(place, _below(folder, place))
+                below = (folder / place.repo, folder / place.repo.partition("/")[2]) if folder else ()
+                place, note = self.hub.find(place, below)  # in a directory of the visitor's as owner/name or as name
             if place is None:
                 return LocatedPart(part, note=note)
             located = LocatedPart(part, place, self._source(place), facts=Facts.read(place, part.name))
@@ -247,7 +302,7 @@ class ModelSources:
         target, *drafters = parts
         if target.directory is None:
             raise ModelError(target.problem or f"{target.part.name} is not on this machine: download it first.")
-        ids = drafter_ids(_method(d) for d in drafters)
+        ids = drafter_ids(d.method() for d in drafters)
         places: dict[str, Path | str | None] = {}
         for id_, d in zip(ids, drafters, strict=True):
             places[id_] = d.directory if d.here else d.problem or NOT_HERE
@@ -272,53 +327,6 @@ class ModelSources:
         return local.find([folder] if folder else [], self.hub.cache, self.hub.lm_studio)
 
 
-def _own(form: ModelForm) -> Selection:
-    """One's own models. Raises ModelError."""
-    typed = form.own_drafters.splitlines() if isinstance(form.own_drafters, str) else form.own_drafters
-    names = [t.strip()[:MAX_TYPED] for t in typed if isinstance(t, str)] if isinstance(typed, list | tuple) else []
-    places = list(dict.fromkeys(parse(name) for name in names if name))
-    target = form.own_target.strip()[:MAX_TYPED] if isinstance(form.own_target, str) else ""
-    parts = [ModelPart(TARGET, parse(target)), *(ModelPart(DRAFTER, place) for place in places[:MAX_DRAFTERS])]
-    if len(parts) == 1:
-        raise ModelError("Name at least one drafter: without one there is nothing to race.")
-    if len(places) > MAX_DRAFTERS:
-        raise ModelError(f"{len(places)} drafters are named; at most {MAX_DRAFTERS} are loaded at a time.")
-    precision = form.precision if form.precision in PRECISIONS else "auto"
-    return Selection(parts[0].name, tuple(parts), precision=precision)
-
-
-def _of_preset(preset: Preset, form: ModelForm) -> Selection:
-    """A preset with the precision and the drafters that were chosen; the first of each method where that is none."""
-    whole = PresetTarget("", preset.target)
-    version = next((t for t in preset.targets if t.precision == form.precision), next(iter(preset.targets), whole))
-    offered, wanted = options(preset), form.drafters
-    if not isinstance(wanted, list | tuple) or not all(isinstance(id_, str) and id_ in offered for id_ in wanted):
-        wanted = list(preset.first_drafters)
-    drafters = [drafter for id_, drafter in offered.items() if id_ in wanted]
-    there = {d.method for d in drafters}
-    left_out = tuple(dict.fromkeys(d.method for d in preset.drafters if d.method not in there))
-    parts = ModelPart(TARGET, version.path), *(ModelPart(d.method, d.path, d.title) for d in drafters)
-    title = f"{preset.title}, {version.precision}" if len(preset.targets) > 1 else preset.title
-    return Selection(title, parts, left_out)
-
-
-def _method(drafter: LocatedPart) -> str:
-    """The method of a drafter. Raises ModelError if one of the visitor's own is none, or is not here."""
-    if drafter.part.role != DRAFTER:
-        return drafter.part.role
-    if drafter.facts is None or drafter.directory is None:
-        raise ModelError(drafter.problem or f"{drafter.part.name} is not on this machine: download it first.")
-    sort = sort_of(drafter.facts)
-    if sort.kind != DRAFTER:
-        raise ModelError(f"{drafter.part.name} cannot be the drafter: {sort.words}")
-    return sort.family
-
-
-def _below(folder: Path | None, name: HubName) -> tuple[Path, ...]:
-    """Where a directory of the visitor's may have a model of the hub: as owner/name or as name."""
-    return (folder / name.repo, folder / name.repo.partition("/")[2]) if folder else ()
-
-
 # ---- in words ------------------------------------------------------------------------------------------------
 
 
@@ -339,7 +347,7 @@ def mismatches(parts: Sequence[LocatedPart]) -> list[str]:
 
 def report(chosen: Selection, parts: Sequence[LocatedPart], machine: Device) -> dict[str, Any]:
     """Rows (part, name, what it is, where, to download) and lines (kind, words, link) for the page."""
-    rows = [[_role(p), p.part.name, _what(p), _where(p), _missing(p)] for p in parts]
+    rows = [p.row for p in parts]
     lines = [_report_line("bad", p.problem) for p in parts if p.problem]
     wrong = mismatches(parts)
     lines += [_report_line("bad", words) for words in wrong]
@@ -401,27 +409,3 @@ def listing(found: Sequence[local.Found]) -> dict[str, Any]:
 
 def _report_line(kind: str, words: str, link: str = "") -> dict[str, str]:
     return {"kind": kind, "words": words, "link": link}
-
-
-def _role(located: LocatedPart) -> str:
-    if located.part.role == DRAFTER and located.facts and sort_of(located.facts).kind == DRAFTER:
-        return sort_of(located.facts).family
-    return located.part.role
-
-
-def _what(located: LocatedPart) -> str:
-    if located.part.place is None:
-        return f"{located.part.role} drafter without weights."
-    return sort_of(located.facts).words if located.facts else ""
-
-
-def _where(located: LocatedPart) -> str:
-    if located.here:
-        return located.source or "part of this program"
-    return "gated, open to you" if located.plan and located.plan.gated and not located.problem else "not here"
-
-
-def _missing(located: LocatedPart) -> str:
-    if located.here:
-        return "nothing"
-    return gigabytes(located.plan.missing) if located.plan else "not looked up"

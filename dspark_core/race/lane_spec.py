@@ -9,9 +9,9 @@
     dspark:cumulative=0.5   those before the first where the product of the confidences is
     dflash-2:full           the second DFlash drafter that is loaded; `dflash` alone is the first
 
-Links, scripts, the page's controls, the bench and saved races all read and write lanes by this file. It knows no
-method: what a name stands for, how long a block is and what may be asked of it, the DrafterInfo says. No MLX, no
-gradio.
+Links, scripts, the page's controls and the bench read and write lanes by this file. A saved race has the settings of a
+lane as fields (trace.py), and its label as it is written here. No method is known here: what a name stands for, how
+long a block is and what may be asked of it, the DrafterInfo says. No MLX, no gradio.
 """
 
 import math
@@ -92,22 +92,12 @@ def read_lane(text: str, infos: Sequence[DrafterInfo]) -> AskedLane:
     return asked
 
 
-def parse_lane(text: str, infos: Sequence[DrafterInfo]) -> LaneSpec:
-    """The lane that `text` describes, within what its drafter has. Raises LaneError."""
-    return read_lane(text, infos).spec
-
-
 def read_lanes(text: str, infos: Sequence[DrafterInfo]) -> list[AskedLane]:
     """Lanes with commas between them, as many as make a race on the page. Raises LaneError."""
     lanes = [read_lane(lane, infos) for lane in text[:1000].split(",") if lane.strip()]
     if not 2 <= len(lanes) <= MAX_LANES:
         raise LaneError(f"A race has 2 to {MAX_LANES} lanes, not {len(lanes)}.")
     return lanes
-
-
-def parse_lanes(text: str, infos: Sequence[DrafterInfo]) -> tuple[LaneSpec, ...]:
-    """The lanes of a race. Raises LaneError."""
-    return tuple(lane.spec for lane in read_lanes(text, infos))
 
 
 def excesses(lanes: Sequence[AskedLane | None]) -> list[str]:
@@ -117,7 +107,7 @@ def excesses(lanes: Sequence[AskedLane | None]) -> list[str]:
 
 
 def lane_text(spec: LaneSpec, infos: Sequence[DrafterInfo] = ()) -> str:
-    """The text that `parse_lane` reads as `spec`. Without its drafter among `infos` a block is known by the label."""
+    """The text that `read_lane` reads as `spec`. Without its drafter among `infos` a block is known by the label."""
     if not spec.speculative:
         return PLAIN
     name, info = spec.drafter_id, find(infos, spec.drafter_id)
@@ -131,11 +121,6 @@ def lane_text(spec: LaneSpec, infos: Sequence[DrafterInfo] = ()) -> str:
     if slots:
         return f"{name}:{BLOCK}={slots}"
     return f"{name}:{CAP}={spec.cap}" if spec.schedule == CAP else f"{name}:{FULL}"
-
-
-def drafter_of(text: str) -> str:
-    """The id of the drafter that a lane's text names, whether or not there is one."""
-    return text.partition(":")[0].strip().lower()
 
 
 def find(infos: Sequence[DrafterInfo], drafter_id: object) -> DrafterInfo | None:

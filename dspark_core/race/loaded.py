@@ -1,8 +1,7 @@
 """What a race runs on: one loaded target, its drafters, and what is known of this machine.
 
-The cost curve that belongs to loaded models: known, kept on disk, or measured now.
-
-The width noise of a target on this device: known, kept on disk, or measured now.
+The costs of a step and the noise of the logits are measured once: `known_...` looks in this run and on disk, and what
+is measured now is written there. Everything here is for the thread that owns MLX.
 """
 
 from collections.abc import Generator
@@ -14,9 +13,9 @@ import mlx.core as mx
 from ..decode.cost_curve import CostCurve
 from ..decode.measure import Measuring, load_curve, made_of, measure, save_curve
 from ..decode.strict import Noise, load_noise, measure_noise, save_noise
-from ..errors import ModelError
 from ..machine import machine, versions
-from ..models.drafter import Drafter, method_module
+from ..models.drafter import Drafter
+from ..models.drafters import constants
 from ..models.info import DrafterInfo, named
 from ..models.target import Target
 from .records import RaceSource
@@ -24,16 +23,21 @@ from .records import RaceSource
 
 @dataclass
 class Models:
-    """A target and its drafters by id (see `drafter_ids`); a sentence in place of a drafter says why it cannot run."""
+    """A target with its drafters.
+
+    drafters: by id (see `drafter_ids`); a sentence in place of one says why it cannot run
+    warm:     lanes that have run before, so that nothing compiles on the clock
+    kept:     what the inspector keeps of the last round it looked at; a race drops it
+    curve:    what a step costs here, once that is known
+    noise:    how far logits move with the width here, once that is known
+    """
 
     target: Target
     drafters: dict[str, Drafter | str]
-    warm: set[tuple[object, ...]] = field(
-        default_factory=set
-    )  # lanes that have run before, so that nothing compiles on the clock
-    kept: object | None = None  # what the inspector keeps of the last round it looked at; a race drops it
-    curve: CostCurve | None = None  # what a step costs here, once that is known
-    noise: Noise | None = None  # how far logits move with the width here, once that is known
+    warm: set[tuple[object, ...]] = field(default_factory=set)
+    kept: object | None = None
+    curve: CostCurve | None = None
+    noise: Noise | None = None
 
     @property
     def loaded(self) -> dict[str, Drafter]:
@@ -56,72 +60,61 @@ class Models:
         first of its method. So `spec.drafter or spec.method` of a lane finds its drafter."""
         described = {}
         for id_, d in self.drafters.items():
-            method = method_of(id_) if isinstance(d, str) else d.info.method
-            words = d if isinstance(d, str) else describe(d.info)
+            if isinstance(d, str):
+                method, words = constants(id_).get("METHOD", id_), d
+            else:
+                method, words = d.info.method, f"{d.info.name}, block {d.info.block}"
+                words += f", {d.info.precision}" if d.info.precision else ""
             described[method if id_ == method.lower() else id_] = words
         return described
 
     def source(self) -> RaceSource:
-        """What a race that begins now runs on. For the thread that owns MLX."""
+        """What a race that begins now runs on."""
         text = self.target.text
         token_bytes = text.token_bytes if text else lambda token_id: b""
         return RaceSource(token_bytes, self.target.stop_ids, self.descriptions, machine(), versions())
 
+    # ---- costs ---------------------------------------------------------------------------------------
 
-def method_of(drafter_id: str) -> str:
-    """The method of a drafter's id as it is written: "DSpark" of "dspark-2"."""
-    for name in (drafter_id, drafter_id.rpartition("-")[0]):
-        with suppress(ModelError):
-            return getattr(method_module(name), "METHOD", name)
-    return drafter_id
+    def known_curve(self) -> CostCurve | None:
+        """The cost curve of these models, from this run or from disk; None if it was never measured."""
+        if self.curve is None or self.curve.made_of != made_of(self.target, self.loaded):
+            self.curve = load_curve(self.target, self.loaded)
+        return self.curve
 
+    def measure_curve(self, quick: bool = False) -> Generator[Measuring | CostCurve, None, None]:
+        """Measure it now and use it from here on. Yields progress, then the curve."""
+        for event in measure(self.target, self.loaded, quick):
+            if isinstance(event, CostCurve):
+                self.curve = event
+                with suppress(OSError):  # a cache that cannot be written costs a measurement at the next start
+                    save_curve(event)
+            yield event
 
-def describe(info: DrafterInfo) -> str:
-    """Name, block and precision, if it has one."""
-    return ", ".join(filter(None, (info.name, f"block {info.block}", info.precision)))
+    # ---- noise ---------------------------------------------------------------------------------------
 
+    def known_noise(self) -> Noise | None:
+        """How far logits move with the width here, from this run or from disk; None if it was never measured."""
+        if self.noise is None:
+            self.noise = load_noise(self.target)
+        return self.noise
 
-def known(models: Models) -> CostCurve | None:
-    """The curve of these models, from this run or from disk; None if it was never measured."""
-    if models.curve is None or models.curve.made_of != made_of(models.target, models.loaded):
-        models.curve = load_curve(models.target, models.loaded)
-    return models.curve
+    def measured_noise(self) -> Noise:
+        """Known, or measured now (some seconds)."""
+        noise = self.known_noise()
+        if noise is None:
+            self.noise = noise = measure_noise(self.target)
+            with suppress(OSError):
+                save_noise(self.target, noise)
+        return noise
 
-
-def measured(models: Models, quick: bool = False) -> Generator[Measuring | CostCurve, None, None]:
-    """Measure the curve now, keep it, and use it from here on. Yields progress, then the curve."""
-    for event in measure(models.target, models.loaded, quick):
-        if isinstance(event, CostCurve):
-            models.curve = event
-            with suppress(OSError):  # a cache that cannot be written costs a measurement at the next start
-                save_curve(event)
-        yield event
-
-
-def known_noise(models: Models) -> Noise | None:
-    """From this run or from disk; None if it was never measured."""
-    if models.noise is None:
-        models.noise = load_noise(models.target)
-    return models.noise
-
-
-def rounding_noise(models: Models) -> Noise:
-    """What a verdict goes by: known, or measured now; on MLX's CPU backend, where the width changes no logit, none."""
-    if known_noise(models) is None and exact_device():
-        return Noise(0.0, 0.0)
-    return measured_noise(models)
+    def verdict_noise(self) -> Noise:
+        """What a verdict goes by: known, or measured now; none where the width cannot change a logit."""
+        if exact_device() and self.known_noise() is None:
+            return Noise(0.0, 0.0)
+        return self.measured_noise()
 
 
 def exact_device() -> bool:
     """True where logits do not depend on how many rows are computed together: MLX's CPU backend."""
     return bool(mx.default_device() == mx.Device(mx.cpu))
-
-
-def measured_noise(models: Models) -> Noise:
-    """Known, or measured now (some seconds) and kept."""
-    noise = known_noise(models)
-    if noise is None:
-        models.noise = noise = measure_noise(models.target)
-        with suppress(OSError):  # a cache that cannot be written costs a measurement at the next start
-            save_noise(models.target, noise)
-    return noise

@@ -26,7 +26,7 @@ from ..decode.schedule import ConfidenceThreshold, CumulativeThreshold, FixedCap
 from ..decode.speculative import Options, speculative
 from ..errors import DecodeError, ModelError, reason
 from ..models.drafter import Drafter
-from .loaded import Models, known, known_noise, measured, measured_noise, rounding_noise
+from .loaded import Models
 from .records import (
     BLOCK,
     CAP,
@@ -158,7 +158,7 @@ def interleave(
 def schedule_of(spec: LaneSpec, models: Models, drafter: Drafter) -> Schedule:
     """The schedule that a lane's settings name. Raises DecodeError if it needs costs that were not measured."""
     if spec.schedule == HARDWARE:
-        curve = known(models)
+        curve = models.known_curve()
         if curve is None:
             raise DecodeError(f"{spec.method} needs this machine's cost curve, which has not been measured.")
         return HardwareAware(curve, spec.drafter_id, drafter.info.calibration.acceptance, drafter.info.has_confidence)
@@ -219,17 +219,17 @@ def race(
         target.name, target.precision, request, len(prompt), [LaneRecord(spec) for spec in request.lanes]
     )
     record.source = models.source()
-    if noise := known_noise(models):
+    if noise := models.known_noise():
         record.noise = noise.largest
     yield -1, record
     strictly = request.strict and request.settings.greedy
     if strictly and record.noise is None and not cancelled():
         yield 0, WarmUp()
-        record.noise = measured_noise(models).largest
+        record.noise = models.measured_noise().largest
         yield -1, DeviceNoise(record.noise)
     strict = (record.noise or 0.0) if strictly else 0.0
     for i, spec in enumerate(request.lanes):
-        if spec.schedule == HARDWARE and models.loaded and not cancelled() and known(models) is None:
+        if spec.schedule == HARDWARE and models.loaded and not cancelled() and models.known_curve() is None:
             yield i, WarmUp()
             models = _measure_curve(models, prompt, cancelled)
         if not cancelled() and _warmth(spec, request, strict) not in models.warm:
@@ -253,14 +253,14 @@ def race(
     finally:
         events.close()
     if not record.stopped:
-        record.verdict = judge(target, prompt, record, lambda: rounding_noise(models))
+        record.verdict = judge(target, prompt, record, models.verdict_noise)
         yield -1, record.verdict
 
 
 def _measure_curve(models: Models, prompt: list[int], cancelled: Callable[[], bool]) -> Models:
     """The cost curve, in seconds and off the clock; it is kept on disk for the next time. Returns the models that it is
     of: these, or, where it fails, these without the drafters that fail, the reason in the place of each."""
-    events = measured(models, quick=True)
+    events = models.measure_curve(quick=True)
     with guarded("the measurement of the cost curve"):
         for _ in events:
             if cancelled():

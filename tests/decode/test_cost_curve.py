@@ -19,7 +19,7 @@ from dspark_core.decode.measure import Bench, load_curve, made_of, measure, save
 from dspark_core.decode.rounds import Round
 from dspark_core.decode.strict import Noise, load_noise, save_noise
 from dspark_core.models.info import DrafterInfo
-from dspark_core.race.loaded import Models, known
+from dspark_core.race.loaded import Models
 
 from .curves import curve
 
@@ -360,7 +360,7 @@ def test_a_lane_measures_anew_where_the_file_is_damaged(golden_a, kept, monkeypa
     for _, data in itertools.islice(damages(json.loads(c.to_json())), 0, None, 25):
         file.write_bytes(data if isinstance(data, bytes) else data.encode())
         models = Models(golden_a.target, dict(drafters))
-        assert known(models) is None
+        assert models.known_curve() is None
         models.curve = c
         save_curve(models.curve)
         assert load_curve(golden_a.target, drafters) == c

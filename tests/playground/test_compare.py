@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from dspark_core.playground.saved import MAX_SAVED, file_name, race_names, with_newest
-from dspark_core.playground.tabs.compare_tab import comparison, pairs
+from dspark_core.playground.tabs.compare_tab import ComparedRaces
 from dspark_core.race.metrics import metrics
 from dspark_core.race.records import LaneSpec
 from dspark_core.race.trace import dumps, loads
@@ -14,7 +14,7 @@ from tests.race.long_trace import SPECS, long_trace
 
 
 def table(left, right):
-    told = json.loads(comparison(left, right))
+    told = json.loads(ComparedRaces(left, right).value())
     return told, {group["name"]: {row[0]: row[1:] for row in group["rows"]} for group in told["groups"]}
 
 
@@ -89,7 +89,7 @@ def test_lanes_are_paired_by_name_then_by_method():
     plain, full, dflash = SPECS
     cap = LaneSpec("DSpark", "cap", 3, label="cap 3")
     left, right = long_trace(9, specs=(plain, full, dflash)), long_trace(9, specs=(dflash, cap, cap, plain))
-    assert pairs(left.race, right.race) == [
+    assert ComparedRaces(left, right).pairs() == [
         ("plain", 0, 3),
         ("DSpark · full block / DSpark · cap 3", 1, 1),
         ("DFlash · block 16", 2, 0),

@@ -11,7 +11,7 @@ from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.target import load_target
 from dspark_core.models.text import Text
 from dspark_core.playground.conversation import conversation_after, conversation_json
-from dspark_core.playground.tabs.compare_tab import comparison
+from dspark_core.playground.tabs.compare_tab import ComparedRaces
 from dspark_core.race.inspector import inspect
 from dspark_core.race.race import Models, race
 from dspark_core.race.records import FULL, PLAIN, LaneRecord, LaneSpec, RaceRecord, RaceRequest, Verdict
@@ -118,7 +118,7 @@ def test_what_is_no_exchange_is_not_conversation_after(case):
 def test_compared_races_show_their_conversations():
     one, two = finished(2, 3, 1), finished(2, 3, 1, earlier=(("Hi", "Hello."),))
     two.race.request = replace(two.race.request, system="Be brief.")
-    said = comparison(one, two)
+    said = ComparedRaces(one, two).value()
     assert "The prompts differ" in said and "Hi\\n\\nHello." in said and "Be brief." in said
 
 

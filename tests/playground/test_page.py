@@ -15,7 +15,7 @@ from dspark_core.playground import race_request
 from dspark_core.playground.race_memory import RaceMemory
 from dspark_core.playground.race_request import LaneForm, RaceForm
 from dspark_core.playground.stream import FIELD, RECORD, board_updates, models_status
-from dspark_core.playground.tabs.charts_tab import TITLES, charts, spent_chart
+from dspark_core.playground.tabs.charts_tab import TITLES, RaceCharts
 from dspark_core.playground.tabs.race_tab import RaceTab
 from dspark_core.playground.widgets import Call
 from dspark_core.playground.worker import Job, NoEngine, Worker
@@ -242,7 +242,7 @@ def test_an_engine_that_breaks_leaves_a_worker_that_works():
 def test_charts_have_a_figure_and_the_same_numbers_as_a_table():
     worker = worker_of(replay())
     *_, (_, seen) = board_updates(worker, asked(), "me")
-    drawn = charts(seen) | {"spent": spent_chart(seen)}
+    drawn = RaceCharts(seen).drawn() | {"spent": RaceCharts(seen).spent()}
     assert set(drawn) == set(TITLES)
     for name, chart in drawn.items():
         table = json.loads(chart.table)
@@ -259,17 +259,17 @@ def test_positions_with_too_few_rounds_are_grey_and_say_their_number():
     worker = worker_of(ReplayEngine(*three_lanes([f" word{k}" for k in range(120)])))
     *_, (_, seen) = board_updates(worker, asked(tokens=120), "me")
     for name in ("conditional", "cumulative"):
-        chart = charts(seen)[name]
+        chart = RaceCharts(seen).drawn()[name]
         rows = json.loads(chart.table)["rows"]
         bars = [bar for trace in chart.figure.data for bar in zip(trace.marker.color, trace.customdata, strict=True)]
         assert [n for _, n in bars] == [row[3] for row in rows]
         assert [colour != GREY for colour, _ in bars] == [row[3] >= MIN_SAMPLES for row in rows] == [r[4] for r in rows]
-    grey = [row[4] for row in json.loads(charts(seen)["conditional"].table)["rows"]]
+    grey = [row[4] for row in json.loads(RaceCharts(seen).drawn()["conditional"].table)["rows"]]
     assert {True, False} == set(grey)
 
 
 def test_charts_without_a_race_are_empty():
-    assert all(json.loads(c.table)["rows"] == [] for c in charts(None).values())
+    assert all(json.loads(c.table)["rows"] == [] for c in RaceCharts(None).drawn().values())
 
 
 def _until(condition, seconds=5.0):

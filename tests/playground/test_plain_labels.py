@@ -7,12 +7,12 @@ from dataclasses import replace
 import plotly.graph_objects as go
 
 from dspark_core.chart_style import with_plain_labels
-from dspark_core.playground.tabs.charts_tab import charts, spent_chart
+from dspark_core.playground.tabs.charts_tab import RaceCharts
 from dspark_core.playground.tabs.cost_tab import prospects_chart
 
-from ..browser.test_report_page import made
+from ..bench.made_report import made
+from ..race.forecasts import TAXI_CURVE
 from ..race.long_trace import long_trace
-from ..race.test_forecast import TAXI_CURVE
 
 LINK = '<a href="https://x.example">the fastest</a> &lt;b> <b>x</b><sub>2</sub>'
 
@@ -36,7 +36,7 @@ def hostile_race():
 
 def test_no_chart_of_the_page_takes_a_lane_s_name_for_markup():
     race = hostile_race()
-    drawn = [*charts(race).values(), spent_chart(race), prospects_chart(TAXI_CURVE, race)]
+    drawn = [*RaceCharts(race).drawn().values(), RaceCharts(race).spent(), prospects_chart(TAXI_CURVE, race)]
     written = [s for chart in drawn for s in strings(chart.figure.to_dict())]
     assert any("&lt;a href=" in s and "&amp;lt;b>" in s.replace("&gt;", ">") for s in written)
     assert not [s for s in written if "<" in s and "n < " not in s]

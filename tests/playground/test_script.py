@@ -4,6 +4,7 @@ import http.client
 import json
 import re
 import threading
+from contextlib import closing
 from dataclasses import MISSING, fields
 from pathlib import Path
 
@@ -112,9 +113,9 @@ def test_a_script_that_asks_for_more_gets_all_there_is_and_is_told(page):
 
 
 def posted(page, path, **body):
-    connection = http.client.HTTPConnection("127.0.0.1", page.port)
-    connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
-    return json.loads(connection.getresponse().read())
+    with closing(http.client.HTTPConnection("127.0.0.1", page.port)) as connection:
+        connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
+        return json.loads(connection.getresponse().read())
 
 
 @pytest.mark.parametrize("listens", ["never", "for a moment"])

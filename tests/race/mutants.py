@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from dspark_core.errors import TraceError
 from dspark_core.playground.saved import board_of
-from dspark_core.playground.tabs.compare_tab import comparison
+from dspark_core.playground.tabs.compare_tab import ComparedRaces
 from dspark_core.race.metrics import metrics, positions, speed_over_time
 from dspark_core.race.trace import MAX_BYTES, Trace, dumps, loads
 from tests.race.long_trace import long_document
@@ -89,7 +89,7 @@ def huge(document: str, dice: random.Random) -> bytes:
 def shown(trace: Trace) -> None:
     """What the page does with a trace that was loaded must work too, and what was worked out anew stays as it is."""
     board_of(trace).encode()
-    comparison(trace, trace).encode()
+    ComparedRaces(trace, trace).value().encode()
     for lane in trace.race.lanes:
         metrics(lane), positions(lane.rounds), speed_over_time(lane.rounds)
     assert loads(dumps(trace)) == trace

@@ -10,7 +10,7 @@ import pytest
 from dspark_core.errors import TraceError
 from dspark_core.playground.saved import board_of, title
 from dspark_core.playground.stream import announcement
-from dspark_core.playground.tabs.compare_tab import comparison
+from dspark_core.playground.tabs.compare_tab import ComparedRaces
 from dspark_core.race.trace import dumps, loads
 from dspark_core.race.verdict_words import parted, verdict_words
 from tests.race.real_races import REQUESTS, document, edited, race_record, rounds
@@ -319,7 +319,7 @@ def test_words_and_conclusions_are_worked_out_again(name, changes):
     """Whatever the file says: board, Compare and a file that is saved anew show what the rounds of it say."""
     trace, race = loads(edited(name, *changes)), race_record(name)
     lies = LIE, "\u0000", "block 08", "\u0668", '"label":"block 16"', '"label":"cap 1"', "0.12345678"
-    for shown in (board_of(trace), comparison(trace, trace), announcement(trace.race), dumps(trace)):
+    for shown in (board_of(trace), ComparedRaces(trace, trace).value(), announcement(trace.race), dumps(trace)):
         assert not any(lie in shown for lie in lies)
     assert trace.race.verdict.kind == race.verdict.kind
     v = trace.race.verdict
@@ -360,7 +360,7 @@ def test_a_race_that_no_lane_came_to_the_end_of_is_called_stopped():
     """Whether the file says so or not."""
     trace = loads(edited("stopped", ("race/stopped", ...)))
     assert announcement(trace.race).startswith("Race stopped.") and "Race finished" not in board_of(trace)
-    assert "was stopped before its end" in comparison(trace, trace)
+    assert "was stopped before its end" in ComparedRaces(trace, trace).value()
 
 
 def test_an_error_s_words_are_the_file_s_and_are_given_as_such():

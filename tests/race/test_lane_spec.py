@@ -6,13 +6,10 @@ from dspark_core.models.info import DrafterInfo
 from dspark_core.race.lane_spec import (
     LaneError,
     block_in,
-    drafter_of,
     excesses,
     label_of,
     lane_text,
     method_name,
-    parse_lane,
-    parse_lanes,
     read_lane,
     read_lanes,
 )
@@ -52,10 +49,10 @@ INFOS = SPARK, FLASH, SHORT, LOOKUP
     ],
 )
 def test_a_lane_is_what_it_says_and_comes_back(text, lane):
-    spec = parse_lane(text, INFOS)
+    spec = read_lane(text, INFOS).spec
     assert spec == lane
-    assert parse_lane(lane_text(spec, INFOS), INFOS) == spec
-    assert parse_lane(lane_text(spec), INFOS) == spec, "without the drafters"
+    assert read_lane(lane_text(spec, INFOS), INFOS).spec == spec
+    assert read_lane(lane_text(spec), INFOS).spec == spec, "without the drafters"
     assert label_of(spec, block_in(spec.label)) == spec.label
 
 
@@ -81,14 +78,14 @@ def test_a_lane_is_what_it_says_and_comes_back(text, lane):
 )
 def test_no_lane_is_refused_in_a_sentence(text, words):
     with pytest.raises(LaneError, match=r"^\S.*\.$") as refusal:
-        parse_lane(text, INFOS)
+        _ = read_lane(text, INFOS).spec
     assert words in str(refusal.value)
 
 
 @pytest.mark.parametrize("text", ["", "plain", ",,", "plain,x", "plain,plain,plain,plain,plain", "plain," * 600])
 def test_lanes_that_make_no_race(text):
     with pytest.raises(LaneError):
-        parse_lanes(text, INFOS)
+        read_lanes(text, INFOS)
 
 
 def test_what_is_more_than_there_is_is_told_by_lane():
@@ -104,6 +101,4 @@ def test_what_is_more_than_there_is_is_told_by_lane():
 def test_a_lane_that_is_named_before_its_drafter_is_there():
     """As the bench has it: a block of so many slots, whatever the first slot of the drafter will be."""
     assert lane_text(LaneSpec("DFlash", BLOCK, cap=6)) == "dflash:block=6"
-    assert drafter_of(" DFlash-2:block=6") == "dflash-2" and method_name("dflash-2") == "dflash" == method_name(
-        "dflash"
-    )
+    assert method_name("dflash-2") == "dflash" == method_name("dflash")

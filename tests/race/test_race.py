@@ -12,7 +12,6 @@ from dspark_core.errors import ModelError
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.target import load_target
 from dspark_core.race import race as module
-from dspark_core.race.loaded import known
 from dspark_core.race.race import Models, race
 from dspark_core.race.records import (
     CAP,
@@ -127,12 +126,12 @@ def test_a_hardware_aware_lane_measures_once_and_keeps_it(models, tmp_path, monk
     assert record.verdict.kind == "identical" and [lane.error for lane in record.lanes] == [None] * 3
     (kept,) = tmp_path.rglob("*.json")
     curve, models.curve = models.curve, None
-    assert known(models) == curve and curve.made_of["drafters"].startswith("dspark")
+    assert models.known_curve() == curve and curve.made_of["drafters"].startswith("dspark")
     kept.unlink()
     run(models, asked)
     assert not list(tmp_path.rglob("*.json")), "it was measured again"
     models.curve = replace(curve, made_of={**curve.made_of, "cores": "another machine's"})
-    assert known(models) is None
+    assert models.known_curve() is None
 
 
 def test_stopping_while_it_measures_leaves_no_curve(models, tmp_path, monkeypatch):
@@ -256,7 +255,7 @@ def test_an_adaptive_lane_has_done_everything_before_its_clock_runs(models, monk
             yield event
 
     monkeypatch.setattr(module, "speculative", followed)
-    monkeypatch.setattr(module, "known", lambda models: BUS)
+    monkeypatch.setattr(models, "known_curve", lambda: BUS)
     models = Models(models.target, models.drafters)
     events = race(models, request(spec))
     for _, event in events:

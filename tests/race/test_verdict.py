@@ -12,7 +12,7 @@ from dspark_core.decode.strict import Noise, measure_noise
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.target import load_target
 from dspark_core.race import loaded as race_noise
-from dspark_core.race.loaded import Models, rounding_noise
+from dspark_core.race.loaded import Models
 from dspark_core.race.race import race
 from dspark_core.race.records import CAP, PLAIN, Difference, LaneSpec, RaceRecord, RaceRequest
 from dspark_core.race.verdict import judge, next_logits
@@ -146,7 +146,7 @@ def test_an_unknown_device_is_measured_only_when_lanes_differ(golden_a, monkeypa
     assert check_none_is_excused(verdicts(sound, 2)) == 0 and not calls
     broken = models_of(NoMask(golden_a.target), golden_a.drafter)
     assert check_none_is_excused(verdicts(broken, 3)) > 0 and len(calls) == 1
-    assert rounding_noise(broken).own == 0.0
+    assert broken.verdict_noise().own == 0.0
 
 
 @pytest.mark.parametrize(

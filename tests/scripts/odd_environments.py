@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -101,23 +102,28 @@ def outcome(environment: dict[str, str | None], before: Callable[[], None] | Non
             lines.put(line)
         lines.put(None)
 
-    threading.Thread(target=read, daemon=True).start()
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
     try:
         deadline = time.monotonic() + SECONDS
         while (line := lines.get(timeout=max(0.1, deadline - time.monotonic()))) is not None:
             said.append(line.strip())
             if "http://127.0.0.1:" in line:
-                return raced(int(line.split("127.0.0.1:")[1].split("/")[0].split()[0]))
+                port = int(line.split("127.0.0.1:")[1].split("/")[0].split()[0])
+                with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS)) as connection:
+                    return raced(connection)
         return f"ENDS: {' | '.join(said[-1:])[:200]}"
     except (queue.Empty, OSError, ValueError, http.client.HTTPException) as error:
         return f"FAILS: {error!r} {' | '.join(said[-2:])}"
     finally:
         process.kill()
         process.wait()
+        reader.join(5)
+        if process.stdout and not reader.is_alive():
+            process.stdout.close()
 
 
-def raced(port: int) -> str:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS)
+def raced(connection: http.client.HTTPConnection) -> str:
     connection.request("GET", "/")
     page = connection.getresponse()
     page.read()

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-METHODS = {"dspark", "dflash"}
+METHODS = {"dspark", "dflash", "dflash2"}
 EXEMPT = ("dspark_core/training/", "dspark_core/models/drafters/")
 SHOWN = 8
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
@@ -95,7 +95,7 @@ def read(root: Path, run_mypy: bool = True) -> Structure:
             found.method_places += sorted({f"{file}:{line}" for line in method_lines(tree)}, key=natural)
     for script in sorted((root / "assets").rglob("*.js")):
         for number, text in enumerate(script.read_text(encoding="utf-8").splitlines(), 1):
-            if re.search(r"""(["'`])(?:dspark|dflash)\1""", text, re.IGNORECASE):
+            if re.search(r"""(["'`])(?:dspark|dflash2?)\1""", text, re.IGNORECASE):
                 found.method_places.append(f"{script.relative_to(root)}:{number}")
     if run_mypy and find_spec("mypy"):
         found.type_errors = type_errors(root)

@@ -1,8 +1,54 @@
-"""A drafting method is a file of this package, found by its name in lower case: see models/drafter.py. No MLX here."""
+"""A drafting method is a file of this package, found by its name in lower case: see models/drafter.py. No MLX here.
 
+The files import MLX. What they say of their methods in constants is read from their source, so that any thread may ask.
+"""
+
+import ast
 import pkgutil
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 
 def names() -> list[str]:
     """The methods there are, in lower case, by alphabet."""
     return sorted(m.name for m in pkgutil.iter_modules(__path__))
+
+
+def constants(method: str) -> dict[str, Any]:
+    """The constants at the top of a method's file, such as METHOD and HEADS, by name; and `needs_weights`: False where
+    the file says so in a call, as of a DrafterInfo. Empty for a method that has no file."""
+    spec = find_spec(f"{__name__}.{method.lower()}") if method.lower() in names() else None
+    return _read(Path(spec.origin)) if spec and spec.origin else {}
+
+
+def heads_by_method() -> dict[str, tuple[str, ...]]:
+    """By method, in lower case: the heads, "markov" and "selector", that its checkpoints have beside the target's. Of
+    methods that are read from checkpoints alone."""
+    found = {method: constants(method).get("HEADS") for method in names()}
+    return {method: tuple(named) for method, named in found.items() if named is not None}
+
+
+def of_heads(*wanted: str) -> str:
+    """The method, in lower case, whose checkpoints have these heads and no others; empty if there is none."""
+    return next((method for method, named in heads_by_method().items() if {*named} == {*wanted}), "")
+
+
+@cache
+def _read(file: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, SyntaxError):
+        return found
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg == "needs_weights" and isinstance(node.value, ast.Constant):
+            found["needs_weights"] = node.value.value
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            try:
+                found[statement.targets[0].id] = ast.literal_eval(statement.value)
+            except ValueError:  # computed
+                continue
+    return found

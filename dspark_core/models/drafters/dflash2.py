@@ -5,7 +5,6 @@ Sources: z-lab/dflash 0.1.0 and vllm-project/speculators 0.9.0, which agree.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -13,22 +12,16 @@ import mlx.nn as nn
 from ..backbone import QwenLayer
 from ..backbone_config import BackboneConfig
 from ..cache import KVCache, WindowCache
-from ..checkpoint import read_checkpoint
 from ..config import DrafterConfig
-from ..drafter import BlockDrafter, Drafter, Pick, Weights
-from ..target import Target
+from ..drafter import BlockDrafter, Pick, Weights
 
 METHOD = "DFlash2"
 TITLE = "DFlash 2"
+HEADS = ("selector",)
 ABOUT = (
     "Drafts a block at once, each slot hearing the one before it; a selector then picks every token among a few "
     "candidates by the token before. A single step of the target checks the whole block."
 )
-
-
-def open_drafter(place: Path, target: Target, precision: str) -> Drafter:
-    """From a directory, checked, its weights unread. Raises ModelError."""
-    return read_checkpoint(place, target, precision, KIND, METHOD, ABOUT, TITLE)
 
 
 class GroupedConvolution(nn.Module):

@@ -5,28 +5,21 @@ bias that is added to the base logits of slot k (paper section 3; DeepSpec's mar
 id also where the head has a vocabulary of its own.
 """
 
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..checkpoint import read_checkpoint
 from ..config import DrafterConfig
-from ..drafter import BlockDrafter, Drafter, Pick, Weights
-from ..target import Target
+from ..drafter import BlockDrafter, Pick, Weights
 from ..weights import wide_product
 
 METHOD = "DSpark"
+HEADS = ("markov",)
 ABOUT = (
     "Drafts a block at once; a small head then settles it token by token, each one seeing the one before. "
     "A single step of the target checks the whole block."
 )
-
-
-def open_drafter(place: Path, target: Target, precision: str) -> Drafter:
-    """From a directory, checked, its weights unread. Raises ModelError."""
-    return read_checkpoint(place, target, precision, KIND, METHOD, ABOUT)
 
 
 class VanillaMarkov(nn.Module):

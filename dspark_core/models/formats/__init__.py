@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from ...errors import ModelError
+from ..drafters import heads_by_method
 from ..fields import NESTED, shown
 from . import deepspec, specforge, speculators, zlab
 from .speculators import CONFIG
@@ -59,7 +60,7 @@ def is_drafter(raw: Mapping[str, Any]) -> bool:
     return (
         any(name in raw for name in SIGNS)
         or any(str(name).startswith("dspark_") for name in raw)
-        or any(part in named for part in ("eagle", "draftmodel", "speculator", "dspark"))
+        or any(part in named for part in ("eagle", "draftmodel", "speculator", *heads_by_method()))
     )
 
 

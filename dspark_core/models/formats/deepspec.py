@@ -10,6 +10,7 @@ from typing import Any
 
 from ...errors import ModelError
 from ..backbone_config import SLIDING, Visibility, full_layer_sizes, layer_count, layer_types
+from ..drafters import of_heads
 from ..fields import Fields
 from ..inner import Headers, Inner
 from .heads import GEMMA_ACT, MAX_TARGET_LAYERS, architecture, softcap
@@ -34,7 +35,7 @@ def translate(where: Path, raw: dict[str, Any], tensors: Headers) -> Inner:
         raise ModelError(f"{where}: layer_types has {SLIDING}, which DeepSpec's drafters do not have.")
     fields.read.add("sliding_window")  # of the target, whose config was copied
     named = fields.get("num_target_layers") is not None
-    rank = fields.get("markov_rank")
+    with_head, without = of_heads("markov"), of_heads()
     return Inner(
         fields=fields,
         tensors=tensors,
@@ -48,7 +49,7 @@ def translate(where: Path, raw: dict[str, Any], tensors: Headers) -> Inner:
         neutral={
             "hidden_act": (GEMMA_ACT,) if gemma else ("silu",),
             "hidden_activation": (GEMMA_ACT,) if gemma else ("silu",),
-            "projector_type": ("dspark",) if rank else ("dspark", "dflash"),
+            "projector_type": (with_head,) if fields.get("markov_rank") else (with_head, without),
             "sample_from_anchor": (True,),
             "is_causal": (False,),
         },

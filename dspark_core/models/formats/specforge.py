@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..backbone_config import SLIDING, Visibility, layer_count, layer_types
+from ..drafters import of_heads
 from ..fields import NESTED, NESTED_FIRST, Fields
 from ..inner import Headers, Inner
 from .heads import MAX_TARGET_LAYERS, architecture, window_of
@@ -33,7 +34,7 @@ def translate(where: Path, raw: dict[str, Any], tensors: Headers) -> Inner:
     if fields.get("enable_confidence_head") is None and fields.get("confidence_head_alpha") is not None:
         trained = fields.number("confidence_head_alpha", 0, 1e9) > 0
         fields.nested = fields.nested | {"enable_confidence_head": trained}
-    fields.text("projector_type", ("dspark",), "dspark")
+    fields.text("projector_type", (of_heads("markov"),), of_heads("markov"))
     layers = layer_count(fields, tensors)
     types = layer_types(fields, layers)
     window = window_of(fields, types)

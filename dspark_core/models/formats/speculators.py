@@ -14,11 +14,11 @@ from typing import Any
 
 from ...errors import ModelError
 from ..backbone_config import FULL, MAX_ROLLBACK, MAX_WINDOW, SLIDING, Visibility, layer_count, layer_types
+from ..drafters import heads_by_method
 from ..fields import Fields, is_whole, shown
 from ..inner import Headers, Inner
 from .heads import MAX_RANK, convolution, selector
 
-ALGORITHMS = ("dspark", "dflash", "dflash2")
 LAYER = "transformer_layer_config"
 CONFIG = "speculators_config"
 # What transformers' classes take a field for that a config leaves out. head_dim of Llama: hidden_size / heads.
@@ -36,7 +36,7 @@ LAYER_DEFAULTS: dict[str, dict[str, Any]] = {
 THETA = 10000.0  # of both
 LEFT_OUT = {"t2d", "verifier_norm.weight", "verifier_lm_head.weight", "mask_embedding", "mask_embedding.weight"}
 # Of the drafter itself: name -> what is taken where it is left out.
-DSPARK = {"markov_rank": 256, "markov_head_type": "vanilla"}
+MARKOV = {"markov_rank": 256, "markov_head_type": "vanilla"}
 CONFIDENCE = {"enable_confidence_head": True, "confidence_head_with_markov": True}
 
 
@@ -52,8 +52,8 @@ def renamed(name: str) -> str:
 
 def translate(where: Path, raw: dict[str, Any], tensors: Headers) -> Inner:
     top = Fields(where, raw)
-    algorithm, tokens, made_for = _proposal(top)
-    kind = _kind(top, algorithm)
+    method_heads, tokens, made_for = _proposal(top)
+    markov, second = "markov" in method_heads, "selector" in method_heads
     layer = _layer(top)
     inner: dict[str, Any] = {
         "block_size": top.whole("block_size", 2, MAX_ROLLBACK, 8),
@@ -61,16 +61,19 @@ def translate(where: Path, raw: dict[str, Any], tensors: Headers) -> Inner:
         "draft_vocab_size": top.whole("draft_vocab_size", 1, 1 << 23, 32000),
         "tie_word_embeddings": False,
     }
-    for name, usual in (DSPARK | CONFIDENCE).items() if kind == "dspark" else ():
+    for name, usual in (MARKOV | CONFIDENCE).items() if markov else ():
         inner[name] = usual if top.get(name) is None else raw[name]
-    if kind == "dspark" and not top.whole("markov_rank", 0, MAX_RANK, 256):  # nothing to be shown to it
+    if markov and not top.whole("markov_rank", 0, MAX_RANK, 256):  # nothing to be shown to it
         inner["confidence_head_with_markov"] = False
     names = {name: name for name in inner} | {"tie_word_embeddings": "tie_word_embeddings"}
     fields = Fields(where, layer | inner, prefix=f"{LAYER}.", names=names)
     layers = layer_count(fields, tensors)
-    second = kind == "dflash2"
     flagged = top.flag("sliding_window_non_causal", second)
     aux = top.wholes("aux_hidden_state_layer_ids")
+    # Files without `sample_from_anchor` mean 1, although the class that reads DSpark would take it for true.
+    first_slot = 0 if top.flag("sample_from_anchor") else 1
+    if tokens is not None and inner["block_size"] - tokens in (0, 1):
+        first_slot = inner["block_size"] - tokens
     found = Inner(
         fields=fields,
         tensors=tensors,
@@ -78,7 +81,7 @@ def translate(where: Path, raw: dict[str, Any], tensors: Headers) -> Inner:
         visibility=_visibility(fields, layers, flagged),
         taps=tuple(i - 1 for i in aux),
         taps_name="aux_hidden_state_layer_ids, less one,",
-        first_slot=_first_slot(top, inner["block_size"], tokens),
+        first_slot=first_slot,
         made_for=made_for,
         raw_embedding=True,
         convolution=convolution(top, conv_kernel_size=2, conv_group_size=16) if second else None,
@@ -90,8 +93,8 @@ def translate(where: Path, raw: dict[str, Any], tensors: Headers) -> Inner:
     return found
 
 
-def _proposal(top: Fields) -> tuple[Any, int | None, str]:
-    """What speculators_config says: the algorithm, the tokens that a round drafts, and the target's name."""
+def _proposal(top: Fields) -> tuple[tuple[str, ...], int | None, str]:
+    """What speculators_config says: the heads of the algorithm, the tokens that a round drafts, the target's name."""
     config = {} if top.get(CONFIG) is None else top.get(CONFIG)
     methods = config.get("proposal_methods") if isinstance(config, dict) else None
     method = methods[0] if isinstance(methods, list) and methods else {} if methods is None else methods
@@ -102,20 +105,16 @@ def _proposal(top: Fields) -> tuple[Any, int | None, str]:
     if tokens is not None and not is_whole(tokens):
         raise top.error(f"{CONFIG}.proposal_methods.speculative_tokens", tokens, "a whole number")
     name = verifier.get("name_or_path") if isinstance(verifier, dict) else None
-    return config.get("algorithm"), tokens, name[:80] if isinstance(name, str) else ""
-
-
-def _kind(top: Fields, algorithm: Any) -> str:
-    kind = top.get("speculators_model_type")
-    name, value = (CONFIG, algorithm) if kind is None else ("speculators_model_type", kind)
-    if value not in ALGORITHMS:
+    kind, algorithm, algorithms = top.get("speculators_model_type"), config.get("algorithm"), heads_by_method()
+    field, value = (CONFIG, algorithm) if kind is None else ("speculators_model_type", kind)
+    if value not in tuple(algorithms):  # of whatever type
         raise ModelError(
-            f"{top.where} has {name}: of drafters packaged by speculators {', '.join(ALGORITHMS)} are supported, not "
+            f"{top.where} has {field}: of drafters packaged by speculators {', '.join(algorithms)} are supported, not "
             f"{shown(value)}."
         )
     if algorithm is not None and algorithm != value:
         raise ModelError(f"{top.where}: speculators_model_type and {CONFIG}.algorithm contradict each other.")
-    return str(value)
+    return algorithms[value], tokens, name[:80] if isinstance(name, str) else ""
 
 
 def _layer(top: Fields) -> dict[str, Any]:
@@ -159,9 +158,3 @@ def _visibility(fields: Fields, layers: int, non_causal: bool) -> Visibility:
         return Visibility((FULL,) * layers, (False,) * layers)
     window = fields.whole("sliding_window", 1, MAX_WINDOW)
     return Visibility(types, tuple(t == SLIDING and not non_causal for t in types), window, by_block=True)
-
-
-def _first_slot(top: Fields, block: int, tokens: int | None) -> int:
-    """Files without `sample_from_anchor` mean 1, although the class that reads DSpark would take it for true."""
-    anchor = top.flag("sample_from_anchor")
-    return block - tokens if tokens is not None and block - tokens in (0, 1) else 0 if anchor else 1

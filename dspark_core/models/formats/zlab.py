@@ -11,6 +11,7 @@ from typing import Any
 
 from ...errors import ModelError
 from ..backbone_config import MAX_ROLLBACK, SLIDING, Visibility, layer_count, layer_types
+from ..drafters import constants, of_heads
 from ..fields import NESTED, NESTED_FIRST, Fields, shown
 from ..inner import Headers, Inner
 from .heads import MAX_RANK, MAX_TARGET_LAYERS, architecture, convolution, selector, softcap, window_of
@@ -36,14 +37,17 @@ def translate(where: Path, raw: dict[str, Any], tensors: Headers) -> Inner:
     for name in () if second else DFLASH_2_FIELDS:
         if raw.get(name) is not None or fields.nested.get(name) is not None:
             raise ModelError(f"{where} has {name}: DFlash 2 drafters are of architecture DFlash2DraftModel.")
-    title = "DFlash 2" if second else "DFlash"
+    method = of_heads("selector") if second else of_heads()
+    title = constants(method).get("TITLE", constants(method)["METHOD"])
     if rank := fields.whole("markov_rank", 0, MAX_RANK, 0):
         raise ModelError(f"{where}: a {title} drafter with a Markov head (markov_rank {rank}) is not supported.")
     if fields.flag("enable_confidence_head"):
         raise ModelError(f"{where}: a z-lab {title} drafter with a confidence head is not supported.")
     layers = layer_count(fields, tensors)
     target_layers = fields.whole("num_target_layers", 1, MAX_TARGET_LAYERS)
-    taps = fields.wholes("target_layer_ids", _default_taps(target_layers, layers))
+    # Where the config names no taps:
+    spread = [round(1 + i * (target_layers - 4) / (layers - 1)) for i in range(layers)] if layers > 1 else None
+    taps = fields.wholes("target_layer_ids", spread or [target_layers // 2])
     if -1 in taps:
         raise ModelError(
             f"{where}: target_layer_ids {shown(list(taps))} count from 0 in z-lab's format; there is no -1."
@@ -65,7 +69,7 @@ def translate(where: Path, raw: dict[str, Any], tensors: Headers) -> Inner:
         neutral={
             "hidden_act": ("silu",),
             "hidden_activation": ("silu",),
-            "projector_type": ("dflash2",) if second else ("dflash",),
+            "projector_type": (method,),
             "sample_from_anchor": (False,),
         },
     )
@@ -77,11 +81,6 @@ def nested(where: Path, raw: dict[str, Any]) -> dict[str, Any]:
     if inside is not None and not isinstance(inside, dict):
         raise ModelError(f"{where}: {NESTED} must be an object.")
     return inside or {}
-
-
-def _default_taps(n: int, k: int) -> list[int]:
-    """Where the config names none: n target layers, k draft layers."""
-    return [n // 2] if k == 1 else [round(1 + i * (n - 4) / (k - 1)) for i in range(k)]
 
 
 def _causality(fields: Fields, layers: int) -> Visibility:

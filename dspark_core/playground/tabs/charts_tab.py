@@ -15,7 +15,7 @@ import gradio as gr
 import plotly.graph_objects as go
 from gradio.components import Component
 
-from ...chart_style import COLOURS, DASHES, GREY, bar_marker, with_plain_labels
+from ...chart_style import COLOURS, DASHES, GREY, bar_marker, blank_layout, with_plain_labels
 from ...race.metrics import MIN_SAMPLES, lengths, metrics, plain_metrics, positions, speed_over_time, spent, times_plain
 from ...race.records import LaneRecord, RaceRecord
 from ..controls import Controls
@@ -45,153 +45,148 @@ class Chart:
         with_plain_labels(self.figure)
 
 
-def charts(race: RaceRecord | None) -> dict[str, Chart]:
-    """Every chart but "spent", by its name in TITLES; empty ones without a race."""
-    lanes = race.lanes if race else []
-    drafting = [(i, lane) for i, lane in enumerate(lanes) if lane.spec.speculative and lane.rounds]
-    return {
-        "speed": _speed(lanes),
-        "lengths": _lengths(drafting),
-        "conditional": _positions(drafting, "conditional"),
-        "cumulative": _positions(drafting, "cumulative"),
-        "time": _time(list(enumerate(lanes))),
-    }
+class RaceCharts:
+    """The charts of one race; empty ones without a race."""
 
+    def __init__(self, race: RaceRecord | None):
+        self.lanes: list[LaneRecord] = race.lanes if race else []
+        self.drafting = [(i, lane) for i, lane in enumerate(self.lanes) if lane.spec.speculative and lane.rounds]
 
-def spent_chart(race: RaceRecord | None) -> Chart:
-    """Shares of draft, verify and rest of a profiled race."""
-    rows = []
-    for lane in race.lanes if race else []:
-        parts = spent(lane.rounds)
-        if parts:
-            rounds = len(lane.rounds)
-            each = [round(1000 * s / rounds, 2) for s in (parts.draft, parts.verify, parts.rest)]
-            rows.append([lane.spec.name, *each, rounds])
-    figure = blank_figure("ms a round")
-    for k, part in enumerate(("draft", "verify", "rest"), start=1):
-        figure.add_bar(
-            name=part,
-            y=[row[0] for row in rows],
-            x=[row[k] for row in rows],
-            orientation="h",
-            marker=bar_marker(k),
+    def drawn(self) -> dict[str, Chart]:
+        """Every chart but "spent", by its name in TITLES."""
+        by_position = {kind: self.positions(kind) for kind in ("conditional", "cumulative")}
+        return {"speed": self.speed(), "lengths": self.lengths(), **by_position, "time": self.time()}
+
+    def spent(self) -> Chart:
+        """Shares of draft, verify and rest, of a profiled race."""
+        rows = []
+        for lane in self.lanes:
+            parts = spent(lane.rounds)
+            if parts:
+                rounds = len(lane.rounds)
+                each = [round(1000 * s / rounds, 2) for s in (parts.draft, parts.verify, parts.rest)]
+                rows.append([lane.spec.name, *each, rounds])
+        figure = blank_figure("ms a round")
+        for k, part in enumerate(("draft", "verify", "rest"), start=1):
+            figure.add_bar(
+                name=part,
+                y=[row[0] for row in rows],
+                x=[row[k] for row in rows],
+                orientation="h",
+                marker=bar_marker(k),
+            )
+        figure.update_layout(barmode="stack", legend={"traceorder": "normal"}, yaxis={"autorange": "reversed"})
+        return self._finished("spent", figure, ["lane", "draft ms", "verify ms", "rest ms", "rounds"], rows)
+
+    def speed(self) -> Chart:
+        plain, rows, figure, fastest = plain_metrics(self.lanes), [], blank_figure("tok/s"), 0.0
+        for i, lane in enumerate(self.lanes):
+            m = metrics(lane)
+            tok_s, times = _rounded(m.tok_s), _rounded(times_plain(m, plain))
+            fastest = max(fastest, tok_s or 0.0)
+            others = [_rounded(x) for x in (m.tokens_per_round, m.acceptance, m.first_token_s)]
+            words = (
+                "" if tok_s is None else f"{tok_s:.{1 if tok_s < 100 else 0}f}" + (f" ({times:.2f} ×)" if times else "")
+            )
+            rows.append([lane.spec.name, tok_s, times, *others, m.tokens, m.rounds])
+            figure.add_bar(
+                name=lane.spec.name,
+                x=[tok_s],
+                y=[lane.spec.name],
+                orientation="h",
+                marker=bar_marker(i),
+                text=[words],
+                textposition="outside",
+                cliponaxis=False,
+            )
+        figure.update_layout(
+            showlegend=False, xaxis={"range": [0, 1.5 * fastest or 1]}, yaxis={"autorange": "reversed"}
         )
-    figure.update_layout(barmode="stack", legend={"traceorder": "normal"}, yaxis={"autorange": "reversed"})
-    return _finished_chart("spent", figure, ["lane", "draft ms", "verify ms", "rest ms", "rounds"], rows)
-
-
-def _speed(lanes: list[LaneRecord]) -> Chart:
-    plain, rows, figure, fastest = plain_metrics(lanes), [], blank_figure("tok/s"), 0.0
-    for i, lane in enumerate(lanes):
-        m = metrics(lane)
-        tok_s, times = _rounded(m.tok_s), _rounded(times_plain(m, plain))
-        fastest = max(fastest, tok_s or 0.0)
-        others = [_rounded(x) for x in (m.tokens_per_round, m.acceptance, m.first_token_s)]
-        rows.append([lane.spec.name, tok_s, times, *others, m.tokens, m.rounds])
-        figure.add_bar(
-            name=lane.spec.name,
-            x=[tok_s],
-            y=[lane.spec.name],
-            orientation="h",
-            marker=bar_marker(i),
-            text=[_speed_words(tok_s, times)],
-            textposition="outside",
-            cliponaxis=False,
-        )
-    figure.update_layout(showlegend=False, xaxis={"range": [0, 1.5 * fastest or 1]}, yaxis={"autorange": "reversed"})
-    columns = ["lane", "tok/s", "× plain", "tokens per round", "acceptance rate", "first token s", "tokens", "rounds"]
-    return _finished_chart("speed", figure, columns, rows)
-
-
-def _speed_words(tok_s: float | None, times: float | None) -> str:
-    if tok_s is None:
-        return ""
-    return f"{tok_s:.{1 if tok_s < 100 else 0}f}" + (f" ({times:.2f} ×)" if times else "")
-
-
-def _lengths(lanes: list[tuple[int, LaneRecord]]) -> Chart:
-    figure, rows = blank_figure("tokens per round", "share of rounds"), []
-    for i, lane in lanes:
-        counts, rounds = lengths(lane.rounds), len(lane.rounds)
-        shares = [round(n / rounds, 4) for n in counts.values()]
-        figure.add_bar(name=lane.spec.name, x=list(counts), y=shares, marker=bar_marker(i))
-        rows += [[lane.spec.name, k, n, share] for (k, n), share in zip(counts.items(), shares, strict=True)]
-    figure.update_layout(barmode="group", showlegend=True, xaxis={"dtick": 1}, yaxis={"tickformat": ".0%"})
-    return _finished_chart("lengths", figure, ["lane", "tokens in the round", "rounds", "share"], rows)
-
-
-def _positions(lanes: list[tuple[int, LaneRecord]], kind: str) -> Chart:
-    figure, rows = blank_figure(f"draft position; grey: n < {MIN_SAMPLES}", "accepted"), []
-    for i, lane in lanes:
-        points = [
-            (p.slot, getattr(p, kind), p.reached if kind == "conditional" else p.sent) for p in positions(lane.rounds)
+        columns = [
+            "lane",
+            "tok/s",
+            "× plain",
+            "tokens per round",
+            "acceptance rate",
+            "first token s",
+            "tokens",
+            "rounds",
         ]
-        points = [p for p in points if p[2]]
-        marker = bar_marker(i)
-        marker["color"] = [COLOURS[i] if n >= MIN_SAMPLES else GREY for _, _, n in points]
-        marker["opacity"] = [1.0 if n >= MIN_SAMPLES else 0.45 for _, _, n in points]
-        marker["line"] = {"color": COLOURS[i], "width": 1.5}  # whose bar it is, also where it is grey
-        figure.add_bar(
-            name=lane.spec.name,
-            x=[slot for slot, _, _ in points],
-            y=[share for _, share, _ in points],
-            marker=marker,
-            customdata=[n for _, _, n in points],
-            hovertemplate="position %{x}: %{y:.0%}, n = %{customdata}",
-            text=_counts([n for _, _, n in points]),
-            textposition="outside",
-            textangle=-90,
-            textfont={"size": 11},
-            constraintext="none",
-            cliponaxis=False,
+        return self._finished("speed", figure, columns, rows)
+
+    def lengths(self) -> Chart:
+        figure, rows = blank_figure("tokens per round", "share of rounds"), []
+        for i, lane in self.drafting:
+            counts, rounds = lengths(lane.rounds), len(lane.rounds)
+            shares = [round(n / rounds, 4) for n in counts.values()]
+            figure.add_bar(name=lane.spec.name, x=list(counts), y=shares, marker=bar_marker(i))
+            rows += [[lane.spec.name, k, n, share] for (k, n), share in zip(counts.items(), shares, strict=True)]
+        figure.update_layout(barmode="group", showlegend=True, xaxis={"dtick": 1}, yaxis={"tickformat": ".0%"})
+        return self._finished("lengths", figure, ["lane", "tokens in the round", "rounds", "share"], rows)
+
+    def positions(self, kind: str) -> Chart:
+        """`kind`: a position where all before were accepted ("conditional"), or of all rounds that sent it."""
+        figure, rows = blank_figure(f"draft position; grey: n < {MIN_SAMPLES}", "accepted"), []
+        for i, lane in self.drafting:
+            points = [
+                (p.slot, getattr(p, kind), p.reached if kind == "conditional" else p.sent)
+                for p in positions(lane.rounds)
+            ]
+            points = [p for p in points if p[2]]
+            counts = [n for _, _, n in points]  # which stand on the bars where they change
+            marker = bar_marker(i)
+            marker["color"] = [COLOURS[i] if n >= MIN_SAMPLES else GREY for n in counts]
+            marker["opacity"] = [1.0 if n >= MIN_SAMPLES else 0.45 for n in counts]
+            marker["line"] = {"color": COLOURS[i], "width": 1.5}  # whose bar it is, also where it is grey
+            figure.add_bar(
+                name=lane.spec.name,
+                x=[slot for slot, _, _ in points],
+                y=[share for _, share, _ in points],
+                marker=marker,
+                customdata=counts,
+                hovertemplate="position %{x}: %{y:.0%}, n = %{customdata}",
+                text=["" if k and n == counts[k - 1] else f"n={n}" for k, n in enumerate(counts)],
+                textposition="outside",
+                textangle=-90,
+                textfont={"size": 11},
+                constraintext="none",
+                cliponaxis=False,
+            )
+            rows += [[lane.spec.name, slot, round(share, 4), n, n >= MIN_SAMPLES] for slot, share, n in points]
+        figure.update_layout(
+            barmode="group",
+            showlegend=True,
+            xaxis={"dtick": 1},
+            yaxis={"tickformat": ".0%", "range": [0, 1.15], "dtick": 0.25},
         )
-        rows += [[lane.spec.name, slot, round(share, 4), n, n >= MIN_SAMPLES] for slot, share, n in points]
-    figure.update_layout(
-        barmode="group",
-        showlegend=True,
-        xaxis={"dtick": 1},
-        yaxis={"tickformat": ".0%", "range": [0, 1.15], "dtick": 0.25},
-    )
-    return _finished_chart(kind, figure, ["lane", "position", "accepted", "n", f"at least {MIN_SAMPLES} rounds"], rows)
-
-
-def _counts(counts: list[int]) -> list[str]:
-    """What stands on the bars: a count is told where it changes."""
-    return ["" if i and n == counts[i - 1] else f"n={n}" for i, n in enumerate(counts)]
-
-
-def _time(lanes: list[tuple[int, LaneRecord]]) -> Chart:
-    figure, rows = blank_figure("own time, s", "tok/s, last 16 tokens"), []
-    for i, lane in lanes:
-        points = [(round(t, 4), round(s, 3)) for t, s in speed_over_time(lane.rounds)]
-        figure.add_scatter(
-            name=lane.spec.name,
-            x=[t for t, _ in points],
-            y=[s for _, s in points],
-            mode="lines",
-            line={"color": COLOURS[i], "dash": DASHES[i], "width": 2.5},
+        return self._finished(
+            kind, figure, ["lane", "position", "accepted", "n", f"at least {MIN_SAMPLES} rounds"], rows
         )
-        rows += [[lane.spec.name, t, s] for t, s in points]
-    figure.update_layout(xaxis={"rangemode": "tozero"}, yaxis={"rangemode": "tozero"})
-    return _finished_chart("time", figure, ["lane", "own time s", "tok/s"], rows)
+
+    def time(self) -> Chart:
+        figure, rows = blank_figure("own time, s", "tok/s, last 16 tokens"), []
+        for i, lane in enumerate(self.lanes):
+            points = [(round(t, 4), round(s, 3)) for t, s in speed_over_time(lane.rounds)]
+            figure.add_scatter(
+                name=lane.spec.name,
+                x=[t for t, _ in points],
+                y=[s for _, s in points],
+                mode="lines",
+                line={"color": COLOURS[i], "dash": DASHES[i], "width": 2.5},
+            )
+            rows += [[lane.spec.name, t, s] for t, s in points]
+        figure.update_layout(xaxis={"rangemode": "tozero"}, yaxis={"rangemode": "tozero"})
+        return self._finished("time", figure, ["lane", "own time s", "tok/s"], rows)
+
+    @staticmethod
+    def _finished(name: str, figure: go.Figure, columns: list[str], rows: list[list]) -> Chart:
+        if not rows:
+            nothing_yet(figure)
+        return Chart(figure, table_value(name, TITLES[name], columns, rows))
 
 
 def blank_figure(x: str, y: str = "") -> go.Figure:
-    axis = {"gridcolor": "rgba(128,128,128,0.25)", "zerolinecolor": "rgba(128,128,128,0.5)", "automargin": True}
-    return go.Figure(
-        layout=go.Layout(
-            template="none",
-            paper_bgcolor="rgba(0,0,0,0)",
-            plot_bgcolor="rgba(0,0,0,0)",
-            font={"family": "IBM Plex Sans, system-ui, sans-serif", "size": 14, "color": "#6b727a"},
-            margin={"l": 56, "r": 24, "t": 12, "b": 48},
-            height=300,
-            legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-            xaxis={**axis, "title": {"text": x, "font": {"size": 13}}},
-            yaxis={**axis, "title": {"text": y, "font": {"size": 13}, "standoff": 10}},
-            bargap=0.25,
-        )
-    )
+    return go.Figure(layout=blank_layout(x, y, 300) | {"bargap": 0.25})
 
 
 def _rounded(value: float | None) -> float | None:
@@ -207,12 +202,6 @@ def nothing_yet(figure: go.Figure, words: str = "nothing to show yet") -> None:
 def table_value(name: str, title: str, columns: list[str], rows: list[list]) -> str:
     """A table as assets/page/chart.js reads it."""
     return json.dumps({"name": name, "title": title, "columns": columns, "rows": rows})
-
-
-def _finished_chart(name: str, figure: go.Figure, columns: list[str], rows: list[list]) -> Chart:
-    if not rows:
-        nothing_yet(figure)
-    return Chart(figure, table_value(name, TITLES[name], columns, rows))
 
 
 PROFILE_TOKENS = 32
@@ -246,7 +235,7 @@ class ChartsTab:
         self.worker, self.ask, self.raced = worker, ask, raced
 
     def build(self) -> None:
-        empty = charts(None) | {"spent": spent_chart(None)}
+        empty = RaceCharts(None).drawn() | {"spent": RaceCharts(None).spent()}
         places: dict[str, Component] = {}
         with gr.Tab("Charts", id="charts"):
             for pair in zip(*[iter(TITLES)] * 2, strict=True):
@@ -267,7 +256,11 @@ class ChartsTab:
 
     def draw(self, call: Call) -> Updates:
         """Every chart of the race on the board but the profiled one's."""
-        return {key: value for name, c in charts(call["last"]).items() for key, value in chart_updates(name, c).items()}
+        return {
+            key: value
+            for name, c in RaceCharts(call["last"]).drawn().items()
+            for key, value in chart_updates(name, c).items()
+        }
 
     def measure(self, call: Call) -> Iterator[Updates]:
         """Race again, briefly and with a synchronisation after every part of a round."""
@@ -290,4 +283,4 @@ class ChartsTab:
             yield {"words": "Nothing was measured."}
             return
         words = "Stopped." if last.stopped else "Measured with a synchronisation after every part."
-        yield {"words": words, **chart_updates("spent", spent_chart(last))}
+        yield {"words": words, **chart_updates("spent", RaceCharts(last).spent())}

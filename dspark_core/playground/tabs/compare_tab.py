@@ -5,7 +5,6 @@ The compare tab: two of the races this page keeps, side by side.
 
 import itertools
 import json
-from collections.abc import Mapping
 from itertools import zip_longest
 
 import gradio as gr
@@ -30,130 +29,127 @@ FIGURES = {
 }
 
 
-def comparison(left: Trace, right: Trace) -> str:
-    """What assets/page/compare.js shows, as JSON: heads, notes, groups of rows, answers."""
-    a, b = left.race, right.race
-    groups = [{"name": "The race", "rows": _race_rows(left, right)}]
-    groups += [{"name": name, "rows": _lane_rows(a, i, b, j)} for name, i, j in pairs(a, b)]
-    return json.dumps(
-        {
-            "heads": [title(left), title(right)],
-            "notes": notes(left, right),
-            "groups": groups,
-            "answers": answers(left, right),
-        },
-        ensure_ascii=False,
-    )
+class ComparedRaces:
+    """Two races as assets/page/compare.js shows them."""
 
+    def __init__(self, left: Trace, right: Trace):
+        self.left, self.right = left, right
 
-def pairs(a: RaceRecord, b: RaceRecord) -> list[tuple[str, int | None, int | None]]:
-    """(name, lane of a, lane of b): lanes of the same name, then of the same method in order, then single ones."""
-    left, right = list(range(len(a.lanes))), list(range(len(b.lanes)))
-    found: list[tuple[int, str, int | None]] = []
-    for same in (lambda x, y: x.name == y.name, lambda x, y: x.method == y.method):
-        for i in list(left):
-            j = next((j for j in right if same(a.lanes[i].spec, b.lanes[j].spec)), None)
-            if j is not None:
-                x, y = a.lanes[i].spec, b.lanes[j].spec
-                found.append((i, x.name if x.name == y.name else f"{x.name} / {y.name}", j))
-                left.remove(i)
-                right.remove(j)
-    found += [(i, a.lanes[i].spec.name, None) for i in left]
-    found.sort(key=lambda pair: pair[0])
-    return [(name, i, j) for i, name, j in found] + [(b.lanes[j].spec.name, None, j) for j in right]
+    def value(self) -> str:
+        """JSON: heads, notes, groups of rows, answers."""
+        groups = [{"name": "The race", "rows": self._race_rows()}]
+        groups += [{"name": name, "rows": self._lane_rows(i, j)} for name, i, j in self.pairs()]
+        heads = [title(self.left), title(self.right)]
+        value = {"heads": heads, "notes": self.notes(), "groups": groups, "answers": self.answers()}
+        return json.dumps(value, ensure_ascii=False)
 
+    def pairs(self) -> list[tuple[str, int | None, int | None]]:
+        """(name, lane of the left, of the right): of one name, then of one method in order, then single ones."""
+        a, b = self.left.race, self.right.race
+        left, right = list(range(len(a.lanes))), list(range(len(b.lanes)))
+        found: list[tuple[int, str, int | None]] = []
+        for same in (lambda x, y: x.name == y.name, lambda x, y: x.method == y.method):
+            for i in list(left):
+                j = next((j for j in right if same(a.lanes[i].spec, b.lanes[j].spec)), None)
+                if j is not None:
+                    x, y = a.lanes[i].spec, b.lanes[j].spec
+                    found.append((i, x.name if x.name == y.name else f"{x.name} / {y.name}", j))
+                    left.remove(i)
+                    right.remove(j)
+        found += [(i, a.lanes[i].spec.name, None) for i in left]
+        found.sort(key=lambda pair: pair[0])
+        return [(name, i, j) for i, name, j in found] + [(b.lanes[j].spec.name, None, j) for j in right]
 
-def notes(left: Trace, right: Trace) -> list[str]:
-    """What a reader must know before taking one figure over another."""
-    a, b = left.race, right.race
-    words = []
-    if a.request.messages != b.request.messages:
-        words.append("The prompts differ: figures that depend on the text cannot be compared.")
-    words += _machine_notes(left.machine, right.machine)
-    if left.versions != right.versions:
-        words.append("The software differed.")
-    ours, theirs = a.request.settings, b.request.settings
-    if (ours.temperature, ours.top_k, ours.top_p) != (theirs.temperature, theirs.top_k, theirs.top_p):
-        words.append("Sampling differs.")
-    for name, race in (("left", a), ("right", b)):
-        if race.interrupted:
-            words.append(f"The race on the {name} was stopped before its end.")
-    return words
+    def notes(self) -> list[str]:
+        """What a reader must know before taking one figure over another."""
+        a, b = self.left.race, self.right.race
+        words = []
+        if a.request.messages != b.request.messages:
+            words.append("The prompts differ: figures that depend on the text cannot be compared.")
+        words += self._machine_notes()
+        if self.left.versions != self.right.versions:
+            words.append("The software differed.")
+        ours, theirs = a.request.settings, b.request.settings
+        if (ours.temperature, ours.top_k, ours.top_p) != (theirs.temperature, theirs.top_k, theirs.top_p):
+            words.append("Sampling differs.")
+        for name, race in (("left", a), ("right", b)):
+            if race.interrupted:
+                words.append(f"The race on the {name} was stopped before its end.")
+        return words
 
+    def _machine_notes(self) -> list[str]:
+        """What the two descriptions of a machine differ in. A race that was saved before devices were written down may
+        have run on any: no difference is claimed then."""
+        machines = self.left.machine, self.right.machine
+        one, other = map(device_of, machines)
+        if one and other and one != other:
+            return [f"They ran on different devices ({one}; {other}): compare × plain with care, and not tok/s."]
+        rest = [{name: text for name, text in facts.items() if name != DEVICE} for facts in machines]
+        if rest[0] != rest[1]:
+            return ["They ran on different machines, or on the same one in another state: compare × plain, not tok/s."]
+        if bool(one) != bool(other):
+            where = "right" if one else "left"
+            return [f"The race on the {where} does not say which device it ran on (CPU or GPU): it may be another one."]
+        return []
 
-def _machine_notes(left: Mapping[str, str], right: Mapping[str, str]) -> list[str]:
-    """What the two descriptions of a machine differ in. A race that was saved before devices were written down may
-    have run on any: no difference is claimed then."""
-    one, other = device_of(left), device_of(right)
-    if one and other and one != other:
-        return [f"They ran on different devices ({one}; {other}): compare × plain with care, and not tok/s."]
-    rest = [{name: text for name, text in facts.items() if name != DEVICE} for facts in (left, right)]
-    if rest[0] != rest[1]:
-        return ["They ran on different machines, or on the same one in another state: compare × plain, not tok/s."]
-    if bool(one) != bool(other):
-        where = "right" if one else "left"
-        return [f"The race on the {where} does not say which device it ran on (CPU or GPU): it may be another one."]
-    return []
+    def answers(self) -> list[dict]:
+        """Both plain answers (the first lanes' where one has none). Those to one prompt are parted where they first
+        differ; those to two prompts are not compared, and `rest` is None."""
+        traces = self.left, self.right
+        lanes = [reference(t.race) for t in traces]
+        texts = [answer_text(t) for t in traces]
+        if self.left.race.request.messages != self.right.race.request.messages:
+            return [
+                {"name": lane.spec.name, "same": text, "rest": None} for lane, text in zip(lanes, texts, strict=True)
+            ]
+        same = next((k for k, (x, y) in enumerate(zip_longest(*texts)) if x != y), len(texts[0]))
+        return [
+            {"name": lane.spec.name, "same": text[:same], "rest": text[same:]}
+            for lane, text in zip(lanes, texts, strict=True)
+        ]
 
+    def _race_rows(self) -> list[list]:
+        rows = []
+        for name, of in {
+            "target": lambda t: t.race.target,
+            "precision": lambda t: t.race.precision,
+            "drafters": lambda t: "\n".join(f"{method}: {how}" for method, how in t.drafters.items()),
+            "device": lambda t: device_of(t.machine) or "unknown",
+            "machine": lambda t: ", ".join(text for name, text in t.machine.items() if name != DEVICE),
+            "versions": lambda t: ", ".join(f"{name} {version}" for name, version in t.versions.items()),
+            "system turn": lambda t: t.race.request.system or "the template’s own",
+            "context": lambda t: "\n\n".join(itertools.chain(*t.race.request.earlier)),
+            "prompt": lambda t: t.race.request.prompt,
+            "verdict": lambda t: t.race.verdict.words if t.race.verdict else "–",
+        }.items():
+            a, b = of(self.left) or "–", of(self.right) or "–"
+            rows.append([name, a, b, "" if a != b else "same", None])
+        return rows
 
-def answers(left: Trace, right: Trace) -> list[dict]:
-    """Both plain answers (the first lanes' where one has none). Those to one prompt are parted where they first
-    differ; those to two prompts are not compared, and `rest` is None."""
-    lanes = [reference(t.race) for t in (left, right)]
-    texts = [answer_text(t) for t in (left, right)]
-    if left.race.request.messages != right.race.request.messages:
-        return [{"name": lane.spec.name, "same": text, "rest": None} for lane, text in zip(lanes, texts, strict=True)]
-    same = next((k for k, (x, y) in enumerate(zip_longest(*texts)) if x != y), len(texts[0]))
-    return [
-        {"name": lane.spec.name, "same": text[:same], "rest": text[same:]}
-        for lane, text in zip(lanes, texts, strict=True)
-    ]
+    def _lane_rows(self, i: int | None, j: int | None) -> list[list]:
+        """[figure, left, right, right ÷ left, which is better: 0, 1 or None]"""
+        ours, theirs = self._lane_figures(self.left.race, i), self._lane_figures(self.right.race, j)
+        rows = []
+        for key, (words, digits, unit, more) in FIGURES.items():
+            x, y = ours.get(key), theirs.get(key)
+            if x is None and y is None:
+                continue
+            form = f".{digits}f"
+            in_unit = [None if v is None else f"{100 * v:{form}} %" if unit == "%" else f"{v:{form}}" for v in (x, y)]
+            shown = [words or "–" for words in in_unit]
+            ratio = f"{y / x:.2f}" if x and y and more is not None else ""
+            better = None if more is None or not x or not y or shown[0] == shown[1] else int((y > x) == more)
+            rows.append([words, *shown, ratio, better])
+        return rows
 
-
-def _race_rows(left: Trace, right: Trace) -> list[list]:
-    rows = []
-    for name, of in {
-        "target": lambda t: t.race.target,
-        "precision": lambda t: t.race.precision,
-        "drafters": lambda t: "\n".join(f"{method}: {how}" for method, how in t.drafters.items()),
-        "device": lambda t: device_of(t.machine) or "unknown",
-        "machine": lambda t: ", ".join(text for name, text in t.machine.items() if name != DEVICE),
-        "versions": lambda t: ", ".join(f"{name} {version}" for name, version in t.versions.items()),
-        "system turn": lambda t: t.race.request.system or "the template’s own",
-        "context": lambda t: "\n\n".join(itertools.chain(*t.race.request.earlier)),
-        "prompt": lambda t: t.race.request.prompt,
-        "verdict": lambda t: t.race.verdict.words if t.race.verdict else "–",
-    }.items():
-        a, b = of(left) or "–", of(right) or "–"
-        rows.append([name, a, b, "" if a != b else "same", None])
-    return rows
-
-
-def _lane_rows(a: RaceRecord, i: int | None, b: RaceRecord, j: int | None) -> list[list]:
-    """[figure, left, right, right ÷ left, which is better: 0, 1 or None]"""
-
-    ours, theirs = _lane_figures(a, i), _lane_figures(b, j)
-    rows = []
-    for key, (words, digits, unit, more) in FIGURES.items():
-        x, y = ours.get(key), theirs.get(key)
-        if x is None and y is None:
-            continue
-        form = f".{digits}f"
-        in_unit = [None if v is None else f"{100 * v:{form}} %" if unit == "%" else f"{v:{form}}" for v in (x, y)]
-        shown = [words or "–" for words in in_unit]
-        ratio = f"{y / x:.2f}" if x and y and more is not None else ""
-        better = None if more is None or not x or not y or shown[0] == shown[1] else int((y > x) == more)
-        rows.append([words, *shown, ratio, better])
-    return rows
-
-
-def _lane_figures(race: RaceRecord, lane: int | None) -> dict[str, float | None]:
-    if lane is None:
-        return {}
-    record = race.lanes[lane]
-    m = metrics(record)
-    times = times_plain(m, plain_metrics(race.lanes)) if record.spec.speculative else None
-    return {"times": times} | {key: getattr(m, key) for key in FIGURES if key != "times"}
+    @staticmethod
+    def _lane_figures(race: RaceRecord, lane: int | None) -> dict[str, float | None]:
+        if lane is None:
+            return {}
+        record = race.lanes[lane]
+        m = metrics(record)
+        times = times_plain(m, plain_metrics(race.lanes)) if record.spec.speculative else None
+        return {"times": times} | {key: getattr(m, key) for key in FIGURES if key != "times"}
 
 
 NOTHING = '{"notes": ["Race twice, or open a saved race on the Race tab: any two of them can be compared here."]}'
@@ -194,11 +190,11 @@ class CompareTab:
         return {
             "left": gr.update(choices=names, value=left),
             "right": gr.update(choices=names, value=right),
-            "table": comparison(races[-2], races[-1]),
+            "table": ComparedRaces(races[-2], races[-1]).value(),
         }
 
     def show(self, call: Call) -> Updates:
         """The two that were chosen."""
         named = dict(zip(race_names(call["races"]), call["races"], strict=True))
         left, right = named.get(call["left"]), named.get(call["right"])
-        return {"table": comparison(left, right) if left and right else NOTHING}
+        return {"table": ComparedRaces(left, right).value() if left and right else NOTHING}

@@ -416,9 +416,7 @@ class CostTab:
         """Its event: the CostCurve of what is loaded, or None if it was never measured."""
 
         def work(engine, job: Job):
-            from ...race.loaded import known
-
-            yield -1, known(engine.models)
+            yield -1, engine.models.known_curve()
 
         return Job(session, "lookup", work)
 
@@ -427,9 +425,7 @@ class CostTab:
         """Its events: Measuring, how far it is; then the CostCurve."""
 
         def work(engine, job: Job):
-            from ...race.loaded import measured
-
-            for event in measured(engine.models):
+            for event in engine.models.measure_curve():
                 yield -1, event
                 if job.cancelled():
                     return

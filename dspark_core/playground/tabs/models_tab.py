@@ -58,78 +58,29 @@ OWN_NOTE = (
 )
 
 
-# ---- what the choice offers ------------------------------------------------------------------------------
+class PresetMenu:
+    """What can be chosen of a preset; of one's own models where that is None."""
 
+    def __init__(self, preset: Preset | None):
+        self.preset = preset
+        self.precisions = [t.precision for t in preset.targets] if preset else list(PRECISIONS)
+        self.first_drafters = list(preset.first_drafters) if preset else []  # one of each method
+        self.drafter_precision = preset.drafter_precision if preset else PRECISIONS[0]
 
-def precisions_of(preset: Preset | None) -> list[str]:
-    return [t.precision for t in preset.targets] if preset else list(PRECISIONS)
+    @property
+    def drafters(self) -> list[tuple[str, str]]:
+        """(words, id) of the drafters that can be chosen, each with words of its own."""
+        offered = options(self.preset) if self.preset else {}
+        titles = {id_: d.title or d.method for id_, d in offered.items()}
+        return [(f"{t} ({id_})" if list(titles.values()).count(t) > 1 else t, id_) for id_, t in titles.items()]
 
-
-def drafter_menu(preset: Preset | None) -> list[tuple[str, str]]:
-    """(words, id) of the drafters that can be chosen, each with words of its own."""
-    offered = options(preset) if preset else {}
-    titles = {id_: d.title or d.method for id_, d in offered.items()}
-    return [(f"{t} ({id_})" if list(titles.values()).count(t) > 1 else t, id_) for id_, t in titles.items()]
-
-
-def usual_drafters(preset: Preset | None) -> list[str]:
-    """The ids that are chosen at first: one of each method."""
-    return list(preset.first_drafters) if preset else []
-
-
-def about(preset: Preset | None, precision: str) -> str:
-    """What is known of a choice, in a few sentences."""
-    if preset is None:
-        return OWN_NOTE
-    version = next((t for t in preset.targets if t.precision == precision), None)
-    of_version = f"{precision}: {version.note}" if version and version.note else ""
-    return "\n".join(filter(None, [preset.note, of_version, preset.licences(precision)]))
-
-
-def visible_if(wanted: bool) -> bool | str:
-    return wanted or HIDDEN
-
-
-# ---- what goes on ----------------------------------------------------------------------------------------
-
-
-def download_words(running: list[Download]) -> tuple[float, str]:
-    """(share, words) of downloads that go on side by side."""
-    done, total = sum(d.done for d in running), sum(d.plan.bytes for d in running)
-    speed = sum(d.speed for d in running)
-    words = f"{gigabytes(done)} of {gigabytes(total)}"
-    if speed:
-        left = (total - done) / speed
-        words += f", {speed / 1e6:.1f} MB/s, " + (f"{left / 60:.0f} min left" if left > 90 else f"{left:.0f} s left")
-    busy = [d for d in running if not d.over]
-    return min(done / max(total, 1), 0.999), f"{words}. {busy[0].words if busy else ''}"
-
-
-def how_it_ended(ended: list[Download], problems: list[str], others: Sequence[LocatedPart] = ()) -> str:
-    """The value of the verdict box after downloads. others: parts that are here and of which nothing was asked for."""
-    failed = [d.words for d in ended if d.state == "failed"] + problems
-    if failed:
-        return decided("divergence", failed[0], " ".join(failed[1:]))
-    stopped = [d.words for d in ended if d.state == "cancelled"]
-    if stopped:
-        return decided("tie", stopped[0])
-    if any(d.received for d in ended):
-        return decided(
-            "identical", "Downloaded; sizes and checksums are as the hub gives them. Press Load to race on it."
-        )
-    if any(d.placed for d in ended):
-        return decided(
-            "identical", "Put right; sizes and checksums are as the hub gives them. Press Load to race on it."
-        )
-    unknown = " ".join(f"{p.part.name} is here, but was not compared with the hub: {p.note}" for p in others if p.note)
-    if unknown:
-        return decided("tie", unknown)
-    if not ended:
-        return decided("", "Nothing is to be downloaded: these models are directories of this machine.")
-    return decided("identical", "All of it is here already, sizes and checksums as the hub gives them.")
-
-
-# ---- the tab ---------------------------------------------------------------------------------------------
+    def about(self, precision: str) -> str:
+        """What is known of a choice, in a few sentences."""
+        if self.preset is None:
+            return OWN_NOTE
+        version = next((t for t in self.preset.targets if t.precision == precision), None)
+        of_version = f"{precision}: {version.note}" if version and version.note else ""
+        return "\n".join(filter(None, [self.preset.note, of_version, self.preset.licences(precision)]))
 
 
 class ModelsTab:
@@ -147,22 +98,20 @@ class ModelsTab:
     def reveal(self, call: Call) -> Updates:
         """The controls that follow the preset."""
         preset = self.sources.preset(call["preset"])
-        offered = precisions_of(preset)
-        own = gr.update(visible=visible_if(preset is None))
-        drafters = gr.update(
-            choices=drafter_menu(preset), value=usual_drafters(preset), visible=visible_if(preset is not None)
-        )
+        offer = PresetMenu(preset)
+        own = gr.update(visible=preset is None or HIDDEN)
+        drafters = gr.update(choices=offer.drafters, value=offer.first_drafters, visible=preset is not None or HIDDEN)
         return {
-            "precision": gr.update(choices=offered, value=offered[0]),
+            "precision": gr.update(choices=offer.precisions, value=offer.precisions[0]),
             "drafters": drafters,
-            "drafter_precision": gr.update(value=preset.drafter_precision if preset else "auto"),
+            "drafter_precision": gr.update(value=offer.drafter_precision),
             "own_target": own,
             "own_drafters": own,
-            "note": about(preset, offered[0]),
+            "note": offer.about(offer.precisions[0]),
         }
 
     def explain(self, call: Call) -> Updates:
-        return {"note": about(self.sources.preset(call["preset"]), str(call["precision"])[:20])}
+        return {"note": PresetMenu(self.sources.preset(call["preset"])).about(str(call["precision"])[:20])}
 
     def from_link(self, query: Mapping[str, str]) -> Any:
         """The preset that a link names; nothing changes where there is none of that name."""
@@ -188,7 +137,7 @@ class ModelsTab:
         except Cancelled:
             yield {"progress": progressed(1, ""), "verdict": decided("tie", "Stopped.")}
         except ModelError as error:
-            yield _ended(str(error))
+            yield self._ended(str(error))
         else:
             yield {"progress": progressed(1, ""), **self._reported(selection, parts)}
 
@@ -201,15 +150,59 @@ class ModelsTab:
             yield {"progress": progressed(1, ""), "verdict": decided("tie", "Stopped.")}
             return
         except ModelError as error:
-            yield _ended(str(error))
+            yield self._ended(str(error))
             return
         yield self._reported(selection, parts)
         problems = [p.problem for p in parts if p.problem]
         while not all(d.over for d in running):
-            yield {"progress": progressed(*download_words(running))}
+            yield {"progress": progressed(*self._download_words(running))}
             time.sleep(DOWNLOAD_UPDATE_S)
-        verdict = how_it_ended(running, problems, [p for p in parts if p.here and not p.plan])
+        verdict = self._how_it_ended(running, problems, [p for p in parts if p.here and not p.plan])
         yield {"progress": progressed(1, ""), "verdict": verdict, **self.local_report(call)}
+
+    @staticmethod
+    def _download_words(running: list[Download]) -> tuple[float, str]:
+        """(share, words) of downloads that go on side by side."""
+        done, total = sum(d.done for d in running), sum(d.plan.bytes for d in running)
+        speed = sum(d.speed for d in running)
+        words = f"{gigabytes(done)} of {gigabytes(total)}"
+        if speed:
+            left = (total - done) / speed
+            words += f", {speed / 1e6:.1f} MB/s, " + (
+                f"{left / 60:.0f} min left" if left > 90 else f"{left:.0f} s left"
+            )
+        busy = [d for d in running if not d.over]
+        return min(done / max(total, 1), 0.999), f"{words}. {busy[0].words if busy else ''}"
+
+    @staticmethod
+    def _how_it_ended(ended: list[Download], problems: list[str], others: Sequence[LocatedPart] = ()) -> str:
+        """The value of the verdict box after downloads. `others` are here, and nothing was asked for."""
+        failed = [d.words for d in ended if d.state == "failed"] + problems
+        if failed:
+            return decided("divergence", failed[0], " ".join(failed[1:]))
+        stopped = [d.words for d in ended if d.state == "cancelled"]
+        if stopped:
+            return decided("tie", stopped[0])
+        if any(d.received for d in ended):
+            return decided(
+                "identical", "Downloaded; sizes and checksums are as the hub gives them. Press Load to race on it."
+            )
+        if any(d.placed for d in ended):
+            return decided(
+                "identical", "Put right; sizes and checksums are as the hub gives them. Press Load to race on it."
+            )
+        unknown = " ".join(
+            f"{p.part.name} is here, but was not compared with the hub: {p.note}" for p in others if p.note
+        )
+        if unknown:
+            return decided("tie", unknown)
+        if not ended:
+            return decided("", "Nothing is to be downloaded: these models are directories of this machine.")
+        return decided("identical", "All of it is here already, sizes and checksums as the hub gives them.")
+
+    @staticmethod
+    def _ended(problem: str) -> Updates:
+        return {"progress": progressed(1, ""), "verdict": decided("divergence", problem)}
 
     def _asked(self, call: Call, again: bool = False) -> tuple[Selection, list[LocatedPart]]:
         """What was chosen and what the hub says of it. Raises ModelError, and Cancelled once the page's Cancel was
@@ -261,7 +254,7 @@ class ModelsTab:
             selection = self.sources.selection(self.form(call))
             choice = self.sources.choice(selection, self.sources.locate(selection))
         except ModelError as error:
-            yield _ended(str(error))
+            yield self._ended(str(error))
             return
         yield from self._followed(load_job(choice, call.session))
 
@@ -299,7 +292,7 @@ class ModelsTab:
 
     def build(self, page: gr.Blocks, head: gr.HTML, raced: Raced) -> None:
         """`head` says what is loaded; it follows, also after a race, since another page may have loaded."""
-        first = self.sources.first
+        first = PresetMenu(self.sources.first)
         with raced.below:
             notice = plain_text("", "base-notice")
         with gr.Tab("Models", id="models", elem_id="models-tab") as tab:
@@ -308,8 +301,8 @@ class ModelsTab:
                 if self.sources.bad:
                     plain_text("\n".join(self.sources.bad), "bad-presets")
                 chosen = self._choice(first)
-                places = {"note": plain_text(about(first, precisions_of(first)[0]), "shelf-note")}
-                buttons = _buttons()
+                places = {"note": plain_text(first.about(first.precisions[0]), "shelf-note")}
+                buttons = self._buttons()
                 places |= {"progress": progress("shelf-progress"), "verdict": verdict_box("shelf-verdict")}
                 places["report"] = _models_table("shelf-report", "What was chosen")
             with gr.Column(elem_classes="chart proof"):
@@ -356,31 +349,29 @@ class ModelsTab:
         own = out("found", "own_target", "own_drafters")
         listen(buttons["list"].click, self.list_models, {"folder": chosen["folder"]}, own, trigger_mode="once", **free)
 
-    def _choice(self, first: Preset | None) -> dict[str, Component]:
+    def _choice(self, first: PresetMenu) -> dict[str, Component]:
         """The controls, by the names of ModelForm."""
         presets = [(p.title, p.name) for p in self.sources.presets.values()] + [("Your own", OWN_MODELS)]
         with gr.Row(elem_id="shelf-pick"):
             preset = gr.Dropdown(presets, value=presets[0][1], label="Model", elem_id="preset")
-            precision = gr.Dropdown(
-                precisions_of(first), value=precisions_of(first)[0], label="Precision", elem_id="precision"
-            )
+            precision = gr.Dropdown(first.precisions, value=first.precisions[0], label="Precision", elem_id="precision")
             drafters = gr.Dropdown(
-                drafter_menu(first),
-                value=usual_drafters(first),
+                first.drafters,
+                value=first.first_drafters,
                 multiselect=True,
                 label="Drafters",
                 elem_id="pick-drafters",
-                visible=visible_if(first is not None),
+                visible=first.preset is not None or HIDDEN,
             )
         with gr.Row(elem_id="shelf-own"):
             # Names or directories to type; what is on this machine can be picked once it was listed.
-            typed: dict[str, Any] = {"allow_custom_value": True, "visible": visible_if(first is None)}
+            typed: dict[str, Any] = {"allow_custom_value": True, "visible": first.preset is None or HIDDEN}
             own_target = gr.Dropdown([], label="Target", elem_id="own-target", **typed)
             own_drafters = gr.Dropdown([], label="Drafter", elem_id="own-drafters", multiselect=True, **typed)
         with gr.Row():
             at_load = gr.Dropdown(
                 list(PRECISIONS),
-                value=first.drafter_precision if first else "auto",
+                value=first.drafter_precision,
                 label="Drafters run in",
                 elem_id="drafter-precision",
             )
@@ -400,21 +391,17 @@ class ModelsTab:
             "own_drafters": own_drafters,
         }
 
-
-def _buttons() -> dict[str, gr.Button]:
-    with gr.Row(elem_classes="buttons"):
-        return {
-            "load": gr.Button("Load", elem_id="load"),
-            "look": gr.Button("Look up", elem_id="look-up"),
-            "fetch": gr.Button("Download", elem_id="download"),
-            "cancel": gr.Button("Cancel download", elem_id="cancel-download"),
-            "stop": gr.Button("Stop loading", elem_id="stop-loading"),
-            "unload": gr.Button("Unload", elem_id="unload"),
-        }
-
-
-def _ended(problem: str) -> Updates:
-    return {"progress": progressed(1, ""), "verdict": decided("divergence", problem)}
+    @staticmethod
+    def _buttons() -> dict[str, gr.Button]:
+        with gr.Row(elem_classes="buttons"):
+            return {
+                "load": gr.Button("Load", elem_id="load"),
+                "look": gr.Button("Look up", elem_id="look-up"),
+                "fetch": gr.Button("Download", elem_id="download"),
+                "cancel": gr.Button("Cancel download", elem_id="cancel-download"),
+                "stop": gr.Button("Stop loading", elem_id="stop-loading"),
+                "unload": gr.Button("Unload", elem_id="unload"),
+            }
 
 
 def refusal_table(words: str) -> str:
