@@ -49,7 +49,7 @@ def hears_of_sigterm(pid: int) -> bool:
 )
 def test_it_ends_at_once_and_in_one_sentence(state, number, status):
     """tests/scripts/ends_of_life.py does the same in every state."""
-    program = [sys.executable, "app.py", "--no-browser"]
+    program = [sys.executable, "-P", "app.py", "--no-browser"]  # -P, or PYTHONSAFEPATH: no directory goes on the path
     with subprocess.Popen(program, cwd=Path(__file__).parents[2], stdout=-1, stderr=-1, text=True) as app:
         if state == "importing":
             while not hears_of_sigterm(app.pid):
