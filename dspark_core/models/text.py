@@ -31,7 +31,7 @@ class Text:
         self._control = ControlTokens(self.tokenizer)
         self._choose_template(directory)
         more = [vocabulary[t] for t in MORE_STOP_TOKENS if t in vocabulary]
-        listed = eos_ids(directory, eos_token_id, self.tokenizer.eos_token_id, more)
+        listed = eos_ids(directory, eos_token_id, self.tokenizer.eos_token_id, more, vocabulary=vocabulary)
         self.stop_ids = listed | self._end_of_turn()
 
     def _choose_template(self, directory: Path) -> None:

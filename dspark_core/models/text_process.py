@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import Cancelled, ModelError, reason
 from ..paths import assets
 from .files import tokenizer_error
+from .tokenizer_files import open_tokenizer
 
 if TYPE_CHECKING:
     from .text import Text
@@ -85,7 +86,8 @@ def read_text(directory: Path, eos_token_id: int | list[int] | None) -> "Text":
     except BaseException as e:  # the tokenizers library panics with one
         if isinstance(e, ModelError) and e.__cause__ is None:  # it says which file it is about
             raise
-        raise tokenizer_error(directory, e.__cause__ or e, load) from e
+        # Where the tokenizer itself is at fault, a template that does without it says nothing.
+        raise tokenizer_error(directory, e.__cause__ or e, open_tokenizer if isinstance(e, ModelError) else load) from e
 
 
 def is_foreign(directory: Path) -> bool:
