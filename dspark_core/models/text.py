@@ -78,6 +78,18 @@ class Text:
         opening |= set() if behind else {*self._controls(before)[-1:]}
         return frozenset(between[:1]) - opening if behind[:1] in ([], between[:1]) else frozenset()
 
+    @property
+    def opening(self) -> str:
+        """What the chat template writes behind the user's turn, where the answer goes on: a thought that it begins
+        there, for one. Empty without a template, and where that takes no such turn alone."""
+        if not self.has_chat_template:
+            return ""
+        words = stand_ins(["x"]).contents
+        try:
+            return self._render(_with([{"role": "user"}], words)).rpartition(words[0])[2]
+        except ModelError:
+            return ""
+
     def _controls(self, text: str) -> list[int]:
         """The control tokens of a text that a template wrote."""
         known = self._control.ids - {self.tokenizer.unk_token_id}
