@@ -80,3 +80,4 @@ def _own_directory() -> None:
             os.environ[TEMPORARY] = directory
             atexit.register(shutil.rmtree, directory, ignore_errors=True)
             return
+    sys.exit("There is no directory for temporary files that can be written: set TMPDIR to one.")  # gradio needs it

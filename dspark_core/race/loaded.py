@@ -65,7 +65,7 @@ class Models:
         """What a race that begins now runs on. For the thread that owns MLX."""
         text = self.target.text
         token_bytes = text.token_bytes if text else lambda token_id: b""
-        opening = text.opening if text else ""
+        opening = getattr(text, "opening", "")
         return RaceSource(token_bytes, self.target.stop_ids, self.descriptions, machine(), versions(), opening)
 
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import gradio as gr
 import pytest
 
-from dspark_core.playground import access, serve
+from dspark_core.playground import access, environment, serve
 from dspark_core.playground.access import chosen_token
 from tests.playground.replay import ReplayEngine, three_lanes
 from tests.scripts.odd_environments import ENVIRONMENTS, outcome, without_a_directory, without_privileges
@@ -114,6 +114,18 @@ def test_a_token_is_asked_for_where_others_use_the_machine(monkeypatch):
     monkeypatch.setenv(access.VARIABLE, "short")
     with pytest.raises(ValueError, match="must be 16 to 200"):
         chosen_token(None)
+
+
+def test_without_a_place_for_temporary_files_it_ends_in_a_sentence(monkeypatch):
+    """A container whose disk is only for reading, for one."""
+
+    def refuse(**how):
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(environment.tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(environment.os, "environ", dict(environment.os.environ))
+    with pytest.raises(SystemExit, match=r"^There is no directory for temporary files"):
+        environment._own_directory()
 
 
 @pytest.mark.long
