@@ -47,13 +47,13 @@ def stored_words(module: nn.Module) -> str:
     return max(sizes, key=lambda words: sizes[words])
 
 
-def convert(module: nn.Module, precision: str) -> str:
-    """Bring `module` to `precision` in place (lazily) and return it in words for the page. Raises ModelError where its
-    experts cannot run so."""
+def convert(module: nn.Module, precision: str, name: str = "The model") -> str:
+    """Bring `module` to `precision` in place (lazily) and return it in words for the page. Raises ModelError, with its
+    `name`, where its experts cannot run so."""
     words = _converted(module, precision)
     experts = [layer for layer in _leaves(module) if isinstance(layer, SwitchLinear)]
     if mx.default_device() == mx.Device(mx.cpu) and any(e.weight.dtype != mx.float32 for e in experts):
-        raise ModelError(f"MLX's CPU backend has no experts in {words}: choose 8-bit or 4-bit.")
+        raise ModelError(f"{name} has experts in {words}, which MLX's CPU cannot run: choose 8-bit or 4-bit.")
     return words
 
 
