@@ -1,6 +1,10 @@
 """DSpark Playground: `python app.py` opens the page on this machine."""
 
-from dspark_core.playground.program import main
+import sys
+from pathlib import Path
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parent))  # where Python is told to leave it out (PYTHONSAFEPATH)
+    from dspark_core.playground.program import main
+
     main()

@@ -102,7 +102,8 @@ class Footprint:
         """ "stored", "bf16", "8-bit" or "4-bit": what `convert` in models/weights.py makes of `precision` here."""
         packed = any(w.packing for w in self.weights)
         if self.precision == "auto":
-            return "bf16" if packed and self.device.kind == "CPU" else "stored"
+            experts = any(w.packing and "experts" in w.name.split(".") for w in self.weights)
+            return "bf16" if packed and self.device.kind == "CPU" and not experts else "stored"
         unlike = packed if self.precision == "bf16" else False
         return "stored" if self.precision == stored(self.facts) and not unlike else self.precision
 

@@ -191,15 +191,17 @@ class Quantization:
                 columns, rows = info.shape[0], info.shape[1] * 8
                 packing = Packing(4, columns // max(1, scales.shape[0]))
                 yield StoredWeight(f"{path}.weight", rows, columns, True, scales.dtype, packing)
-            elif scales is not None and info.dtype == "U32" and len(info.shape) == len(scales.shape) == 2:
+            elif scales is not None and info.dtype == "U32" and len(info.shape) == len(scales.shape) >= 2:
                 packing = self._likely(path, info, scales)
                 dtype = "BF16" if scales.dtype == "U8" else scales.dtype
-                yield StoredWeight(name, info.shape[0], info.shape[1] * 32 // packing.bits, True, dtype, packing)
+                rows, columns = math.prod(info.shape[:-1]), info.shape[-1] * 32 // packing.bits
+                yield StoredWeight(name, rows, columns, True, dtype, packing)
             else:
-                matrix = len(info.shape) == 2
-                rows, columns = info.shape if matrix else (1, math.prod(info.shape))
+                experts = len(info.shape) == 3 and "experts" in name.split(".")  # a matrix each
+                matrix = experts or (len(info.shape) == 2 and kind == "weight")
+                columns = info.shape[-1] if len(info.shape) == 2 or experts else math.prod(info.shape)
                 dtype = awq if awq and info.dtype in FLOATS else info.dtype
-                yield StoredWeight(name, rows, columns, matrix and kind == "weight", dtype)
+                yield StoredWeight(name, math.prod(info.shape) // max(1, columns), columns, matrix, dtype)
 
     # ---- what the config says ------------------------------------------------------------------------
 
@@ -262,8 +264,8 @@ class Quantization:
             )
 
     def _fitting(self, weight: TensorInfo, scales: TensorInfo, columns: int) -> Packing | None:
-        words, groups = weight.shape[1], scales.shape[1]
-        if not columns or not groups or words * 32 % columns or columns % groups or weight.shape[0] != scales.shape[0]:
+        words, groups, rows = weight.shape[-1], scales.shape[-1], weight.shape[:-1]
+        if not columns or not groups or words * 32 % columns or columns % groups or rows != scales.shape[:-1]:
             return None
         bits, group_size = words * 32 // columns, columns // groups
         if scales.dtype == "U8":
@@ -290,7 +292,7 @@ class Quantization:
         settings = [self._settings(q) for q in (own, self._declared) if isinstance(q, dict)]
         modes = [Packing(*sizes, mode) for mode, sizes in MODES.items()]
         every = [*settings, *modes, *(Packing(bits, group) for group in GROUPS for bits in BITS)]
-        fitting = (p for p in every if p.known and self._fitting(weight, scales, weight.shape[1] * 32 // p.bits) == p)
+        fitting = (p for p in every if p.known and self._fitting(weight, scales, weight.shape[-1] * 32 // p.bits) == p)
         return next(fitting, Packing(4, 64))
 
     def _columns(self, path: str) -> int:
@@ -299,7 +301,7 @@ class Quantization:
         place, _, last = path.rpartition(".")
         if source := {"o_proj": "q_proj", "down_proj": "up_proj"}.get(last):
             neighbour = self._tensors.get(f"{place}.{source}.weight")
-            return neighbour.shape[0] if neighbour and neighbour.shape else 0
+            return neighbour.shape[-2] if neighbour and len(neighbour.shape) > 1 else 0
         nested = self._config.get(NESTED)
         fields = self._config | (nested if isinstance(nested, dict) else {})
         d, r, taps = self._width, fields.get("markov_rank", 0), fields.get("target_layer_ids")
@@ -319,4 +321,4 @@ class Quantization:
         """The hidden size."""
         ends = (info for name, info in self._tensors.items() if name.endswith(".down_proj.weight"))
         info, said = next(ends, None), self._text.get("hidden_size")
-        return info.shape[0] if info and info.shape else said if is_whole(said) else 0
+        return info.shape[-2] if info and len(info.shape) > 1 else said if is_whole(said) else 0

@@ -184,7 +184,7 @@ def open_target(directory: str | Path, precision: str = "auto", progress: Progre
         model, config = load_model(
             directory, lazy=True, model_config=instead, get_model_classes=partial(_classes, shape, tied)
         )
-        words = convert(model, precision)
+        words = convert(model, precision, directory.name)
     except ModelError:
         raise
     except Exception as e:  # of whatever kind: the files decide what mlx-lm stumbles over

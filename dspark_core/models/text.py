@@ -31,7 +31,7 @@ class Text:
         self._control = ControlTokens(self.tokenizer)
         self._choose_template(directory)
         more = [vocabulary[t] for t in MORE_STOP_TOKENS if t in vocabulary]
-        listed = eos_ids(directory, eos_token_id, self.tokenizer.eos_token_id, more)
+        listed = eos_ids(directory, eos_token_id, self.tokenizer.eos_token_id, more, vocabulary=vocabulary)
         self.stop_ids = listed | self._end_of_turn()
 
     def _choose_template(self, directory: Path) -> None:
@@ -77,6 +77,18 @@ class Text:
         opening = {*takewhile(self._control.ids.__contains__, self._control.encode(before, [False] * len(before)))}
         opening |= set() if behind else {*self._controls(before)[-1:]}
         return frozenset(between[:1]) - opening if behind[:1] in ([], between[:1]) else frozenset()
+
+    @property
+    def opening(self) -> str:
+        """What the chat template writes behind the user's turn, where the answer goes on: a thought that it begins
+        there, for one. Empty without a template, and where that takes no such turn alone."""
+        if not self.has_chat_template:
+            return ""
+        words = stand_ins(["x"]).contents
+        try:
+            return self._render(_with([{"role": "user"}], words)).rpartition(words[0])[2]
+        except ModelError:
+            return ""
 
     def _controls(self, text: str) -> list[int]:
         """The control tokens of a text that a template wrote."""

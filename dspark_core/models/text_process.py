@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import Cancelled, ModelError, reason
 from ..paths import assets
 from .files import tokenizer_error
+from .tokenizer_files import open_tokenizer
 
 if TYPE_CHECKING:
     from .text import Text
@@ -85,7 +86,8 @@ def read_text(directory: Path, eos_token_id: int | list[int] | None) -> "Text":
     except BaseException as e:  # the tokenizers library panics with one
         if isinstance(e, ModelError) and e.__cause__ is None:  # it says which file it is about
             raise
-        raise tokenizer_error(directory, e.__cause__ or e, load) from e
+        # Where the tokenizer itself is at fault, a template that does without it says nothing.
+        raise tokenizer_error(directory, e.__cause__ or e, open_tokenizer if isinstance(e, ModelError) else load) from e
 
 
 def is_foreign(directory: Path) -> bool:
@@ -103,6 +105,7 @@ class ForeignText:
         self.stop_ids = frozenset(facts["stop_ids"])
         self.special = {int(i): name for i, name in facts["special"].items()}
         self.has_chat_template = bool(facts["has_chat_template"])
+        self.opening = str(facts["opening"])
         self.token_bytes = ForeignTokenBytes(self, bool(facts["clean_up"]))
         self.ask("check", CALL_S)
 
@@ -358,6 +361,7 @@ def answer_to(question: dict[str, Any], texts: "dict[int, Text]") -> Any:
             "special": {str(i): name for i, name in text.special.items()},
             "has_chat_template": text.has_chat_template,
             "clean_up": text.token_bytes.clean_up,
+            "opening": text.opening,
         }
     if question["of"] not in texts:
         return MISSING

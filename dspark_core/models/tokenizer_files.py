@@ -5,8 +5,10 @@ pipeline of its own in the place of Llama-2's (transformers#47700), and the prom
 """
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
@@ -69,7 +71,7 @@ def chat_templates(directory: Path, tokenizer: Any) -> list[str]:
     if not all(isinstance(template, str) for template in named.values()):
         raise ValueError("chat_template is no text")
     order = sorted(named, key=lambda name: (name != "default", name in SPECIAL_PURPOSE))
-    return [named[name] for name in order if named[name].strip()]
+    return [named[name].removeprefix("\ufeff") for name in order if named[name].strip()]
 
 
 def _by_name(templates: list[Any] | dict[str, Any]) -> dict[str, Any]:
@@ -80,12 +82,15 @@ def _by_name(templates: list[Any] | dict[str, Any]) -> dict[str, Any]:
     return {t["name"]: t["template"] for t in templates}
 
 
-def eos_ids(directory: Path, *given: Any) -> frozenset[int]:
-    """The ids that end a text by config.json, its text_config, generation_config.json and what is `given` together;
-    what is no id among them is none."""
+def eos_ids(directory: Path, *given: Any, vocabulary: Mapping[str, int] = MappingProxyType({})) -> frozenset[int]:
+    """The ids that end a text by config.json, its text_config, generation_config.json, the tokens that the tokenizer's
+    files name and what is `given` together; what is no id among them is none."""
     configs = [_json(directory / name) for name in ("config.json", "generation_config.json")]
     configs += [config.get("text_config") or {} for config in configs]
     listed = [*given, *(config.get("eos_token_id") for config in configs if isinstance(config, dict))]
+    named = [_json(directory / name).get("eos_token") for name in ("tokenizer_config.json", "special_tokens_map.json")]
+    names = [token.get("content") if isinstance(token, dict) else token for token in named]
+    listed += [vocabulary.get(name) for name in names if isinstance(name, str)]
     flat = [i for ids in listed for i in (ids if isinstance(ids, list) else [ids])]
     return frozenset(i for i in flat if type(i) is int and i >= 0)
 

@@ -2,7 +2,8 @@
 
 `"stored"` leaves a module as its files have it; `"bf16"`, `"8-bit"` and `"4-bit"` (group 64) convert it at
 load; `"auto"` is "stored" on a GPU. On MLX's CPU backend quantized weights with 16-bit activations are
-several times slower than dense bfloat16, so there "auto" dequantizes them, and leaves dense weights alone.
+several times slower than dense bfloat16, so there "auto" dequantizes them, and leaves dense weights alone, and
+experts, whose products that backend has in float32 and quantized only.
 
 Reads the weights of an opened model, piece by piece, so that loading shows its progress and can be stopped.
 
@@ -18,6 +19,7 @@ from collections.abc import Callable
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
+from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 from mlx_lm.utils import dequantize_model
 
 from ..errors import Cancelled, ModelError
@@ -45,13 +47,23 @@ def stored_words(module: nn.Module) -> str:
     return max(sizes, key=lambda words: sizes[words])
 
 
-def convert(module: nn.Module, precision: str) -> str:
-    """Bring `module` to `precision` in place (lazily) and return it in words for the page."""
+def convert(module: nn.Module, precision: str, name: str = "The model") -> str:
+    """Bring `module` to `precision` in place (lazily) and return it in words for the page. Raises ModelError, with its
+    `name`, where its experts cannot run so."""
+    words = _converted(module, precision)
+    experts = [layer for layer in _leaves(module) if isinstance(layer, SwitchLinear)]
+    if mx.default_device() == mx.Device(mx.cpu) and any(e.weight.dtype != mx.float32 for e in experts):
+        raise ModelError(f"{name} has experts in {words}, which MLX's CPU cannot run: choose 8-bit or 4-bit.")
+    return words
+
+
+def _converted(module: nn.Module, precision: str) -> str:
     stored = stored_words(module)
     packed = [layer for layer in _leaves(module) if hasattr(layer, "bits")]
     if precision == "auto":
         on_cpu = mx.default_device() == mx.Device(mx.cpu)
-        precision = "bf16" if packed and on_cpu else "stored"
+        experts = any(isinstance(layer, QuantizedSwitchLinear) for layer in packed)
+        precision = "bf16" if packed and on_cpu and not experts else "stored"
     if precision == "stored" or (precision == stored and not (packed and precision == "bf16")):
         _dequantize_narrow(module)
         return stored

@@ -76,7 +76,7 @@ def conversation_after(trace: Trace | None) -> Conversation:
 def _without_thoughts(trace: Trace) -> str:
     """The answer that a race gave. Half characters are left out, and thoughts: what is between their two tokens, or
     before the second where the prompt brought the first. A model speaks of these tags in other tokens than it thinks
-    with; if in these, then after it has thought."""
+    with; if in these, then after it has thought. What the prompt of a saved race brought is not known any more."""
     ids = answer_ids(trace)
     texts = [trace.tokens[i].decode(errors="ignore").strip() for i in ids]
     for begin, end in THOUGHTS.items():
@@ -87,8 +87,10 @@ def _without_thoughts(trace: Trace) -> str:
     answer = b"".join(map(trace.token_text, ids)).decode(errors="ignore").strip()
     if len(ids) == len(answer_ids(trace)):  # a vocabulary without such tokens spells the tags, at the beginning
         spelled = next(filter(answer.startswith, THOUGHTS), "")
-        if spelled and (THOUGHTS[spelled] in answer or reference(trace.race).finish != "stop"):
-            answer = answer.partition(THOUGHTS[spelled])[2].strip()
+        opening = trace.race.source.opening if trace.race.source else ""
+        begun = next((b for b, end in THOUGHTS.items() if b in opening and end not in opening.rpartition(b)[2]), "")
+        if begun or (spelled and (THOUGHTS[spelled] in answer or reference(trace.race).finish != "stop")):
+            answer = answer.partition(THOUGHTS[begun or spelled])[2].strip()
     return answer
 
 

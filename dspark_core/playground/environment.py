@@ -6,6 +6,7 @@ Proxies stay as they are, for downloads; the page itself makes no request to any
 import atexit
 import contextlib
 import os
+import re
 import shutil
 import ssl
 import sys
@@ -13,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+SECONDS = ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT")
 TEMPORARY = "GRADIO_TEMP_DIR"
 
 
@@ -42,6 +44,9 @@ def set_up_environment() -> None:
         if (place := os.environ.get(name)) and not _certificates(place):
             del os.environ[name]  # or no address could be asked at all, the hub's included
             print(f"{name} is ignored: there are no certificates in {place}.", file=sys.stderr)
+    for name in SECONDS:  # huggingface_hub fails as it is imported
+        if not re.fullmatch(r"\s*\d{1,9}\s*", os.environ.get(name, "0"), re.ASCII):
+            print(f"{name} is ignored: {os.environ.pop(name)[:40]!r} is no whole number of seconds.", file=sys.stderr)
     for name in ("TMPDIR", "TEMP", "TMP"):  # MLX fails where it is told of a directory that is not there
         if name in os.environ and not Path(os.environ[name]).is_dir():
             del os.environ[name]
@@ -75,3 +80,4 @@ def _own_directory() -> None:
             os.environ[TEMPORARY] = directory
             atexit.register(shutil.rmtree, directory, ignore_errors=True)
             return
+    sys.exit("There is no directory for temporary files that can be written: set TMPDIR to one.")  # gradio needs it

@@ -72,7 +72,8 @@ class Models:
         """What a race that begins now runs on."""
         text = self.target.text
         token_bytes = text.token_bytes if text else lambda token_id: b""
-        return RaceSource(token_bytes, self.target.stop_ids, self.descriptions, machine(), versions())
+        opening = getattr(text, "opening", "")
+        return RaceSource(token_bytes, self.target.stop_ids, self.descriptions, machine(), versions(), opening)
 
     # ---- costs ---------------------------------------------------------------------------------------
 

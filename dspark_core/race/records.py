@@ -206,6 +206,7 @@ class RaceSource:
     stop_ids:    the target's
     drafters:    method -> name, block and precision, or why it does not run
     machine, versions: as in dspark_core/machine.py
+    opening:     what its prompts end with, behind the user's turn
     """
 
     token_bytes: Callable[[int], bytes]
@@ -213,6 +214,7 @@ class RaceSource:
     drafters: dict[str, str]
     machine: dict[str, str]
     versions: dict[str, str]
+    opening: str = ""
 
 
 @dataclass(slots=True)

@@ -421,6 +421,30 @@ def test_the_estimate_is_what_is_loaded(family, form, tmp_path):
     assert Footprint(facts, "auto", CPU).bytes == pytest.approx(held, rel=0.02)
 
 
+@pytest.mark.parametrize("form", [None, "4-bit"])
+def test_experts_are_counted_and_stay_quantized_on_the_cpu(form, tmp_path, monkeypatch):
+    """Their weights have three axes. MLX's CPU has their products in float32 and quantized only."""
+    experts = {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 192}
+    config = {"model_type": "gemma4_unified", "text_config": SIZES | GEMMA | experts, "vocab_size": VOCABULARY}
+    monkeypatch.setitem(CONFIGS, "experts", (gemma4, config, mx.bfloat16))
+    directory = write(tmp_path / "m", "experts", form)
+    if form:
+        assert mx.array_equal(logits(directory, "auto"), own_logits(directory))
+    else:  # as transformers names and joins them
+        at, join = "language_model.model.layers.{}.experts.", "{}gate_up_proj"
+
+        def rename(weights):
+            for place in map(at.format, range(3)):
+                gate, up, down = (weights.pop(f"{place}switch_glu.{n}_proj.weight") for n in ("gate", "up", "down"))
+                weights |= {join.format(place): mx.concatenate([gate, up], axis=-2), f"{place}down_proj": down}
+
+        edit_weights(directory, rename)
+    for precision in ("stored", "auto", "8-bit", "4-bit") if form else ("8-bit", "4-bit"):
+        assert_counted(directory, open_target(directory, precision).model, precision)
+    for precision in ("bf16",) if form else ("stored", "auto", "bf16"):
+        assert "choose 8-bit or 4-bit" in refusal(lambda p=precision: open_target(directory, p))
+
+
 def test_mostly_dense_is_dense_on_the_cpu_once_any_layer_is_quantized(tmp_path):
     directory = write(tmp_path / "m", "Llama", "mixture")
     dense = write(tmp_path / "dense", "Llama", None)

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from dspark_core.errors import ModelError
 from dspark_core.models.target import load_target
 from dspark_core.models.text import Text
+from dspark_core.models.text_process import read_text
 from tests.models.build import QWEN, QWEN_TOKENS, VOCABULARIES, copy, edit_config, write_tokenizer
 from tests.models.build import VOCABULARY_NAMES as NAMES
 from tests.models.conversations import CHATML, random_text, user
@@ -165,6 +166,14 @@ def test_stop_ids_are_those_of_every_file(tmp_path, where):
         assert load_target(path).stop_ids == {251, 7, 9}
 
 
+def test_stop_ids_are_those_of_each_of_a_tokenizer_s_files(tmp_path):
+    """transformers lets one name take the other's place, which is out of date as often as not."""
+    base = directory(tmp_path, "qwen3", HEADERS + PROMPT, eos_token="<|im_end|>")
+    (base / "special_tokens_map.json").write_text(json.dumps({"eos_token": {"content": "<|endoftext|>"}}))
+    text = Text(base, None)
+    assert {text.special[i] for i in text.stop_ids} == {"<|im_end|>", "<|endoftext|>"}
+
+
 # ---- templates ----------------------------------------------------------------------------------------------
 
 NAMED = {
@@ -198,6 +207,13 @@ def test_a_processor_s_template_alone_is_used(tmp_path):
     write_tokenizer(tmp_path, QWEN_TOKENS, None, eos_token="<|im_end|>")
     (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": QWEN}))
     assert Text(tmp_path, None).has_chat_template
+
+
+def test_the_mark_that_editors_put_before_a_text_is_no_part_of_a_template(tmp_path):
+    write_tokenizer(tmp_path, QWEN_TOKENS, None, eos_token="<|im_end|>")
+    (tmp_path / "chat_template.jinja").write_text(QWEN, encoding="utf-8-sig")
+    text = Text(tmp_path, None)
+    assert text.tokenizer.decode(text.encode_chat(user("Hi"))).startswith("<|im_start|>")
 
 
 UNUSABLE = {
@@ -318,3 +334,11 @@ def test_files_that_make_no_tokenizer_are_refused(tmp_path):
     with pytest.raises(ModelError, match=r"The tokenizer in .* cannot be loaded \(.*\)\.$") as e:
         Text(tmp_path, None)
     assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("name", ["llama2", "llama3"])  # the template of the second does not do without the file
+def test_a_field_that_makes_no_tokenizer_is_blamed_on_its_file(tmp_path, name):
+    place = directory(tmp_path, name, eos_token={"content": "</s>"})
+    words = f"{place / 'tokenizer_config.json'}: the tokenizer cannot be loaded with it"
+    with pytest.raises(ModelError, match=re.escape(words)):
+        read_text(place, None)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import gradio as gr
 import pytest
 
-from dspark_core.playground import access, serve
+from dspark_core.playground import access, environment, serve
 from dspark_core.playground.access import chosen_token
 from tests.playground.replay import ReplayEngine, three_lanes
 from tests.scripts.odd_environments import ENVIRONMENTS, outcome, without_a_directory, without_privileges
@@ -49,7 +49,7 @@ def hears_of_sigterm(pid: int) -> bool:
 )
 def test_it_ends_at_once_and_in_one_sentence(state, number, status):
     """tests/scripts/ends_of_life.py does the same in every state."""
-    program = [sys.executable, "app.py", "--no-browser"]
+    program = [sys.executable, "-P", "app.py", "--no-browser"]  # -P, or PYTHONSAFEPATH: no directory goes on the path
     with subprocess.Popen(program, cwd=Path(__file__).parents[2], stdout=-1, stderr=-1, text=True) as app:
         if state == "importing":
             while not hears_of_sigterm(app.pid):
@@ -114,6 +114,18 @@ def test_a_token_is_asked_for_where_others_use_the_machine(monkeypatch):
     monkeypatch.setenv(access.VARIABLE, "short")
     with pytest.raises(ValueError, match="must be 16 to 200"):
         chosen_token(None)
+
+
+def test_without_a_place_for_temporary_files_it_ends_in_a_sentence(monkeypatch):
+    """A container whose disk is only for reading, for one."""
+
+    def refuse(**how):
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(environment.tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(environment.os, "environ", dict(environment.os.environ))
+    with pytest.raises(SystemExit, match=r"^There is no directory for temporary files"):
+        environment._own_directory()
 
 
 @pytest.mark.long

@@ -44,6 +44,8 @@ ENVIRONMENTS: dict[str, dict[str, str | None]] = {
     "TMPDIR that is not there": {"TMPDIR": NOWHERE},
     "LANG=C, ascii": {"LANG": "C", "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
     "uvicorn's variables": {"WEB_CONCURRENCY": "4", "FORWARDED_ALLOW_IPS": "*", "UVICORN_PORT": "1"},
+    "the hub's timeouts": {"HF_HUB_DOWNLOAD_TIMEOUT": "never", "HF_HUB_ETAG_TIMEOUT": "0.5"},
+    "PYTHONSAFEPATH": {"PYTHONSAFEPATH": "1"},
     "warnings": {"PYTHONWARNINGS": "error::DeprecationWarning"},
     "a space of the hub": {"SYSTEM": "spaces", "SPACE_ID": "a/b"},
 }
