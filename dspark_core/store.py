@@ -6,6 +6,7 @@ off, edited, from another version, or no file at all. Whatever it is, reading it
 reads it checks what the value says before believing it.
 """
 
+import atexit
 import errno
 import glob
 import hashlib
@@ -13,6 +14,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import stat
 import tempfile
 import threading
@@ -21,7 +23,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 MAX_BYTES = 1_000_000
 PART_S = 3600.0  # after which nobody is writing a file any more
@@ -41,12 +43,32 @@ def home_directory() -> Path:
     try:
         return Path.home()
     except RuntimeError:
-        return Path(_directory_of_this_run())
+        return Path(RunDirectories.home())
 
 
-@cache
-def _directory_of_this_run() -> str:
-    return tempfile.mkdtemp(prefix="dspark-playground-")
+class RunDirectories:
+    """Directories of this run alone, which only this user can open. They go when the program ends."""
+
+    made: ClassVar[list[str]] = []
+
+    @classmethod
+    def new(cls, parent: str | None = None) -> str:
+        """Raises OSError."""
+        cls.made.append(tempfile.mkdtemp(prefix="dspark-playground-", dir=parent))
+        return cls.made[-1]
+
+    @classmethod
+    @cache
+    def home(cls) -> str:
+        return cls.new()
+
+    @classmethod
+    def remove(cls) -> None:
+        while cls.made:
+            shutil.rmtree(cls.made.pop(), ignore_errors=True)
+
+
+atexit.register(RunDirectories.remove)
 
 
 class Store:

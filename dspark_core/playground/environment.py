@@ -3,14 +3,13 @@
 Proxies stay as they are, for downloads; the page itself makes no request to anything.
 """
 
-import atexit
 import contextlib
 import os
-import shutil
 import ssl
 import sys
-import tempfile
 from pathlib import Path
+
+from ..store import RunDirectories
 
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 TEMPORARY = "GRADIO_TEMP_DIR"
@@ -71,7 +70,5 @@ def _own_directory() -> None:
     chosen = os.environ.pop(TEMPORARY, None)
     for parent in (chosen, None):
         with contextlib.suppress(OSError):
-            directory = tempfile.mkdtemp(prefix="dspark-playground-", dir=parent)
-            os.environ[TEMPORARY] = directory
-            atexit.register(shutil.rmtree, directory, ignore_errors=True)
+            os.environ[TEMPORARY] = RunDirectories.new(parent)
             return
