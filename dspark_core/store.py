@@ -107,10 +107,11 @@ def short_digest(text: str) -> str:
 
 def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     """A regular file of at most `max_bytes`. Raises OSError if there is none to read, ValueError if it is longer."""
-    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for ever
         raise OSError(errno.EINVAL, "no regular file", str(path))
     with path.open("rb") as file:
-        data = file.read(max_bytes + 1)
+        data = file.read(min(found.st_size, max_bytes + 1))  # not to the end: reports of the system may have none
     if len(data) > max_bytes:
         raise ValueError(f"{path} has more than {max_bytes:,} bytes.")
     return data

@@ -40,6 +40,8 @@ SPECIAL = {
     "a link to nothing": (lambda path: path.symlink_to("/nowhere/at/all"), "is a link to a file that is not there"),
     "a link to itself": (lambda path: path.symlink_to(path), "cannot be read"),
 }
+if Path("/proc/self/status").exists():  # the log of the kernel beside it is regular, and reading it never ends
+    SPECIAL["a report"] = (lambda path: path.symlink_to("/proc/self/status"), "is a report of the system, not a file")
 OPENED = ["config.json", "model.safetensors", INDEX, "generation_config.json", "tokenizer.json"]
 OPENED += ["tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "processor_config.json"]
 
