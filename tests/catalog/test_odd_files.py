@@ -150,6 +150,14 @@ def test_every_bad_directory_is_its_own_line_beside_the_good_one(tmp_path):
         " ".join(row).encode("utf-8")
 
 
+@pytest.mark.parametrize("name", ["two\nlines", "\x1b[31mred", "\u202egnp", "a\u2028b"])
+def test_a_name_that_is_no_line_of_its_own_is_said_in_one(tmp_path, name):
+    copy("target", "A", tmp_path).rename(tmp_path / name)
+    (found,) = local.find([tmp_path], Path("/none"), Path("/none"))
+    assert found.sort.words.endswith("has signs that end or turn a line in its name: rename it.")
+    assert all(text.isprintable() for text in listing([found])["rows"][0])
+
+
 def test_a_bits_field_of_any_type_is_listed(tmp_path):
     directory = copy("target", "A", tmp_path)
     for odd in ([], {"bits": [8]}, {"bits": 10**400}, "8", 8):
