@@ -6,6 +6,7 @@ off, edited, from another version, or no file at all. Whatever it is, reading it
 reads it checks what the value says before believing it.
 """
 
+import atexit
 import errno
 import glob
 import hashlib
@@ -13,6 +14,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import stat
 import tempfile
 import threading
@@ -21,7 +23,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 MAX_BYTES = 1_000_000
 PART_S = 3600.0  # after which nobody is writing a file any more
@@ -41,12 +43,32 @@ def home_directory() -> Path:
     try:
         return Path.home()
     except RuntimeError:
-        return Path(_directory_of_this_run())
+        return Path(RunDirectories.home())
 
 
-@cache
-def _directory_of_this_run() -> str:
-    return tempfile.mkdtemp(prefix="dspark-playground-")
+class RunDirectories:
+    """Directories of this run alone, which only this user can open. They go when the program ends."""
+
+    made: ClassVar[list[str]] = []
+
+    @classmethod
+    def new(cls, parent: str | None = None) -> str:
+        """Raises OSError."""
+        cls.made.append(tempfile.mkdtemp(prefix="dspark-playground-", dir=parent))
+        return cls.made[-1]
+
+    @classmethod
+    @cache
+    def home(cls) -> str:
+        return cls.new()
+
+    @classmethod
+    def remove(cls) -> None:
+        while cls.made:
+            shutil.rmtree(cls.made.pop(), ignore_errors=True)
+
+
+atexit.register(RunDirectories.remove)
 
 
 class Store:
@@ -85,10 +107,11 @@ def short_digest(text: str) -> str:
 
 def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     """A regular file of at most `max_bytes`. Raises OSError if there is none to read, ValueError if it is longer."""
-    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for ever
         raise OSError(errno.EINVAL, "no regular file", str(path))
     with path.open("rb") as file:
-        data = file.read(max_bytes + 1)
+        data = file.read(min(found.st_size, max_bytes + 1))  # not to the end: reports of the system may have none
     if len(data) > max_bytes:
         raise ValueError(f"{path} has more than {max_bytes:,} bytes.")
     return data

@@ -4,6 +4,7 @@ Only configs and tensor headers are read. A broken or foreign model is listed wi
 """
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from .facts import OTHER, Facts, Sort, sort_of, stored
 HF, LM_STUDIO, DIRECTORY = "Hugging Face cache", "LM Studio", "directory"
 MAX_DEPTH = 3  # below a directory that the user names
 MAX_DIRECTORIES = 5000
+UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # controls, ends of lines, turns of direction
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ def find(directories: Iterable[Path] = (), cache: Path | None = None, lm_studio:
 def describe(path: Path, source: str = DIRECTORY, name: str = "") -> Found:
     """One model directory. What is wrong with it is in its `sort`, not an exception."""
     if shown_path(path) != str(path):
-        return unusable(path, source, f"{shown_path(path)} has a name that is no UTF-8: rename it.")
+        words = "signs that end or turn a line in its name" if UNSHOWN.search(str(path)) else "a name that is no UTF-8"
+        return unusable(path, source, f"{shown_path(path)} has {words}: rename it.")
     found = Found(name or path.name, path, source, Sort(OTHER, "", ""), 0)
     try:
         found = replace(found, bytes=sum(f.stat().st_size for f in path.iterdir() if f.is_file()))
@@ -74,8 +77,8 @@ def unusable(path: Path, source: str, words: str) -> Found:
 
 
 def shown_path(path: Path) -> str:
-    """A path as text, also one whose bytes are none."""
-    return str(path).encode("utf-8", "replace").decode()
+    """A path as text in one line, also one whose bytes are none."""
+    return UNSHOWN.sub("\ufffd", str(path).encode("utf-8", "replace").decode())
 
 
 def cache_folder(cache: Path, repo: str) -> Path:

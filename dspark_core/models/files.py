@@ -72,9 +72,11 @@ def _check_file(path: Path, named: bool = True) -> None:
         if named and path.suffix != ".safetensors" and found.st_size > limit:
             what = "model configuration" if path.name == "config.json" else "such file"
             raise ModelError(f"{path} is larger than {limit // 1_000_000} MB, which no {what} is.")
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            is_pointer = file.read(len(LFS)) == LFS
-        if is_pointer and named:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
+            start = file.read(len(LFS))  # None where there is nothing to read yet, as only a report has it
+        if start is None or (start and not found.st_size):
+            raise ModelError(f"{path} is a report of the system, not a file: put the model's own file in its place.")
+        if start == LFS and named:
             raise ModelError(
                 f"{path} is a pointer of Git LFS, not the file: run `git lfs pull` there, or download the model again."
             )

@@ -105,8 +105,17 @@ class Target:
         return wide_product(getattr(self._lm, "lm_head", self._body.embed_tokens), hidden)
 
     def encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
-        """Token ids of a conversation; see Text.encode_chat. Raises ModelError without a tokenizer."""
-        return self._need_text().encode_chat(messages)
+        """Token ids of a conversation, all of them in the vocabulary; see Text.encode_chat. Raises ModelError, also
+        without a tokenizer."""
+        ids = self._need_text().encode_chat(messages)
+        if not ids:
+            raise ModelError(f"{self.name}: its chat template and tokenizer make no tokens of this conversation.")
+        if max(ids) >= self.vocab_size:  # MLX reads past a table's end without a word
+            raise ModelError(
+                f"{self.name}: its tokenizer makes the token id {max(ids)} of this conversation, and its vocabulary "
+                f"ends at {self.vocab_size - 1}."
+            )
+        return ids
 
     @property
     def token_bytes(self) -> TokenBytes | ForeignTokenBytes:

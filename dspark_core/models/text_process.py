@@ -38,6 +38,7 @@ PATIENCE = 6  # times as long by the clock: a busy machine is slow
 START_S = 300.0  # by the clock
 MEMORY = 2 << 30  # bytes that it may take beyond what it takes empty
 ANSWER = 64 << 20  # bytes of one answer
+ALWAYS_TAKEN = 4096  # bytes that a pipe holds on every system
 POLL_S = 0.05  # between two looks at whether the answer is still waited for
 LOOK_AT_MEMORY_S = 0.25
 TEXTS = 2  # that it holds at a time
@@ -174,6 +175,7 @@ class TextProcess:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
+        self._sender: threading.Thread | None = None
         self._start()
 
     def _start(self) -> None:
@@ -213,6 +215,8 @@ class TextProcess:
 
     def _restart(self) -> None:
         self.kill()
+        if self._sender:
+            self._sender.join(1.0)  # which has nobody left to write to
         self._connection.close()
         self._start()
 
@@ -234,7 +238,7 @@ class TextProcess:
         with self._lock:
             self._need_ready()
             try:
-                self._connection.send_bytes(json.dumps(question | {"seconds": seconds}).encode())
+                self._send(json.dumps(question | {"seconds": seconds}).encode())
                 answer = self._wait(PATIENCE * seconds)
             except BaseException as error:
                 words = self._overrun(error, seconds)
@@ -260,6 +264,20 @@ class TextProcess:
             self.kill()
             raise OSError(f"it did not start: {reason(error)}, status {self._process.returncode}") from error
         self._ready = True
+
+    def _send(self, data: bytes) -> None:
+        """Send a question; what a pipe may not hold from beside, as a process that was suspended does not take it."""
+        connection = self._connection
+
+        def send() -> None:
+            with suppress(OSError):  # it has ended, which who waits for its answer learns
+                connection.send_bytes(data)
+
+        if len(data) > ALWAYS_TAKEN:
+            self._sender = threading.Thread(target=send, daemon=True)
+            self._sender.start()
+        else:
+            connection.send_bytes(data)
 
     def _wait(self, seconds: float) -> Any:
         """Its next message. Raises what `_overrun` has words for, and Cancelled."""

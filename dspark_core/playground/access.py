@@ -74,7 +74,7 @@ class TokenGate:
             cookie = f"{self.cookie}={self.token}; Path=/; HttpOnly; SameSite=Lax"
             place = {"location": f"/{'?' * bool(kept)}{kept}", "set-cookie": cookie, "cache-control": "no-store"}
             await Response(status_code=303, headers=place)(scope, receive, send)
-        elif self._is_right(headers.get(b"authorization", "").removeprefix("Bearer ")) or self._in_cookie(headers):
+        elif self._in_header(headers) or self._in_cookie(headers):
             await self.app(scope, receive, send)
         else:
             how = {"www-authenticate": "Bearer", "cache-control": "no-store"}
@@ -82,6 +82,10 @@ class TokenGate:
 
     def _is_right(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), self.token.encode())
+
+    def _in_header(self, headers: dict[bytes, str]) -> bool:
+        scheme, _, given = headers.get(b"authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and self._is_right(given.strip())
 
     def _in_cookie(self, headers: dict[bytes, str]) -> bool:
         pairs = [pair.strip().partition("=") for pair in headers.get(b"cookie", "").split(";")]

@@ -3,15 +3,14 @@
 Proxies stay as they are, for downloads; the page itself makes no request to anything.
 """
 
-import atexit
 import contextlib
 import os
 import re
-import shutil
 import ssl
 import sys
-import tempfile
 from pathlib import Path
+
+from ..store import RunDirectories
 
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 SECONDS = ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT")
@@ -76,8 +75,6 @@ def _own_directory() -> None:
     chosen = os.environ.pop(TEMPORARY, None)
     for parent in (chosen, None):
         with contextlib.suppress(OSError):
-            directory = tempfile.mkdtemp(prefix="dspark-playground-", dir=parent)
-            os.environ[TEMPORARY] = directory
-            atexit.register(shutil.rmtree, directory, ignore_errors=True)
+            os.environ[TEMPORARY] = RunDirectories.new(parent)
             return
     sys.exit("There is no directory for temporary files that can be written: set TMPDIR to one.")  # gradio needs it

@@ -26,5 +26,7 @@ def end(number: int, frame: FrameType | None) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
         if text_process := sys.modules.get("dspark_core.models.text_process"):
             text_process.TextProcess.end_at_once()
+        if store := sys.modules.get("dspark_core.store"):
+            store.RunDirectories.remove()
     finally:
         os._exit(128 + number)

@@ -238,7 +238,8 @@ def refused(method: str, path: str, headers: dict[str, bytes]) -> tuple[int, str
 
 def absent(path: str) -> tuple[int, str] | None:
     """(status, words) for a path that the page does not use, whatever gradio has there."""
-    if any(path == known or (known.endswith("/") and len(known) > 1 and path.startswith(known)) for known in PATHS):
+    known = any(path == p or (p.endswith("/") and len(p) > 1 and path.startswith(p)) for p in PATHS)
+    if known and path.isprintable():  # gradio makes addresses of it, and fails in the middle of an answer
         return None
     status = next((status for start, status in REFUSED_PATHS.items() if path.startswith(start)), 404)
     return status, "There is nothing here."

@@ -40,6 +40,8 @@ SPECIAL = {
     "a link to nothing": (lambda path: path.symlink_to("/nowhere/at/all"), "is a link to a file that is not there"),
     "a link to itself": (lambda path: path.symlink_to(path), "cannot be read"),
 }
+if Path("/proc/self/status").exists():  # the log of the kernel beside it is regular, and reading it never ends
+    SPECIAL["a report"] = (lambda path: path.symlink_to("/proc/self/status"), "is a report of the system, not a file")
 OPENED = ["config.json", "model.safetensors", INDEX, "generation_config.json", "tokenizer.json"]
 OPENED += ["tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "processor_config.json"]
 
@@ -146,6 +148,14 @@ def test_every_bad_directory_is_its_own_line_beside_the_good_one(tmp_path):
     assert len(listing(found)["rows"]) == len(found) and json.dumps(listing(found)).encode("utf-8")
     for row in listing(found)["rows"]:
         " ".join(row).encode("utf-8")
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "\x1b[31mred", "\u202egnp", "a\u2028b"])
+def test_a_name_that_is_no_line_of_its_own_is_said_in_one(tmp_path, name):
+    copy("target", "A", tmp_path).rename(tmp_path / name)
+    (found,) = local.find([tmp_path], Path("/none"), Path("/none"))
+    assert found.sort.words.endswith("has signs that end or turn a line in its name: rename it.")
+    assert all(text.isprintable() for text in listing([found])["rows"][0])
 
 
 def test_a_bits_field_of_any_type_is_listed(tmp_path):

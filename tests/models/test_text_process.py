@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -69,6 +70,18 @@ def test_a_stop_ends_what_has_no_end_and_the_model_goes_on(tmp_path):
     assert time.monotonic() - began < 1.5
     assert text.encode_chat(TALK) == Text(tmp_path, None).encode_chat(TALK)
     assert text.token_bytes(65) == Text(tmp_path, None).token_bytes(65)
+
+
+def test_a_stop_is_heard_while_the_process_is_suspended_from_outside(tmp_path):
+    """Also where the question is larger than a pipe holds."""
+    text = open_text(model(tmp_path), None)
+    os.kill(TextProcess.shared()._process.pid, signal.SIGSTOP)
+    began = time.monotonic()
+    with interruptible(lambda: time.monotonic() > began + 0.2), pytest.raises(Cancelled):
+        text.encode("x" * 1_000_000)
+    assert text.encode_chat(TALK) == Text(tmp_path, None).encode_chat(TALK)
+    TextProcess.shared().kill()
+    assert text.encode("x" * 100_000) == Text(tmp_path, None).encode("x" * 100_000)
 
 
 def test_it_ends_with_the_process_that_started_it():

@@ -10,7 +10,7 @@ from dspark_core.errors import ModelError
 from dspark_core.machine import mlx_device
 from dspark_core.playground.engine import Choice, PresetEngine
 
-from ..models.build import GOLDEN, copy, edit_config
+from ..models.build import GOLDEN, QWEN, copy, edit_config, refusal, talking_target
 from .golden_choices import choice, races
 
 
@@ -119,3 +119,36 @@ def test_code_that_comes_with_a_model_is_never_run(engine, tmp_path):
     edit_config(tmp_path / "target", model_file="modeling.py")
     refused(engine, safe, "asks to run code from 'modeling.py'; code of a model is never run.")
     assert not ran.exists()
+
+
+def a_token_that_no_row_stands_for(tokenizer):
+    token = {"content": "<far>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    tokenizer["model"]["vocab"]["<far>"] = 100_000_000
+    tokenizer["added_tokens"].append({"id": 100_000_000, "special": True, **token})
+
+
+def a_normalizer_that_leaves_nothing(tokenizer):
+    tokenizer["normalizer"] = {"type": "Replace", "pattern": {"Regex": "[\\s\\S]"}, "content": ""}
+
+
+@pytest.mark.parametrize(
+    ("change", "template", "words"),
+    [
+        (a_token_that_no_row_stands_for, f"<far>{QWEN}", "makes the token id 100000000 of this conversation, and its "),
+        (a_normalizer_that_leaves_nothing, "{{ messages[0].content }}", "make no tokens of this conversation"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_ids_that_the_model_has_no_rows_for_never_reach_it(tmp_path, change, template, words):
+    """MLX would read what lies behind the table, or end the program."""
+    directory = talking_target(tmp_path)
+    tokenizer = json.loads((directory / "tokenizer.json").read_text())
+    change(tokenizer)
+    (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (directory / "chat_template.jinja").write_text(template)
+    engine = PresetEngine.__new__(PresetEngine)
+    engine.machine = mlx_device()
+    engine._clear()
+    assert engine.load(choice("A", target=directory)).changed
+    asked = [{"role": "user", "content": "Hello."}]
+    assert words in refusal(lambda: engine.models.target.encode_chat(asked))

@@ -95,6 +95,8 @@ TABLE = [
     ("POST", "/gradio_api/stream/abc", JSON, "{}", 404),
     ("GET", "/gradio_api/stream/a/1/2/playlist.m3u8", {}, None, 404),
     ("GET", "/gradio_api/dev/reload", {}, None, 404),
+    ("GET", "/gradio_api/heartbeat/%00", {}, None, 404),
+    ("GET", "/gradio_api/heartbeat/a%0Ab%ED%A0%80", {}, None, 404),
     ("POST", "/gradio_api/upload", MULTIPART, upload(10), 404),
     ("GET", "/gradio_api/upload_progress?upload_id=x", {}, None, 404),
     ("POST", "/gradio_api/component_server", JSON, "{}", 404),

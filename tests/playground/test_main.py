@@ -47,10 +47,11 @@ def hears_of_sigterm(pid: int) -> bool:
 @pytest.mark.parametrize(
     ("state", "number", "status"), [("importing", signal.SIGINT, 130), ("loading", signal.SIGTERM, 143)]
 )
-def test_it_ends_at_once_and_in_one_sentence(state, number, status):
-    """tests/scripts/ends_of_life.py does the same in every state."""
+def test_it_ends_at_once_and_in_one_sentence(tmp_path, state, number, status):
+    """And leaves no file behind. tests/scripts/ends_of_life.py does the same in every state."""
     program = [sys.executable, "-P", "app.py", "--no-browser"]  # -P, or PYTHONSAFEPATH: no directory goes on the path
-    with subprocess.Popen(program, cwd=Path(__file__).parents[2], stdout=-1, stderr=-1, text=True) as app:
+    where = {"cwd": Path(__file__).parents[2], "env": os.environ | {"GRADIO_TEMP_DIR": str(tmp_path)}}
+    with subprocess.Popen(program, stdout=-1, stderr=-1, text=True, **where) as app:
         if state == "importing":
             while not hears_of_sigterm(app.pid):
                 time.sleep(0.01)
@@ -62,6 +63,7 @@ def test_it_ends_at_once_and_in_one_sentence(state, number, status):
         took = time.monotonic() - began
     how = "Ctrl+C" if number == signal.SIGINT else "SIGTERM"
     assert (app.returncode, said) == (status, f"\nDSpark Playground has ended ({how}).\n") and took < 2
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize(

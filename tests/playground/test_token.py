@@ -40,7 +40,14 @@ def ask(port, path, method="GET", body=None, **headers):
 
 PATHS = ["/", "/config", "/channel.js", "/theme.css", "/assets/x.js", "/static/img/logo.svg", "/gradio_api/info"]
 STREAMS = ["/gradio_api/queue/data?session_hash=x", "/gradio_api/heartbeat/x", "/gradio_api/app_id"]
-WRONG = [{}, {"Authorization": "Bearer no"}, {"Authorization": TOKEN[:-1]}, {"Cookie": "dspark-token-1=" + TOKEN}]
+WRONG = [
+    {},
+    {"Authorization": "Bearer no"},
+    {"Authorization": f"Bearer {TOKEN[:-1]}"},
+    {"Authorization": TOKEN},
+    {"Authorization": f"Basic {TOKEN}"},
+    {"Cookie": "dspark-token-1=" + TOKEN},
+]
 
 
 @pytest.mark.parametrize("wrong", WRONG)
@@ -69,5 +76,6 @@ def test_the_printed_address_leaves_a_cookie_and_no_trace(guarded):
 def test_a_script_sends_a_header(guarded):
     port, _ = guarded
     client = Client(f"http://127.0.0.1:{port}", verbose=False, headers={"Authorization": f"Bearer {TOKEN}"})
+    assert ask(port, "/config", Authorization=f"bearer  {TOKEN}")[0] == 200, "a scheme has no case"
     race = client.predict("Hi", "plain,dspark", 8, api_name="/race")
     assert race["race"]["verdict"]["kind"] == "identical"
