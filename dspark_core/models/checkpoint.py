@@ -114,6 +114,8 @@ def read_checkpoint(
         max_drafts=config.max_drafts,
         has_confidence=config.confidence,
         has_bias=config.has_bias,
+        bias=config.bias,
+        candidates=config.candidates,
         calibration=calibration,
         shapes=repr(config),
     )
