@@ -298,7 +298,7 @@ def test_a_further_drafter_of_a_method_may_have_the_longer_block():
     made.drafters.update({"DFlash2": "short, block 8, bf16", "dflash2-2": "long, block 16, bf16"})
     assert loads(dumps(made)).race == made.race
     made.drafters["dflash2-2"] = "long, block 12, bf16"
-    with pytest.raises(TraceError, match="lanes\\[2\\].*more than the drafter's block of 12"):
+    with pytest.raises(TraceError, match=r"lanes\[2\].*more than the drafter's block of 12"):
         loads(dumps(made))
 
 
