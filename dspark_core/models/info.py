@@ -120,6 +120,8 @@ def named(infos: Iterable[tuple[str, DrafterInfo]]) -> tuple[DrafterInfo, ...]:
     for id_, info in given:
         titles.append(info.title)
         n = titles.count(info.title)
-        numbered = f"{info.title} {n}" if f"{info.title} {n}" not in methods else f"{info.title} #{n}"
+        numbered = f"{info.title} {n}"
+        if numbered in methods or info.title[-1:].isdecimal():
+            numbered = f"{info.title} #{n}"
         out.append(replace(info, id=id_, title=info.title if n == 1 else numbered))
     return tuple(out)

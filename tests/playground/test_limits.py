@@ -7,7 +7,7 @@ import pytest
 
 from dspark_core.decode.rounds import Settings
 from dspark_core.machine import mlx_device
-from dspark_core.models.info import DrafterInfo
+from dspark_core.models.info import DrafterInfo, named
 from dspark_core.playground.controls import lane_view, slider_ends
 from dspark_core.playground.engine import Choice, PresetEngine
 from dspark_core.playground.limits import Limits, fit_lanes
@@ -191,6 +191,11 @@ def test_the_proof_names_what_the_chosen_drafter_s_drafts_see_each_other_by():
     for id_, bias in (("dflash2", "selector"), ("dspark", "Markov bias"), ("gone", "Markov bias")):
         words = dict((value, words) for words, value in tab.word_samplers({"drafter": id_})["sampler"]["choices"])
         assert words[NO_BIAS].endswith(f"the {bias}"), id_
+
+
+def test_a_second_drafter_of_a_title_that_ends_in_a_number():
+    second = replace(B8, title="DFlash 2")
+    assert [i.title for i in named([("dflash2", second), ("dflash2-2", second)])] == ["DFlash 2", "DFlash 2 #2"]
 
 
 def test_an_old_race_keeps_the_label_it_was_saved_with():
