@@ -4,13 +4,15 @@
 import { $, findBoard, make, racing, visible } from './dom.js';
 import { known, short } from './numbers.js';
 import { describe } from './rounds.js';
-import { blockOf, cellsOf, interesting, isOwn, ownStory, recomputedWords, slotStory, written } from './slots.js';
+import {
+  biasOf, blockOf, cellsOf, interesting, isOwn, ownStory, recomputedWords, slotStory, written,
+} from './slots.js';
 
 /** @import {Candidate, Inspection, OwnToken, Slot} from './slots.js' */
 /** @typedef {{ lane: number, at: number }} Place  a round: its lane, and its place among the lane's rounds */
 
 const panel = $('.inspector'), row = $('.slots'), slotPanel = $('.slot-panel'), bias = $('.bias');
-const MOST_CANDIDATES = 10;
+const MOST_CANDIDATES = 16;
 /** @type {Place?} */
 let place = null;
 /** @type {Inspection?} */
@@ -136,15 +138,19 @@ function take() {
 
 /** @param {Inspection} looked */
 function drawBias(looked) {
-  $('.inspector-bias').hidden = !looked.recomputed || !looked.block.slots.length;
+  const name = biasOf(looked);
+  const none = !looked.recomputed || !looked.block.slots.length;
+  $('.inspector-bias').hidden = none || Boolean(looked.bias && !looked.without);
   bias.hidden = !looked.without;
+  bias.textContent = name[0].toUpperCase() + name.slice(1);
   bias.setAttribute('aria-checked', String(withBias));
   const n = looked.block.slots.filter((s) => s.outcome !== 'unsent').length;
   $('.inspector-bias p').textContent = !looked.without
-    ? 'This drafter has no Markov bias: all slots are drafted at once, and none knows which token was drafted before '
+    ? 'This drafter has no ' + name + ': all slots are drafted at once, and none knows which token was drafted before '
       + 'it.'
     : 'With it ' + looked.block.accepted + ' of ' + n + ' drafts are kept, without it ' + looked.without.accepted
-      + ' of ' + n + '. ' + (withBias ? 'It tells each slot which token was drafted before it.'
+      + ' of ' + n + '. ' + (withBias ? 'It tells each slot which token was drafted before it'
+      + (looked.candidates ? ', and chooses among the slot’s ' + looked.candidates + ' best.' : '.')
       : 'Now no slot knows which token was drafted before it.');
 }
 
@@ -245,7 +251,8 @@ function drawSlot(looked, cell, k) {
     const corrects = cell.kind === 'correction', title = corrects ? RESIDUAL : 'Target, after the block';
     top(tables, title, cell.candidates, cell.token_id, corrects ? 'left' : 'p');
   } else {
-    top(tables, 'Drafter, slot ' + (k + 1), cell.drafter, cell.token_id, 'q');
+    const few = withBias && looked.candidates ? ', of ' + looked.candidates + ' candidates' : '';
+    top(tables, 'Drafter, slot ' + (k + 1) + few, cell.drafter, cell.token_id, 'q');
     top(tables, 'Target, slot ' + (k + 1), cell.target, cell.token_id, 'p');
     const own = blockOf(looked, withBias).own;
     if (cell.outcome === 'rejected' && own) top(tables, RESIDUAL, own.candidates, own.token_id, 'left');

@@ -26,7 +26,9 @@ import { fine, known } from './numbers.js';
 /**
  * @typedef {object} Inspection
  * @property {Block} block
- * @property {Block?} without  the block without the Markov bias, if the drafter has one
+ * @property {Block?} without  the block whose drafts do not see each other, if the drafter has one
+ * @property {string} [bias]  what lets them: "Markov bias", "selector"
+ * @property {number} [candidates]  tokens that each draft was settled among; none: all
  * @property {boolean} greedy
  * @property {number} temperature
  * @property {number} written  tokens that became part of the answer
@@ -38,6 +40,12 @@ import { fine, known } from './numbers.js';
  */
 
 const MOST_SLOTS = 64;
+
+/**
+ * What lets a round's drafts see each other; races of older versions have Markov biases alone.
+ * @param {Inspection} round
+ */
+export const biasOf = (round) => round.bias || 'Markov bias';
 
 /**
  * @param {Inspection} round
@@ -103,7 +111,8 @@ export function recomputedWords({ recomputed, prefix, reused, seconds, agrees, g
  * @param {number} k
  */
 export function slotStory(round, withBias, slot, k) {
-  const who = withBias || !round.without ? 'The drafter put ' : 'Without the bias the drafter would put ';
+  const who = withBias || !round.without ? 'The drafter put '
+    : 'Without the ' + biasOf(round) + ' the drafter would put ';
   const put = who + quoted(slot.text) + ' into slot ' + (k + 1) + (known(slot.q) ? ' with q = ' + fine(slot.q) : '');
   if (slot.outcome === 'unsent') return put + '. It was not sent to the target.';
   const both = put + (known(slot.p) ? '; the target gives it p = ' + fine(slot.p) : '') + '. ';

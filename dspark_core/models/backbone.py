@@ -72,7 +72,7 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     def __init__(self, c: BackboneConfig):
         super().__init__()
-        self._act = nn.gelu_approx if c.gemma else nn.silu
+        self._act = nn.gelu_approx if c.gelu else nn.silu
         self.gate_proj = nn.Linear(c.hidden_size, c.intermediate_size, bias=False)
         self.up_proj = nn.Linear(c.hidden_size, c.intermediate_size, bias=False)
         self.down_proj = nn.Linear(c.intermediate_size, c.hidden_size, bias=False)

@@ -12,6 +12,7 @@ from .rope import rope
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 LAYER_TYPES = (FULL, SLIDING)
+GELU = "gelu_pytorch_tanh"  # hidden_act of Gemma's layers, and of Qwen3 layers that were made for a Gemma target
 # A verification is never wider: a sliding-window layer can drop this many of its newest positions (cache.py). It
 # bounds a block, too, whose own keys are dropped from the drafter's context after every draft.
 MAX_ROLLBACK = 64
@@ -38,7 +39,7 @@ class Visibility:
 @dataclass(frozen=True)
 class BackboneConfig:
     """Shapes of a backbone, and what its slots see. `gemma` chooses Gemma-4 layers; `convolution` is (taps, group size)
-    of DFlash 2's convolutions."""
+    of DFlash 2's convolutions; `gelu` is the MLP's activation, else it is silu."""
 
     hidden_size: int
     num_heads: int
@@ -57,6 +58,7 @@ class BackboneConfig:
     k_eq_v: bool = False
     by_block: bool = False
     convolution: tuple[int, int] | None = None
+    gelu: bool = False
 
 
 def full_layer_sizes(where: Path, raw: dict[str, Any]) -> dict[str, Any]:
@@ -152,6 +154,7 @@ def read_backbone(
         k_eq_v=k_eq_v,
         by_block=visibility.by_block,
         convolution=convolution,
+        gelu=gemma or fields.raw.get("hidden_act") == GELU,  # where its packaging has that, as `refuse_others` sees to
     )
 
 

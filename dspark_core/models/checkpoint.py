@@ -112,6 +112,8 @@ def read_checkpoint(directory: Path | None, target: Target, precision: str, modu
         max_drafts=config.max_drafts,
         has_confidence=config.confidence,
         has_bias=config.has_bias,
+        bias=config.bias,
+        candidates=config.candidates,
         calibration=calibration,
         shapes=repr(config),
     )

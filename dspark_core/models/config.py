@@ -111,9 +111,19 @@ class DrafterConfig:
         return self.draft_vocab_size or self.vocab_size
 
     @property
+    def bias(self) -> str:
+        """What lets its drafts see each other, in the page's words; empty if they don't."""
+        return "Markov bias" if self.markov_rank else "selector" if self.selector else ""
+
+    @property
     def has_bias(self) -> bool:
         """Do its drafts see each other?"""
-        return self.markov_rank > 0 or self.selector is not None
+        return bool(self.bias)
+
+    @property
+    def candidates(self) -> int:
+        """Tokens that a slot's draft is settled among; 0: all that it can draft."""
+        return self.selector[1] if self.selector else 0
 
 
 def parse_config(directory: Path, raw: dict[str, Any], tensors: Headers) -> DrafterConfig:

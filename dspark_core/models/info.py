@@ -36,7 +36,9 @@ class DrafterInfo:
     first_slot:     the first one that predicts: 0 is the anchor's own, 1 the one after it
     max_drafts:     drafts a round at most; a round may bring fewer, or none
     has_confidence: it gives each draft's logit of being accepted, and knows the first one before it drafts
-    has_bias:       its drafts see each other (a Markov head); without it a length is set as a block of slots
+    has_bias:       its drafts see each other (a Markov head, a selector); without it a length is a block of slots
+    bias:           what lets them, as a sentence names it: "Markov bias"; empty without
+    candidates:     tokens that a slot's draft is settled among in the end; 0: all that it can draft
     needs_taps:     its context is made of the target's hidden states
     needs_weights:  it is read from a directory
     calibration:    where it was measured
@@ -54,6 +56,8 @@ class DrafterInfo:
     max_drafts: int
     has_confidence: bool = False
     has_bias: bool = False
+    bias: str = ""
+    candidates: int = 0
     needs_taps: bool = True
     needs_weights: bool = True
     calibration: Calibration = field(default_factory=Calibration)
@@ -62,6 +66,8 @@ class DrafterInfo:
     def __post_init__(self) -> None:
         if not self.name:  # of a method that is read from nowhere
             object.__setattr__(self, "name", self.title)
+        if self.has_bias and not self.bias:
+            object.__setattr__(self, "bias", "bias")
 
     @property
     def lane_drafter(self) -> str:
@@ -114,6 +120,8 @@ def named(infos: Iterable[tuple[str, DrafterInfo]]) -> tuple[DrafterInfo, ...]:
     for id_, info in given:
         titles.append(info.title)
         n = titles.count(info.title)
-        numbered = f"{info.title} {n}" if f"{info.title} {n}" not in methods else f"{info.title} #{n}"
+        numbered = f"{info.title} {n}"
+        if numbered in methods or info.title[-1:].isdecimal():
+            numbered = f"{info.title} #{n}"
         out.append(replace(info, id=id_, title=info.title if n == 1 else numbered))
     return tuple(out)

@@ -215,6 +215,8 @@ class ModelSources:
             max_drafts=c.max_drafts,
             has_confidence=c.confidence,
             has_bias=c.has_bias,
+            bias=c.bias,
+            candidates=c.candidates,
         )
 
     # ---- what was chosen -----------------------------------------------------------------------------

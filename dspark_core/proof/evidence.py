@@ -28,8 +28,8 @@ class DrawRequest:
     in rounds of two, and compare with the exact distribution.
 
     `drafter` is the id of a loaded one. `sampler` is RIGHT or the name of a wrong one: ALWAYS keeps every draft, FROM_P
-    draws the correction from p instead of the residual, NO_BIAS accepts with the q from before the Markov bias, BONUS
-    draws the bonus from the row before.
+    draws the correction from p instead of the residual, NO_BIAS accepts with the q from before the Markov bias or
+    the selector, BONUS draws the bonus from the row before.
     """
 
     prompt: str

@@ -14,6 +14,7 @@ ACCEPTED, REJECTED, DISCARDED, UNSENT = "accepted", "rejected", "discarded", "un
 CORRECTION, BONUS, OWN = "correction", "bonus", "own"
 AGAIN = "again"  # of a draft and of the token that stands there: refused by the verification, chosen by plain decoding
 TOP = 5  # candidates shown of a distribution
+MOST = 16  # of a drafter's that settles each slot among few candidates
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,8 @@ class Slot:
     drawn:      the random number that was compared with `accept` (temperature > 0)
     confidence: the confidence head's probability that the token is accepted if those before it are, calibrated as the
                 schedule has it
-    drafter:    the most probable tokens of the distribution it was drafted from
+    drafter:    the most probable tokens of the distribution it was drafted from: TOP of them, or up to MOST where it
+                was settled among so few candidates
     target:     the target's, at the same place
     """
 
@@ -88,8 +90,10 @@ class Inspection:
     greedy:      drafts were accepted where they are the target's most probable token
     temperature: at which the probabilities are given (1 for a greedy round)
     block:       what was drafted
-    without:     the block that the same drafter proposes without its Markov bias, from the same random numbers,
-                 looked at by the target up to its first rejection; None if the drafter has no such bias
+    without:     the block that the same drafter proposes without what lets its drafts see each other, from the same
+                 random numbers, looked at by the target up to its first rejection; None if there is no such block
+    bias:        what lets them, as in DrafterInfo
+    candidates:  as in DrafterInfo
     written:     tokens the round added to the output: less than accepted + 1 where the answer ended inside it
     recomputed:  from loaded models; else it is what the race wrote down
     agrees:      the recomputed round gives the recorded drafts, count and next token again, and where the race wrote
@@ -112,6 +116,8 @@ class Inspection:
     prefix: int = 0
     reused: int = 0
     seconds: float = 0.0
+    bias: str = ""
+    candidates: int = 0
 
     def plain(self) -> dict[str, Any]:
         """Dictionaries, lists, strings and numbers only."""

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..decode.rounds import Round, Settings
-from .inspection import BONUS, OWN, REJECTED, TOP, Block, Candidate, Inspection, OwnToken, Slot, fates, piece
+from .inspection import BONUS, MOST, OWN, REJECTED, TOP, Block, Candidate, Inspection, OwnToken, Slot, fates, piece
 from .schema import Place, require
 
 MAX_PIECE = 4096  # characters of a candidate's text
+MAX_BIAS = 40  # of what the drafts see each other by
 CLOSE = 1e-4  # float32 sums and ratios
 WHOLE = 1.001  # and what such a sum of probabilities may come to
 
@@ -42,6 +43,8 @@ class InspectionChecks:
             require(getattr(inspection, name) == value, "is not that of the round", name)
         require(0 <= inspection.reused <= inspection.prefix, "is not between 0 and the prefix", "reused")
         require(0 <= inspection.seconds <= 1e7, "is no time", "seconds")
+        require(len(inspection.bias) <= MAX_BIAS, "is too long", "bias")
+        require(inspection.candidates >= 0, "is no number of tokens", "candidates")
         with Place("block"):
             same = [slot.token_id for slot in inspection.block.slots] == list(r.draft_ids)
             require(same, "are not the drafts of the round", "slots")
@@ -60,7 +63,7 @@ class InspectionChecks:
         return replace(inspection, anchor=anchor, block=block, without=without, agrees=agrees)
 
     def _without(self, block: Block) -> Block:
-        """The block that was drafted without the Markov bias."""
+        """The block whose drafts do not see each other."""
         require(len(block.slots) == len(self.round.draft_ids), "has not one slot a draft")
         block = self._block(block, block.own is not None and block.own.kind in (BONUS, OWN))
         outcome = self._outcome(block)
@@ -110,7 +113,7 @@ class InspectionChecks:
         shared = sum(min(p[i], q[i]) for i in residual)
         fits = sum(residual.values()) - 1e-3 <= own.rejected <= 1 - shared + 1e-3
         require(fits, "is not what p and q beside it leave", "rejected")
-        least_p, least_q = (min(listed.values()) if len(listed) == TOP else 0.0 for listed in (p, q))
+        least_p, least_q = (min(listed.values()) if len(listed) >= TOP else 0.0 for listed in (p, q))
         for k, c in enumerate(own.candidates):  # one that is in no list has less than what is
             most = p.get(c.token_id, least_p) - q.get(c.token_id, 0.0)
             least = p.get(c.token_id, 0.0) - q.get(c.token_id, least_q)
@@ -128,18 +131,19 @@ class InspectionChecks:
         if slot.p is not None and slot.q is not None and slot.accept is not None:
             ratio = min(1.0, slot.p / max(slot.q, 1e-30))
             require(abs(slot.accept - ratio) <= CLOSE, "is not min(1, p/q)", "accept")
-        drafter, target = self._candidates(slot.drafter, "drafter"), self._candidates(slot.target, "target")
+        drafter = self._candidates(slot.drafter, "drafter", MOST)
+        target = self._candidates(slot.target, "target")
         require(bool(drafter), "is missing", "drafter")
         require(bool(target) == (slot.p is not None), "is missing, or p is", "target")
         self._among(slot.token_id, slot.q, drafter, "q")
         self._among(slot.token_id, slot.p, target, "p")
         return replace(slot, text=self._text(slot.token_id, slot.text), drafter=drafter, target=target)
 
-    def _candidates(self, candidates: Sequence[Candidate], name: str) -> tuple[Candidate, ...]:
+    def _candidates(self, candidates: Sequence[Candidate], name: str, most: int = TOP) -> tuple[Candidate, ...]:
         """The most probable tokens of one distribution, in order."""
         with Place(name):
             order = [(-c.probability, c.token_id) for c in candidates]
-            require(len(candidates) <= TOP, f"has more than {TOP} tokens")
+            require(len(candidates) <= most, f"has more than {most} tokens")
             require(order == sorted(order), "is not in order of probability")
             require(len({c.token_id for c in candidates}) == len(candidates), "has one token twice")
             fits = all(0 < c.probability <= WHOLE and c.token_id >= 0 for c in candidates)
@@ -155,7 +159,7 @@ class InspectionChecks:
         if listed is not None:
             require(abs(listed - probability) <= CLOSE, "is not the token's probability in the list beside it", name)
         else:
-            most = candidates[-1].probability if len(candidates) == TOP else 0.0
+            most = candidates[-1].probability if len(candidates) >= TOP else 0.0
             require(probability <= most + CLOSE, "is more than the list beside it leaves", name)
 
     def _text(self, token_id: int, text: str) -> str:

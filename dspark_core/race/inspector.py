@@ -27,7 +27,20 @@ from ..decode.sampling import (
 from ..errors import DecodeError
 from ..models.cache import trim
 from ..models.drafter import Pick, calibrated
-from .inspection import ACCEPTED, REJECTED, TOP, Block, Candidate, Inspection, OwnToken, Slot, fates, fates_of, piece
+from .inspection import (
+    ACCEPTED,
+    MOST,
+    REJECTED,
+    TOP,
+    Block,
+    Candidate,
+    Inspection,
+    OwnToken,
+    Slot,
+    fates,
+    fates_of,
+    piece,
+)
 from .loaded import Models
 from .records import LaneRecord, RaceRecord
 
@@ -158,7 +171,7 @@ class Inspector:
         except Exception:
             self.forget()
             raise
-        shown = reading(settings)
+        shown, drafter = reading(settings), self._drafters.get(drafter_id)
         return Inspection(
             round_.index,
             round_.position,
@@ -174,6 +187,8 @@ class Inspector:
             round_.position,
             reused,
             time.perf_counter() - began,
+            bias=drafter.info.bias if drafter else "",
+            candidates=drafter.info.candidates if drafter else 0,
         )
 
     def _require_ids(self, ids: Sequence[int]) -> None:
@@ -262,7 +277,8 @@ class Inspector:
         settings: Settings,
         numbers: Numbers | None,
     ) -> tuple[Block, Block | None, bool]:
-        """The recorded block, the one without the Markov bias, and whether the recorded outcome came again.
+        """The recorded block, the one whose drafts do not see each other, and whether the recorded outcome came
+        again.
 
         `verified` [m + 1, V] are the target's logits along anchor and sent drafts, which are in its cache.
         """
@@ -273,8 +289,9 @@ class Inspector:
         accepted, next_id, _ = self._fate(recorded, verified, settings, numbers)
         agrees = (redrawn, accepted, next_id) == (list(round_.draft_ids), round_.accepted, round_.next_id)
         agrees = agrees and self._same_confidence(drafter_id, confidence, round_.confidence)
-        block = self._block(recorded, fates_of(round_), round_.next_id, numbers, confidence)
-        without = None if base is None else self._unbiased(base, round_, verified, settings, numbers)
+        most = min(max(TOP, self._drafters[drafter_id].info.candidates), MOST) if drafter_id else TOP
+        block = self._block(recorded, fates_of(round_), round_.next_id, numbers, confidence, most)
+        without = None if base is None else self._unbiased(base, round_, verified, settings, numbers, most)
         trim(self._cache, 1 + round_.proposed)
         return block, without, agrees
 
@@ -282,7 +299,7 @@ class Inspector:
         self, drafter_id: str, round_: Round, vocabulary: int, settings: Settings, numbers: Numbers | None
     ) -> tuple[mx.array, mx.array, list[int], list[float] | None, mx.array | None]:
         """The recorded drafts [n], the drafter's distributions along them [n, V], the drafts that it gives now, their
-        confidences, and their logits [n, V] without the Markov bias where there is one; None for what there is not."""
+        confidences, and their logits [n, V] from before they see each other, if they do; None for what is not there."""
         ids = mx.array(round_.draft_ids, dtype=mx.int32)
         if not drafter_id:
             return ids, mx.zeros((0, vocabulary)), [], None, None
@@ -310,7 +327,13 @@ class Inspector:
         return all(abs(a - b) <= rounding / min(t, 1.0) for a, b, t in zip(again, recorded, temperatures, strict=False))
 
     def _unbiased(
-        self, base: mx.array, round_: Round, verified: mx.array, settings: Settings, numbers: Numbers | None
+        self,
+        base: mx.array,
+        round_: Round,
+        verified: mx.array,
+        settings: Settings,
+        numbers: Numbers | None,
+        most: int,
     ) -> Block:
         """The block that the base logits [n, V] alone propose. The cache holds the recorded one, `verified` [m + 1, V]
         are the target's logits along it, and both hold up to the first difference. Only if the drafts that differ
@@ -328,7 +351,7 @@ class Inspector:
             block = judged(ids, q, verified, shown)
             accepted, next_id, bonus = self._fate(block, verified, settings, numbers)
         fate = fates(ids.tolist(), sent, accepted, bonus, next_id)
-        return self._block(block, fate, next_id, numbers, None)
+        return self._block(block, fate, next_id, numbers, None, most)
 
     def _fate(
         self, block: Judged, verified: mx.array, settings: Settings, numbers: Numbers | None
@@ -352,7 +375,9 @@ class Inspector:
         next_id: int,
         numbers: Numbers | None,
         confidence: list[float] | None,
+        most: int,
     ) -> Block:
+        """most: tokens shown of the drafter's distributions."""
         known, ids, (outcomes, kind) = block.accept.shape[0], block.ids.tolist(), fate
         q_x, p_x, accept = block.q_x.tolist(), block.p_x.tolist(), block.accept.tolist()
         drawn = as_float(numbers.accept).tolist() if numbers else None
@@ -367,7 +392,7 @@ class Inspector:
                 accept[k] if k < known else None,
                 drawn[k] if drawn and k < known else None,
                 confidence[k] if confidence else None,
-                self._top(q[k]),
+                self._top(q[k], most),
                 self._top(p[k]) if k < known else (),
             )
             for k, token in enumerate(ids)
@@ -379,9 +404,9 @@ class Inspector:
         own = OwnToken(next_id, self._text(next_id), kind, self._top(source), mass)
         return Block(slots, accepted, own)
 
-    def _top(self, row: np.ndarray) -> tuple[Candidate, ...]:
+    def _top(self, row: np.ndarray, most: int = TOP) -> tuple[Candidate, ...]:
         """The most probable tokens of a distribution [V]; ties go to the lowest id."""
-        best = np.argpartition(-row, min(TOP, row.size - 1))[:TOP]
+        best = np.argpartition(-row, min(most, row.size - 1))[:most]
         best = sorted((-float(row[i]), int(i)) for i in best if row[i] > 0)
         return tuple(Candidate(i, self._text(i), -p) for p, i in best)
 

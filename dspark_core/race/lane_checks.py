@@ -116,7 +116,7 @@ class LaneChecks:
 
     def _block_of(self, spec: LaneSpec) -> int:
         """Slots of the lane's drafter, where the file names them; else more than any drafter has."""
-        named = re.search(r", block (\d{1,4}), [^,]*$", self.drafters.get(spec.method, ""))
+        named = re.search(r", block (\d{1,4}), [^,]*$", self.drafters.get(spec.drafter or spec.method, ""))
         return int(named[1]) if named else MAX_STEPS
 
     def _outcome(self, r: Round, produced: int) -> None:

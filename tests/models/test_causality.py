@@ -56,6 +56,10 @@ def test_other_exporters_names_for_it(other, target, tmp_path):
     assert config.backbone.causal == (True, True)
     edit_config(tmp_path / "drafter", is_causal=False)
     assert "contradict" in refusal(lambda: load_drafter(tmp_path / "drafter", target))
+    edit_config(tmp_path / "drafter", dflash_config=nested | {"is_causal": True})
+    assert "is_causal and dflash_config.is_causal contradict" in refusal(
+        lambda: load_drafter(tmp_path / "drafter", target)
+    )
 
 
 def test_what_readers_of_the_format_do_not_agree_on(target, tmp_path):

@@ -231,6 +231,28 @@ def test_specforge_s_own_fields(changed):
     }.items():
         message = changed(name, dflash_config=nested | {field: value})
         assert isinstance(message, str) and field in message, (field, message)
+    assert "projector_type is 'mixer'" in str(changed(name, projector_type="mixer")), "at the top, beside a known one"
+
+
+@pytest.mark.parametrize("which", ["S1_dspark_slot0", "P2_specforge_dspark_swa_gated", "S7_dflash2_speculators"])
+def test_the_activation_of_a_gemma_target(which, tmp_path):
+    """Trainers copy the target's into Qwen3 layers; other packagings' readers do not agree on it."""
+    torch = pytest.importorskip("torch")
+    golden, place = load_golden(FORMATS / which), tmp_path / "drafter"
+    shutil.copytree(golden.path / "drafter", place)
+    act = {"hidden_act": "gelu_pytorch_tanh"}
+    edit_config(place, **layer_config(which, **act) if which.startswith("S") else act)
+    mlp = load_drafter(place, golden.target).weights.layers[0].mlp
+    x = mx.random.normal((5, 64), key=mx.random.key(0))
+    gate, up, down = (torch.tensor(p.weight.tolist()) for p in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
+    rows = torch.tensor(x.tolist())
+    expected = (torch.nn.functional.gelu(rows @ gate.T, approximate="tanh") * (rows @ up.T)) @ down.T
+    assert worst(mlp(x), mx.array(expected.tolist())) < TOLERANCE
+
+
+def test_the_activation_of_other_packagings_is_silu(changed):
+    for which in ("L1_llama_deepspec_no_embed", "S6_dflash2_zlab"):
+        assert "hidden_act 'gelu_pytorch_tanh'" in str(changed(which, hidden_act="gelu_pytorch_tanh")), which
 
 
 def test_specforge_s_early_names(tmp_path):

@@ -7,14 +7,14 @@ import pytest
 
 from dspark_core.decode.rounds import Settings
 from dspark_core.machine import mlx_device
-from dspark_core.models.info import DrafterInfo
+from dspark_core.models.info import DrafterInfo, named
 from dspark_core.playground.controls import lane_view, slider_ends
 from dspark_core.playground.engine import Choice, PresetEngine
 from dspark_core.playground.limits import Limits, fit_lanes
 from dspark_core.playground.links import lanes_of_text
 from dspark_core.playground.race_request import LaneForm, Offers, RaceForm, form_of, in_words, lanes_of, offers_of
 from dspark_core.playground.tabs.cost_tab import suggestion_words
-from dspark_core.playground.tabs.prove_tab import draw_verdict
+from dspark_core.playground.tabs.prove_tab import ProveTab, draw_verdict
 from dspark_core.proof.evidence import NO_BIAS
 from dspark_core.race.forecast import Suggestion
 from dspark_core.race.lane_spec import lane_text, read_lane, schedules
@@ -182,6 +182,20 @@ def test_the_cost_tab_and_the_proof_speak_of_the_loaded_drafter():
     )
     assert "b7 has no Markov bias" in draw_verdict(evidence, B7)[1]
     assert "Draw more" in draw_verdict(evidence, replace(B7, has_bias=True))[1]
+
+
+def test_the_proof_names_what_the_chosen_drafter_s_drafts_see_each_other_by():
+    second = replace(B7, id="dflash2", has_bias=True, bias="selector")
+    first = replace(SPARK, bias="Markov bias")
+    tab = ProveTab(None, SimpleNamespace(offers=lambda: offers(first, second)), [])
+    for id_, bias in (("dflash2", "selector"), ("dspark", "Markov bias"), ("gone", "Markov bias")):
+        words = dict((value, words) for words, value in tab.word_samplers({"drafter": id_})["sampler"]["choices"])
+        assert words[NO_BIAS].endswith(f"the {bias}"), id_
+
+
+def test_a_second_drafter_of_a_title_that_ends_in_a_number():
+    second = replace(B8, title="DFlash 2")
+    assert [i.title for i in named([("dflash2", second), ("dflash2-2", second)])] == ["DFlash 2", "DFlash 2 #2"]
 
 
 def test_an_old_race_keeps_the_label_it_was_saved_with():

@@ -15,6 +15,7 @@ from dspark_core.decode.speculative import speculative
 from dspark_core.errors import DecodeError
 from dspark_core.models.drafter import calibrated
 from dspark_core.race.inspection import recorded
+from dspark_core.race.inspection_checks import InspectionChecks
 from dspark_core.race.inspector import Inspector, judged, reading
 from dspark_core.race.race import Models
 from dspark_core.race.records import PLAIN, LaneRecord, LaneSpec
@@ -213,6 +214,28 @@ def test_without_the_markov_bias_it_is_the_base_logits_block(golden_a):
         assert all(s.p is not None for s in without.slots[: kept + 1])
         changed += tuple(bare) != lane.rounds[r].draft_ids
     assert changed > 2, "the bias must matter somewhere"
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_selector_s_candidates_are_shown_before_and_after_it_chose(temperature):
+    """All 8 of a slot, by what the selector makes of them and by the base logits alone; a saved race has them, too."""
+    golden = load_golden(GOLDEN / "formats" / "S6_dflash2_zlab")
+    settings = Settings(24, temperature=temperature, stop_ids=NEVER)
+    lane, look = ran(golden, settings, FullBlock()), inspector(golden)
+    e, changed = golden.expected, 0
+    for r, round_ in enumerate(lane.rounds):
+        seen = look.inspect(golden.trace["prompt_ids"], lane, r, settings)
+        assert (seen.bias, seen.candidates, seen.agrees) == ("selector", 8, True)
+        for k, (slot, bare) in enumerate(zip(seen.block.slots, seen.without.slots, strict=True)):
+            assert len(slot.drafter) == 8 and abs(sum(c.probability for c in slot.drafter) - 1) < 1e-5
+            assert {c.token_id for c in slot.drafter} == {c.token_id for c in bare.drafter}
+            if temperature == 0 and r < len(e["rounds.candidates"]):
+                assert {c.token_id for c in slot.drafter} == set(e["rounds.candidates"][r][k].tolist())
+        changed += [s.token_id for s in seen.without.slots] != list(round_.draft_ids)
+        tokens = {t: b"x" for s in (*seen.block.slots, *seen.without.slots) for t in (s.token_id,)}
+        tokens |= {t: b"x" for t in (round_.anchor_id, round_.next_id, *(s.own.token_id for s in (seen.without,)))}
+        assert InspectionChecks(round_, settings, tokens, frozenset()).checked(seen).agrees
+    assert changed > 1, "the selector must matter somewhere"
 
 
 def test_window_caches_that_cannot_go_back_start_anew(golden_e):

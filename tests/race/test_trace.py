@@ -16,6 +16,8 @@ from dspark_core.race.records import Difference, LaneRecord, LaneSpec, RaceRecor
 from dspark_core.race.trace import Trace, dumps, loads, trace_of
 from dspark_core.race.verdict_words import kind_of, parted, verdict_words
 
+from .long_trace import long_trace
+
 text = st.text(max_size=12)
 share = st.floats(0, 1)
 token_ids = st.integers(0, 40)
@@ -287,6 +289,17 @@ def test_a_race_that_json_cannot_hold_is_not_written():
     trace.race.lanes[0].start = Start(1, 9, float("nan"))
     with pytest.raises(TraceError, match="cannot be kept"):
         dumps(trace)
+
+
+def test_a_further_drafter_of_a_method_may_have_the_longer_block():
+    """It is held against its own block, not against that of the first one of its method."""
+    specs = LaneSpec("plain"), LaneSpec("DFlash2", cap=7), LaneSpec("DFlash2", cap=15, drafter="dflash2-2")
+    made = long_trace(40, specs=specs)
+    made.drafters.update({"DFlash2": "short, block 8, bf16", "dflash2-2": "long, block 16, bf16"})
+    assert loads(dumps(made)).race == made.race
+    made.drafters["dflash2-2"] = "long, block 12, bf16"
+    with pytest.raises(TraceError, match=r"lanes\[2\].*more than the drafter's block of 12"):
+        loads(dumps(made))
 
 
 def test_two_thousand_mutated_files_are_loaded_or_refused_in_a_sentence():

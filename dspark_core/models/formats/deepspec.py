@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ModelError
-from ..backbone_config import SLIDING, Visibility, full_layer_sizes, layer_count, layer_types
+from ..backbone_config import GELU, SLIDING, Visibility, full_layer_sizes, layer_count, layer_types
 from ..drafters import of_heads
 from ..fields import Fields
 from ..inner import Headers, Inner
-from .heads import GEMMA_ACT, MAX_TARGET_LAYERS, architecture, softcap
+from .heads import MAX_TARGET_LAYERS, architecture, softcap
 
 ARCHITECTURES = {"Qwen3DSparkModel": False, "Gemma4DSparkModel": True}  # -> Gemma-4 layers?
 
@@ -47,8 +47,8 @@ def translate(where: Path, raw: dict[str, Any], tensors: Headers) -> Inner:
         gemma=gemma,
         softcap=softcap(fields, may_be_off=False) if gemma else None,
         neutral={
-            "hidden_act": (GEMMA_ACT,) if gemma else ("silu",),
-            "hidden_activation": (GEMMA_ACT,) if gemma else ("silu",),
+            "hidden_act": (GELU,) if gemma else ("silu",),
+            "hidden_activation": (GELU,) if gemma else ("silu",),
             "projector_type": (with_head,) if fields.get("markov_rank") else (with_head, without),
             "sample_from_anchor": (True,),
             "is_causal": (False,),

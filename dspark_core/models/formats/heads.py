@@ -8,7 +8,6 @@ from ..fields import Fields
 
 MAX_TARGET_LAYERS, MAX_RANK, MAX_CANDIDATES, MAX_KERNEL = 1000, 1 << 14, 1024, 16
 MIN_SOFTCAP, MAX_SOFTCAP = 1e-3, 1e6
-GEMMA_ACT = "gelu_pytorch_tanh"
 
 
 def architecture(raw: dict[str, Any]) -> str:

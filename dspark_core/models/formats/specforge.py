@@ -10,7 +10,7 @@ sgl-project/SpecForge 0.2.0.
 from pathlib import Path
 from typing import Any
 
-from ..backbone_config import SLIDING, Visibility, layer_count, layer_types
+from ..backbone_config import GELU, SLIDING, Visibility, layer_count, layer_types
 from ..drafters import of_heads
 from ..fields import NESTED, NESTED_FIRST, Fields
 from ..inner import Headers, Inner
@@ -34,7 +34,9 @@ def translate(where: Path, raw: dict[str, Any], tensors: Headers) -> Inner:
     if fields.get("enable_confidence_head") is None and fields.get("confidence_head_alpha") is not None:
         trained = fields.number("confidence_head_alpha", 0, 1e9) > 0
         fields.nested = fields.nested | {"enable_confidence_head": trained}
-    fields.text("projector_type", (of_heads("markov"),), of_heads("markov"))
+    method = of_heads("markov")
+    for place in (fields, Fields(where, raw)):  # one that stands at the top beside another is heard, too
+        place.text("projector_type", (method,), method)
     layers = layer_count(fields, tensors)
     types = layer_types(fields, layers)
     window = window_of(fields, types)
@@ -49,5 +51,5 @@ def translate(where: Path, raw: dict[str, Any], tensors: Headers) -> Inner:
         first_slot=0,
         target_layers=fields.whole("num_target_layers", 1, MAX_TARGET_LAYERS) if named else None,
         raw_embedding=True,
-        neutral={"hidden_act": ("silu",), "hidden_activation": ("silu",), "sample_from_anchor": (True,)},
+        neutral={"hidden_act": ("silu", GELU), "hidden_activation": ("silu",), "sample_from_anchor": (True,)},
     )

@@ -6,14 +6,15 @@ default may be left out; the drafter's own fields stand at the top.
 `speculative_tokens`, where that is 0 or 1. `draft_vocab_size` below the target's comes with `d2t`, offsets from a draft
 id to the target's. Sliding layers see the same W context rows from every slot, and are causal in the block unless
 `sliding_window_non_causal`. Embedding and head may be the file's own or the target's, as they are stored (assumed where
-a target scales its embedding). Sources: vllm-project/speculators 0.9.0; no published file was opened here.
+a target scales its embedding). The layers are Qwen3's whatever the target's, but their activation is the target's, as
+the trainer copies it. Sources: vllm-project/speculators 0.9.0; no published file was opened here.
 """
 
 from pathlib import Path
 from typing import Any
 
 from ...errors import ModelError
-from ..backbone_config import FULL, MAX_ROLLBACK, MAX_WINDOW, SLIDING, Visibility, layer_count, layer_types
+from ..backbone_config import FULL, GELU, MAX_ROLLBACK, MAX_WINDOW, SLIDING, Visibility, layer_count, layer_types
 from ..drafters import heads_by_method
 from ..fields import Fields, is_whole, shown
 from ..inner import Headers, Inner
@@ -86,7 +87,7 @@ def translate(where: Path, raw: dict[str, Any], tensors: Headers) -> Inner:
         raw_embedding=True,
         convolution=convolution(top, conv_kernel_size=2, conv_group_size=16) if second else None,
         selector=selector(top, selector_rank=256, selector_top_k=16) if second else None,
-        neutral={"hidden_act": ("silu",), "hidden_activation": ("silu",)},
+        neutral={"hidden_act": ("silu", GELU), "hidden_activation": ("silu",)},
     )
     top.read |= {LAYER, CONFIG, "speculators_model_type", "speculators_version", "tie_word_embeddings"}
     top.refuse_others({"target_hidden_size": (layer["hidden_size"],), "num_hidden_layers": (layers,)})

@@ -86,8 +86,12 @@ def nested(where: Path, raw: dict[str, Any]) -> dict[str, Any]:
 def _causality(fields: Fields, layers: int) -> Visibility:
     types = layer_types(fields, layers)
     window = window_of(fields, types)
-    given = {name: fields.get(name) for name in ("is_causal", "causal", "dflash_query_causal")}
-    given = {name: fields.flag(name) for name, value in given.items() if value is not None}
+    given: dict[str, bool] = {}
+    names = ("is_causal", "causal", "dflash_query_causal")
+    for prefix, values in (("", fields.raw), (f"{NESTED}.", fields.nested)):
+        place = Fields(fields.where, values, prefix=prefix)
+        given |= {prefix + name: place.flag(name) for name in names if values.get(name) is not None}
+    fields.read |= {*names}
     if len(set(given.values())) > 1:
         raise ModelError(f"{fields.where}: {' and '.join(given)} contradict each other.")
     causal, block = next(iter(given.values()), None), fields.whole("block_size", 2, MAX_ROLLBACK)

@@ -52,9 +52,9 @@ hub what a download would bring and whether it fits this machine; it downloads n
 model before it in place.</p>
 """
 OWN_NOTE = (
-    "Any target of the Llama, Qwen3 or Gemma-4 family with any DSpark or DFlash drafters: a hub name (owner/name) or a "
-    "directory of this machine (beginning with / or ~), drafters one by one with Enter. Weights are read from "
-    "safetensors only, and no code of a model is ever run."
+    "Any target of the Llama, Qwen3 or Gemma-4 family with any DSpark, DFlash or DFlash 2 drafters: a hub name "
+    "(owner/name) or a directory of this machine (beginning with / or ~), drafters one by one with Enter. Weights are "
+    "read from safetensors only, and no code of a model is ever run."
 )
 
 

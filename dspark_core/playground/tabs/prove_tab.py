@@ -40,11 +40,11 @@ from .race_tab import ENGINE_USE
 MAX_DRAWS, MAX_PROMPT = 50_000, 2_000
 SECONDS = 60.0
 PAIRS = 16  # in the chart
-SAMPLER_TITLES = {
+SAMPLER_TITLES = {  # {bias}: what lets a drafter's drafts see each other
     RIGHT: "the real one",
     ALWAYS: "wrong: accept every draft",
     FROM_P: "wrong: after a rejection draw from p, not from the residual",
-    NO_BIAS: "wrong: accept with q from before the Markov bias",
+    NO_BIAS: "wrong: accept with q from before the {bias}",
     BONUS: "wrong: after full acceptance draw the bonus from the row before",
 }
 WHY = {
@@ -289,6 +289,12 @@ class ProveTab:
         """(title, id) of those that can be chosen."""
         return list(self.ask.offers().choices)
 
+    def _samplers(self, drafter: str | None) -> list[tuple[str, str]]:
+        """(words, value) of the samplers, in the words of this drafter."""
+        info = find(self.ask.offers().infos, drafter)
+        bias = (info.bias if info else "") or "Markov bias"
+        return [(SAMPLER_TITLES[s].format(bias=bias), s) for s in SAMPLERS]
+
     def build(self) -> None:
         with gr.Tab("Prove it", id="prove", elem_id="prove"):
             with gr.Column(elem_classes="chart proof"):
@@ -313,6 +319,8 @@ class ProveTab:
         listen(
             self.ask.limits.change, self.offer, chosen, chosen, trigger_mode="multiple", **UNQUEUED
         )  # other drafters are loaded
+        samplers = {"sampler": asked["sampler"]}
+        listen(asked["drafter"].change, self.word_samplers, chosen, samplers, **UNQUEUED)
         listen(draw.click, self.draw, asked, shown, api_name="prove_sampling", **ENGINE_USE)
         listen(stop.click, self.stop, {}, {}, **UNQUEUED)
 
@@ -337,6 +345,9 @@ class ProveTab:
         ids = [id_ for _, id_ in choices]
         chosen = call["drafter"] if call["drafter"] in ids else next(iter(ids), None)
         return {"drafter": gr.update(choices=choices, value=chosen)}
+
+    def word_samplers(self, call: Call) -> Updates:
+        return {"sampler": gr.update(choices=self._samplers(call["drafter"]))}
 
     def draw(self, call: Call) -> Iterator[Updates]:
         try:
@@ -449,8 +460,7 @@ class ProveTab:
             )
             first = drafters[0][1] if drafters else None
             drafter = gr.Radio(drafters, value=first, label="Drafter", elem_id="proof-drafter")
-        samplers = [(SAMPLER_TITLES[s], s) for s in SAMPLERS]
-        sampler = gr.Radio(samplers, value=RIGHT, label="Sampler", elem_id="sampler")
+        sampler = gr.Radio(self._samplers(first), value=RIGHT, label="Sampler", elem_id="sampler")
         with gr.Row():
             temperature = gr.Slider(0.1, 2, 1, step=0.05, label="Temperature")
             top_k = gr.Slider(0, 200, 0, step=1, label="Top-k", info="0 keeps the whole vocabulary")
