@@ -450,7 +450,8 @@ class _Learner(Schedule):
             return
         before_the_first, self._priced_at = self._priced_at is None, position
         curve, method = self.plan.curve, self.plan.method
-        self._plain, self._costs, self._chosen = curve.plain_s(position), {}, None
+        self._plain, self._chosen = curve.plain_s(position), None
+        self._costs: dict[tuple[int, int, str], float] = {}
         if self.plan.confident:
             self._look, self._wait = curve.look_s(method, position), curve.wait_s(method)
             first_row = curve.draft_s(method, 1, position) - self._look

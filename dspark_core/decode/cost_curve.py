@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import cache, cached_property
-from itertools import pairwise
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -88,16 +87,17 @@ def agreeing(seconds: Sequence[float]) -> int:
 def pooled(points: Points) -> dict[int, float]:
     """Seconds by number of tokens: the medians, but neighbours that fall within their spread are one figure, weighted
     by samples (pool adjacent violators). A fall beyond both spreads stays."""
-    blocks: list[tuple[list[int], float, float, float, float]] = []  # tokens, samples, and means: median, low, high
+    blocks: list[tuple[list[int], int, list[float]]] = []  # tokens, samples, and the means of median, low and high
     for at in sorted(points):
         t = points[at]
-        block = [at], t.n, t.median, min(t.low, t.median * (1 - LEAST_SPREAD)), max(t.high, t.median * (1 + LEAST_SPREAD))
-        while blocks and block[2] < blocks[-1][2] and block[4] >= blocks[-1][3]:
-            before, n = blocks.pop(), block[1]
-            means = ((before[1] * a + n * b) / (before[1] + n) for a, b in zip(before[2:], block[2:], strict=True))
-            block = (before[0] + block[0], before[1] + n, *means)
-        blocks.append(block)
-    return {at: block[2] for block in blocks for at in block[0]}
+        low, high = min(t.low, t.median * (1 - LEAST_SPREAD)), max(t.high, t.median * (1 + LEAST_SPREAD))
+        tokens, n, means = [at], t.n, [t.median, low, high]
+        while blocks and means[0] < blocks[-1][2][0] and means[2] >= blocks[-1][2][1]:
+            before, m, others = blocks.pop()
+            means = [(m * x + n * y) / (m + n) for x, y in zip(others, means, strict=True)]
+            tokens, n = before + tokens, m + n
+        blocks.append((tokens, n, means))
+    return {at: means[0] for tokens, _, means in blocks for at in tokens}
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,12 @@ class Learned:
 
     ratio: Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)]
     weight: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+
+    def joined(self, ratio: float, weight: float) -> "Learned":
+        """With newer rounds."""
+        share = weight / (weight + self.weight)
+        log = share * math.log(ratio) + (1 - share) * math.log(self.ratio)
+        return Learned(min(max(math.exp(log), 0.01), 100.0), min(weight + self.weight, MOST_WEIGHT))
 
 
 @dataclass(frozen=True)
@@ -251,8 +257,7 @@ class CostCurve:
         """Predicted time of one recorded round."""
         look = self.wait_s(method) if r.looked else 0.0  # a synchronisation of its own
         if r.draft_ids:
-            mode = BLIND if r.confidence is None else WAITED
-            return look + self.round_s(method, len(r.draft_ids), r.proposed, r.position, mode)
+            return look + self.round_s(method, len(r.draft_ids), r.proposed, r.position, _mode(r))
         return self.plain_s(r.position) + (self.look_s(method, r.position) if r.looked else 0.0)
 
     def scaled(self, factor: float) -> "CostCurve":
@@ -280,35 +285,32 @@ class CostCurve:
     def refined(self, lanes: Sequence[tuple[str, Sequence[Round]]]) -> "CostCurve":
         """With what the rounds of a finished race say: (drafter's id or "plain", rounds) of each lane. The curve as it
         is where they say nothing: of too few rounds, or of a race in which something else had the machine."""
-        ratios: dict[tuple[str, str], list[float]] = defaultdict(list)
+        bare, ratios = replace(self, learned={}), defaultdict[tuple[str, str], list[float]](list)
         for method, rounds in lanes:
             if len(rounds) < FEWEST_ROUNDS or not (method == PLAIN or self.knows(method)):
                 continue
-            ends = [0.0, *(r.time_s for r in rounds)]
-            for r, (began, ended) in zip(rounds, pairwise(ends), strict=True):
-                mode = BLIND if r.confidence is None else WAITED
-                key = (method, f"{len(r.draft_ids)} {r.proposed} {mode}") if r.draft_ids else (PLAIN, "")
-                if ended > began and not r.again and not (r.looked and not r.draft_ids):
-                    bare = replace(self, learned={}).recorded_s(method, r) if self.learned else self.recorded_s(method, r)
-                    ratios[key].append((ended - began) / bare)
-        slow = sum(len(samples) - _steady(samples) for samples in ratios.values())
-        if not ratios or slow > BUSY * sum(map(len, ratios.values())):
+            for began, r in zip((0.0, *(r.time_s for r in rounds)), rounds, strict=False):
+                if r.time_s > began and not r.again and (r.draft_ids or not r.looked):
+                    ratios[_kind(method, r)].append((r.time_s - began) / bare.recorded_s(method, r))
+        samples = [*ratios.values()]
+        # At most OUTLIER times the lower quartile is steady: the fastest round alone may be luck.
+        steady = sum(x <= OUTLIER * sorted(s)[len(s) // 4] for s in samples for x in s)
+        if not samples or steady < (1 - BUSY) * sum(map(len, samples)):
             return self
         plain = statistics.median(ratios.pop((PLAIN, ""), [self._learned_ratio(PLAIN, "")]))
-        learned = {method: dict(points) for method, points in self.learned.items()}
-        # A race of this drafter makes what earlier ones taught of it older, whatever its rounds were.
-        for method in {method for method, _ in ratios}:
-            for point, was in learned.get(method, {}).items():
-                learned[method][point] = replace(was, weight=was.weight * KEPT)
-        updates = {(PLAIN, ""): (plain, 1.0)} | {
-            key: (statistics.median(samples) / plain, float(len(samples))) for key, samples in ratios.items()
+        raced = {method for method, _ in ratios}
+        learned = {
+            method: {
+                kind: replace(was, weight=was.weight * KEPT) if method in raced else was for kind, was in kinds.items()
+            }
+            for method, kinds in self.learned.items()
         }
-        for (method, point), (ratio, n) in updates.items():
-            was = learned.setdefault(method, {}).get(point, Learned(1.0, 1e-9))
-            keep = was.weight * (KEPT if method == PLAIN else 1.0)
-            share = n / (n + keep)
-            ratio = min(max(math.exp(share * math.log(ratio) + (1 - share) * math.log(was.ratio)), 0.01), 100.0)
-            learned[method][point] = Learned(ratio, min(n + keep, MOST_WEIGHT))
+        for (method, kind), (ratio, n) in {
+            (PLAIN, ""): (plain, 1.0),
+            **{key: (statistics.median(s) / plain, float(len(s))) for key, s in ratios.items()},
+        }.items():
+            kinds = learned.setdefault(method, {})
+            kinds[kind] = kinds[kind].joined(ratio, n) if kind in kinds else Learned(min(max(ratio, 0.01), 100.0), n)
         return replace(self, learned=learned)
 
     def _learned_ratio(self, method: str, point: str) -> float:
@@ -332,13 +334,13 @@ class CostCurve:
         """The value at `x`, linear in the context. Of the longer context only the difference is taken, which may
         have been measured at fewer points: the short one's steps stay."""
         short, *longer = self.costs
-        near = _between(points(short), x)
+        near = between(points(short), x)
         if not longer or not points(longer[-1]):
             return near
         long = longer[-1]
-        more = {at: max(0.0, s - _between(points(short), at)) for at, s in points(long).items()}
+        more = {at: max(0.0, s - between(points(short), at)) for at, s in points(long).items()}
         share = max(0.0, (context - short.context) / (long.context - short.context))
-        return near + share * max(0.0, _between(more, x))
+        return near + share * max(0.0, between(more, x))
 
     # ---- JSON ----
 
@@ -374,15 +376,17 @@ class CostCurve:
 
     def _faults(self) -> dict[str, bool]:
         """What no single field shows."""
-        contexts = [c.context for c in self.costs]
-        points = [t for c in self.costs for by in (c.verify, *c.draft.values(), *c.whole.values()) for t in by.values()]
-        ordered = all(t.low <= t.median <= t.high for t in [*points, *(c.plain for c in self.costs)])
+        contexts, timings = [c.context for c in self.costs], [c.plain for c in self.costs]
+        for c in self.costs:
+            for points in (c.verify, *c.draft.values()):
+                timings += points.values()
+            timings += [t for modes in c.whole.values() for t in modes.values()]
         return {
             "contexts do not ascend": contexts != sorted(set(contexts)),
             "methods differ between contexts": any(c.draft.keys() != self.costs[0].draft.keys() for c in self.costs),
             "a method without a point": not all(self.costs[0].draft.values()),
             "a verification of no token": any(0 in c.verify for c in self.costs),
-            "a time's low, median and high do not ascend": not ordered,
+            "a time's low, median and high do not ascend": not all(t.low <= t.median <= t.high for t in timings),
         }
 
 
@@ -400,12 +404,16 @@ def tokens_per_round(acceptance: Sequence[float]) -> float:
     return total
 
 
-def _steady(samples: Sequence[float]) -> int:
-    """How many are at most OUTLIER times the lower quartile: the fastest alone may be luck."""
-    return sum(s <= OUTLIER * sorted(samples)[len(samples) // 4] for s in samples)
+def _kind(method: str, r: Round) -> tuple[str, str]:
+    """Under what a round's time is learned: (drafter, rows and mode); a round that drafted nothing is a plain step."""
+    return (method, f"{len(r.draft_ids)} {r.proposed} {_mode(r)}") if r.draft_ids else (PLAIN, "")
 
 
-def _between(points: Mapping[int, float], x: int) -> float:
+def _mode(r: Round) -> str:
+    return BLIND if r.confidence is None else WAITED
+
+
+def between(points: Mapping[int, float], x: int) -> float:
     """Linear between the two nearest points around x; beyond the last, along the last two, but never down."""
     if x in points:
         return points[x]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import mlx.core as mx
 
+from ..decode.bundled_curve import bundled_curve
 from ..decode.cost_curve import CostCurve
 from ..decode.measure import Measuring, load_curve, made_of, measure, save_curve
 from ..decode.strict import Noise, load_noise, measure_noise, save_noise
@@ -19,7 +20,7 @@ from ..machine import machine, versions
 from ..models.drafter import Drafter, method_module
 from ..models.info import DrafterInfo, named
 from ..models.target import Target
-from .records import RaceSource
+from .records import RaceRecord, RaceSource
 
 
 @dataclass
@@ -86,6 +87,24 @@ def known(models: Models) -> CostCurve | None:
     if models.curve is None or models.curve.made_of != made_of(models.target, models.loaded):
         models.curve = load_curve(models.target, models.loaded)
     return models.curve
+
+
+def usable(models: Models) -> CostCurve:
+    """The curve of these models, or before there is one another machine's shape."""
+    infos = {id_: d.info for id_, d in models.loaded.items()}
+    return known(models) or bundled_curve(made_of(models.target, models.loaded), infos)
+
+
+def learn(models: Models, record: RaceRecord) -> None:
+    """Refine the curve, here and on disk, with the rounds of a finished race. Not with sampled ones, nor with those of
+    strict mode or a profile, which do more than decode."""
+    curve, request = models.curve, record.request
+    if curve is None or request.profile or request.strict or not request.settings.greedy:
+        return
+    models.curve = curve.refined([(lane.spec.drafter_id, lane.rounds) for lane in record.lanes])
+    if models.curve is not curve and load_curve(models.target, models.loaded):  # a cache that was emptied stays so
+        with suppress(OSError):
+            save_curve(models.curve)
 
 
 def measured(models: Models, quick: bool = False) -> Generator[Measuring | CostCurve, None, None]:

@@ -22,7 +22,7 @@ from ..decode.schedule import ConfidenceThreshold, CumulativeThreshold, FixedCap
 from ..decode.speculative import Options, speculative
 from ..errors import DecodeError, ModelError
 from ..models.drafter import Drafter
-from .loaded import Models, known, known_noise, measured, measured_noise, rounding_noise
+from .loaded import Models, known, known_noise, learn, measured, measured_noise, rounding_noise, usable
 from .records import (
     BLOCK,
     CAP,
@@ -136,11 +136,9 @@ def interleave(
 
 
 def schedule_of(spec: LaneSpec, models: Models, drafter: Drafter) -> Schedule:
-    """The schedule that a lane's settings name. Raises DecodeError if it needs costs that were not measured."""
+    """The schedule that a lane's settings name."""
     if spec.schedule == HARDWARE:
-        curve = known(models)
-        if curve is None:
-            raise DecodeError(f"{spec.method} needs this machine's cost curve, which has not been measured.")
+        curve = usable(models)
         return HardwareAware(curve, spec.drafter_id, drafter.info.calibration.acceptance, drafter.info.has_confidence)
     if spec.schedule == CONFIDENCE:
         return ConfidenceThreshold(spec.threshold)
@@ -232,6 +230,7 @@ def race(
     finally:
         events.close()
     if not record.stopped:
+        learn(models, record)
         record.verdict = judge(target, prompt, record, lambda: rounding_noise(models))
         yield -1, record.verdict
 

@@ -34,7 +34,8 @@ def main() -> None:
     parser.add_argument("--answers", type=int, default=12, help="of each set")
     parser.add_argument("--tokens", type=int, default=96)
     args = parser.parse_args()
-    target, chat, drafter = TorchTarget.load(TARGET, dtype=torch.bfloat16), Chat.load(TARGET), TorchDrafter.load(DRAFTER)
+    target, chat = TorchTarget.load(TARGET, dtype=torch.bfloat16), Chat.load(TARGET)
+    drafter = TorchDrafter.load(DRAFTER)
     calibration = read_calibration(DRAFTER, drafter.config.drafts)
     sets = {f.stem: sorted(read_prompts(f), key=len)[: args.answers] for f in sorted(args.prompts.glob("*.jsonl"))}
     began = time.perf_counter()

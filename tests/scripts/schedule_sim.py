@@ -132,7 +132,7 @@ def main() -> None:
                 for which, answers in sets.items():
                     o = outcome(answers, acceptance, with_wait(curve, wait * curve.plain_s(CONTEXT)))
                     bad = "!" if o.aware / o.best < LEAST else " "
-                    cells.append(f"{which[:9]:9} {o.cap} {o.best:.2f} {o.aware / o.best:.3f}{bad}{o.aware:.2f} w{o.waited:.1f}")
+                    cells.append(f"{which[:9]:9} {o.cap} {o.best:.2f} {o.aware / o.best:.3f}{bad}{o.aware:.2f}")
                 print(f"{name[:22]:22} {wait:.2f} | " + " | ".join(cells), flush=True)
 
 
