@@ -17,11 +17,10 @@ from .schedule import Schedule
 
 # What is believed before anything was observed.
 UNKNOWN = 0.7  # acceptance of a slot of a drafter of which nothing is known: high enough to be tried where it may pay
-SPREAD, WIDE = 0.8, 1.5  # prior standard deviation of a text's shift in acceptance, in logits; without a prior
+SPREAD, WIDE = 0.6, 1.5  # prior standard deviation of a text's shift in acceptance, in logits; without a prior
 EASES = (-2.1, -0.8, 0.0, 0.8, 2.1)  # logits by which rounds of one text differ, one of each: a spread of 1.5
-OPTIMISM = 0.15  # plain steps that choosing by confidence may be hoped to gain: a part of the bound, not of a choice
+OPTIMISM = 0.1  # plain steps that choosing by confidence may be hoped to gain: a part of the bound, not of a choice
 PATIENCE = 4.0  # rounds that what is believed of confidences weighs against those that were waited for
-HOPE = 0.5  # standard deviations by which a text may be easier than it looks: so it is worth a try
 NEWS = 0.01  # change of a slot's expected acceptance at which that is worked out again
 # How fast observations are forgotten: a text turns from code to prose and back.
 DRIFT = 0.98  # weight that an outcome has a round later: half after 34 rounds, enough to tell 0.6 from 0.8
@@ -154,7 +153,7 @@ class TextShift:
     """
 
     def __init__(self, spread: float = SPREAD):
-        self.value, self.error = 0.0, spread  # and its standard deviation
+        self.value = 0.0
         self._precision = 1 / spread**2
         # Rounded predictions keep this small: the fit costs the same after 10 rounds and after 10,000.
         self._counts: dict[float, list[float]] = {}  # predicted logit, rounded -> accepted and all, decayed
@@ -175,7 +174,6 @@ class TextShift:
                 slope += taken - n * p
                 curvature += n * p * (1 - p)
             self.value += min(1.0, max(-1.0, slope / curvature))
-            self.error = curvature**-0.5
 
     def fade(self, weight: float) -> None:
         """Let earlier outcomes weigh less."""
@@ -183,9 +181,9 @@ class TextShift:
             counts[0] *= weight
             counts[1] *= weight
 
-    def apply(self, logits: Sequence[float], errors: float = 0.0) -> list[float]:
-        """Probabilities of predicted logits on this text, with the shift so many standard deviations higher."""
-        return [self._probability(z + errors * self.error) for z in logits]
+    def apply(self, logits: Sequence[float]) -> list[float]:
+        """Probabilities of predicted logits on this text."""
+        return [self._probability(z) for z in logits]
 
     def _probability(self, z: float) -> float:
         return sigmoid(z + self.value)
@@ -230,13 +228,10 @@ class SlotAcceptance:
         self._estimate()
 
     def _estimate(self) -> None:
-        self.expected, self.hopeful = (
-            [
-                (SLOT_WEIGHT * p + y) / (SLOT_WEIGHT + n)
-                for p, (y, n) in zip(self._shift.apply(self._prior, errors), self._counts, strict=True)
-            ]
-            for errors in (0.0, HOPE)
-        )
+        shifted = self._shift.apply(self._prior)
+        self.expected = [
+            (SLOT_WEIGHT * p + y) / (SLOT_WEIGHT + n) for p, (y, n) in zip(shifted, self._counts, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -250,7 +245,6 @@ class _Choice:
     rate: float
     waits: bool = False
     looks: bool = False
-    hope: float = 0.0
 
 
 class Prospects:
@@ -408,9 +402,7 @@ class _Learner(Schedule):
                 if brings / takes > fastest:
                     gain = (brings * self._plain - takes) / (PATIENCE + rounds)
                     choice, fastest = _Choice(rows, gain, plain, True, looks), brings / takes
-        hopeful = expected_tokens(self._slots.hopeful)
-        hope = max((hopeful[n] - tokens[n]) * self._plain for n in range(blind + 1))
-        return replace(choice, hope=choice.gain + hope, rate=max(plain, fastest))
+        return replace(choice, rate=max(plain, fastest))
 
     def _waiting_costs(self, rows: int, looks: bool) -> list[float]:
         """Seconds of a round that waits for the confidences, by the number of drafts it sends, from 0 on."""
@@ -422,11 +414,12 @@ class _Learner(Schedule):
     def _pays(self, elapsed: float) -> bool:
         """Draft this round? If not, because it does not pay, or as a probe that is affordable by now."""
         choice = self._choice()
-        first = FIRST_LOSS * self._plain
-        may_lose = first + WON_BACK * choice.hope + LOSS * elapsed
-        # The bound itself. It goes by what was hoped before the first round, which cannot grow as the gain may.
-        affordable = self._balance > -(first + WON_BACK * self._hoped + (LOSS + PROBE_LOSS) * elapsed)
-        if affordable and choice.hope > 0 and self._balance > -may_lose:
+        # It goes by what was hoped before the first round, which cannot grow as what is hoped now may.
+        allowed = (FIRST_LOSS * self._plain + WON_BACK * self._hoped) + (LOSS + PROBE_LOSS) * elapsed
+        affordable = self._balance > -allowed
+        # What was lost is sunk and proves little; but of a drafter of which nothing is known it is what is known.
+        may_lose = FIRST_LOSS * self._plain + WON_BACK * choice.gain + LOSS * elapsed
+        if affordable and choice.gain > 0 and (self.plan.acceptance or self._balance > -may_lose):
             self._parked_at = None
             return True
         if self._parked_at is None:
