@@ -21,6 +21,7 @@ SPREAD, WIDE = 0.6, 1.5  # prior standard deviation of a text's shift in accepta
 EASES = (-2.1, -0.8, 0.0, 0.8, 2.1)  # logits by which rounds of one text differ, one of each: a spread of 1.5
 OPTIMISM = 0.1  # plain steps that choosing by confidence may be hoped to gain: a part of the bound, not of a choice
 PATIENCE = 4.0  # rounds that what is believed of confidences weighs against those that were waited for
+MARGIN = 1.05  # by which waiting for confidences must promise more than drafting blindly: their promise is rosy
 NEWS = 0.01  # change of a slot's expected acceptance at which that is worked out again
 # How fast observations are forgotten: a text turns from code to prose and back.
 DRIFT = 0.98  # weight that an outcome has a round later: half after 34 rounds, enough to tell 0.6 from 0.8
@@ -399,7 +400,7 @@ class _Learner(Schedule):
             for rows, looks in ((self.max_drafts, False), (blind, self._head_rows_cost)):
                 brings, takes = self._prospects.mean(worth, self._waiting_costs(rows, looks))
                 brings, takes = PATIENCE * brings + seen, PATIENCE * takes + spent
-                if brings / takes > fastest:
+                if brings / takes > (fastest if choice.waits else MARGIN * fastest):
                     gain = (brings * self._plain - takes) / (PATIENCE + rounds)
                     choice, fastest = _Choice(rows, gain, plain, True, looks), brings / takes
         return replace(choice, rate=max(plain, fastest))

@@ -1,4 +1,4 @@
-"""What makes a cost curve one to trust: pooled points, real falls, waits, races that teach it, and one to begin with."""
+"""What makes a cost curve one to trust: pooled points, real falls, waits, what races teach, and one to begin with."""
 
 import json
 import random
