@@ -135,7 +135,7 @@ def logit(p: float) -> float:
     return math.log(p / (1 - p))
 
 
-def sigmoid(z: float) -> float:
+def probability(z: float) -> float:
     return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))  # never exp of a large number
 
 
@@ -187,7 +187,7 @@ class TextShift:
         return [self._probability(z) for z in logits]
 
     def _probability(self, z: float) -> float:
-        return sigmoid(z + self.value)
+        return probability(z + self.value)
 
 
 class SlotAcceptance:
@@ -261,10 +261,10 @@ class Prospects:
         for a in acceptance:
             z = logit(a)
             for _ in range(3):  # Newton steps: the mean acceptance is the one expected
-                p = [sigmoid(z + ease) for ease in EASES]
+                p = [probability(z + ease) for ease in EASES]
                 slope = sum(w * q * (1 - q) for w, q in zip(weights, p, strict=True))
                 z -= max(-2.0, min(2.0, (sum(map(mul, weights, p)) - a) / max(slope, 1e-3)))
-            columns.append([sigmoid(z + ease) for ease in EASES])
+            columns.append([probability(z + ease) for ease in EASES])
             reached = [*map(mul, weights, columns[-1])]
             weights = [w / sum(reached) for w in reached]
         self._tokens = [expected_tokens(row) for row in zip(*columns, strict=True)]  # by ease, by number of drafts

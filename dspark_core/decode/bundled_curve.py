@@ -13,7 +13,7 @@ from .cost_curve import BLIND, FEWEST, WAITED, CostCurve, Costs, Timing
 
 
 @dataclass(frozen=True)
-class Shape:
+class DeviceShape:
     """As measured on `machine`, in plain steps. plain_s: one of them; verify: by width; draft: by drafts, a look at 0;
     wait: for the confidences."""
 
@@ -25,21 +25,21 @@ class Shape:
 
 
 SHAPES = {
-    "CPU": Shape(
+    "CPU": DeviceShape(
         "two cores of a shared server, MLX's CPU backend, SmolLM2 135M",
         0.142,
         {1: 1.0, 2: 1.28, 4: 1.63, 8: 2.48, 16: 4.23},
         {0: 0.42, 1: 0.5, 2: 0.5, 4: 0.58, 7: 0.71},
         0.0,
     ),
-    "CUDA": Shape(
+    "CUDA": DeviceShape(
         "an NVIDIA H200, SmolLM2 135M",
         0.0039,
         {1: 1.02, 2: 1.9, 4: 2.05, 16: 2.05},
         {0: 0.44, 1: 0.49, 2: 0.55, 7: 0.59},
         0.37,  # 1.5 ms on Qwen3-4B's shapes
     ),
-    "Metal": Shape(  # verification as published for mlx-dspark 0.0.1; drafting was not, so it is a guess
+    "Metal": DeviceShape(  # verification as published for mlx-dspark 0.0.1; drafting was not, so it is a guess
         "an Apple M4 Pro, Gemma-4 12B, as published",
         0.0543,
         {1: 1.0, 2: 1.258, 16: 4.87},

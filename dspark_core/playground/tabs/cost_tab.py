@@ -111,7 +111,7 @@ def curve_of(worker: Worker, session: str) -> CostCurve | None:
 # ---- in words --------------------------------------------------------------------------------------------
 
 
-def rounded(value: float, spread: float) -> float:
+def to_spread(value: float, spread: float) -> float:
     """To no more digits than a spread allows."""
     digits = math.floor(math.log10(spread)) if spread > 0 else -3
     return round(value, -digits) if digits < 0 else float(round(value, -digits))
@@ -124,7 +124,7 @@ def machine_words(curve: CostCurve) -> str:
     m = Transport.of(curve, costs.context, most_drafts)
     widest = costs.verify[max(costs.verify)]
     spread = 100 * widest.spread / max(1, max(costs.verify) - 2) / curve.plain_s(costs.context)
-    each = f"{rounded(100 * m.further, spread if spread > 1 else 1):.0f} % of a plain step"
+    each = f"{to_spread(100 * m.further, spread if spread > 1 else 1):.0f} % of a plain step"
     if m.kind == TAXI:
         words = (
             f"A metered taxi: each further token that is verified costs {each}. Send only what is likely to be kept."
@@ -227,7 +227,7 @@ def curve_chart(curve: CostCurve | None, infos: Sequence[DrafterInfo] = ()) -> C
         )
         for k in sorted(points):
             p, ms = points[k], 1000 * points[k].spread
-            rows.append([name, k, context, *(rounded(1000 * x, ms / 10) for x in (p.median, p.low, p.high)), p.n])
+            rows.append([name, k, context, *(to_spread(1000 * x, ms / 10) for x in (p.median, p.low, p.high)), p.n])
 
     for costs, dash in zip(curve.costs if curve else (), ("solid", "dash"), strict=False):
         n = costs.context
@@ -265,7 +265,7 @@ def further_chart(curve: CostCurve | None) -> Chart:
             spread = max(
                 t.spread for at, t in costs.verify.items() if abs(at - w) == min(abs(x - w) for x in costs.verify)
             )
-            rows.append([w, costs.context, rounded(1000 * s, 100 * spread), rounded(s / plain, spread / plain)])
+            rows.append([w, costs.context, to_spread(1000 * s, 100 * spread), to_spread(s / plain, spread / plain)])
     figure.update_layout(barmode="group", xaxis={"dtick": 2}, yaxis={"rangemode": "tozero"}, height=360)
     return _cost_chart("further", figure, rows)
 
