@@ -7,19 +7,22 @@ account of what drafting has won or lost against plain decoding, so that a guess
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from operator import mul
 
-from .cost_curve import CostCurve
+from .cost_curve import BLIND, WAITED, CostCurve
 from .rounds import Round
 from .schedule import Schedule
 
 # What is believed before anything was observed.
 UNKNOWN = 0.7  # acceptance of a slot of a drafter of which nothing is known: high enough to be tried where it may pay
-SPREAD, WIDE = 0.8, 1.5  # prior standard deviation of a text's shift in acceptance, in logits; without a prior
-OPTIMISM = 0.15  # plain steps: what choosing the number of drafts by confidence is taken to gain before it is known
-PATIENCE = 1.5  # rounds that this first guess weighs: after three rounds it is a quarter of the estimate
+SPREAD, WIDE = 0.6, 1.5  # prior standard deviation of a text's shift in acceptance, in logits; without a prior
+EASES = (-2.1, -0.8, 0.0, 0.8, 2.1)  # logits by which rounds of one text differ, one of each: a spread of 1.5
+OPTIMISM = 0.1  # plain steps that choosing by confidence may be hoped to gain: a part of the bound, not of a choice
+PATIENCE = 4.0  # rounds that what is believed of confidences weighs against those that were waited for
+MARGIN = 1.05  # by which waiting for confidences must promise more than drafting blindly: their promise is rosy
+NEWS = 0.01  # change of a slot's expected acceptance at which that is worked out again
 # How fast observations are forgotten: a text turns from code to prose and back.
 DRIFT = 0.98  # weight that an outcome has a round later: half after 34 rounds, enough to tell 0.6 from 0.8
 FORGET = 0.85  # the same for a round's gain, half after 4: a round is a sum over its slots, and parking late is dear
@@ -61,27 +64,35 @@ def algorithm1(confidence: Sequence[Sequence[float]], sps: Callable[[int], float
     return lengths
 
 
-def prefix(confidence: Sequence[float], sps: Callable[[int], float], expected: Sequence[float] = ()) -> int:
+def prefix(
+    confidence: Sequence[float], sps: Callable[[int], float], expected: Sequence[float] = (), rate: float = 0.0
+) -> int:
     """Algorithm 1 for one request: how many of its drafts to send.
 
     `sps(B)` may have steps (a verification of 2 can cost twice one of 1 and as much as one of 8), where stopping at
     the first fall stops too soon. `expected` [slots] is the acceptance that earlier rounds lead to expect: a draft is
     sent if, with that in place of the confidences still to come, any longer prefix beats stopping before it.
-    Without it this is `algorithm1([confidence], sps)`. Either way slot k is decided from confidences 1..k alone.
+    Without it this is `algorithm1([confidence], sps)`. `rate` is what a second is worth in tokens: with it a prefix is
+    as good as its tokens less that of its time, which makes the whole decode fastest, where tokens per second of the
+    round make this round so. Either way slot k is decided from confidences 1..k alone.
     """
+
+    def worth(tokens: float, width: int) -> float:
+        return tokens - rate / sps(width) if rate else tokens * sps(width)
+
     tokens = survival = 1.0
     for k, c in enumerate(confidence, 1):
-        best = tokens * sps(k)
+        best = worth(tokens, k)
         survival *= c
         ahead, reach = survival, tokens + survival
-        pays = reach * sps(k + 1) > best
+        pays = worth(reach, k + 1) > best
         # The confidences of later slots are there, but they depend on draft k itself: expectation stands in for them.
         for j in range(k + 1, min(len(confidence), len(expected)) + 1):
             if pays:
                 break
             ahead *= expected[j - 1]
             reach += ahead
-            pays = reach * sps(j + 1) > best
+            pays = worth(reach, j + 1) > best
         if not pays:
             return k - 1
         tokens += survival
@@ -122,6 +133,10 @@ def logit(p: float) -> float:
     """log(p / (1 - p)), of a probability that is kept off 0 and 1: no number of outcomes makes a slot certain."""
     p = min(max(p, 1e-4), 1 - 1e-4)
     return math.log(p / (1 - p))
+
+
+def probability(z: float) -> float:
+    return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))  # never exp of a large number
 
 
 def expected_tokens(acceptance: Iterable[float]) -> list[float]:
@@ -172,8 +187,7 @@ class TextShift:
         return [self._probability(z) for z in logits]
 
     def _probability(self, z: float) -> float:
-        z += self.value
-        return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))  # never exp of a large number
+        return probability(z + self.value)
 
 
 class SlotAcceptance:
@@ -186,13 +200,22 @@ class SlotAcceptance:
         self._prior = [logit(p) for p in prior]
         self._shift = TextShift(spread)
         self._counts = [[0.0, 0.0] for _ in prior]
-        self.expected = list(prior)
+        self._estimate()
 
-    def update(self, decided: int, accepted: int) -> None:
-        """A round: its first `accepted` drafts were accepted, of `decided` (at most one more) whose fate is known."""
-        for k, counts in enumerate(self._counts):
-            counts[0] = counts[0] * DRIFT + (k < accepted)
-            counts[1] = counts[1] * DRIFT + (k < decided)
+    def update(self, decided: int, accepted: int, unsent: Sequence[float] = ()) -> None:
+        """A round: its first `accepted` drafts were accepted, of `decided` (at most one more) whose fate is known.
+        `unsent`: where all that was sent was accepted, the confidence in the drafts behind it. They stand in for their
+        fate, or a slot whose likely drafts alone are sent would look better than it is."""
+        outcomes, reached = [(float(k < accepted), 1.0) for k in range(decided)], 1.0
+        for c in unsent:
+            outcomes.append((reached * c, reached))
+            reached *= c
+        outcomes += [(0.0, 0.0)] * (len(self._counts) - len(outcomes))
+        for counts, (right, n) in zip(self._counts, outcomes, strict=True):
+            counts[0] = counts[0] * DRIFT + right
+            counts[1] = counts[1] * DRIFT + n
+        # Not into what all slots share: an easy round's later slots are easy, however hard the rounds were that only
+        # the first confidence ended.
         self._shift.update([(z, k < accepted) for k, z in enumerate(self._prior[:decided])])
         self._estimate()
 
@@ -212,8 +235,52 @@ class SlotAcceptance:
         ]
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """What a round that drafts would be: `drafts` of them, expected to win `gain` seconds against plain steps; `rate`:
+    tokens per second that this text goes at; `waits` for the confidences, and before any draft for the first of them
+    (`looks`)."""
+
+    drafts: int
+    gain: float
+    rate: float
+    waits: bool = False
+    looks: bool = False
+
+
+class Prospects:
+    """What rounds that wait for the confidences are expected to bring, before any has shown its own.
+
+    Rounds differ in ease by more than their outcomes tell beforehand, and the confidences tell how easy one is. Here
+    every slot's log-odds move with one ease of the round, spread as EASES says, such that its mean acceptance is the
+    one expected.
+    """
+
+    def __init__(self, acceptance: Sequence[float]):
+        weights, columns = [1 / len(EASES)] * len(EASES), []
+        for a in acceptance:
+            z = logit(a)
+            for _ in range(3):  # Newton steps: the mean acceptance is the one expected
+                p = [probability(z + ease) for ease in EASES]
+                slope = sum(w * q * (1 - q) for w, q in zip(weights, p, strict=True))
+                z -= max(-2.0, min(2.0, (sum(map(mul, weights, p)) - a) / max(slope, 1e-3)))
+            columns.append([probability(z + ease) for ease in EASES])
+            reached = [*map(mul, weights, columns[-1])]
+            weights = [w / sum(reached) for w in reached]
+        self._tokens = [expected_tokens(row) for row in zip(*columns, strict=True)]  # by ease, by number of drafts
+
+    def mean(self, rate: float, costs: Sequence[float]) -> tuple[float, float]:
+        """Tokens and seconds of a round on average, if of each ease the best number of drafts is sent. `costs`:
+        seconds by that number, from 0 on; `rate`: what a second is worth in tokens."""
+        best = [max(zip(t, costs, strict=False), key=lambda x: x[0] - rate * x[1]) for t in self._tokens]
+        return sum(t for t, _ in best) / len(best), sum(s for _, s in best) / len(best)
+
+
 class _Learner(Schedule):
     """A hardware-aware decode under way. Seconds are the curve's, so the same rounds lead to the same decisions.
+
+    A round is a plain step, or it is drafted blindly (one graph, its length known beforehand), or it waits for the
+    confidences and sends what they make worthwhile: whichever promises the most tokens per second.
 
     Why the bound of HardwareAware holds: `_balance` is never above what drafting has truly won (capping it from
     above only lowers it), and it changes only in rounds that draft or look. `_pays` lets such a round begin only
@@ -224,7 +291,6 @@ class _Learner(Schedule):
 
     def __init__(self, plan: HardwareAware, max_drafts: int):
         self.plan, self.max_drafts = plan, max_drafts
-        self.needs_confidence = plan.confident
         prior = [*plan.acceptance[:max_drafts]]
         prior += [prior[-1] if prior else UNKNOWN] * (max_drafts - len(prior))
         self._slots = SlotAcceptance(prior, SPREAD if plan.acceptance else WIDE)
@@ -232,19 +298,24 @@ class _Learner(Schedule):
         self._priced_at: int | None = None
         self._elapsed = self._balance = 0.0  # seconds so far; seconds won (or lost) against plain steps
         self._parked_at: tuple[float, float] | None = None  # elapsed and balance when drafting was parked
-        # With a confidence head a round's expected gain depends on confidences that come only with the round, and is
-        # more than any fixed number of drafts gains: it is averaged over the rounds that drafted or looked.
-        self._gain = self._first_gain = 0.0  # decayed sum of expected gains of drafted rounds; before the first one
-        self._weight = PATIENCE  # and their weight
+        # What rounds that waited for their confidences were expected to bring by them: decayed sums of tokens, seconds
+        # and rounds. Not as they came out: luck of single rounds is left out.
+        self._waited = (0.0, 0.0, 0.0)
         self._hoped = 0.0  # seconds that a round was expected to win before the first one
         self._confidence: list[float] = []  # logits of the newest round
         self._parked_steps, self._stale = 0, STALE[0]
+        self._chosen: _Choice | None = None  # of the next round; None: to be worked out
+        self._prospects, self._prospects_of = Prospects(self._slots.expected), self._slots.expected
 
     # ---- the loop asks ----
 
     def drafts(self, max_drafts: int, position: int) -> int:
         self._price(position)
-        return self._fastest(self._slots.expected) if self._pays(self._elapsed) else 0
+        pays = self._pays(self._elapsed)
+        choice = self._choice()
+        self.needs_confidence, self.looks = choice.waits, choice.looks
+        self._confidence = []
+        return min(choice.drafts, max_drafts) if pays else 0
 
     def parked(self) -> bool:
         # Fading may turn the decision, so the step that completes a stale stretch is not taken as parked.
@@ -253,38 +324,47 @@ class _Learner(Schedule):
 
     def look(self, first: float, drafts: int) -> int:
         # The block is computed by now, so its cost no longer speaks against drafting; a plain step may still be better.
-        acceptance = [*self._trust.apply([logit(first)]), *self._slots.expected[1:]]
-        return self._fastest(acceptance, fewest=0, paid=self._draft[0])
+        self._confidence = [logit(first)]
+        acceptance = [*self._trust.apply(self._confidence), *self._slots.expected[1:]]
+        rate = self._choice().rate
+        worth = [t - rate * self._cost(n, n, WAITED) for n, t in enumerate(expected_tokens(acceptance))]
+        # Of a plain step the look is paid, too.
+        worth[0] = 1 - rate * (self._look + self._plain)
+        return worth.index(max(worth))
 
     def proposed(self, drafted: int, confidence: Sequence[float] | None) -> int:
-        if confidence is None or not self.plan.confident:
+        if confidence is None or not self.needs_confidence:
             return drafted
         self._confidence = [logit(c) for c in confidence]
         trusted = self._trust.apply(self._confidence)
-        # What was drafted is paid for, however little of it is sent.
-        return prefix(trusted, lambda width: 1 / (self._draft[drafted] + self._verify[width]), self._slots.expected)
+
+        def sps(width: int) -> float:  # what was drafted is paid for, however little of it is sent
+            return 1 / self._cost(drafted, width - 1, WAITED)
+
+        return prefix(trusted, sps, self._slots.expected, self._choice().rate)
 
     def observe(self, r: Round) -> None:
         if not r.draft_ids and not r.looked:
             self._observe_parked_step()
             return
+        self._chosen = None
         n, self._parked_steps = len(r.draft_ids), 0
-        cost = self._draft[n] + (self._verify[r.proposed + 1] if n else self._plain)
+        cost = self._cost(n, r.proposed, WAITED if self.needs_confidence else BLIND) if n else self._plain + self._look
+        cost += self._wait if r.looked and n else 0.0
         self._elapsed += cost
         # Without the cap a long easy stretch would buy an equally long losing one once the text turns.
         balance = self._balance + (r.accepted + 1) * self._plain - cost
         self._balance = min(balance, MOST_CREDIT * self._stake)
         decided = min(r.accepted + 1, r.proposed)  # a rejection settles nothing about the slots behind it
-        if self.plan.confident:
-            # The gain as expected from the confidences, not as it came out: luck of single rounds is left out, and
-            # that the confidences themselves are off is what `_trust` corrects.
-            trusted = self._trust.apply(self._confidence)[: r.proposed] if n else []
-            self._gain = self._gain * FORGET + expected_tokens(trusted)[-1] * self._plain - cost
-            self._weight = self._weight * FORGET + 1
-            if n:
-                self._trust.update((c, k < r.accepted) for k, c in enumerate(self._confidence[:decided]))
-        if decided:
-            self._slots.update(decided, r.accepted)
+        trusted, sent = self._trust.apply(self._confidence), r.proposed
+        if self._confidence:
+            tokens, seconds, rounds = (FORGET * x for x in self._waited)
+            self._waited = tokens + expected_tokens(trusted[:sent])[-1], seconds + cost, rounds + 1
+            self._trust.update((c, k < r.accepted) for k, c in enumerate(self._confidence[:decided]))
+        else:
+            tokens, seconds, rounds = self._waited
+            self._waited = FORGET * tokens, FORGET * seconds, FORGET * rounds
+        self._slots.update(decided, r.accepted, trusted[sent:] if r.accepted == sent else ())
 
     def _observe_parked_step(self) -> None:
         """Nothing is learned while parked, and the text goes on: the longer that lasts, the less earlier rounds say.
@@ -294,60 +374,86 @@ class _Learner(Schedule):
         if self._parked_steps == self._stale:
             self._parked_steps, self._stale = 0, min(2 * self._stale, STALE[1])
             self._slots.fade(0.5)
-            if self.plan.confident:
-                self._gain = (self._gain + self._first_gain) / 2
-                self._weight = (self._weight + PATIENCE) / 2
+            tokens, seconds, rounds = self._waited
+            self._waited = tokens / 2, seconds / 2, rounds / 2
+            self._chosen = None
 
     # ---- decisions ----
 
+    def _choice(self) -> _Choice:
+        """What a round that drafts would be. Worked out once a round."""
+        if self._chosen is None:
+            self._chosen = self._fastest()
+        return self._chosen
+
+    def _fastest(self) -> _Choice:
+        """Drafting blindly or waiting for the confidences, whichever is expected to be faster."""
+        expected, plain = self._slots.expected, 1 / self._plain
+        tokens = expected_tokens(expected)
+        blind = max(range(1, len(tokens)), key=lambda n: tokens[n] / self._cost(n, n, BLIND))
+        took = self._cost(blind, blind, BLIND)
+        choice, fastest = _Choice(blind, tokens[blind] * self._plain - took, plain), tokens[blind] / took
+        if self.plan.confident:
+            if max(abs(a - b) for a, b in zip(expected, self._prospects_of, strict=True)) > NEWS:
+                self._prospects, self._prospects_of = Prospects(expected), expected
+            worth, (seen, spent, rounds) = max(plain, fastest), self._waited
+            for rows, looks in ((self.max_drafts, False), (blind, self._head_rows_cost)):
+                brings, takes = self._prospects.mean(worth, self._waiting_costs(rows, looks))
+                brings, takes = PATIENCE * brings + seen, PATIENCE * takes + spent
+                if brings / takes > (fastest if choice.waits else MARGIN * fastest):
+                    gain = (brings * self._plain - takes) / (PATIENCE + rounds)
+                    choice, fastest = _Choice(rows, gain, plain, True, looks), brings / takes
+        return replace(choice, rate=max(plain, fastest))
+
+    def _waiting_costs(self, rows: int, looks: bool) -> list[float]:
+        """Seconds of a round that waits for the confidences, by the number of drafts it sends, from 0 on."""
+        if not looks:
+            return [self._cost(rows, n, WAITED) for n in range(rows + 1)]
+        drafted = [self._wait + self._cost(n, n, WAITED) for n in range(1, self.max_drafts + 1)]
+        return [self._look + self._plain, *drafted]
+
     def _pays(self, elapsed: float) -> bool:
         """Draft this round? If not, because it does not pay, or as a probe that is affordable by now."""
-        expected = self._gain / self._weight if self.plan.confident else self._expected_gain()
-        first = FIRST_LOSS * self._plain
-        may_lose = first + WON_BACK * expected + LOSS * elapsed
-        # The bound itself. It goes by what was hoped before the first round, which cannot grow as `expected` may.
-        affordable = self._balance > -(first + WON_BACK * self._hoped + (LOSS + PROBE_LOSS) * elapsed)
-        if affordable and expected > 0 and self._balance > -may_lose:
+        choice = self._choice()
+        # It goes by what was hoped before the first round, which cannot grow as what is hoped now may.
+        allowed = (FIRST_LOSS * self._plain + WON_BACK * self._hoped) + (LOSS + PROBE_LOSS) * elapsed
+        affordable = self._balance > -allowed
+        # What was lost is sunk and proves little; but of a drafter of which nothing is known it is what is known.
+        may_lose = FIRST_LOSS * self._plain + WON_BACK * choice.gain + LOSS * elapsed
+        if affordable and choice.gain > 0 and (self.plan.acceptance or self._balance > -may_lose):
             self._parked_at = None
             return True
         if self._parked_at is None:
             self._parked_at = elapsed, self._balance
         # A probe may lose what time parked has earned since: so all of them together cost PROBE_LOSS of that time.
         since, balance = self._parked_at
-        risk = self._draft[0] if self.looks else max(0.0, -self._expected_gain())
+        risk = self._look if choice.looks else max(0.0, -choice.gain)
         return affordable and self._balance - balance - risk > -PROBE_LOSS * (elapsed - since)
 
-    def _expected_gain(self) -> float:
-        """Seconds that the best number of drafts is expected to win against plain steps, in one round."""
-        tokens = expected_tokens(self._slots.expected)
-        return max(tokens[n] * self._plain - self._draft[n] - self._verify[n + 1] for n in range(1, len(tokens)))
-
-    def _fastest(self, acceptance: Sequence[float], fewest: int = 1, paid: float = 0.0) -> int:
-        """The number of drafts, at least `fewest`, with the highest expected speed; `paid` seconds of drafting are
-        spent whatever it is."""
-        n, best = fewest, 0.0 if fewest else 1 / self._plain
-        for k, tokens in enumerate(expected_tokens(acceptance)[1:], 1):
-            speed = tokens / (self._draft[k] - paid + self._verify[k + 1])
-            if speed > best:
-                n, best = k, speed
-        return n
+    def _cost(self, rows: int, sent: int, mode: str) -> float:
+        """Seconds of a round where it was last priced."""
+        key = rows, sent, mode
+        if key not in self._costs:
+            assert self._priced_at is not None
+            self._costs[key] = self.plan.curve.round_s(self.plan.method, rows, sent, self._priced_at, mode)
+        return self._costs[key]
 
     def _price(self, position: int) -> None:
-        """Read the curve at this position: seconds of a plain step, of a verification by width, of n drafts by n (of
-        a look alone at 0)."""
+        """Read the curve at this position."""
         if self._priced_at is not None and position < self._priced_at + REPRICE:
             return
         before_the_first, self._priced_at = self._priced_at is None, position
         curve, method = self.plan.curve, self.plan.method
-        self._plain = curve.plain_s(position)
-        self._verify = [0.0, *(curve.verify_s(n, position) for n in range(1, self.max_drafts + 2))]
-        self._draft = [curve.draft_s(method, n, position) for n in range(self.max_drafts + 1)]
+        self._plain, self._chosen = curve.plain_s(position), None
+        self._costs: dict[tuple[int, int, str], float] = {}
         if self.plan.confident:
-            self._draft[0] = curve.look_s(method, position)
-            self.looks = self._draft[1] - self._draft[0] > WORTH_LOOKING * self._plain
-        n = self._fastest(self._slots.expected)
-        self._stake = self._draft[n] + self._verify[n + 1] - self._plain  # what a wholly rejected round loses
+            self._look, self._wait = curve.look_s(method, position), curve.wait_s(method)
+            first_row = curve.draft_s(method, 1, position) - self._look
+            self._head_rows_cost = first_row > WORTH_LOOKING * self._plain + self._wait
+        tokens = expected_tokens(self._slots.expected)
+        rounds = [(tokens[n], self._cost(n, n, BLIND)) for n in range(1, len(tokens))]
+        _, dearest = max(rounds, key=lambda r: r[0] / r[1])
+        self._stake = dearest - self._plain  # what a wholly rejected round loses
         if before_the_first:
-            guess = self._expected_gain() + (OPTIMISM * self._plain if self.plan.confident else 0.0)
-            self._hoped = max(0.0, guess)
-            self._gain = self._first_gain = guess * PATIENCE
+            guess = max(t * self._plain - s for t, s in rounds)
+            self._hoped = max(0.0, guess + (OPTIMISM * self._plain if self.plan.confident else 0.0))

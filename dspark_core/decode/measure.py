@@ -18,7 +18,8 @@ from ..models.cache import trim
 from ..models.drafter import Context, Drafter
 from ..models.target import Target
 from ..store import Store, short_digest
-from .cost_curve import FEWEST, CostCurve, Costs, Timing, agreeing
+from .bundled_curve import bundled_curve
+from .cost_curve import BLIND, FEWEST, WAITED, CostCurve, Costs, Timing, agreeing
 from .prefill import PREFILL_CHUNK
 from .sampling import Greedy, accept_greedy
 
@@ -31,9 +32,9 @@ MOST_SAMPLES = 9  # of a point whose samples do not agree
 KIND = "costs"  # of what the store holds
 FULL_S, QUICK_S = 35.0, 12.0  # points and samples beyond what is needed are taken as far as they fit into this
 
-Point = tuple[
-    int, str, int
-]  # a context's place, "plain", "verify" or a drafter's id, and the tokens verified or drafted
+WHOLE = {f" {mode}": mode for mode in (BLIND, WAITED)}  # behind a drafter's id: a round in one piece
+# A context's place; "plain", "verify", a drafter's id, or that with one of WHOLE behind it; tokens verified or drafted.
+Point = tuple[int, str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,19 @@ class Bench:
         self._fill(context - 1)
         self.ids = mx.arange(_widest(drafters), dtype=mx.int32) % target.vocab_size
         self.drafts = {id_: self._context(drafter) for id_, drafter in drafters.items()}
+        self.on_cpu = mx.default_device().type == mx.DeviceType.cpu
+        self.spent = 0.0, 0.0  # seconds of the clock so far, and of this process's own work where MLX is part of it
+
+    def _clocks(self) -> tuple[float, float]:
+        return time.perf_counter(), time.process_time()
+
+    def _since(self, began: tuple[float, float]) -> float:
+        """Seconds of an operation. Where MLX computes on a CPU, those in which another program had it do not count:
+        no operation is done sooner than its own work, and what is spread over several threads works for longer than
+        it takes."""
+        wall, worked = (now - then for now, then in zip(self._clocks(), began, strict=True))
+        self.spent = self.spent[0] + wall, self.spent[1] + (min(worked, wall) if self.on_cpu else 0.0)
+        return min(wall, worked) if self.on_cpu else wall
 
     def _fill(self, n: int) -> None:
         """n more positions of noise in the target's cache, of the shape and type that the first one had: what a step
@@ -96,7 +110,7 @@ class Bench:
             mx.async_eval(following, peak)
             return following, peak
 
-        began = time.perf_counter()
+        began = self._clocks()
         ahead = step(token)
         for i in range(PLAIN_STEPS):
             token, peak = ahead
@@ -104,19 +118,19 @@ class Bench:
                 ahead = step(token)
             mx.eval(token, peak)
             token.item()
-        took = time.perf_counter() - began
+        took = self._since(began)
         trim(self.cache, PLAIN_STEPS)
         return took / PLAIN_STEPS
 
     def verify(self, width: int) -> float:
         if width > self.ids.size:
             raise ValueError(f"{width} tokens cannot be timed with {self.ids.size}.")
-        began = time.perf_counter()
+        began = self._clocks()
         hidden, features = self.target.forward(self.ids[:width], self.cache, self.taps)
         logits = self.target.head(hidden)
         accepted, following = accept_greedy(self.ids[1:width], logits, mx.array(width - 1))
         mx.eval(accepted, following, logits.max(axis=-1), [] if features is None else features)
-        took = time.perf_counter() - began
+        took = self._since(began)
         trim(self.cache, width)
         return took
 
@@ -124,7 +138,7 @@ class Bench:
         """Seconds of asking a drafter for `rows` drafts; 0 rows: of its look at the first confidence."""
         context, features = self.drafts[drafter]
         ids = self.ids[:CATCH_UP]
-        began = time.perf_counter()
+        began = self._clocks()
         context.extend(ids, features)
         if rows:
             block = context.propose(self.ids[:1], rows, Greedy(), confidence=True)
@@ -132,94 +146,163 @@ class Bench:
             mx.eval([x for x in (block.ids, peaks, block.confidence) if x is not None])
         else:
             mx.eval(context.look(self.ids[:1]).confidence)
-        took = time.perf_counter() - began
+        took = self._since(began)
+        context.rollback(CATCH_UP)
+        return took
+
+    def whole(self, drafter: str, rows: int, mode: str) -> float:
+        """Seconds of a round of `rows` drafts in one piece; `mode`: does the host wait for the confidences before it
+        verifies, or send all of them blindly, in one graph?"""
+        context, features = self.drafts[drafter]
+        began = self._clocks()
+        context.extend(self.ids[:CATCH_UP], features)
+        block = context.propose(self.ids[:1], rows, Greedy(), confidence=mode == WAITED)
+        mx.async_eval([x for x in (block.ids, block.confidence) if x is not None])
+        if mode == WAITED and block.confidence is not None:
+            block.confidence.tolist()
+        width = block.ids.shape[0] + 1
+        hidden, taps = self.target.forward(mx.concatenate([self.ids[:1], block.ids]), self.cache, self.taps)
+        logits = self.target.head(hidden)
+        accepted, following = accept_greedy(block.ids, logits, mx.array(width - 1))
+        mx.eval(accepted, following, logits.max(axis=-1), [] if taps is None else taps)
+        took = self._since(began)
+        trim(self.cache, width)
         context.rollback(CATCH_UP)
         return took
 
     def run(self, kind: str, n: int) -> float:
-        """Seconds of "plain", "verify" n, or a drafter's draft of n."""
-        return self.plain() if kind == "plain" else self.verify(n) if kind == "verify" else self.draft(kind, n)
+        """Seconds of one operation as `Point` names it."""
+        if kind in ("plain", "verify"):
+            return self.plain() if kind == "plain" else self.verify(n)
+        drafter, space, mode = kind.partition(" ")
+        return self.whole(drafter, n, mode) if space else self.draft(kind, n)
 
 
-def measure(
-    target: Target, drafters: dict[str, Drafter], quick: bool = False
-) -> Generator[Measuring | CostCurve, None, None]:
-    """Measure and yield progress, then the curve.
+class Measurement:
+    """One under way: every step of `run` is a single operation on the device, and it can be left after any of them.
 
-    Every point is run once off the clock before its first sample. Points are taken in the order of `_plan`, but for
+    Every point is run once off the clock before its first sample. Points are taken in the order of `plan`, but for
     the first, which no curve can do without, only as many as FEWEST samples each fit into the time (FULL_S, QUICK_S);
     then all are sampled again and again, every pass in an order of its own, so that drift of the machine tilts no
     curve: FEWEST times whatever the time, and while it lasts PASSES times, or where fewer than FEWEST samples agree
     up to MOST_SAMPLES. `quick` plans fewer points.
     """
-    began, limit = time.perf_counter(), QUICK_S if quick else FULL_S
-    long = min(LONG, target.context_length - _widest(drafters) - PLAIN_STEPS)
-    benches = [Bench(target, drafters, n) for n in ([SHORT, long] if long > 2 * SHORT else [SHORT])]
-    order, share = random.Random(0), 0.0
-    needed, *more = ([*order.sample(stage, len(stage))] for stage in _plan(drafters, len(benches), quick))
-    seconds: dict[Point, list[float]] = {}
-    spent = 0.0  # by one sample of every point so far
 
-    def elapsed() -> float:
-        return time.perf_counter() - began
+    def __init__(self, target: Target, drafters: dict[str, Drafter], quick: bool = False):
+        self.target, self.drafters = target, drafters
+        self.began, self.limit = time.perf_counter(), QUICK_S if quick else FULL_S
+        long = min(LONG, target.context_length - _widest(drafters) - PLAIN_STEPS)
+        self.benches = [Bench(target, drafters, n) for n in ([SHORT, long] if long > 2 * SHORT else [SHORT])]
+        self.order, self.share = random.Random(0), 0.0
+        stages = self.plan(quick)
+        self.needed, *self.more = ([*self.order.sample(stage, len(stage))] for stage in stages)
+        self.seconds: dict[Point, list[float]] = {}
 
-    def progress(done: float = 0.0) -> Measuring:
-        nonlocal share
-        share = max(share, min(0.99, max(done, elapsed() / limit)))
-        return Measuring(share)
+    def run(self) -> Generator[Measuring | CostCurve, None, None]:
+        """Progress after every operation, and at the end the curve."""
+        spent = 0.0  # by one sample of every point so far
+        for point in (*self.needed, *(p for stage in self.more for p in stage)):
+            if point not in self.needed and self.elapsed + (FEWEST - 1) * spent > self.limit:
+                break
+            self._sample(point)  # kernels compile and memory is touched
+            yield self._progress()
+            began = self.elapsed
+            self.seconds[point] = [self._sample(point)]
+            spent += self.elapsed - began
+            yield self._progress()
+        while todo := [p for p, s in self.seconds.items() if self._wants(s)]:
+            for point in self.order.sample(todo, len(todo)):
+                if self._wants(self.seconds[point]):
+                    self.seconds[point].append(self._sample(point))
+                    yield self._progress(sum(map(len, self.seconds.values())) / (PASSES * len(self.seconds)))
+        yield self.curve()
 
-    for point in (*needed, *(p for stage in more for p in stage)):
+    @property
+    def elapsed(self) -> float:
+        return time.perf_counter() - self.began
+
+    def _sample(self, point: Point) -> float:
         b, kind, n = point
-        if point not in needed and elapsed() + (FEWEST - 1) * spent > limit:
-            break
-        benches[b].run(kind, n)  # kernels compile and memory is touched
-        yield progress()
-        spent -= elapsed()
-        seconds[point] = [benches[b].run(kind, n)]
-        spent += elapsed()
-        yield progress()
-    while todo := [p for p, s in seconds.items() if _wants(s, elapsed() < limit)]:
-        for point in order.sample(todo, len(todo)):
-            if _wants(seconds[point], elapsed() < limit):
-                b, kind, n = point
-                seconds[point].append(benches[b].run(kind, n))
-                yield progress(sum(map(len, seconds.values())) / (PASSES * len(seconds)))
-    costs = tuple(
-        Costs(
-            bench.context,
-            Timing.of(seconds[b, "plain", 0]),
-            _timings(seconds, b, "verify"),
-            {id_: _timings(seconds, b, id_) for id_ in drafters},
+        return self.benches[b].run(kind, n)
+
+    def _progress(self, done: float = 0.0) -> Measuring:
+        self.share = max(self.share, min(0.99, max(done, self.elapsed / self.limit)))
+        return Measuring(self.share)
+
+    def _wants(self, samples: list[float]) -> bool:
+        """Is a point to be sampled again: to be believed at all, or, while there is time, to know it better?"""
+        enough = PASSES if agreeing(samples) >= FEWEST else MOST_SAMPLES
+        return len(samples) < (enough if self.elapsed < self.limit else FEWEST)
+
+    def plan(self, quick: bool) -> list[list[Point]]:
+        """Points in three stages: those without which there is no curve, those that show its shape, all others."""
+        last, contexts = longest(self.drafters) + 1, len(self.benches)
+        every = [*range(1, DENSE + 2), *range(DENSE + 8, last, 8), last]
+        needed = [(b, "plain", 0) for b in range(contexts)]
+        needed += [(0, "verify", 1), (0, "verify", 2), (0, "verify", last)]
+        needed += [(b, "verify", min(8, last)) for b in range(1, contexts)]
+        shape = [(0, "verify", n) for n in (3, 4, 6, 8, 12, 16, 24, 32, 48) if n < last]
+        rest = [(b, "verify", n) for b in range(contexts) for n in every]
+        if contexts > 1:
+            shape.append((1, "verify", 1))
+        for id_, d in self.drafters.items():
+            few, most = points_of(d)
+            needed += [(0, id_, few), (0, id_, most)]
+            if d.info.has_confidence:
+                needed += [(0, id_ + mode, most) for mode in WHOLE]
+                rest.append((0, "verify", most + 1))
+            shape += [(0, id_, n) for n in (1, 2, 4, 8, 12, 24, 32) if n < most]
+            shape += [(b, id_, n) for b in range(1, contexts) for n in (few, most)]
+            rest += [(0, id_, n) for n in range(few, most) if n <= DENSE or n % 8 == 0]
+        stages: list[list[Point]] = []
+        planned: set[Point] = set()
+        for stage in (needed, shape, [] if quick else rest):
+            stages.append([p for p in dict.fromkeys(stage) if p not in planned])
+            planned.update(stage)
+        return stages
+
+    def curve(self) -> CostCurve:
+        """Of the points that have been sampled FEWEST times. Before all have that no curve can do without: another
+        machine's, scaled by the plain step as far as that is known."""
+        sampled = {point: s for point, s in self.seconds.items() if len(s) >= FEWEST}
+        about = made_of(self.target, self.drafters)
+        if not sampled.keys() >= set(self.needed):
+            plain = min(self.seconds.get((0, "plain", 0), [0.0]))
+            return bundled_curve(about, {id_: d.info for id_, d in self.drafters.items()}, plain)
+
+        def timings(b: int, kind: str) -> dict[int, Timing]:
+            return {n: Timing.of(s) for (at, k, n), s in sorted(sampled.items()) if (at, k) == (b, kind)}
+
+        def whole(b: int, id_: str) -> dict[str, Timing]:
+            return {mode: t for space, mode in WHOLE.items() for t in timings(b, id_ + space).values()}
+
+        costs = tuple(
+            Costs(
+                bench.context,
+                Timing.of(sampled[b, "plain", 0]),
+                timings(b, "verify"),
+                {id_: timings(b, id_) for id_ in self.drafters},
+                {id_: found for id_ in self.drafters if (found := whole(b, id_))},
+            )
+            for b, bench in enumerate(self.benches)
         )
-        for b, bench in enumerate(benches)
-    )
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    yield CostCurve(made_of(target, drafters), now, round(time.perf_counter() - began, 2), costs)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return CostCurve(about, now, round(self.elapsed, 2), costs, self._busy())
+
+    def _busy(self) -> float:
+        """Share of the measuring in which something else had the machine: of samples that do not agree with the
+        others of their point; or, computing on a CPU, of time in which this process did not run."""
+        samples = [*self.seconds.values()]
+        slow = 1 - sum(map(agreeing, samples)) / sum(map(len, samples))
+        wall, worked = (sum(t) for t in zip(*(b.spent for b in self.benches), strict=True))
+        return round(min(1.0, max(slow, 1 - worked / wall if wall and worked else 0.0)), 3)
 
 
-def _plan(drafters: dict[str, Drafter], contexts: int, quick: bool) -> list[list[Point]]:
-    """Points in three stages: those without which there is no curve, those that show its shape, all others."""
-    last = longest(drafters) + 1
-    every = [*range(1, DENSE + 2), *range(DENSE + 8, last, 8), last]
-    needed = [(b, "plain", 0) for b in range(contexts)]
-    needed += [(0, "verify", 1), (0, "verify", 2), (0, "verify", last)]
-    needed += [(b, "verify", min(8, last)) for b in range(1, contexts)]
-    shape = [(0, "verify", n) for n in (3, 4, 6, 8, 12, 16, 24, 32, 48) if n < last]
-    rest = [(b, "verify", n) for b in range(contexts) for n in every]
-    if contexts > 1:
-        shape.append((1, "verify", 1))
-    for id_, d in drafters.items():
-        few, most = points_of(d)
-        needed += [(0, id_, few), (0, id_, most)]
-        shape += [(0, id_, n) for n in (1, 2, 4, 8, 12, 24, 32) if n < most]
-        shape += [(b, id_, n) for b in range(1, contexts) for n in (few, most)]
-        rest += [(0, id_, n) for n in range(few, most) if n <= DENSE or n % 8 == 0]
-    stages: list[list[Point]] = []
-    planned: set[Point] = set()
-    for stage in (needed, shape, [] if quick else rest):
-        stages.append([p for p in dict.fromkeys(stage) if p not in planned])
-        planned.update(stage)
-    return stages
+def measure(
+    target: Target, drafters: dict[str, Drafter], quick: bool = False
+) -> Generator[Measuring | CostCurve, None, None]:
+    """Measure and yield progress, then the curve."""
+    yield from Measurement(target, drafters, quick).run()
 
 
 def longest(drafters: dict[str, Drafter]) -> int:
@@ -234,16 +317,6 @@ def _widest(drafters: dict[str, Drafter]) -> int:
 def points_of(drafter: Drafter) -> tuple[int, int]:
     """The fewest and the most head rows whose cost a schedule asks for."""
     return 0 if drafter.info.has_confidence else 1, drafter.info.max_drafts
-
-
-def _wants(samples: list[float], time_left: bool) -> bool:
-    """Is a point to be sampled again: to be believed at all, or, while there is time, to know it better?"""
-    enough = PASSES if agreeing(samples) >= FEWEST else MOST_SAMPLES
-    return len(samples) < (enough if time_left else FEWEST)
-
-
-def _timings(seconds: dict[Point, list[float]], context: int, kind: str) -> dict[int, Timing]:
-    return {n: Timing.of(s) for (b, k, n), s in sorted(seconds.items()) if (b, k) == (context, kind)}
 
 
 # ---- on disk ----------------------------------------------------------------------------------------------
@@ -285,4 +358,5 @@ def _serves(curve: CostCurve, drafters: dict[str, Drafter]) -> bool:
         costs.draft.keys() == drafters.keys()
         and costs.verify.keys() >= {1, longest(drafters) + 1}
         and all(costs.draft[id_].keys() >= set(points_of(d)) for id_, d in drafters.items())
+        and all(len(costs.whole.get(id_, {})) == len(WHOLE) for id_, d in drafters.items() if d.info.has_confidence)
     )

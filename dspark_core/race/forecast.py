@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..decode.cost_curve import CostCurve, tokens_per_round
 from ..decode.rounds import Round
 from .metrics import metrics
-from .records import LaneRecord, RaceRecord
+from .records import BLOCK, CAP, FULL, LaneRecord, RaceRecord
 
 TAXI, BUS, BETWEEN = "taxi", "bus", "between"
 TAXI_FROM, BUS_TO = 0.12, 0.03  # of a plain step, for each further token
@@ -46,9 +46,10 @@ class Transport:
 
 
 def further_token_costs(curve: CostCurve, context: int, widest: int) -> list[tuple[int, float]]:
-    """(width, seconds that its last token adds) from width 2 on."""
+    """(width, seconds that its last token adds) from width 2 on. Where another kernel makes a wider step cheaper, its
+    last token adds nothing."""
     seconds = [curve.verify_s(w, context) for w in range(1, widest + 1)]
-    return [(w, seconds[w - 1] - seconds[w - 2]) for w in range(2, widest + 1)]
+    return [(w, max(0.0, seconds[w - 1] - seconds[w - 2])) for w in range(2, widest + 1)]
 
 
 # ---- what was accepted -------------------------------------------------------------------------------------
@@ -107,8 +108,16 @@ class Prediction:
         return self.predicted / self.measured - 1
 
 
+def anchored(curve: CostCurve, race: RaceRecord) -> CostCurve:
+    """The curve at the speed that the machine had in this race: every time is scaled by what the race's own plain lane
+    took over what the curve has for it. Without a plain lane it is the curve as it is."""
+    lanes = [lane for lane in race.lanes if not lane.spec.speculative and metrics(lane).tok_s]
+    foretold = sum(curve.plain_s(r.position) for lane in lanes for r in lane.rounds)
+    return curve.scaled(sum(metrics(lane).seconds for lane in lanes) / foretold) if foretold else curve
+
+
 def predictions(curve: CostCurve, race: RaceRecord) -> list[Prediction]:
-    """One for every lane that decoded and whose costs are known."""
+    """One for every lane that decoded and whose costs are known, from the curve as it is (see `anchored`)."""
     out = []
     for lane in race.lanes:
         m = metrics(lane)
@@ -163,7 +172,8 @@ class Suggestion:
 
     drafter: its id
     cap:   0 if no cap is faster than plain decoding; then `best` is the cap that comes nearest
-    gain:  predicted tok/s at `cap` over the lane's predicted tok/s, minus 1
+    tok_s: predicted at `cap`, at the speed that the machine had in the race
+    gain:  that over what the lane came to, minus 1; 0 where `cap` is what the lane ran
     times: predicted × plain at `best`
     """
 
@@ -177,24 +187,23 @@ class Suggestion:
 
 
 def suggest(curve: CostCurve, race: RaceRecord) -> list[Suggestion]:
-    """For every lane that drafted, in order."""
-    out, greedy = [], race.request.settings.greedy
+    """For every lane that drafted, in order. Plain decoding is as fast as the race's plain lane was; a cap is as much
+    faster or slower than what the lane ran as the curve says, so that no advice contradicts what was measured."""
+    out, greedy, curve = [], race.request.settings.greedy, anchored(curve, race)
+    raced_plain = any(not lane.spec.speculative and metrics(lane).tok_s for lane in race.lanes)
     for lane in race.lanes:
         options = prospects(curve, lane, greedy) if lane.spec.speculative else []
         if not options:
             continue
+        foretold = metrics(lane).tokens / curve.seconds(lane.spec.drafter_id, lane.rounds)
+        measured = metrics(lane).tok_s or foretold
+        off = measured / foretold
+        plain = options[0].tok_s * (1 if raced_plain else off)
         best = max(options[1:], key=lambda p: p.tok_s)
-        chosen = best if best.times_plain > 1 else options[0]
-        raced = metrics(lane).tokens / curve.seconds(lane.spec.drafter_id, lane.rounds)
-        out.append(
-            Suggestion(
-                lane.spec.name,
-                lane.spec.drafter_id,
-                chosen.cap,
-                best.cap,
-                chosen.tok_s,
-                chosen.tok_s / raced - 1,
-                best.times_plain,
-            )
-        )
+        ran = max(r.proposed for r in lane.rounds) if lane.spec.schedule in (FULL, CAP, BLOCK) else None
+        # What was raced is known, not foretold.
+        fastest = measured if best.cap == ran else best.tok_s * off
+        cap, tok_s = (best.cap, fastest) if fastest > plain else (0, plain)
+        gain = 0.0 if cap == ran else tok_s / measured - 1
+        out.append(Suggestion(lane.spec.name, lane.spec.drafter_id, cap, best.cap, tok_s, gain, fastest / plain))
     return out

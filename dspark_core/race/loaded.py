@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import mlx.core as mx
 
+from ..decode.bundled_curve import bundled_curve
 from ..decode.cost_curve import CostCurve
 from ..decode.measure import Measuring, load_curve, made_of, measure, save_curve
 from ..decode.strict import Noise, load_noise, measure_noise, save_noise
@@ -18,7 +19,7 @@ from ..models.drafter import Drafter
 from ..models.drafters import constants
 from ..models.info import DrafterInfo, named
 from ..models.target import Target
-from .records import RaceSource
+from .records import RaceRecord, RaceSource
 
 
 @dataclass
@@ -91,6 +92,22 @@ class Models:
                 with suppress(OSError):  # a cache that cannot be written costs a measurement at the next start
                     save_curve(event)
             yield event
+
+    def usable_curve(self) -> CostCurve:
+        """The curve of these models, or before there is one another machine's shape."""
+        infos = {id_: d.info for id_, d in self.loaded.items()}
+        return self.known_curve() or bundled_curve(made_of(self.target, self.loaded), infos)
+
+    def learn(self, record: RaceRecord) -> None:
+        """Refine the curve, here and on disk, with the rounds of a finished race. Not with sampled ones, nor with those
+        of strict mode or a profile, which do more than decode."""
+        curve, request = self.curve, record.request
+        if curve is None or request.profile or request.strict or not request.settings.greedy:
+            return
+        self.curve = curve.refined([(lane.spec.drafter_id, lane.rounds) for lane in record.lanes])
+        if self.curve is not curve and load_curve(self.target, self.loaded):  # a cache that was emptied stays so
+            with suppress(OSError):
+                save_curve(self.curve)
 
     # ---- noise ---------------------------------------------------------------------------------------
 

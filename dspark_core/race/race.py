@@ -156,11 +156,9 @@ def interleave(
 
 
 def schedule_of(spec: LaneSpec, models: Models, drafter: Drafter) -> Schedule:
-    """The schedule that a lane's settings name. Raises DecodeError if it needs costs that were not measured."""
+    """The schedule that a lane's settings name."""
     if spec.schedule == HARDWARE:
-        curve = models.known_curve()
-        if curve is None:
-            raise DecodeError(f"{spec.method} needs this machine's cost curve, which has not been measured.")
+        curve = models.usable_curve()
         return HardwareAware(curve, spec.drafter_id, drafter.info.calibration.acceptance, drafter.info.has_confidence)
     if spec.schedule == CONFIDENCE:
         return ConfidenceThreshold(spec.threshold)
@@ -253,6 +251,7 @@ def race(
     finally:
         events.close()
     if not record.stopped:
+        models.learn(record)
         record.verdict = judge(target, prompt, record, models.verdict_noise)
         yield -1, record.verdict
 

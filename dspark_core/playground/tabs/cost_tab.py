@@ -5,17 +5,19 @@ What stands below the board after a race: sentences, one a line, as text and nev
 
 import itertools
 import json
+import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import gradio as gr
 import plotly.graph_objects as go
 from gradio.components import Component
 
-from ...chart_style import COLOURS, DASHES, bar_marker
-from ...decode.cost_curve import CostCurve
+from ...chart_style import COLOURS, DASHES, GREY
+from ...decode.cost_curve import BUSY, CostCurve, Timing, between
 from ...errors import ModelError
 from ...models.info import DrafterInfo
 from ...race.curve_match import difference
@@ -26,6 +28,7 @@ from ...race.forecast import (
     Prospect,
     Suggestion,
     Transport,
+    anchored,
     further_token_costs,
     predictions,
     prospects,
@@ -75,6 +78,11 @@ tokens at once. Whether that saves time depends on this machine: here is what a 
 that made of the last race.</p>
 """
 NOT_YET = "Not measured yet. Measuring takes about half a minute; a race with the hardware-aware schedule does it too."
+BORROWED = "Not measured here yet: until then another machine's shape serves ({machine}), scaled to a plain step."
+DOUBTFUL = (
+    "This machine was busy while it was measured ({share:.0f} % of the time went to something else): the times may be "
+    "too high. Measure when nothing else runs."
+)
 FEWEST_ROUNDS = 8  # of a lane, for advice
 LOOKUPS = itertools.count(1)
 
@@ -103,11 +111,20 @@ def curve_of(worker: Worker, session: str) -> CostCurve | None:
 # ---- in words --------------------------------------------------------------------------------------------
 
 
+def to_spread(value: float, spread: float) -> float:
+    """To no more digits than a spread allows."""
+    digits = math.floor(math.log10(spread)) if spread > 0 else -3
+    return round(value, -digits) if digits < 0 else float(round(value, -digits))
+
+
 def machine_words(curve: CostCurve) -> str:
     """The curve in two or three sentences, for a visitor."""
-    most_drafts = max((max(rows) for rows in curve.costs[0].draft.values()), default=15)
-    m = Transport.of(curve, curve.costs[0].context, most_drafts)
-    each = f"{100 * m.further:.0f} % of a plain step"
+    costs = curve.costs[0]
+    most_drafts = max((max(rows) for rows in costs.draft.values()), default=15)
+    m = Transport.of(curve, costs.context, most_drafts)
+    widest = costs.verify[max(costs.verify)]
+    spread = 100 * widest.spread / max(1, max(costs.verify) - 2) / curve.plain_s(costs.context)
+    each = f"{to_spread(100 * m.further, spread if spread > 1 else 1):.0f} % of a plain step"
     if m.kind == TAXI:
         words = (
             f"A metered taxi: each further token that is verified costs {each}. Send only what is likely to be kept."
@@ -118,6 +135,15 @@ def machine_words(curve: CostCurve) -> str:
         words = f"Between a taxi and a bus: each further token that is verified costs {each}."
     if m.entrance > 1.3:
         words += f" Boarding is dear: checking two tokens takes {m.entrance:.1f} plain steps."
+    falls = [
+        w for w in range(2, most_drafts + 2) if curve.verify_s(w, costs.context) < curve.verify_s(w - 1, costs.context)
+    ]
+    if falls:
+        one = f"{falls[0]} tokens cost less than {falls[0] - 1}"
+        words += f" Here {one}, beyond what the measurement may be off: another kernel takes over."
+    wait = max((curve.wait_s(method) / curve.plain_s(costs.context) for method in costs.draft), default=0.0)
+    if wait >= 0.05:
+        words += f" Waiting for the confidences before verifying costs {100 * wait:.0f} % of a plain step."
     return (
         f"{words} The ceiling: were every draft accepted and drafting free, {m.drafts} drafts a round would give "
         f"{m.ceiling:.1f} × plain; no drafter can beat that here."
@@ -126,7 +152,8 @@ def machine_words(curve: CostCurve) -> str:
 
 def error_words(curve: CostCurve, race: RaceRecord) -> str:
     """How well the curve foretold the race."""
-    found = predictions(curve, race)
+    drafting = [lane.spec.name for lane in race.lanes if lane.spec.speculative]
+    found = [p for p in predictions(anchored(curve, race), race) if p.lane in drafting]
     if not found:
         return ""
     errors = [abs(p.error) for p in found]
@@ -141,17 +168,22 @@ def setting(info: DrafterInfo | None, cap: int) -> str:
 def suggestion_words(s: Suggestion, infos: Sequence[DrafterInfo] = ()) -> str:
     """One sentence."""
     info = find(infos, s.drafter)
+
+    def percent(share: float) -> str:
+        return f"{100 * share:.0f} %"
+
     if s.cap == 0:
         near = f"the nearest, {setting(info, s.best)}, is predicted at {s.times:.2f} × plain"
         if s.gain > SAME:
-            return (
-                f"{s.lane}: no fixed length beats plain decoding on this text ({near}); plain would gain {s.gain:.0%}."
-            )
+            gain = f"plain would gain {percent(s.gain)}"
+            return f"{s.lane}: no fixed length beats plain decoding on this text ({near}); {gain}."
         return f"{s.lane}: no fixed length beats plain decoding on this text ({near}), and it lost next to nothing."
     best = f"{setting(info, s.cap)}, about {s.tok_s:.1f} tok/s"
     if s.gain > SAME:
-        return f"{s.lane}: fastest on this text would have been {best}, a predicted gain of {s.gain:.0%}."
-    return f"{s.lane}: no fixed length would have been faster on this text (the best, {best}, gains {s.gain:+.0%})."
+        return f"{s.lane}: fastest on this text would have been {best}, a predicted gain of {percent(s.gain)}."
+    if s.gain == 0:
+        return f"{s.lane}: no other fixed length would have been faster on this text."
+    return f"{s.lane}: no fixed length would have been faster on this text (the best, {best}, gains {percent(s.gain)})."
 
 
 def suggestions(curve: CostCurve | None, race: RaceRecord | None, infos: Sequence[DrafterInfo] = ()) -> list[str]:
@@ -169,54 +201,72 @@ def curve_chart(curve: CostCurve | None, infos: Sequence[DrafterInfo] = ()) -> C
     figure = blank_figure("tokens", "ms, with fastest and slowest")
     rows: list[list[Any]] = []
 
-    def line(name, points, context, i, dash):
-        at = sorted(points)
-        t = [points[k] for k in at]
+    def line(
+        name: str, context: int, points: Mapping[int, Timing], taken: Callable[[int], float], colour: str, dash: str
+    ) -> None:
+        """Filled where measured, hollow between: the line is what is reckoned with."""
+        every = range(min(points), max(points) + 1)
+        spread = [points[k].spread if k in points else None for k in every]
+        samples = [f"{points[k].n} samples" if k in points else "between measured points" for k in every]
         figure.add_scatter(
             name=name,
-            x=at,
-            y=[1000 * p.median for p in t],
+            x=[*every],
+            y=[1000 * taken(k) for k in every],
             error_y={
                 "type": "data",
-                "array": [1000 * (p.high - p.median) for p in t],
-                "arrayminus": [1000 * (p.median - p.low) for p in t],
+                "array": [1000 * max(0.0, points[k].high - taken(k)) if k in points else None for k in every],
+                "arrayminus": [1000 * max(0.0, taken(k) - points[k].low) if k in points else None for k in every],
                 "thickness": 1,
                 "width": 3,
             },
+            customdata=samples,
+            hovertemplate="%{x}: %{y:.3~g} ms, %{customdata}<extra>" + name + "</extra>",
             mode="lines+markers",
-            line={"color": COLOURS[i], "dash": dash, "width": 2.5},
+            marker={"symbol": ["circle-open" if s is None else "circle" for s in spread], "size": 7},
+            line={"color": colour, "dash": dash, "width": 2.5},
         )
-        rows.extend(
-            [name, k, context, *(round(1000 * x, 2) for x in (p.median, p.low, p.high)), p.n]
-            for k, p in zip(at, t, strict=True)
-        )
+        for k in sorted(points):
+            p, ms = points[k], 1000 * points[k].spread
+            rows.append([name, k, context, *(to_spread(1000 * x, ms / 10) for x in (p.median, p.low, p.high)), p.n])
 
     for costs, dash in zip(curve.costs if curve else (), ("solid", "dash"), strict=False):
-        line(f"verify, context {costs.context}", costs.verify, costs.context, 0, dash)
-        line(f"plain step, context {costs.context}", {1: costs.plain}, costs.context, 3, dash)
+        n = costs.context
+        line(f"verify, context {n}", n, costs.verify, partial(between, costs.verify_s), GREY, dash)
+        line(f"plain step, context {n}", n, {1: costs.plain}, partial(between, costs.plain_s), COLOURS[3], dash)
     if curve:
-        titles = [info.title for info in infos]
-        for i, (drafter, points) in enumerate(curve.costs[0].draft.items(), start=1):
-            info = find(infos, drafter)
+        titles, order = [info.title for info in infos], [info.id for info in infos]
+        costs = curve.costs[0]
+        # A drafter has the colour of its lane in a race of plain decoding and all that is loaded.
+        for i, drafter in enumerate(sorted(costs.draft, key=lambda d: order.index(d) if d in order else 99), start=1):
+            info, taken = find(infos, drafter), partial(between, costs.draft_s[drafter])
             name = info.title if info and titles.count(info.title) == 1 else drafter
-            line(f"draft, {name}", points, curve.costs[0].context, min(i, 2), "dot")
+            line(f"draft, {name}", costs.context, costs.draft[drafter], taken, COLOURS[i % len(COLOURS)], "dot")
     figure.update_layout(yaxis={"rangemode": "tozero"}, xaxis={"dtick": 2, "rangemode": "tozero"}, height=360)
     return _cost_chart("curve", figure, rows)
 
 
 def further_chart(curve: CostCurve | None) -> Chart:
     figure, rows = blank_figure("the n-th verified token", "ms more than one token fewer"), []
-    if curve:
-        for i, costs in enumerate(curve.costs):
-            added, plain = further_token_costs(curve, costs.context, max(costs.verify)), curve.plain_s(costs.context)
-            figure.add_bar(
-                name=f"context {costs.context}",
-                x=[w for w, _ in added],
-                y=[1000 * s for _, s in added],
-                marker=bar_marker(i),
+    for costs, colour in zip(curve.costs if curve else (), (GREY, "#5b6673"), strict=False):
+        assert curve is not None
+        added, plain = further_token_costs(curve, costs.context, max(costs.verify)), curve.plain_s(costs.context)
+        # Hollow where the token or the one before it lies between measured points.
+        known = [w in costs.verify and w - 1 in costs.verify for w, _ in added]
+        figure.add_bar(
+            name=f"context {costs.context}",
+            x=[w for w, _ in added],
+            y=[1000 * s for _, s in added],
+            marker={
+                "color": [colour if k else "rgba(0,0,0,0)" for k in known],
+                "line": {"color": colour, "width": 1.5},
+            },
+        )
+        for (w, s), _ in zip(added, known, strict=True):
+            spread = max(
+                t.spread for at, t in costs.verify.items() if abs(at - w) == min(abs(x - w) for x in costs.verify)
             )
-            rows += [[w, costs.context, round(1000 * s, 2), round(s / plain, 3)] for w, s in added]
-    figure.update_layout(barmode="group", xaxis={"dtick": 2}, height=360)
+            rows.append([w, costs.context, to_spread(1000 * s, 100 * spread), to_spread(s / plain, spread / plain)])
+    figure.update_layout(barmode="group", xaxis={"dtick": 2}, yaxis={"rangemode": "tozero"}, height=360)
     return _cost_chart("further", figure, rows)
 
 
@@ -226,7 +276,8 @@ def prospects_chart(curve: CostCurve | None, race: RaceRecord | None) -> Chart:
     found: list[tuple[int, str, list[Prospect]]] = []  # a lane's place, its name, what each cap would have given
     if curve and race:
         lanes = [(i, lane) for i, lane in enumerate(race.lanes) if lane.spec.speculative]
-        options_of = [(i, lane, prospects(curve, lane, race.request.settings.greedy)) for i, lane in lanes]
+        here, greedy = anchored(curve, race), race.request.settings.greedy
+        options_of = [(i, lane, prospects(here, lane, greedy)) for i, lane in lanes]
         found = [(i, lane.spec.name, options) for i, lane, options in options_of if options]
     for i, name, options in found:
         figure.add_scatter(
@@ -268,6 +319,7 @@ def forecast_table(curve: CostCurve | None, race: RaceRecord | None) -> str:
     rows = []
     if curve and race:
         lanes = {lane.spec.name: lane for lane in reversed(race.lanes)}
+        curve = anchored(curve, race)
         for p in predictions(curve, race):
             lane = lanes[p.lane]
             plain_s = sum(curve.plain_s(r.position) for r in lane.rounds)
@@ -298,7 +350,7 @@ def advice_on(
 def race_judged(curve: CostCurve | None, race: RaceRecord | None, trace: Trace | None) -> tuple[RaceRecord | None, str]:
     """The race on the board, if the curve says something about it, or why it does not. `trace` is the saved race; until
     there is one of the race on the board, there is nothing to say."""
-    if curve is None or race is None or trace is None or trace.race is not race:
+    if curve is None or curve.borrowed or race is None or trace is None or trace.race is not race:
         return None, ""
     why = difference(curve, trace)
     return (None, why) if why else (race, "")
@@ -313,7 +365,10 @@ def cost_updates(
         contexts = " and ".join(str(c.context) for c in curve.costs)
         on = ", ".join(curve.made_of[k] for k in ("device", "precision") if curve.made_of.get(k))
         measured = f"Measured {curve.when.replace('T', ' ')[:16]} in {curve.took_s:.0f} s on {on}"
-        about = decided("", machine_words(curve), f"{measured}; contexts of {contexts} tokens.")
+        doubt = DOUBTFUL.format(share=100 * curve.busy) + " " if curve.busy >= BUSY else ""
+        about = decided("", doubt + machine_words(curve), f"{measured}; contexts of {contexts} tokens.")
+        if curve.borrowed:
+            about = decided("", machine_words(curve), BORROWED.format(machine=curve.borrowed))
     words = " ".join([error_words(curve, race), *suggestions(curve, race, infos)]) if curve and race else why_not
     return {
         "about": about,
@@ -340,7 +395,7 @@ class CostTab:
                 static(INTRO)
                 places = {"about": verdict_box("machine")}
                 with gr.Row(elem_classes="buttons"):
-                    again = gr.Button("Measure again", elem_id="measure")
+                    again = gr.Button("Measure", elem_id="measure")
                     stop = gr.Button("Stop", elem_id="stop-measure")
                     measuring = progress("measuring")
             with gr.Row():
@@ -413,10 +468,10 @@ class CostTab:
 
     @staticmethod
     def lookup_job(session: str) -> Job:
-        """Its event: the CostCurve of what is loaded, or None if it was never measured."""
+        """Its event: the CostCurve of what is loaded, another machine's if it was never measured."""
 
         def work(engine, job: Job):
-            yield -1, engine.models.known_curve()
+            yield -1, engine.models.usable_curve()
 
         return Job(session, "lookup", work)
 
