@@ -89,10 +89,9 @@ def test_it_ends_with_the_process_that_started_it():
     script = (
         "from dspark_core.models.text_process import TextProcess\nprint(TextProcess.shared()._process.pid)\ninput()"
     )
-    parent = subprocess.Popen([sys.executable, "-c", script], stdin=-1, stdout=-1, cwd=Path(__file__).parents[2])
-    child = int(parent.stdout.readline())
-    parent.kill()
-    parent.wait()
+    with subprocess.Popen([sys.executable, "-c", script], stdin=-1, stdout=-1, cwd=Path(__file__).parents[2]) as parent:
+        child = int(parent.stdout.readline())
+        parent.kill()
     deadline = time.monotonic() + 10
     while running(child):
         assert time.monotonic() < deadline, "it is still there"

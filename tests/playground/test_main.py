@@ -124,7 +124,7 @@ def test_without_a_place_for_temporary_files_it_ends_in_a_sentence(monkeypatch):
     def refuse(**how):
         raise FileNotFoundError("No usable temporary directory found")
 
-    monkeypatch.setattr(environment.tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr("dspark_core.store.tempfile.mkdtemp", refuse)
     monkeypatch.setattr(environment.os, "environ", dict(environment.os.environ))
     with pytest.raises(SystemExit, match=r"^There is no directory for temporary files"):
         environment._own_directory()
