@@ -3,14 +3,22 @@
 // page would hold one for as long as it is open, and one more while anything runs. So only a few tabs may hold one, for
 // what runs; the others ask every moment for what is new, and none holds one for its heartbeat. The other half is
 // dspark_core/playground/channel.py.
+//
+// The server ends a stream with the last event that runs, and gradio's page opens another for the next event, unless it
+// still believes the last one open: then that event is never heard of. So what it asks for is not answered before it
+// has heard the end of a stream that is over by then.
 
-const HEARTBEAT = '/gradio_api/heartbeat/', EVENTS = '/gradio_api/queue/data';
+const HEARTBEAT = '/gradio_api/heartbeat/', EVENTS = '/gradio_api/queue/data', JOIN = '/gradio_api/queue/join';
 const MAX_HELD = 3;
 const HEARTBEAT_MS = 45_000, HIDDEN_MS = 1000, SLOWEST_MS = 400, FASTEST_MS = 60;
+const HANDED_ON_MS = 20;  // in which the page has certainly heard what has come
 
 const fetched = window.fetch.bind(window);
 /** @param {number} ms */
 const pause = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
+
+/** @type {Set<() => Promise<void>>} of every polled stream of events: ask now; resolves once the page has the answer */
+const asking = new Set();
 
 /**
  * Take one of the connections that may be held. Resolves to what gives it back, or to null if there is none left. The
@@ -51,16 +59,39 @@ function polled(url, signal, every) {
   /** @param {string} [wish] */
   const ask = (wish = '') => fetched(url, { headers: { 'x-stream': name + wish }, keepalive: Boolean(wish) });
   const leave = () => { ask(' leave').catch(() => {}); };
-  const over = () => removeEventListener('pagehide', leave);
-  let ms = FASTEST_MS, first = true;
+  let ms = FASTEST_MS, first = true, hurry = () => {};
+  /** @type {(() => void)[]} */
+  let waiting = [];
+  const now = () => /** @type {Promise<void>} */ (new Promise((resolve) => {
+    waiting.push(resolve);
+    hurry();
+  }));
+  /** @param {(() => void)[]} heard */
+  const answered = (heard) => { setTimeout(() => heard.forEach((resolve) => resolve()), HANDED_ON_MS); };
+  function over() {
+    removeEventListener('pagehide', leave);
+    asking.delete(now);
+    answered(waiting);
+  }
+  if (!every) asking.add(now);
   /** @param {ReadableStreamDefaultController} controller */
   async function pull(controller) {
     for (;;) {
-      if (!first) await pause(every ?? (document.hidden ? HIDDEN_MS : ms));
+      if (!first && !waiting.length) {
+        const called = new Promise((resolve) => { hurry = () => resolve(null); });
+        await Promise.race([called, pause(every ?? (document.hidden ? HIDDEN_MS : ms))]);
+      }
       first = false;
       if (signal?.aborted) return;
-      const answer = await ask(), data = new Uint8Array(await answer.arrayBuffer());
-      if (!answer.ok) throw new TypeError('The page’s server answers with ' + answer.status + '.');
+      const heard = waiting;
+      waiting = [];
+      const answer = await ask().catch((error) => { over(); answered(heard); throw error; });
+      const data = new Uint8Array(await answer.arrayBuffer());
+      answered(heard);
+      if (!answer.ok) {
+        over();
+        throw new TypeError('The page’s server answers with ' + answer.status + '.');
+      }
       ms = data.length ? FASTEST_MS : Math.min(1.5 * ms, SLOWEST_MS);
       if (data.length && !signal?.aborted) controller.enqueue(data);
       if (answer.headers.has('x-stream-over')) {
@@ -89,6 +120,12 @@ window.fetch = async (input, init) => {
   const { pathname } = new URL(url, location.href);
   const signal = init?.signal ?? (input instanceof Request ? input.signal : null);
   if (pathname.startsWith(HEARTBEAT)) return polled(url, signal, HEARTBEAT_MS);
+  if (pathname === JOIN) {
+    const answer = await fetched(input, init);
+    // The end of a stream that is held has come before this answer.
+    await Promise.all([pause(HANDED_ON_MS), ...[...asking].map((now) => now())]);
+    return answer;
+  }
   if (pathname !== EVENTS) return fetched(input, init);
   const free = await connection();
   if (!free) return polled(url, signal);

@@ -218,8 +218,8 @@ class Worker:
                 self._changed.notify_all()
             return not job.refusal
 
-    def _occupied(self, session: str) -> bool:
-        return any(j.session == session and not j.cancelled() for j in self._jobs)
+    def _occupied(self, session: str, name: str = "") -> bool:
+        return any(j.session == session and j.name.startswith(name) and not j.cancelled() for j in self._jobs)
 
     def _waiting(self, job: Job) -> str:
         """Why nothing has come of a job."""
@@ -241,6 +241,11 @@ class Worker:
             for job in self._jobs:
                 if job.session == session:
                     job.cancel()
+
+    def runs(self, session: str, name: str) -> bool:
+        """Has a page a job of this name that it did not cancel, and which does not end within LAST_MOMENT_S?"""
+        with self._changed:
+            return not self._changed.wait_for(lambda: not self._occupied(session, name), timeout=LAST_MOMENT_S)
 
     def busy(self, session: str) -> bool:
         """Has a page a job that it did not cancel?"""

@@ -60,10 +60,6 @@ class Tab:
             box.blur()
 
     def race(self, prompt="Say hello."):
-        """A race after another one begins most of a second after its end, as a person's does at the soonest: until
-        gradio has heard that the first is over, which may be a poll later, it drops a click on the same button."""
-        if self.page.evaluate("document.body.dataset.race") in ("done", "stopped"):
-            self.page.wait_for_timeout(800)
         self.page.fill("#prompt textarea", prompt)
         self.page.click("#race")
 

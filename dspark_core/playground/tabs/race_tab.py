@@ -68,7 +68,9 @@ class RaceTab:
             below = gr.Column(elem_id="below-board")
             bar = gr.Column(elem_id="under-board")
         shown = {"board": board, "last": last}
-        event = listen(ask.start.click, self.race, race_inputs(ask), shown, **ENGINE_USE, **PRIVATE)
+        # The page hears of a race's end a moment after its visitor sees it; it would drop a click in that moment.
+        often = ENGINE_USE | PRIVATE | {"trigger_mode": "multiple"}
+        event = listen(ask.start.click, self.race, race_inputs(ask), shown, **often)
         listen(ask.changed.then, self.preview, lanes, shown, trigger_mode="always_last", **UNQUEUED)
         listen(
             ask.limits.change, self.preview, lanes, shown, trigger_mode="multiple", **UNQUEUED
@@ -84,6 +86,9 @@ class RaceTab:
         return {"board": idle(self.ask.lanes(call.values), self.ask.offers().infos)}
 
     def race(self, call: Call) -> Iterator[Updates]:
+        """A second click while a race of this page runs or waits is no second race."""
+        if self.worker.runs(call.session, "race"):
+            return
         try:
             for value, race in board_updates(self.worker, asked_race(self.ask, call), call.session):
                 yield {"board": value} | ({"last": race} if race else {})
