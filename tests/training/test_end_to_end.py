@@ -1,11 +1,14 @@
 """The commands one after the other on a tiny target: write data, train, calibrate, export, load in MLX, decode."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 
@@ -22,6 +25,7 @@ from dspark_core.decode.schedule import FullBlock  # noqa: E402
 from dspark_core.decode.speculative import speculative  # noqa: E402
 from dspark_core.models.checkpoint import load_drafter as load_mlx_drafter  # noqa: E402
 from dspark_core.models.target import load_target as load_mlx_target  # noqa: E402
+from dspark_core.training.__main__ import main  # noqa: E402
 from dspark_core.training.data import Chat, open_lines  # noqa: E402
 from dspark_core.training.evaluate import Answer, summarize, walk_answers  # noqa: E402
 from dspark_core.training.torch_drafter import TorchDrafter  # noqa: E402
@@ -34,16 +38,17 @@ STEPS = 24
 
 
 def command(*words, ok=True):
-    """Run the training command on one CPU thread; returns its output."""
-    done = subprocess.run(
-        [sys.executable, "-m", "dspark_core.training", *map(str, words)],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert (done.returncode == 0) == ok, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    """Run the training command on one CPU thread, in this process, for its imports take seconds; returns its output."""
+    torch.set_num_threads(1)
+    output, code = io.StringIO(), None
+    argv = patch("sys.argv", ["training", *map(str, words)])
+    with argv, redirect_stdout(output), redirect_stderr(output):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+    assert (not code) == ok, f"{output.getvalue()}{code}"
+    return f"{output.getvalue()}{code or ''}"
 
 
 def lines(place):
