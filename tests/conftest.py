@@ -106,9 +106,6 @@ def embedded() -> Embedded:
     return Embedded(target, {d.method: load_drafter(d.path, target) for d in preset.drafters})
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist names the groups
 def pytest_collection_modifyitems(items):
-    """With several workers, all that needs the browser stays with one, so that it is started once."""
-    for item in items:
-        if "/browser/" in str(item.path):
-            item.add_marker(pytest.mark.xdist_group("browser"))
+    """The files that take longest first, so that several workers, which take whole files, end at about the same time."""
+    items.sort(key=lambda item: item.path.parent.name not in ("browser", "training"))

@@ -9,11 +9,13 @@ import pytest
 
 from dspark_core.bench.__main__ import CommandLine, main
 
+from .made_models import models_of
+
 PEER = Path(__file__).parents[1] / "fixtures" / "line_peer.py"
 
 
-def bench(*arguments: str) -> list[dict]:
-    command = [sys.executable, "-m", "dspark_core.bench", *arguments]
+def bench(tiny, *arguments: str) -> list[dict]:
+    command = [sys.executable, "-m", "dspark_core.bench", *models_of(tiny), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=300)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -58,11 +60,10 @@ def test_words_that_make_no_sense_are_refused(words, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
-@pytest.mark.long
-def test_one_object_a_line(tmp_path):
+def test_one_object_a_line(tiny, tmp_path):
     prompts = tmp_path / "p.jsonl"
     prompts.write_text('{"prompt": "Hi"}\n{"prompt": "never reached"}\n')
-    rows = bench("--prompts", str(prompts), "--limit", "1", "--tokens", "4", "--cap", "2", "--profile")
+    rows = bench(tiny, "--prompts", str(prompts), "--limit", "1", "--tokens", "4", "--cap", "2", "--profile")
     assert [r["engine"] for r in rows] == ["plain", "dspark", "dflash"]
     assert len({tuple(r["ids"]) for r in rows}) == 1
     for r in rows:
@@ -72,11 +73,11 @@ def test_one_object_a_line(tmp_path):
     assert rows[0]["tokens_per_round"] == 1
 
 
-@pytest.mark.long
-def test_against_another_engine(tmp_path):
+def test_against_another_engine(tiny, tmp_path):
     prompts = tmp_path / "p.jsonl"
     prompts.write_text('{"prompt": "Hi"}\n')
     rows = bench(
+        tiny,
         *("--prompts", str(prompts), "--tokens", "3", "--lanes", "plain", "--repeat", "2"),
         *("--pair", "plain:theirs", "--against", f"{sys.executable} {PEER}"),
     )
@@ -87,16 +88,12 @@ def test_against_another_engine(tmp_path):
     assert rows[3]["median_ratio"] == "plain / peer theirs"
 
 
-@pytest.mark.long
-def test_lanes_in_alternation_with_mlx_lm(tmp_path):
+def test_lanes_in_alternation_with_mlx_lm(tiny, tmp_path):
     prompts = tmp_path / "p.jsonl"
     prompts.write_text('{"prompt": "Hi"}\n')
-    asked = "--prompts", str(prompts), "--tokens", "4", "--lanes", "plain,mlx-lm"
-    once = bench(*asked)
-    assert [r["engine"] for r in once] == ["plain", "mlx-lm"] and once[0]["ids"] == once[1]["ids"]
-    assert all(r["tokens"] == 4 and r["tok_s"] > 0 for r in once)
-    rows = bench(*asked, "--repeat", "2")
-    assert [r["ids"] for r in rows[:2]] == [r["ids"] for r in once]
+    rows = bench(tiny, "--prompts", str(prompts), "--tokens", "4", "--lanes", "plain,mlx-lm", "--repeat", "2")
+    assert [r["engine"] for r in rows[:2]] == ["plain", "mlx-lm"] and rows[0]["ids"] == rows[1]["ids"]
+    assert all(len(r["ids"]) == 4 for r in rows[:2])
     assert all(r["low"] <= r["tok_s"] <= r["high"] for r in rows[:4])
     assert [(r["lane"], r["over"], r["same_ids"]) for r in rows[4:]] == [
         ("mlx-lm", "plain", 1.0),

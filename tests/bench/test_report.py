@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-import shutil
 import statistics
 import sys
 from html.parser import HTMLParser
@@ -12,7 +11,6 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from dspark_core.bench import peers
 from dspark_core.bench.__main__ import main
@@ -24,33 +22,9 @@ from dspark_core.race.loaded import Models
 from dspark_core.race.race import schedule_of
 
 from ..conftest import GOLDEN, load_golden
+from .made_models import HOSTILE, models_of
 
 PEER = Path(__file__).parents[1] / "fixtures" / "line_peer.py"
-HOSTILE = "</script></pre><img src=x onerror=alert(1)><script>alert(2)</script> {{7*7}} ${alert(3)} & |"
-TEMPLATE = "{% for m in messages %}{{ '<s>' + m['content'] }}{% endfor %}"
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """Golden set A's target with a tokenizer of bytes and a chat template, so that the commands run on it as on any."""
-    place = tmp_path_factory.mktemp("tiny")
-    shutil.copytree(GOLDEN / "A" / "target", place / "target")
-    special = ["<pad>", "<e>", "<s>", "<u>"]
-    alphabet = sorted(set(pre_tokenizers.ByteLevel.alphabet()) - set("üýþÿ"))
-    words = Tokenizer(models.BPE({c: i for i, c in enumerate(special + alphabet)}, [], unk_token="<u>"))
-    words.pre_tokenizer, words.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    words.add_special_tokens(special)
-    words.save(str(place / "target" / "tokenizer.json"))
-    told = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<e>", "chat_template": TEMPLATE}
-    (place / "target" / "tokenizer_config.json").write_text(json.dumps(told))
-    for name, texts in {"one": [HOSTILE, "Count to nine."], "two": ["Name three primes.", "Hello?"]}.items():
-        (place / f"{name}.jsonl").write_text("".join(json.dumps({"prompt": t}) + "\n" for t in texts))
-    return place
-
-
-def models_of(tiny):
-    drafters = {"dspark": GOLDEN / "A" / "drafter", "dflash": GOLDEN / "C" / "drafter"}
-    return ["--target", str(tiny / "target"), *(w for k, v in drafters.items() for w in (f"--{k}", str(v)))]
 
 
 def asked(tiny, out, *more):

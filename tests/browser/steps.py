@@ -70,11 +70,13 @@ def look(page, lane, at):
 
 
 WIDTHS = (1440, 760, 390)
+AXE = """contrast =>
+    axe.run(document, { resultTypes: ['violations'], rules: { 'color-contrast': { enabled: contrast } } })"""
 
 
 def violations(tab, where):
-    """What axe finds in light at every width and in dark (a width changes no colour), and anything that makes the
-    page wider than the window. axe has to be there."""
+    """What axe finds in light at every width and in dark, and anything that makes the page wider than the window. A
+    width changes no colour, so that contrasts, most of the work, are looked at in the widest. axe has to be there."""
     found = []
     for theme, widths in (("dark", WIDTHS[:1]), ("light", WIDTHS)):
         tab.page.evaluate("document.querySelector('.pick-theme').click()")
@@ -90,7 +92,7 @@ def _found(tab, where, widths):
         tab.page.wait_for_timeout(300)  # charts fit themselves to the new width
         if (wide := tab.page.evaluate("document.documentElement.scrollWidth")) > width:
             found.append(f"{where} is {wide} pixels wide in a window of {width}")
-        for v in tab.page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]:
+        for v in tab.page.evaluate(AXE, width == WIDTHS[0])["violations"]:
             if v["impact"] in ("serious", "critical"):
                 found += [
                     f"{where}, {width}: {v['impact']} {v['id']}: {node['html'][:120]} {node['failureSummary'][:260]}"

@@ -24,12 +24,12 @@ def test_why_dspark_keeps_its_later_positions_longer_is_shown_within_two_minutes
     began = time.monotonic()
     # 1: the race
     page.get_by_role("button", name="Solve for x").click()
-    tab.settings(max_tokens=48)
+    tab.settings(max_tokens=32)
     choose(tab, 2, "full block")
     choose(tab, 3, "block length")
     page.wait_for_function(
         """document.querySelector('#settings-summary').innerText.includes(
-            'plain, DSpark · full block, DFlash · block 16; up to 48 tokens')"""
+            'plain, DSpark · full block, DFlash · block 16; up to 32 tokens')"""
     )
     page.click("#race")
     tab.until("done", LESSON_S)

@@ -45,7 +45,7 @@ def test_they_race_are_saved_and_open_again(engine):
         ("dflash", 16, "dflash-smollm2-135m-b16"),
         ("dflash-2", 7, "dflash-smollm2-135m-b7"),
     ]
-    form = RaceForm("Count from 1 to 9.", 12, lanes=tuple(map(form_of, read_lanes(LANES, infos))))
+    form = RaceForm("Count from 1 to 9.", 8, lanes=tuple(map(form_of, read_lanes(LANES, infos))))
     request = request_of(form, infos)
     assert [lane.name for lane in request.lanes] == [
         "plain",

@@ -132,15 +132,19 @@ def test_resume_goes_on_as_if_it_had_not_stopped(place):
         "main()"
     )
     options = [target, data, "--out", half, *train_options(), "--steps", STEPS, "--save-seconds", 0]
-    stopped = subprocess.run(
-        [sys.executable, "-c", script, "train", *map(str, options)],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+
+    def started(*words):
+        return subprocess.run(
+            [sys.executable, *words, "train", *map(str, options)],
+            capture_output=True,
+            text=True,
+            cwd=Path(__file__).parents[2],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+
+    stopped, again = started("-c", script), started("-m", "dspark_core.training")
     assert "stopped" in stopped.stderr, stopped.stderr
-    assert "holds a run already" in command("train", *options, ok=False)
+    assert again.returncode == 1 and "holds a run already" in again.stderr and "Traceback" not in again.stderr
     assert "resumed at step 12" in command("train", *options, "--resume")
     for name in NAMES:
         one = load_file(place / "run" / name / "model.safetensors")
