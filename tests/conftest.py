@@ -107,5 +107,5 @@ def embedded() -> Embedded:
 
 
 def pytest_collection_modifyitems(items):
-    """The files that take longest first, so that several workers, which take whole files, end at about the same time."""
+    """The files that take longest first, so that workers, which take whole files, end at the same time."""
     items.sort(key=lambda item: item.path.parent.name not in ("browser", "training"))
