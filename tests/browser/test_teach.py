@@ -1,13 +1,44 @@
 """The clicks of the README's "Teach with it", in their order, with the embedded model from a fresh start."""
 
 import time
+from contextlib import contextmanager
 
 import pytest
+
+from dspark_core.playground.stream import LaneText
+from dspark_core.race.records import RaceRecord
 
 from .steps import shown
 
 pytestmark = pytest.mark.long
 LESSON_S = 120
+
+
+@contextmanager
+def recorded_race(engine):
+    """The records of the races that the engine runs meanwhile."""
+    records, race = [], engine.race
+
+    def watched(request, cancelled):
+        for lane, event in race(request, cancelled):
+            if isinstance(event, RaceRecord):
+                records.append(event)
+            yield lane, event
+
+    engine.race = watched
+    try:
+        yield records
+    finally:
+        del engine.race
+
+
+def check_panes(tab, engine, record):
+    """What stands in the panes is what the engine decoded."""
+    for i, lane in enumerate(record.lanes):
+        text = LaneText(engine.token_bytes, engine.stop_ids)
+        answer = [text.committed(t, "") for t in lane.output if t not in engine.stop_ids]
+        assert tab.answer(i) == "".join(answer) + text.tail()
+        assert tab.page.locator(f".pane[data-lane='{i}'] dd").first.inner_text() != "–"
 
 
 def choose(tab, lane, option):
@@ -31,9 +62,11 @@ def test_why_dspark_keeps_its_later_positions_longer_is_shown_within_two_minutes
         """document.querySelector('#settings-summary').innerText.includes(
             'plain, DSpark · full block, DFlash · block 16; up to 32 tokens')"""
     )
-    page.click("#race")
-    tab.until("done", LESSON_S)
-    assert "Identical output" in page.inner_text(".board-verdict")
+    with recorded_race(product.worker.engine) as records:
+        page.click("#race")
+        tab.until("done", LESSON_S)
+    assert "Identical output: 3 lanes" in page.inner_text(".board-verdict")
+    check_panes(tab, product.worker.engine, records[0])
     # 2: what is to be explained
     page.get_by_role("tab", name="Charts").click()
     page.wait_for_function("document.querySelector('#tools-cumulative table')?.textContent.includes('DFlash')")
@@ -62,4 +95,4 @@ def test_why_dspark_keeps_its_later_positions_longer_is_shown_within_two_minutes
     assert "rejected" in [slot["fate"] for slot in shown(page)]
     assert "This drafter has no Markov bias" in page.inner_text(".inspector-bias p")
     assert time.monotonic() - began < LESSON_S
-    assert not tab.complaints
+    assert not tab.outside and not tab.complaints

@@ -24,8 +24,9 @@ LENGTH = 320
 
 
 def test_greedy_equals_plain_over_320_tokens(golden):
+    """Half as many where only the heads differ from set A's."""
     prompt = golden.trace["prompt_ids"]
-    length = min(LENGTH, golden.target.context_length - len(prompt))
+    length = min(LENGTH if golden.name in ("A", "E") else LENGTH // 2, golden.target.context_length - len(prompt))
     expected = plain_output(golden.target, prompt, length)
     assert len(expected) == length
     schedules = [FullBlock(), FixedCap(0), FixedCap(1), FixedCap(3)]
@@ -141,9 +142,9 @@ def test_rollback_past_the_window(golden_e, plain_e, seed):
 def test_embedded_model_in_bf16(embedded):
     """Zero differences on the CPU: widths 1 to 16 give bit-equal logits there."""
     ids = embedded.chat("Name three colours.")
-    expected = plain_output(embedded.target, ids, 12)
+    expected = plain_output(embedded.target, ids, 8)
     for drafter in embedded.drafters.values():
-        settings = Settings(12, stop_ids=NEVER)
+        settings = Settings(8, stop_ids=NEVER)
         assert output(speculative(embedded.target, drafter, ids, settings, FullBlock())) == expected, (
             drafter.info.method
         )

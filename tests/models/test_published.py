@@ -124,8 +124,12 @@ def engine():
     engine.unload()
 
 
+# Qwen3's sizes differ in numbers alone; the larger ones by -m sweep.
+MORE = {"Qwen3-8B": pytest.mark.sweep, "Qwen3-14B": pytest.mark.sweep}
+
+
 @pytest.mark.long
-@by_name
+@pytest.mark.parametrize("shape", [pytest.param(s, marks=MORE.get(s.name, ()), id=s.name) for s in TARGETS])
 def test_every_drafter_is_exact_on_its_target(shape, engine, tmp_path):
     engine.load(build(tmp_path, narrow(shape)))
     target, drafters_here = engine.models.target, engine.models.drafters

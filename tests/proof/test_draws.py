@@ -31,7 +31,7 @@ from ..scripts.prove_sweep import asked, flagged, flagged_when_offered, request
 from .wrong_samplers import WRONG
 
 SEEDS, N = range(100), 1000
-SOME, FEW = range(20), range(2)
+SOME, FEW = range(10), range(2)
 DRAWN = 6_000
 
 
@@ -132,7 +132,7 @@ def test_nothing_is_drawn_at_temperature_0(golden_a):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_proof_flags_each_wrong_sampler_it_offers_and_never_the_right_one(golden_e, sampler):
-    """20 seeds of each; python -m tests.scripts.prove_sweep takes 100."""
+    """10 seeds of each; python -m tests.scripts.prove_sweep takes 100."""
     assert flagged_when_offered(golden_e, sampler, SOME) == (0 if sampler == RIGHT else len(SOME))
 
 
@@ -167,7 +167,7 @@ def test_every_wrong_sampler_is_flagged_where_both_slots_reject(name):
 
 
 def test_the_right_sampler_passes_there():
-    assert flagged(PLAIN_SLOTS, ACCEPT[RIGHT], DRAWN, range(20)) == 0
+    assert flagged(PLAIN_SLOTS, ACCEPT[RIGHT], DRAWN, SOME) == 0
 
 
 @pytest.mark.parametrize("wrong", ["argmax", "twice as hot", "uniform"])

@@ -22,7 +22,7 @@ from ..decode.helpers import worst
 from ..decode.noisy import NoisyTarget
 from .broken import NoMask, Off, Rope, Stale
 
-PROMPTS, TOKENS = 5, 20
+PROMPTS, TOKENS = 3, 20
 LANES = LaneSpec(PLAIN), LaneSpec("DSpark"), LaneSpec("DSpark", CAP, cap=2)
 BROKEN = {
     "no causal mask": NoMask,

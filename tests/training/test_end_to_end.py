@@ -248,7 +248,8 @@ print(json.dumps({"ids": [int(t) for t in out.token_ids], "accepted": rounds}))
 """
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.sweep) for n in NAMES[1:]] + [*NAMES[:1]])
+@pytest.mark.sweep
+@pytest.mark.parametrize("name", NAMES)
 def test_native_export_in_another_implementation(place, name):
     """mlx-dspark, an independent engine, loads the native export and accepts the same drafts in every round."""
     pytest.importorskip("mlx_dspark")
