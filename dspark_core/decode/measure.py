@@ -82,13 +82,18 @@ class Bench:
     def _clocks(self) -> tuple[float, float]:
         return time.perf_counter(), time.process_time()
 
-    def _since(self, began: tuple[float, float]) -> float:
-        """Seconds of an operation. Where MLX computes on a CPU, those in which another program had it do not count:
-        no operation is done sooner than its own work, and what is spread over several threads works for longer than
-        it takes."""
+    def own_seconds(self, began: tuple[float, float]) -> tuple[float, float]:
+        """Seconds since then, by the clock and those that count. Where MLX computes on a CPU, the ones in which another
+        program had it do not: no operation is done sooner than its own work, and what is spread over several threads
+        works for longer than it takes."""
         wall, worked = (now - then for now, then in zip(self._clocks(), began, strict=True))
-        self.spent = self.spent[0] + wall, self.spent[1] + (min(worked, wall) if self.on_cpu else 0.0)
-        return min(wall, worked) if self.on_cpu else wall
+        return wall, min(wall, worked) if self.on_cpu else wall
+
+    def _since(self, began: tuple[float, float]) -> float:
+        """Seconds of an operation."""
+        wall, own = self.own_seconds(began)
+        self.spent = self.spent[0] + wall, self.spent[1] + own * self.on_cpu
+        return own
 
     def _fill(self, n: int) -> None:
         """n more positions of noise in the target's cache, of the shape and type that the first one had: what a step
@@ -208,7 +213,8 @@ class Measurement:
     order of `plan` as far as FEWEST samples each fit into the time (FULL_S, QUICK_S), then all are sampled again and
     again, every pass in an order of its own, so that drift of the machine tilts no curve: FEWEST times whatever the
     time, and while it lasts PASSES times, or where fewer than FEWEST samples agree up to MOST_SAMPLES. `quick` plans
-    fewer points. Time is that of the operations alone, whatever else is done between them. A drafter that fails is left
+    fewer points. Time is that of the operations alone, whatever else is done between them
+    or, on a CPU, beside them. A drafter that fails is left
     out, and so is in no curve.
     """
 
@@ -288,12 +294,12 @@ class Measurement:
         return "" if point[1] in ("plain", "verify") else point[1].partition(" ")[0]
 
     def _sample(self, point: Point) -> float:
-        b, kind, n = point
-        began = time.perf_counter()
+        bench, kind, n = self.benches[point[0]], *point[1:]
+        began = bench._clocks()
         try:
-            return self.benches[b].run(kind, n)
+            return bench.run(kind, n)
         finally:
-            self.elapsed += time.perf_counter() - began
+            self.elapsed += bench.own_seconds(began)[1]
 
     def _progress(self) -> Measuring:
         done = sum(map(len, self.seconds.values())) / (PASSES * max(1, len(self.seconds)))

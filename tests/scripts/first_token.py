@@ -2,8 +2,8 @@
 
     python tests/scripts/first_token.py [--tree DIRECTORY] [--times 5] [--wait SECONDS ...]
 
-Prints a JSON object a start: seconds from the click on Race, once models are loaded, to the
-first token of each pane and to the verdict, for two races; the program's own CPU seconds up to the first token; and the
+Prints a JSON object for each start: seconds from the click on Race, once models are loaded, to the
+first token of each pane and to the end, for two races; the program's own CPU seconds up to the first token; and the
 machine's load average, without which none of these says anything. `--wait`: how long after loading the click comes,
 in turn: during it the program prepares what a race needs.
 """
@@ -33,7 +33,7 @@ WATCH = """() => {
             document.querySelectorAll('.pane').forEach(pane => {
                 if (pane.querySelector('.text span.tok')) first[pane.dataset.lane] ??= since();
             });
-            if (state === 'done') watched.done ??= since();
+            if (state === 'done' || state === 'stopped') watched.done ??= since();
         }
         const words = document.querySelector('.board-status')?.textContent.trim();
         if (words && words !== said.at(-1)?.[1]) said.push([since(), words]);
@@ -49,26 +49,28 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def race(page: Page, pid: int) -> dict[str, object]:
-    """One race, from the click on."""
+def race(page: Page, pid: int, stop: bool) -> dict[str, object]:
+    """One race, from the click on, to its end or until every pane has a token."""
     before, load = cpu_seconds(pid), os.getloadavg()[0]
     page.evaluate(WATCH)
     page.wait_for_function("Object.keys(window.watched.first).length", timeout=200_000)
     spent = cpu_seconds(pid) - before
     panes = "document.querySelectorAll('.pane').length"
     page.wait_for_function(f"Object.keys(window.watched.first).length === {panes}", timeout=200_000)
+    if stop:
+        page.click("#stop")
     page.wait_for_function("window.watched.done", timeout=400_000)
     seen = page.evaluate("window.watched")
     return {
         "load": round(load, 1),
         "first": list(seen["first"].values()),
         "cpu_to_first": round(spent, 1),
-        "verdict": seen["done"],
+        "end": seen["done"],
         "said": seen["said"],
     }
 
 
-def fresh_start(browser, tree: Path, wait: float) -> dict[str, object]:
+def fresh_start(browser, tree: Path, wait: float, stop: bool) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as cache:
         environment = os.environ | {"XDG_CACHE_HOME": cache, "PYTHONUNBUFFERED": "1"}
         command = [sys.executable, "app.py", "--no-browser", "--port", "0", "--no-token"]
@@ -84,9 +86,9 @@ def fresh_start(browser, tree: Path, wait: float) -> dict[str, object]:
             )
             time.sleep(wait)
             page.fill("#prompt textarea", PROMPT)
-            first = race(page, server.pid)
+            first = race(page, server.pid, stop)
             time.sleep(1.5)  # until gradio has heard of the end
-            return {"wait": wait, "race": first, "second": race(page, server.pid)}
+            return {"wait": wait, "race": first, "second": race(page, server.pid, stop)}
         finally:
             context.close()
             server.terminate()
@@ -98,11 +100,12 @@ def main() -> None:
     parser.add_argument("--tree", type=Path, default=ROOT)
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--wait", type=float, nargs="+", default=[0.0])
+    parser.add_argument("--stop", action="store_true", help="stop each race once every pane has a token")
     args = parser.parse_args()
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=ARGS)
         for i in range(args.times):
-            print(json.dumps(fresh_start(browser, args.tree, args.wait[i % len(args.wait)])), flush=True)
+            print(json.dumps(fresh_start(browser, args.tree, args.wait[i % len(args.wait)], args.stop)), flush=True)
 
 
 if __name__ == "__main__":

@@ -174,15 +174,18 @@ def suggestion_words(s: Suggestion, infos: Sequence[DrafterInfo] = ()) -> str:
 
     if s.cap == 0:
         near = f"the nearest, {setting(info, s.best)}, is predicted at {s.times:.2f} × plain"
+        nothing = f"{s.lane}: no fixed length beats plain decoding on this text ({near})"
         if s.gain > SAME:
-            gain = f"plain would gain {percent(s.gain)}"
-            return f"{s.lane}: no fixed length beats plain decoding on this text ({near}); {gain}."
-        return f"{s.lane}: no fixed length beats plain decoding on this text ({near}), and it lost next to nothing."
+            return f"{nothing}; plain would gain {percent(s.gain)}."
+        if s.gain < -SAME:
+            return f"{nothing}; this lane did, by {percent(1 / (1 + s.gain) - 1)}."
+        return f"{nothing}, and it lost next to nothing."
     best = f"{setting(info, s.cap)}, about {s.tok_s:.1f} tok/s"
     if s.gain > SAME:
         return f"{s.lane}: fastest on this text would have been {best}, a predicted gain of {percent(s.gain)}."
-    if s.gain == 0:
-        return f"{s.lane}: no other fixed length would have been faster on this text."
+    if s.gain <= 0:
+        other = "" if s.gain else "other "
+        return f"{s.lane}: no {other}fixed length would have been faster on this text."
     return f"{s.lane}: no fixed length would have been faster on this text (the best, {best}, gains {percent(s.gain)})."
 
 
