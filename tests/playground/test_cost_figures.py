@@ -1,5 +1,6 @@
 """What the Cost model tab says of a measurement: how often, how exactly, and where it only reckons."""
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -8,8 +9,19 @@ import pytest
 from dspark_core.decode.bundled_curve import bundled_curve
 from dspark_core.decode.cost_curve import BUSY, CostCurve, Costs, Timing
 from dspark_core.models.info import DrafterInfo
-from dspark_core.playground.tabs.cost_tab import cost_updates, curve_chart, further_chart, suggestion_words
-from dspark_core.race.forecast import Suggestion
+from dspark_core.playground.tabs.cost_tab import (
+    cost_updates,
+    curve_chart,
+    forecast_table,
+    further_chart,
+    prospects_chart,
+    suggestion_words,
+)
+from dspark_core.race.forecast import Suggestion, suggest
+from dspark_core.race.metrics import metrics
+from dspark_core.race.records import PLAIN, LaneSpec
+
+from ..race.forecasts import TAXI_CURVE, good_and_bad, lane, race
 
 INFO = DrafterInfo(id="dspark", method="DSpark", title="DSpark", name="d", block=7, max_drafts=7)
 
@@ -79,3 +91,22 @@ def test_another_machines_shape_is_named():
 def test_advice_in_words(cap, gain, words):
     said = suggestion_words(Suggestion("DSpark", "dspark", cap, 3, 9.0, gain, 0.9))
     assert said.replace("\N{NARROW NO-BREAK SPACE}", " ").replace("\N{NO-BREAK SPACE}", " ").endswith(words)
+
+
+def test_chart_sentence_and_board_agree():
+    """A curve that is off by a third for the drafter: what was measured stands, and everything else moves with it."""
+    drafted = good_and_bad()
+    ids = list(range(1, 42))
+    plain = lane(LaneSpec(PLAIN), ids, [()] * 40, [0] * 40, [0.15 * (k + 1) for k in range(40)])
+    raced = race(plain, drafted)
+    chart = prospects_chart(TAXI_CURVE, raced)
+    line, measured = (next(t for t in chart.figure.data if t.name == n) for n in (drafted.spec.name, "as measured"))
+    assert line.y[7] == pytest.approx(metrics(drafted).tok_s) == measured.y[1], "the cap that it ran"
+    assert line.y[0] == pytest.approx(metrics(plain).tok_s) == measured.y[0]
+    (s,) = suggest(TAXI_CURVE, raced)
+    assert line.y[s.cap] == pytest.approx(s.tok_s) and max(line.y) == pytest.approx(s.tok_s)
+    assert s.gain == pytest.approx(s.tok_s / metrics(drafted).tok_s - 1)
+    by_cap = {r[1]: r[2:] for r in rows(chart.table)}
+    assert all(len(f"{x:.12g}".replace(".", "").strip("0")) <= 3 for x in itertools.chain(*by_cap.values())), by_cap
+    errors = [r[3] for r in rows(forecast_table(TAXI_CURVE, raced))]
+    assert errors[0] == 0 and all(e == round(e) for e in errors)
