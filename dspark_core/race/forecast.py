@@ -37,6 +37,7 @@ class Transport:
 
     @classmethod
     def of(cls, curve: CostCurve, context: int, max_drafts: int) -> "Transport":
+        curve = curve.as_measured()  # a verification and a plain step, both by themselves
         plain, last = curve.plain_s(context), max(max_drafts, 2) + 1
         second = curve.verify_s(2, context)
         further = max(0.0, (curve.verify_s(last, context) - second) / (last - 2) / plain)

@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 
 from dspark_core.decode.bundled_curve import bundled_curve
-from dspark_core.decode.cost_curve import BUSY, CostCurve, Costs, Timing
+from dspark_core.decode.cost_curve import BUSY, CostCurve, Costs, Learned, Timing
 from dspark_core.models.info import DrafterInfo
 from dspark_core.playground.tabs.cost_tab import (
     cost_updates,
     curve_chart,
     forecast_table,
     further_chart,
+    machine_words,
     prospects_chart,
     suggestion_words,
 )
@@ -21,7 +22,7 @@ from dspark_core.race.forecast import Suggestion, suggest
 from dspark_core.race.metrics import metrics
 from dspark_core.race.records import PLAIN, LaneSpec
 
-from ..race.forecasts import TAXI_CURVE, good_and_bad, lane, race
+from ..race.forecasts import TAXI_CURVE, lane, race
 
 INFO = DrafterInfo(id="dspark", method="DSpark", title="DSpark", name="d", block=7, max_drafts=7)
 
@@ -95,7 +96,12 @@ def test_advice_in_words(cap, gain, words):
 
 def test_chart_sentence_and_board_agree():
     """A curve that is off by a third for the drafter: what was measured stands, and everything else moves with it."""
-    drafted = good_and_bad()
+    ids, drafts = [1], []
+    for k in range(30):
+        right = (7, 2, 0)[k % 3]
+        drafts.append((*(100 * k + 10 + j for j in range(right)), *[999] * (7 - right)))
+        ids += [*drafts[-1][:right], 100 * k + 99]
+    drafted = lane(LaneSpec("DSpark", label="full block"), ids, drafts, [7] * 30, [0.3 * (k + 1) for k in range(30)])
     ids = list(range(1, 42))
     plain = lane(LaneSpec(PLAIN), ids, [()] * 40, [0] * 40, [0.15 * (k + 1) for k in range(40)])
     raced = race(plain, drafted)
@@ -110,3 +116,10 @@ def test_chart_sentence_and_board_agree():
     assert all(len(f"{x:.12g}".replace(".", "").strip("0")) <= 3 for x in itertools.chain(*by_cap.values())), by_cap
     errors = [r[3] for r in rows(forecast_table(TAXI_CURVE, raced))]
     assert errors[0] == 0 and all(e == round(e) for e in errors)
+
+
+def test_what_a_machine_is_like_does_not_change_with_what_races_teach():
+    """Rounds of a race were three times as fast as measured: of the parts of a round that says nothing."""
+    taught = replace(CURVE, learned={"plain": {"": Learned(0.3, 8.0)}, "dspark": {"7 7 blind": Learned(2.0, 20.0)}})
+    assert machine_words(taught) == machine_words(CURVE) and "20 % of a plain step" in machine_words(CURVE)
+    assert rows(further_chart(taught).table) == rows(further_chart(CURVE).table)

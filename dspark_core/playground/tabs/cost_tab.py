@@ -130,6 +130,7 @@ def three_digits(value: float) -> float:
 
 def machine_words(curve: CostCurve) -> str:
     """The curve in two or three sentences, for a visitor."""
+    curve = curve.as_measured()
     costs = curve.costs[0]
     most_drafts = max((max(rows) for rows in costs.draft.values()), default=15)
     m = Transport.of(curve, costs.context, most_drafts)
@@ -263,7 +264,8 @@ def further_chart(curve: CostCurve | None) -> Chart:
     figure, rows = blank_figure("the n-th verified token", "ms more than one token fewer"), []
     for costs, colour in zip(curve.costs if curve else (), (GREY, "#5b6673"), strict=False):
         assert curve is not None
-        added, plain = further_token_costs(curve, costs.context, max(costs.verify)), curve.plain_s(costs.context)
+        added = further_token_costs(curve, costs.context, max(costs.verify))
+        plain = curve.as_measured().plain_s(costs.context)
         # Hollow where the token or the one before it lies between measured points.
         known = [w in costs.verify and w - 1 in costs.verify for w, _ in added]
         figure.add_bar(
