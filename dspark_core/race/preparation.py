@@ -4,8 +4,10 @@ A step is a single operation on the device (the longest is a verification of a w
 meanwhile waits for at most one. A race that comes before the end warms its own lanes, and goes by the costs known then.
 """
 
+import time
 from collections.abc import Generator
 
+from ..decode.measure import Measuring
 from ..decode.prefill import prefill_once
 from ..decode.rounds import Settings
 from ..decode.speculative import Options
@@ -13,11 +15,9 @@ from .loaded import Models, Warmth
 from .race import WARM_UP_PROMPT, rehearse
 from .records import HARDWARE, PLAIN, LaneSpec, RaceRequest
 
-KERNELS = "Getting ready for a race, while nothing is asked for: each way of decoding runs once."
-COSTS = (
-    "Getting ready for a race, while nothing is asked for: measuring what a step costs here, about a minute's work. "
-    "Race whenever you like: it comes first."
-)
+KERNELS = "Getting ready: a first run of each drafter. A race comes first."
+COSTS = "Getting ready: measuring what a step costs{left}. A race comes first."
+LEFT = (10, 20, 30, 60, 120, 300, 600)  # seconds that are named: the nearest that is not too short
 
 
 def prepare(models: Models) -> Generator[str, None, None]:
@@ -35,10 +35,14 @@ def prepare(models: Models) -> Generator[str, None, None]:
             for _ in rehearse(models, asked, spec, prompt, Options(prefilled=prefilled)):
                 yield KERNELS
     while models.known_curve() is None:
-        yield COSTS
+        began, words = time.monotonic(), COSTS.format(left="")
+        yield words
         events = models.measure_curve()
-        for _ in events:
-            yield COSTS
+        for event in events:
+            if isinstance(event, Measuring) and event.share > 0.05:
+                left = (time.monotonic() - began) * (1 / event.share - 1)
+                words = COSTS.format(left=f", {next((n for n in LEFT if n >= left), LEFT[-1])} s or so")
+            yield words
             if models.known_curve() is not None:  # somebody measured it meanwhile
                 break
         events.close()

@@ -41,7 +41,9 @@ def raced(models):
 
 def test_it_warms_every_way_of_decoding_then_measures_and_is_done(models):
     words = list(prepare(models))
-    assert list(dict.fromkeys(words)) == [KERNELS, COSTS] and models.known_curve() and models.measuring is None
+    first, *rest = dict.fromkeys(words)
+    assert first == KERNELS and rest[0] == COSTS.format(left="") and "s or so" in rest[-1]
+    assert models.known_curve() and models.measuring is None
     record, warmed = raced(models)
     assert warmed == [] and record.verdict.kind == "identical"
     assert list(prepare(models)) == [], "all is ready"
@@ -56,7 +58,7 @@ def test_a_race_may_come_between_any_two_steps_and_a_measurement_by_hand_ends_it
             words = next(steps)
         record, _ = raced(models)
         assert record.verdict.kind == "identical"
-    assert words == COSTS and models.measuring
+    assert words.startswith(COSTS.partition("{")[0]) and models.measuring
     *_, curve = models.measure_curve()
     assert list(steps) == [] and models.known_curve() == curve
 
