@@ -31,6 +31,7 @@ STALE = 8, 64  # parked steps in a row after which earlier observations count ha
 # What drafting may lose; HardwareAware states the bound that they make.
 FIRST_LOSS = 0.5  # plain steps that drafting may lose in all before it is parked,
 WON_BACK = 4.0  # and on top what so many rounds are expected to win,
+UNLUCKY = 2.0  # plain steps that both make at least, so that an unlucky first round does not park it for good,
 LOSS = 0.01  # and this share of the time so far
 PROBE_LOSS = 0.003  # share of the time parked that probing again may lose
 MOST_CREDIT = 3.0  # rejected rounds' worth of earlier gain that may be lost again
@@ -106,9 +107,10 @@ class HardwareAware(Schedule):
     Before a round it decides from earlier rounds whether to draft at all; then Algorithm 1 decides how many drafts
     get head rows (with a confidence head: after a look at the first confidence) and how many are sent. A drafter
     that does not pay is parked: plain steps, with a probe now and then. In the curve's own terms, whatever texts and
-    confidences do, all drafting together never loses more than FIRST_LOSS plain steps, what WON_BACK rounds were
-    expected to win before the first, one wholly rejected round (the dearest there was), and LOSS + PROBE_LOSS of
-    the time: no round, probes included, begins with more than the other three lost.
+    confidences do, all drafting together never loses more than a first allowance (FIRST_LOSS plain steps and what
+    WON_BACK rounds were expected to win before the first; UNLUCKY plain steps at least), one wholly rejected round
+    (the dearest there was), and LOSS + PROBE_LOSS of the time: no round, probes included, begins with more than the
+    other two lost.
 
     curve:      what a step costs here; must know `method`
     method:     the drafter, as the curve names it
@@ -284,9 +286,9 @@ class _Learner(Schedule):
 
     Why the bound of HardwareAware holds: `_balance` is never above what drafting has truly won (capping it from
     above only lowers it), and it changes only in rounds that draft or look. `_pays` lets such a round begin only
-    while the balance is above minus the allowance: FIRST_LOSS, WON_BACK rounds as hoped before the first, and
-    LOSS + PROBE_LOSS of the time so far. The round then adds at worst its own cost less one plain step, wholly
-    rejected. Plain steps leave the balance and raise the allowance.
+    while the balance is above minus what is allowed: FIRST_LOSS and WON_BACK rounds as hoped before the first, or
+    UNLUCKY, and LOSS + PROBE_LOSS of the time so far. The round then adds at worst its own cost less one plain step,
+    wholly rejected. Plain steps leave the balance and raise the allowance.
     """
 
     def __init__(self, plan: HardwareAware, max_drafts: int):
@@ -416,7 +418,8 @@ class _Learner(Schedule):
         """Draft this round? If not, because it does not pay, or as a probe that is affordable by now."""
         choice = self._choice()
         # It goes by what was hoped before the first round, which cannot grow as what is hoped now may.
-        allowed = (FIRST_LOSS * self._plain + WON_BACK * self._hoped) + (LOSS + PROBE_LOSS) * elapsed
+        first = max(FIRST_LOSS * self._plain + WON_BACK * self._hoped, UNLUCKY * self._plain)
+        allowed = first + (LOSS + PROBE_LOSS) * elapsed
         affordable = self._balance > -allowed
         # What was lost is sunk and proves little; but of a drafter of which nothing is known it is what is known.
         may_lose = FIRST_LOSS * self._plain + WON_BACK * choice.gain + LOSS * elapsed

@@ -282,10 +282,14 @@ class CostCurve:
 
     # ---- what races teach ----
 
+    def as_measured(self) -> "CostCurve":
+        """Without what races taught, which is of whole rounds: parts of a round are to be compared in this one."""
+        return replace(self, learned={})
+
     def refined(self, lanes: Sequence[tuple[str, Sequence[Round]]]) -> "CostCurve":
         """With what the rounds of a finished race say: (drafter's id or "plain", rounds) of each lane. The curve as it
         is where they say nothing: of too few rounds, or of a race in which something else had the machine."""
-        bare, ratios = replace(self, learned={}), defaultdict[tuple[str, str], list[float]](list)
+        bare, ratios = self.as_measured(), defaultdict[tuple[str, str], list[float]](list)
         for method, rounds in lanes:
             if len(rounds) < FEWEST_ROUNDS or not (method == PLAIN or self.knows(method)):
                 continue

@@ -4,9 +4,10 @@ Runs on the thread that owns MLX, as a generator that can be closed between any 
 filled with synthetic keys and values, so that a long one costs no prefill: what a step costs does not depend on them.
 """
 
+import logging
 import random
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,30 +46,54 @@ class Measuring:
 
 
 class Bench:
-    """One target with its drafters and contexts, ready to time single operations."""
+    """One target with its drafters and contexts, to time single operations once `set_up` has come to its end, as it
+    has before the constructor returns unless `later`."""
 
-    def __init__(self, target: Target, drafters: dict[str, Drafter], context: int):
-        self.target, self.context = target, context
+    def __init__(self, target: Target, drafters: dict[str, Drafter], context: int, later: bool = False):
+        self.target, self.context, self.drafters = target, context, drafters
         self.cache = target.new_cache()
         self.taps = max((d.taps for d in drafters.values()), key=len, default=())
-        hidden, _ = target.forward(mx.array([0]), self.cache)
-        mx.eval(hidden)
-        self._fill(context - 1)
         self.ids = mx.arange(_widest(drafters), dtype=mx.int32) % target.vocab_size
-        self.drafts = {id_: self._context(drafter) for id_, drafter in drafters.items()}
+        self.drafts: dict[str, tuple[Context, mx.array | None]] = {}
         self.on_cpu = mx.default_device().type == mx.DeviceType.cpu
         self.spent = 0.0, 0.0  # seconds of the clock so far, and of this process's own work where MLX is part of it
+        if not later:
+            for id_ in ("", *drafters):
+                for _ in self.set_up(id_):
+                    pass
+
+    def set_up(self, drafter: str = "") -> Iterator[None]:
+        """Fill the target's cache, or with a drafter's id its context, operation by operation."""
+        if drafter:
+            yield from self._context(drafter)
+            return
+        hidden, _ = self.target.forward(mx.array([0]), self.cache)
+        mx.eval(hidden, [c.state for c in self.cache])
+        yield
+        if all(getattr(c, "keys", None) is not None for c in self.cache):
+            self._fill(self.context - 1)
+            yield
+            return
+        for start in range(1, self.context, PREFILL_CHUNK):  # a state of another kind, which only a prefill can fill
+            ids = mx.arange(start, min(start + PREFILL_CHUNK, self.context)) % self.target.vocab_size
+            mx.eval(self.target.forward(ids, self.cache)[0], [c.state for c in self.cache])
+            yield
 
     def _clocks(self) -> tuple[float, float]:
         return time.perf_counter(), time.process_time()
 
-    def _since(self, began: tuple[float, float]) -> float:
-        """Seconds of an operation. Where MLX computes on a CPU, those in which another program had it do not count:
-        no operation is done sooner than its own work, and what is spread over several threads works for longer than
-        it takes."""
+    def own_seconds(self, began: tuple[float, float]) -> tuple[float, float]:
+        """Seconds since then, by the clock and those that count. Where MLX computes on a CPU, the ones in which another
+        program had it do not: no operation is done sooner than its own work, and what is spread over several threads
+        works for longer than it takes."""
         wall, worked = (now - then for now, then in zip(self._clocks(), began, strict=True))
-        self.spent = self.spent[0] + wall, self.spent[1] + (min(worked, wall) if self.on_cpu else 0.0)
-        return min(wall, worked) if self.on_cpu else wall
+        return wall, min(wall, worked) if self.on_cpu else wall
+
+    def _since(self, began: tuple[float, float]) -> float:
+        """Seconds of an operation."""
+        wall, own = self.own_seconds(began)
+        self.spent = self.spent[0] + wall, self.spent[1] + own * self.on_cpu
+        return own
 
     def _fill(self, n: int) -> None:
         """n more positions of noise in the target's cache, of the shape and type that the first one had: what a step
@@ -83,9 +108,10 @@ class Bench:
             )
         mx.eval([c.state for c in self.cache])
 
-    def _context(self, drafter: Drafter) -> tuple[Context, mx.array | None]:
-        """Its context after `context` positions of noise, and the taps of CATCH_UP more. Every position goes in as in
-        a prefill, for what a context is made of is the drafter's own affair."""
+    def _context(self, id_: str) -> Iterator[None]:
+        """A drafter's context after `context` positions of noise, and the taps of CATCH_UP more. Every position goes in
+        as in a prefill, for what a context is made of is the drafter's own affair."""
+        drafter = self.drafters[id_]
         draft, features = drafter.begin(), None
         for start in range(0, self.context, PREFILL_CHUNK):
             ids = (mx.arange(start, min(start + PREFILL_CHUNK, self.context)) % self.target.vocab_size).astype(mx.int32)
@@ -94,9 +120,10 @@ class Bench:
                 features = mx.random.normal(shape).astype(self.target.dtype)
             draft.extend(ids, features)
             mx.eval(draft.state)
+            yield
         if drafter.taps:
             features = mx.zeros((CATCH_UP, len(drafter.taps) * self.target.hidden_size), self.target.dtype)
-        return draft, features
+        self.drafts[id_] = draft, features
 
     def plain(self) -> float:
         """Seconds of one step, out of PLAIN_STEPS pipelined ones."""
@@ -181,52 +208,103 @@ class Bench:
 class Measurement:
     """One under way: every step of `run` is a single operation on the device, and it can be left after any of them.
 
-    Every point is run once off the clock before its first sample. Points are taken in the order of `plan`, but for
-    the first, which no curve can do without, only as many as FEWEST samples each fit into the time (FULL_S, QUICK_S);
-    then all are sampled again and again, every pass in an order of its own, so that drift of the machine tilts no
-    curve: FEWEST times whatever the time, and while it lasts PASSES times, or where fewer than FEWEST samples agree
-    up to MOST_SAMPLES. `quick` plans fewer points.
+    Every point is run once off the clock before its first sample. The points without which there is no curve come
+    first, until each has FEWEST samples: from then on `curve` is this machine's own. Further ones are taken in the
+    order of `plan` as far as FEWEST samples each fit into the time (FULL_S, QUICK_S), then all are sampled again and
+    again, every pass in an order of its own, so that drift of the machine tilts no curve: FEWEST times whatever the
+    time, and while it lasts PASSES times, or where fewer than FEWEST samples agree up to MOST_SAMPLES. `quick` plans
+    fewer points. Time is that of the operations alone, whatever else is done between them
+    or, on a CPU, beside them. A drafter that fails is left
+    out, and so is in no curve.
     """
 
     def __init__(self, target: Target, drafters: dict[str, Drafter], quick: bool = False):
-        self.target, self.drafters = target, drafters
-        self.began, self.limit = time.perf_counter(), QUICK_S if quick else FULL_S
+        self.target, self.drafters = target, dict(drafters)
+        self.about = made_of(target, drafters)
+        self.elapsed, self.limit = 0.0, QUICK_S if quick else FULL_S
         long = min(LONG, target.context_length - _widest(drafters) - PLAIN_STEPS)
-        self.benches = [Bench(target, drafters, n) for n in ([SHORT, long] if long > 2 * SHORT else [SHORT])]
+        contexts = [SHORT, long] if long > 2 * SHORT else [SHORT]
+        self.benches = [Bench(target, self.drafters, n, later=True) for n in contexts]
         self.order, self.share = random.Random(0), 0.0
-        stages = self.plan(quick)
-        self.needed, *self.more = ([*self.order.sample(stage, len(stage))] for stage in stages)
+        first, *stages = self.plan(quick)
+        self.needed, *self.more = (self.order.sample(stage, len(stage)) for stage in (first, *stages))
+        self.needed.sort(key=lambda point: point[:2] != (0, "plain"))  # by that one others' shapes are scaled
         self.seconds: dict[Point, list[float]] = {}
 
     def run(self) -> Generator[Measuring | CostCurve, None, None]:
         """Progress after every operation, and at the end the curve."""
-        spent = 0.0  # by one sample of every point so far
-        for point in (*self.needed, *(p for stage in self.more for p in stage)):
-            if point not in self.needed and self.elapsed + (FEWEST - 1) * spent > self.limit:
+        for bench in self.benches:
+            for id_ in ("", *self.drafters):
+                yield from self._guarded(id_, bench.set_up(id_))
+        for point in self.needed:
+            yield from self._first(point)
+        yield from self._again(self.needed, lambda samples: len(samples) < FEWEST)
+        owed = 0.0  # by one more sample of every point that came later
+        for point in (p for stage in self.more for p in stage):
+            if self.elapsed + (FEWEST - 1) * owed > self.limit:
                 break
-            self._sample(point)  # kernels compile and memory is touched
-            yield self._progress()
-            began = self.elapsed
-            self.seconds[point] = [self._sample(point)]
-            spent += self.elapsed - began
-            yield self._progress()
-        while todo := [p for p, s in self.seconds.items() if self._wants(s)]:
-            for point in self.order.sample(todo, len(todo)):
-                if self._wants(self.seconds[point]):
-                    self.seconds[point].append(self._sample(point))
-                    yield self._progress(sum(map(len, self.seconds.values())) / (PASSES * len(self.seconds)))
+            yield from self._first(point)
+            owed += sum(self.seconds.get(point, ()))
+        yield from self._again(self.seconds, self._wants)
         yield self.curve()
 
-    @property
-    def elapsed(self) -> float:
-        return time.perf_counter() - self.began
+    def _first(self, point: Point) -> Iterator[Measuring]:
+        """A point off the clock, for kernels compile and memory is touched; then its first sample."""
+
+        def twice() -> Iterator[None]:
+            self._sample(point)
+            yield
+            self.seconds[point] = [self._sample(point)]
+            yield
+
+        yield from self._guarded(self._drafter(point), twice())
+
+    def _again(self, points: Collection[Point], wanted: Callable[[list[float]], bool]) -> Iterator[Measuring]:
+        """Further samples, pass by pass, of the points that are `wanted`."""
+        while todo := [p for p in points if p in self.seconds and wanted(self.seconds[p])]:
+            for point in self.order.sample(todo, len(todo)):
+                if point in self.seconds and wanted(self.seconds[point]):
+                    yield from self._guarded(self._drafter(point), self._one_more(point))
+
+    def _one_more(self, point: Point) -> Iterator[None]:
+        self.seconds[point].append(self._sample(point))
+        yield
+
+    def _guarded(self, drafter: str, steps: Iterator[None]) -> Iterator[Measuring]:
+        """Progress after every step. What goes wrong with a drafter leaves that drafter out."""
+        while not drafter or drafter in self.drafters:
+            try:
+                next(steps)
+            except StopIteration:
+                return
+            except KeyboardInterrupt:
+                raise
+            except BaseException:
+                if not drafter:
+                    raise
+                logging.exception("the drafter %s cannot be measured", drafter)
+                del self.drafters[drafter]
+                self.seconds = {p: s for p, s in self.seconds.items() if self._drafter(p) != drafter}
+                return
+            yield self._progress()
+
+    @staticmethod
+    def _drafter(point: Point) -> str:
+        """Whose operation a point is; empty for the target's."""
+        return "" if point[1] in ("plain", "verify") else point[1].partition(" ")[0]
 
     def _sample(self, point: Point) -> float:
-        b, kind, n = point
-        return self.benches[b].run(kind, n)
+        bench, kind, n = self.benches[point[0]], *point[1:]
+        began = bench._clocks()
+        try:
+            return bench.run(kind, n)
+        finally:
+            self.elapsed += bench.own_seconds(began)[1]
 
-    def _progress(self, done: float = 0.0) -> Measuring:
-        self.share = max(self.share, min(0.99, max(done, self.elapsed / self.limit)))
+    def _progress(self) -> Measuring:
+        done = sum(map(len, self.seconds.values())) / (PASSES * max(1, len(self.seconds)))
+        timed = self.elapsed / self.limit
+        self.share = max(self.share, min(0.99, timed if len(self.seconds) < len(self.needed) else max(done, timed)))
         return Measuring(self.share)
 
     def _wants(self, samples: list[float]) -> bool:
@@ -265,10 +343,10 @@ class Measurement:
         """Of the points that have been sampled FEWEST times. Before all have that no curve can do without: another
         machine's, scaled by the plain step as far as that is known."""
         sampled = {point: s for point, s in self.seconds.items() if len(s) >= FEWEST}
-        about = made_of(self.target, self.drafters)
-        if not sampled.keys() >= set(self.needed):
+        needed = {p for p in self.needed if (id_ := self._drafter(p)) in self.drafters or not id_}
+        if not sampled.keys() >= needed:
             plain = min(self.seconds.get((0, "plain", 0), [0.0]))
-            return bundled_curve(about, {id_: d.info for id_, d in self.drafters.items()}, plain)
+            return bundled_curve(self.about, {id_: d.info for id_, d in self.drafters.items()}, plain)
 
         def timings(b: int, kind: str) -> dict[int, Timing]:
             return {n: Timing.of(s) for (at, k, n), s in sorted(sampled.items()) if (at, k) == (b, kind)}
@@ -287,7 +365,7 @@ class Measurement:
             for b, bench in enumerate(self.benches)
         )
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        return CostCurve(about, now, round(self.elapsed, 2), costs, self._busy())
+        return CostCurve(self.about, now, round(self.elapsed, 2), costs, self._busy())
 
     def _busy(self) -> float:
         """Share of the measuring in which something else had the machine: of samples that do not agree with the

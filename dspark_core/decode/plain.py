@@ -32,7 +32,7 @@ def plain(
     """
     request = check(target, prompt, settings)
     pick = picker(settings, uniforms)
-    began = clock()
+    began = clock() - (prefilled.seconds if prefilled else 0.0)
     cache = target.new_cache()
     logits = yield from prefill(request, cache, prefilled=prefilled)
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
@@ -62,18 +63,26 @@ def picker(settings: Settings, uniforms: Uniforms | None) -> Greedy | Sampled:
 class Prefilled:
     """A prompt that went through the target once, for several decodes of it; see `prefill_once`.
 
-    tapped: hidden states [n, d] of the prompt by layer
-    logits: [1, V] of its last position
+    tapped:  hidden states [n, d] of the prompt by layer
+    logits:  [1, V] of its last position
+    seconds: that it took
     """
 
     prompt: tuple[int, ...]
     cache: Cache
     tapped: dict[int, mx.array]
     logits: mx.array
+    seconds: float = 0.0
 
     def into(self, cache: Cache) -> None:
-        """Give an empty `cache` copies of this one's entries."""
+        """Give an empty `cache` copies of this one's entries: objects of their own, whose arrays share memory until one
+        of the decodes writes to it."""
         cache[:] = copy.deepcopy(self.cache)
+
+    def drop(self) -> None:
+        """Give its memory back once nothing begins with it any more: who decodes may still hold it."""
+        self.cache.clear()
+        self.tapped.clear()
 
     def features(self, taps: tuple[int, ...]) -> mx.array | None:
         """[n, m*d]; None without taps. Raises DecodeError for a layer that was not kept."""
@@ -87,6 +96,20 @@ class Prefilled:
 def prefill_once(target: Target, prompt: list[int], taps: tuple[int, ...] = ()) -> Prefilled:
     """Run a prompt through the target and keep what any decode with drafters of these taps begins with. Raises
     DecodeError."""
+    events = prefill_shared(target, prompt, taps)
+    while True:
+        try:
+            next(events)
+        except StopIteration as end:
+            done: Prefilled = end.value
+            return done
+
+
+def prefill_shared(
+    target: Target, prompt: list[int], taps: tuple[int, ...] = ()
+) -> Generator[Prefill, None, Prefilled]:
+    """The same, chunk by chunk."""
+    began = time.perf_counter()
     request, cache = check(target, prompt, Settings()), target.new_cache()
     chunks: list[mx.array] = []
 
@@ -95,16 +118,11 @@ def prefill_once(target: Target, prompt: list[int], taps: tuple[int, ...] = ()) 
             chunks.append(features)
         return chunks[-1:]
 
-    events = prefill(request, cache, taps, extend)
-    while True:
-        try:
-            next(events)
-        except StopIteration as end:
-            logits = end.value
-            break
+    logits = yield from prefill(request, cache, taps, extend)
     layers = mx.split(mx.concatenate(chunks), len(taps), axis=-1) if taps else []
     mx.eval(layers, logits)
-    return Prefilled(request.prompt, cache, dict(zip(taps, layers, strict=True)), logits)
+    tapped = dict(zip(taps, layers, strict=True))
+    return Prefilled(request.prompt, cache, tapped, logits, time.perf_counter() - began)
 
 
 def prefill(
@@ -122,7 +140,10 @@ def prefill(
         if prefilled.prompt != request.prompt:
             raise DecodeError("The prefill is that of another prompt.")
         prefilled.into(cache)
-        mx.eval([c.state for c in cache], extend(ids, prefilled.features(taps)))
+        features = prefilled.features(taps)
+        for start in range(0, total, PREFILL_CHUNK):  # as its own prefill would: what is drafted stays the same
+            rows = slice(start, start + PREFILL_CHUNK)
+            mx.eval(extend(ids[rows], None if features is None else features[rows]))
         yield Prefill(total, total)
         return prefilled.logits
     yield Prefill(0, total)

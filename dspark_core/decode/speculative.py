@@ -74,7 +74,7 @@ def speculative(
         raise DecodeError(f"{drafter.info.name} has no confidence head, which this schedule needs.")
     if options.strict and not settings.greedy:
         raise DecodeError("Strict mode decides between the two best tokens again, so it is for greedy decoding only.")
-    began = clock()
+    began = clock() - (options.prefilled.seconds if options.prefilled else 0.0)
     request = check(target, prompt, settings)
     decode = Speculation(request, drafter, settings, schedule, options, Tape(uniforms, settings.seed), clock)
     logits = yield from prefill(request, decode.cache, drafter.taps, decode.extend, options.prefilled)

@@ -147,6 +147,7 @@ class PresetEngine:
     def _clear(self) -> None:
         self.choice: Choice | None = None
         self._models: Models | None = None
+        self._preparation: Iterator[str] | None = None
         self.notice = self.problem = ""
         self.name = self.precision = ""
         self.stop_ids: frozenset[int] = frozenset()
@@ -246,6 +247,17 @@ class PresetEngine:
         return self._models
 
     # ---- running -------------------------------------------------------------------------------------
+
+    def prepare(self) -> str:
+        """One step of getting ready for a race: a single operation on the device. What the next one is a part of, in
+        words; empty once there is none."""
+        from ..race.preparation import prepare
+
+        if self._models is None:
+            return ""
+        if self._preparation is None:
+            self._preparation = prepare(self._models)
+        return next(self._preparation, "")
 
     def race(self, request: RaceRequest, cancelled: Callable[[], bool]) -> Iterator[tuple[int, Any]]:
         from ..race.race import race

@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not sources.presets:
         parser.exit(1, f"No preset can be used: {' '.join(sources.bad)}\n")
     preset = next(iter(sources.presets.values()))
-    worker = Worker(lambda progress: PresetEngine(preset, "auto", progress))
+    worker = Worker(lambda progress: PresetEngine(preset, "auto", progress), PresetEngine.prepare)
     serve = partial(launch, token=token) if token else launch
     try:
         serve(

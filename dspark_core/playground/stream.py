@@ -330,7 +330,14 @@ def models_status(worker: Worker) -> Iterator[str]:
             shown = worker.progress
             yield f"Loading {shown} …"
         time.sleep(0.1)
-    yield loaded_words(worker)
+    while True:
+        now = "\n".join(filter(None, [loaded_words(worker), worker.idling]))
+        if now != shown:
+            shown = now
+            yield now
+        if not worker.idling:
+            return
+        time.sleep(0.5)
 
 
 def loaded_words(worker: Worker) -> str:

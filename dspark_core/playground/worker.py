@@ -17,11 +17,12 @@ from ..errors import Cancelled, ModelError, reason
 from ..models.info import DrafterInfo
 from ..models.text_process import interruptible
 from ..race.inspection import Inspection
-from ..race.records import Failed, RaceRecord, RaceRequest
+from ..race.records import Failed, RaceRecord, RaceRequest, Waiting
 
 MAX_WAITING = 8  # jobs that may wait for the engine behind the one that runs
 LOST = "The engine's thread ended{}, so no model is loaded any more: load one on the Models tab."
 LAST_MOMENT_S = 1.0  # in which a job that has shown its result may still be at work
+BREATH_S = 0.03  # between two steps of idle work, for all else that this machine does
 
 
 class Engine(Protocol):
@@ -63,13 +64,6 @@ class NoEngine:
 
     def inspect(self, *asked: Any) -> Inspection | None:
         raise ModelError(self.problem)
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """Why nothing has come of a job yet, in a sentence."""
-
-    words: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,15 +143,20 @@ def race_job(session: str, request: RaceRequest) -> Job:
 class Worker:
     """Loads an engine in the background, then runs jobs one at a time, in order.
 
+    While no job is there, `idle(engine)` is called again and again: each time it does a short step of work and returns
+    what that is a part of, in words, until it returns none. A job waits for the one step under way at most.
+
     ready:    the load has ended, well or not: `engine` is an Engine, or a NoEngine that says why there is none
     progress: of the load, in words
+    idling:   what idle work is for, in words; empty if there is none
     """
 
-    def __init__(self, load: Callable[[Callable[[str], None]], Engine]):
+    def __init__(self, load: Callable[[Callable[[str], None]], Engine], idle: Callable[[Any], str] = lambda engine: ""):
         self.engine: Engine = NoEngine("No model is loaded yet.")
         self.ready = False
         self.progress = "starting"
-        self._load = load
+        self.idling = ""
+        self._load, self._idle = load, idle
         self._jobs: list[Job] = []  # the first one is running
         self._running: Job | None = None
         self._changed = threading.Condition()
@@ -278,13 +277,33 @@ class Worker:
 
     def _run(self, begin: Callable[[], Engine]) -> None:
         self.engine = begin()
+        self._idle_step()  # so that its words are there with the engine
         self.ready = True
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._jobs)
-                self._running = job = self._jobs[0]
+            job = self._next_job()
             job.run(self.engine)
             self._end(job)
+
+    def _next_job(self) -> Job:
+        """The first in the queue; until there is one, idle work, if there is any: a job may have brought some."""
+        seconds: float | None = 0.0
+        while True:
+            with self._changed:
+                if self._changed.wait_for(lambda: self._jobs, seconds):
+                    self._running = self._jobs[0]
+                    return self._running
+            seconds = BREATH_S if self._idle_step() else None
+
+    def _idle_step(self) -> bool:
+        """One step of idle work; is there more?"""
+        words = ""
+        try:
+            if not isinstance(self.engine, NoEngine):
+                words = self._idle(self.engine)
+        except BaseException:  # nobody asked for it: whoever needs what it was for meets what is wrong
+            logging.exception("idle work failed")
+        self.idling = words
+        return bool(words)
 
     def _end(self, job: Job) -> None:
         """Take a job off the queue, and let who follows it know."""

@@ -4,7 +4,7 @@ Pure arithmetic on records; no MLX. The number of drafts a round sends is its ca
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..decode.cost_curve import CostCurve, tokens_per_round
 from ..decode.rounds import Round
@@ -37,6 +37,7 @@ class Transport:
 
     @classmethod
     def of(cls, curve: CostCurve, context: int, max_drafts: int) -> "Transport":
+        curve = curve.as_measured()  # a verification and a plain step, both by themselves
         plain, last = curve.plain_s(context), max(max_drafts, 2) + 1
         second = curve.verify_s(2, context)
         further = max(0.0, (curve.verify_s(last, context) - second) / (last - 2) / plain)
@@ -186,9 +187,10 @@ class Suggestion:
     times: float
 
 
-def suggest(curve: CostCurve, race: RaceRecord) -> list[Suggestion]:
-    """For every lane that drafted, in order. Plain decoding is as fast as the race's plain lane was; a cap is as much
-    faster or slower than what the lane ran as the curve says, so that no advice contradicts what was measured."""
+def raced_prospects(curve: CostCurve, race: RaceRecord) -> list[tuple[LaneRecord, list[Prospect]]]:
+    """`prospects` of every lane that drafted, in order, at the speeds of the race, so that nothing contradicts what was
+    measured: plain decoding is as fast as the race's plain lane was, a cap as much faster or slower than what the lane
+    ran as the curve says, and the cap that it ran as fast as it was."""
     out, greedy, curve = [], race.request.settings.greedy, anchored(curve, race)
     raced_plain = any(not lane.spec.speculative and metrics(lane).tok_s for lane in race.lanes)
     for lane in race.lanes:
@@ -197,13 +199,29 @@ def suggest(curve: CostCurve, race: RaceRecord) -> list[Suggestion]:
             continue
         foretold = metrics(lane).tokens / curve.seconds(lane.spec.drafter_id, lane.rounds)
         measured = metrics(lane).tok_s or foretold
-        off = measured / foretold
-        plain = options[0].tok_s * (1 if raced_plain else off)
+        plain = options[0].tok_s * (1 if raced_plain else measured / foretold)
+        ran, found = fixed_cap(lane), []
+        for p in options:
+            own = measured if p.cap == ran else p.tok_s * measured / foretold
+            tok_s = own if p.cap else plain
+            found.append(replace(p, tok_s=tok_s, times_plain=tok_s / plain, break_even=p.tokens * plain / tok_s))
+        out.append((lane, found))
+    return out
+
+
+def fixed_cap(lane: LaneRecord) -> int | None:
+    """The cap that a lane with rounds ran throughout; None where it varied."""
+    return max(r.proposed for r in lane.rounds) if lane.spec.schedule in (FULL, CAP, BLOCK) else None
+
+
+def suggest(curve: CostCurve, race: RaceRecord) -> list[Suggestion]:
+    """For every lane that drafted, in order, by `raced_prospects`."""
+    out = []
+    for lane, options in raced_prospects(curve, race):
         best = max(options[1:], key=lambda p: p.tok_s)
-        ran = max(r.proposed for r in lane.rounds) if lane.spec.schedule in (FULL, CAP, BLOCK) else None
-        # What was raced is known, not foretold.
-        fastest = measured if best.cap == ran else best.tok_s * off
-        cap, tok_s = (best.cap, fastest) if fastest > plain else (0, plain)
-        gain = 0.0 if cap == ran else tok_s / measured - 1
-        out.append(Suggestion(lane.spec.name, lane.spec.drafter_id, cap, best.cap, tok_s, gain, fastest / plain))
+        fastest = best if best.tok_s > options[0].tok_s else options[0]
+        ran = fastest.cap == fixed_cap(lane)
+        gain = 0.0 if ran else fastest.tok_s / (metrics(lane).tok_s or fastest.tok_s) - 1
+        name, drafter = lane.spec.name, lane.spec.drafter_id
+        out.append(Suggestion(name, drafter, fastest.cap, best.cap, fastest.tok_s, gain, best.times_plain))
     return out

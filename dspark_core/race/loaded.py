@@ -1,25 +1,53 @@
 """What a race runs on: one loaded target, its drafters, and what is known of this machine.
 
 The costs of a step and the noise of the logits are measured once: `known_...` looks in this run and on disk, and what
-is measured now is written there. Everything here is for the thread that owns MLX.
+is measured now is written there. A race waits for no measurement of costs: it goes by what is known when it begins.
+Everything here is for the thread that owns MLX.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import mlx.core as mx
 
 from ..decode.bundled_curve import bundled_curve
-from ..decode.cost_curve import CostCurve
-from ..decode.measure import Measuring, load_curve, made_of, measure, save_curve
+from ..decode.cost_curve import BUSY, CostCurve
+from ..decode.measure import Measurement, Measuring, load_curve, made_of, save_curve
+from ..decode.rounds import Round
 from ..decode.strict import Noise, load_noise, measure_noise, save_noise
 from ..machine import machine, versions
 from ..models.drafter import Drafter
 from ..models.drafters import constants
 from ..models.info import DrafterInfo, named
 from ..models.target import Target
-from .records import RaceRecord, RaceSource
+from .records import BLOCK, CAP, HARDWARE, LaneSpec, RaceRecord, RaceRequest, RaceSource
+
+
+class Warmth(NamedTuple):
+    """What decides which operations a lane runs, and so what has to be done once before it is timed."""
+
+    spec: LaneSpec
+    greedy: bool
+    top_k: bool
+    top_p: bool
+    profile: bool
+    strict: bool
+
+    @staticmethod
+    def of(spec: LaneSpec, request: RaceRequest, strict: float) -> "Warmth":
+        s = request.settings
+        return Warmth(spec, s.greedy, s.top_k > 0, s.top_p < 1, request.profile, spec.speculative and strict > 0)
+
+    def within(self, other: "Warmth") -> bool:
+        """Has a lane of the `other` kind done all that this one does? A hardware-aware one has, but for the width of a
+        cap, for which a GPU may compile kernels."""
+        mine, theirs = self.spec, other.spec
+        if self[1:] != other[1:] or mine.drafter_id != theirs.drafter_id:
+            return False
+        alike = (mine.schedule, mine.cap) == (theirs.schedule, theirs.cap) or not mine.speculative
+        return alike or (theirs.schedule == HARDWARE and (mine.schedule not in (CAP, BLOCK) or exact_device()))
 
 
 @dataclass
@@ -29,16 +57,22 @@ class Models:
     drafters: by id (see `drafter_ids`); a sentence in place of one says why it cannot run
     warm:     lanes that have run before, so that nothing compiles on the clock
     kept:     what the inspector keeps of the last round it looked at; a race drops it
-    curve:    what a step costs here, once that is known
+    curve:    what a step costs here, once that is measured
+    measuring: the measurement that will tell, while it is under way
+    raced:    (drafter's id, rounds) of the lanes of each race meanwhile
     noise:    how far logits move with the width here, once that is known
+    read_s:   seconds that a token of the last prompt took to read; 0 before there was one
     """
 
     target: Target
     drafters: dict[str, Drafter | str]
-    warm: set[tuple[object, ...]] = field(default_factory=set)
+    warm: set[Warmth] = field(default_factory=set)
     kept: object | None = None
     curve: CostCurve | None = None
+    measuring: Measurement | None = None
+    raced: list[list[tuple[str, Sequence[Round]]]] = field(default_factory=list)
     noise: Noise | None = None
+    read_s: float = 0.0
 
     @property
     def loaded(self) -> dict[str, Drafter]:
@@ -76,35 +110,70 @@ class Models:
         opening = getattr(text, "opening", "")
         return RaceSource(token_bytes, self.target.stop_ids, self.descriptions, machine(), versions(), opening)
 
+    def is_warm(self, warmth: Warmth) -> bool:
+        return any(warmth.within(done) for done in self.warm)
+
     # ---- costs ---------------------------------------------------------------------------------------
 
     def known_curve(self) -> CostCurve | None:
-        """The cost curve of these models, from this run or from disk; None if it was never measured."""
+        """The cost curve of these models, from this run or from disk; None if it was never measured to the end."""
         if self.curve is None or self.curve.made_of != made_of(self.target, self.loaded):
             self.curve = load_curve(self.target, self.loaded)
         return self.curve
 
     def measure_curve(self, quick: bool = False) -> Generator[Measuring | CostCurve, None, None]:
-        """Measure it now and use it from here on. Yields progress, then the curve."""
-        for event in measure(self.target, self.loaded, quick):
-            if isinstance(event, CostCurve):
-                self.curve = event
-                with suppress(OSError):  # a cache that cannot be written costs a measurement at the next start
-                    save_curve(event)
-            yield event
+        """Measure it now and use it from here on; what is known by then serves meanwhile. Yields progress after every
+        operation, then the curve."""
+        self.measuring = measuring = Measurement(self.target, self.loaded, quick)
+        try:
+            for event in measuring.run():
+                if isinstance(event, CostCurve):
+                    self.curve = event = self._refined(event)
+                    self.raced.clear()
+                    with suppress(OSError):  # a cache that cannot be written costs a measurement at the next start
+                        save_curve(event)
+                yield event
+        finally:
+            if self.measuring is measuring:
+                self.measuring = None
 
-    def usable_curve(self) -> CostCurve:
-        """The curve of these models, or before there is one another machine's shape."""
-        infos = {id_: d.info for id_, d in self.loaded.items()}
-        return self.known_curve() or bundled_curve(made_of(self.target, self.loaded), infos)
+    def usable_curve(self, drafter: str = "") -> CostCurve:
+        """The curve of these models; before there is one, that of the points measured by now, or another machine's
+        shape, as for a `drafter` that cannot be measured."""
+        curve = self.known_curve()
+        if curve is None and self.measuring:
+            curve = self._refined(self.measuring.curve())
+        if curve is None or (drafter and not curve.knows(drafter)):
+            infos = {id_: d.info for id_, d in self.loaded.items()}
+            curve = bundled_curve(made_of(self.target, self.loaded), infos)
+        return curve
+
+    def _refined(self, curve: CostCurve) -> CostCurve:
+        """With what races taught while it was measured."""
+        for lanes in self.raced:
+            curve = curve if curve.borrowed else curve.refined(lanes)
+        return curve
+
+    def doubt_of_costs(self) -> str:
+        """What a visitor should know of the costs that a race begins with, in a sentence; empty if they are sound."""
+        curve = self.usable_curve()
+        if curve.borrowed:
+            return f"Costs are not measured here yet, so another machine's serve ({curve.borrowed})."
+        if curve.busy >= BUSY:
+            return "The costs were measured while this machine was busy with something else, so they may be off."
+        return ""
 
     def learn(self, record: RaceRecord) -> None:
         """Refine the curve, here and on disk, with the rounds of a finished race. Not with sampled ones, nor with those
         of strict mode or a profile, which do more than decode."""
-        curve, request = self.curve, record.request
-        if curve is None or request.profile or request.strict or not request.settings.greedy:
+        curve, request = self.known_curve(), record.request
+        if request.profile or request.strict or not request.settings.greedy:
             return
-        self.curve = curve.refined([(lane.spec.drafter_id, lane.rounds) for lane in record.lanes])
+        lanes: list[tuple[str, Sequence[Round]]] = [(lane.spec.drafter_id, lane.rounds) for lane in record.lanes]
+        if curve is None:
+            self.raced += [lanes] if self.measuring else []
+            return
+        self.curve = curve.refined(lanes)
         if self.curve is not curve and load_curve(self.target, self.loaded):  # a cache that was emptied stays so
             with suppress(OSError):
                 save_curve(self.curve)

@@ -10,23 +10,22 @@ it would be alone.
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
-from itertools import islice
+from dataclasses import dataclass, replace
+from typing import Any
 
 import mlx.core as mx
 
 from ..decode.adaptive import HardwareAware
-from ..decode.measure import measure
 from ..decode.plain import plain
+from ..decode.prefill import PREFILL_CHUNK, Prefilled, prefill_shared
 from ..decode.rounds import Prefill, Round, Settings, Start
 from ..decode.schedule import ConfidenceThreshold, CumulativeThreshold, FixedCap, FullBlock, Schedule
 from ..decode.speculative import Options, speculative
 from ..errors import DecodeError, ModelError, reason
 from ..models.drafter import Drafter
-from .loaded import Models
+from .loaded import Models, Warmth
 from .records import (
     BLOCK,
     CAP,
@@ -40,13 +39,14 @@ from .records import (
     RaceRecord,
     RaceRequest,
     Verdict,
+    Waiting,
     WarmUp,
 )
 from .verdict import judge
 
 SLICE_S = 0.2  # own time of one slice; it always holds at least one event
 
-Event = Prefill | Start | Round | Failed
+Event = Prefill | Start | Round | Failed | WarmUp
 
 
 class Clock:
@@ -71,7 +71,8 @@ class Lane:
     """Runs `decode(clock)`, a generator of Prefill, Start and Round, a slice at a time.
 
     `synchronize` waits for the device. Decoding is pipelined inside a slice; at its end the lane waits,
-    on its own time, for what it put on the device, so that the next lane finds the device idle.
+    on its own time, for what it put on the device, so that the next lane finds the device idle. `warm_up` comes before
+    the first slice, on nobody's clock.
     """
 
     def __init__(
@@ -79,14 +80,19 @@ class Lane:
         decode: Callable[[Clock], Generator[Event, None, None]],
         synchronize: Callable[[], None],
         clock: Clock | None = None,
+        warm_up: Callable[[], Iterator[WarmUp]] = lambda: iter(()),
     ):
         self.clock = clock or Clock()
         self.done = False
         self._events = decode(self.clock)
         self._synchronize = synchronize
+        self._warm_up: Iterator[WarmUp] | None = warm_up()
 
     def slice(self, seconds: float = SLICE_S) -> Generator[Event, None, None]:
         """Events of about `seconds` of own time, at least one. A failure is an event, not an exception."""
+        if self._warm_up is not None:
+            yield from self._warm_up
+            self._warm_up = None
         until = self.clock() + seconds
         self.clock.resume()
         try:
@@ -131,7 +137,7 @@ def guarded(what: str) -> Iterator[None]:
         logging.exception("%s failed", what)
 
 
-WARM_UP_PROMPT = 16  # tokens
+WARM_UP_PROMPT = 16  # tokens, where the prompt itself is too long to be warmed up on
 WARM_UP_TOKENS = 24  # enough for two rounds of a fully accepted block of 8, or one of 16, and the steps between
 
 
@@ -158,7 +164,7 @@ def interleave(
 def schedule_of(spec: LaneSpec, models: Models, drafter: Drafter) -> Schedule:
     """The schedule that a lane's settings name."""
     if spec.schedule == HARDWARE:
-        curve = models.usable_curve()
+        curve = models.usable_curve(spec.drafter_id)
         return HardwareAware(curve, spec.drafter_id, drafter.info.calibration.acceptance, drafter.info.has_confidence)
     if spec.schedule == CONFIDENCE:
         return ConfidenceThreshold(spec.threshold)
@@ -175,14 +181,15 @@ def decode(
     prompt: list[int],
     settings: Settings,
     clock: Clock,
-    profile: bool = False,
-    strict: float = 0.0,
+    options: Options,
     rehearse: bool = False,
 ) -> Generator[Event, None, None]:
-    """The decode that a lane's settings name; `strict` as in `speculative`; `rehearse` makes its schedule a
-    `Rehearsal`. Raises DecodeError if its drafter cannot run."""
+    """The decode that a lane's settings name, with the parts of `options` that its method has; `rehearse` makes its
+    schedule a `Rehearsal`. Raises DecodeError if its drafter cannot run."""
     if not spec.speculative:
-        yield from plain(models.target, prompt, settings, clock=clock, profile=profile)
+        yield from plain(
+            models.target, prompt, settings, clock=clock, profile=options.profile, prefilled=options.prefilled
+        )
         return
     drafter = models.drafters.get(spec.drafter_id, f"no {spec.method} drafter is configured for this target.")
     if isinstance(drafter, str):
@@ -190,20 +197,19 @@ def decode(
     schedule = schedule_of(spec, models, drafter)
     if rehearse:
         schedule = Rehearsal(schedule)
-    yield from speculative(
-        models.target, drafter, prompt, settings, schedule, Options(profile=profile, strict=strict), clock=clock
-    )
+    yield from speculative(models.target, drafter, prompt, settings, schedule, options, clock=clock)
 
 
 def race(
     models: Models, request: RaceRequest, cancelled: Callable[[], bool] = lambda: False
-) -> Generator[tuple[int, Event | WarmUp | DeviceNoise | Verdict | RaceRecord], None, None]:
+) -> Generator[tuple[int, Event | Waiting | DeviceNoise | Verdict | RaceRecord], None, None]:
     """Run a race on the thread that owns MLX.
 
-    Yields (-1, the record, empty as yet), (-1, DeviceNoise) if that had to be measured, then (lane, event) pairs as
-    they happen, then (-1, Verdict). The record is filled along the way. `cancelled` is asked after every event. Raises
-    ModelError if the chat template does not take the conversation, or the model's context does not hold it. What a
-    drafter raises, before the clocks run or after, ends its own lane alone.
+    Yields (-1, the record, empty as yet), (-1, DeviceNoise) if that had to be measured, (-1, Waiting) while the prompt
+    is read, once for all lanes, then (lane, event) pairs as they happen, then (-1, Verdict). The record is filled along
+    the way. `cancelled` is asked after every event. Raises ModelError if the chat template does not take the
+    conversation, or the model's context does not hold it. What a drafter raises, before the clocks run or after, ends
+    its own lane alone.
     """
     target = models.target
     models.kept = None
@@ -225,25 +231,12 @@ def race(
         yield 0, WarmUp()
         record.noise = models.measured_noise().largest
         yield -1, DeviceNoise(record.noise)
-    strict = (record.noise or 0.0) if strictly else 0.0
-    for i, spec in enumerate(request.lanes):
-        if spec.schedule == HARDWARE and models.loaded and not cancelled() and models.known_curve() is None:
-            yield i, WarmUp()
-            models = _measure_curve(models, prompt, cancelled)
-        if not cancelled() and _warmth(spec, request, strict) not in models.warm:
-            yield i, WarmUp()
-            _warm_up(models, spec, prompt, request, strict, cancelled)
-
-    def lane(spec: LaneSpec) -> Lane:
-        return Lane(
-            lambda clock: decode(models, spec, prompt, request.settings, clock, request.profile, strict),
-            mx.synchronize,
-        )
-
-    events = interleave([lane(spec) for spec in request.lanes], request.together)
+    run = RaceRun(models, request, prompt, (record.noise or 0.0) if strictly else 0.0, cancelled)
+    events = run.events()
     try:
         for i, event in events:
-            record.lanes[i].add(event)
+            if i >= 0:
+                record.lanes[i].add(event)
             yield i, event
             if cancelled():
                 record.stopped = True
@@ -256,37 +249,120 @@ def race(
         yield -1, record.verdict
 
 
-def _measure_curve(models: Models, prompt: list[int], cancelled: Callable[[], bool]) -> Models:
-    """The cost curve, in seconds and off the clock; it is kept on disk for the next time. Returns the models that it is
-    of: these, or, where it fails, these without the drafters that fail, the reason in the place of each."""
-    events = models.measure_curve(quick=True)
-    with guarded("the measurement of the cost curve"):
-        for _ in events:
-            if cancelled():
-                break
-        events.close()
-        return models
-    sound = replace(models, drafters=models.drafters | _failing(models, prompt), curve=None)
-    worth_it = sound.loaded and sound.loaded.keys() < models.loaded.keys()
-    return _measure_curve(sound, prompt, cancelled) if worth_it else sound
+@dataclass
+class RaceRun:
+    """A race from its request on: the prompt is read once for all lanes, and each is warm before its clock runs.
 
+    strict:    as in `Options`
+    prefilled: the prompt's prefill, until every lane has taken its copy; where there is none, each lane does its own
+    """
 
-SHORT_MEASURING = 16  # events, in which everything that a drafter does has been done once
+    models: Models
+    request: RaceRequest
+    prompt: list[int]
+    strict: float
+    cancelled: Callable[[], bool]
+    prefilled: Prefilled | None = None
 
-
-def _failing(models: Models, prompt: list[int]) -> dict[str, str]:
-    """Why each drafter that can neither draft nor be measured by itself cannot, by id."""
-    reasons = {}
-    settings = Settings(max_tokens=WARM_UP_TOKENS, stop_ids=frozenset())
-    for id_, drafter in models.loaded.items():
+    def events(self) -> Generator[tuple[int, Any], None, None]:
+        """Of all lanes, by the fair clock; -1 is no lane's."""
+        specs, models = self.request.lanes, self.models
+        lanes = [self._lane(spec) for spec in specs]
         try:
-            deque(speculative(models.target, drafter, prompt[:WARM_UP_PROMPT], settings, FullBlock()), 0)
-            deque(islice(measure(models.target, {id_: drafter}, quick=True), SHORT_MEASURING), 0)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            reasons[id_] = f"it failed: {reason(error)}"
-    return reasons
+            for i, spec in enumerate(specs):  # what cannot run says so at once
+                if spec.speculative and spec.drafter_id not in models.loaded:
+                    yield from ((i, event) for event in lanes[i].slice())
+            running = [i for i, lane in enumerate(lanes) if not lane.done]
+            if running and not self.cancelled():
+                yield from self._read(running)
+            starting = {*running}
+            for place, event in interleave([lanes[i] for i in running], self.request.together):
+                yield running[place], event
+                if starting and isinstance(event, Start | Failed):
+                    starting.discard(running[place])
+                    if self.prefilled and not starting:
+                        self.prefilled.drop()
+        finally:
+            for lane in lanes:
+                lane.close()
+
+    def _read(self, lanes: list[int]) -> Generator[tuple[int, Any], None, None]:
+        """The prompt through the target. What goes wrong here each lane meets, and says, by itself."""
+        models, n = self.models, len(self.prompt)
+        takes = f", about {max(1, round(models.read_s * n))} s" if models.read_s else ""
+        yield -1, Waiting(f"Reading the prompt, {n:,} tokens, once for all lanes{takes} …")
+        events = prefill_shared(models.target, self.prompt, self._taps())
+        with guarded("the prefill"), suppress(DecodeError):
+            while not self.cancelled():
+                try:
+                    event = next(events)
+                except StopIteration as end:
+                    self.prefilled = end.value
+                    break
+                yield from ((i, event) for i in lanes)
+        events.close()
+        if self.prefilled is None:
+            return
+        models.read_s = self.prefilled.seconds / n
+        words = f"Racing: the prompt's {n:,} tokens were read once for all lanes, in {self.prefilled.seconds:.1f} s."
+        if any(spec.schedule == HARDWARE for spec in self.request.lanes) and (doubt := models.doubt_of_costs()):
+            words += f" {doubt}"
+        yield -1, Waiting(words)
+
+    def _taps(self) -> tuple[int, ...]:
+        """Layers whose states some lane's drafter begins with."""
+        drafters = [d for spec in self.request.lanes if (d := self.models.loaded.get(spec.drafter_id))]
+        return tuple(sorted({t for d in drafters for t in d.taps}))
+
+    def _options(self, prefilled: Prefilled | None, strict: float) -> Options:
+        return Options(profile=self.request.profile, prefilled=prefilled, strict=strict)
+
+    def _lane(self, spec: LaneSpec) -> Lane:
+        def run(clock: Clock) -> Generator[Event, None, None]:
+            options = self._options(self.prefilled, self.strict)
+            yield from decode(self.models, spec, self.prompt, self.request.settings, clock, options)
+
+        return Lane(run, mx.synchronize, warm_up=lambda: self._warm_up(spec))
+
+    def _warm_up(self, spec: LaneSpec) -> Iterator[WarmUp]:
+        """A few rounds off the clock, where they have not been run before."""
+        if self.cancelled() or self.models.is_warm(Warmth.of(spec, self.request, self.strict)):
+            return
+        if spec.speculative and spec.drafter_id not in self.models.loaded:
+            return
+        yield WarmUp()
+        prompt, prefilled = self.prompt, self.prefilled
+        if len(prompt) > PREFILL_CHUNK:  # a copy of its cache would be large
+            prompt, prefilled = prompt[:WARM_UP_PROMPT], None
+        for _ in rehearse(self.models, self.request, spec, prompt, self._options(prefilled, self.strict)):
+            if self.cancelled():
+                break
+
+
+def rehearse(
+    models: Models, request: RaceRequest, spec: LaneSpec, prompt: list[int], options: Options
+) -> Iterator[None]:
+    """A few rounds of a lane, after which it is warm: whatever it does has been done once. Yields after every event. A
+    failure here, of whatever kind, is the lane's to report when it runs."""
+    warmth = Warmth.of(spec, request, options.strict)
+    adaptive = spec.schedule in (HARDWARE, CONFIDENCE, CUMULATIVE)
+    wanted = Rehearsal.ROUNDS if adaptive and spec.speculative else 2
+    short = replace(request.settings, max_tokens=WARM_UP_TOKENS, stop_ids=frozenset())
+    if options.strict:
+        options = replace(options, strict=math.inf)  # every choice is a close call, so that close calls are warm too
+    with guarded(f"the warm-up of {spec.name}"), suppress(DecodeError):
+        events, rounds = decode(models, spec, prompt, short, Clock(), options, adaptive), 0
+        try:
+            for event in events:
+                rounds += not isinstance(event, Prefill | Start)
+                if rounds == wanted:
+                    break
+                yield
+        finally:
+            events.close()
+        models.warm.add(warmth)
+    with guarded("the end of a warm-up"):
+        mx.synchronize()
 
 
 class Rehearsal(Schedule):
@@ -314,39 +390,3 @@ class Rehearsal(Schedule):
 
     def observe(self, r: Round) -> None:
         self._round += 1
-
-
-def _warmth(spec: LaneSpec, request: RaceRequest, strict: float) -> tuple[object, ...]:
-    """What decides which operations a lane runs."""
-    s = request.settings
-    return spec, s.greedy, s.top_k > 0, s.top_p < 1, request.profile, spec.speculative and strict > 0
-
-
-def _warm_up(
-    models: Models,
-    spec: LaneSpec,
-    prompt: list[int],
-    request: RaceRequest,
-    strict: float,
-    cancelled: Callable[[], bool],
-) -> None:
-    """A few rounds off the clock. A failure here, of whatever kind, is the lane's to report when it runs."""
-    warmth = _warmth(spec, request, strict)
-    adaptive = spec.schedule in (HARDWARE, CONFIDENCE, CUMULATIVE)
-    wanted = Rehearsal.ROUNDS if adaptive and spec.speculative else 2
-    settings = replace(request.settings, max_tokens=WARM_UP_TOKENS, stop_ids=frozenset())
-    again = math.inf if strict else 0.0  # every choice is a close call, so that close calls are warm too
-    with guarded(f"the warm-up of {spec.name}"), suppress(DecodeError):
-        events = decode(models, spec, prompt[:WARM_UP_PROMPT], settings, Clock(), request.profile, again, adaptive)
-        rounds = 0
-        for event in events:
-            rounds += not isinstance(event, Prefill | Start)
-            if rounds == wanted or cancelled():
-                break
-        else:
-            rounds = wanted
-        if rounds == wanted:
-            models.warm.add(warmth)
-        events.close()
-    with guarded("the end of a warm-up"):
-        mx.synchronize()

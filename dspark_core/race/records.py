@@ -103,6 +103,13 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """What is being done while nothing is decoded, or why nothing has come yet, in a sentence."""
+
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
 class WarmUp:
     """A lane is being run in, off the clock."""
 

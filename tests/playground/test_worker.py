@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from dspark_core.errors import ModelError
+from dspark_core.playground.stream import models_status
 from dspark_core.playground.tabs.cost_tab import curve_of
 from dspark_core.playground.worker import MAX_WAITING, Busy, Job, NoEngine, Waiting, Worker
 from dspark_core.race.records import Failed
@@ -296,3 +297,71 @@ def test_a_click_right_after_a_result_is_not_refused(monkeypatch):
     assert worker.submit(first)
     threading.Timer(0.2, ending.set).start()
     assert worker.submit(Job("a page", "race", lambda engine, job: ())), "it waits for the last moment"
+
+
+# ---- idle work ----------------------------------------------------------------------------------------------
+
+
+class Idle:
+    """`steps` of idle work, each of which lasts until `go` is released once."""
+
+    def __init__(self, steps):
+        self.left, self.done, self.go, self.engines = steps, 0, threading.Semaphore(0), []
+
+    def __call__(self, engine):
+        self.engines.append((engine, threading.current_thread().name))
+        if self.left:
+            self.go.acquire(timeout=5)
+            self.left, self.done = self.left - 1, self.done + 1
+        return "measuring" if self.left else ""
+
+
+def test_a_job_waits_for_the_one_idle_step_under_way_and_for_no_other():
+    idle, seen = Idle(9), []
+    worker = Worker(lambda tell: "an engine", idle)
+    until(lambda: idle.engines)
+    job = Job("a page", "race", lambda engine, job: [(-1, seen.append(idle.done))])
+    assert worker.submit(job) and not worker.idle
+    for done in (1, 2, 3):
+        idle.go.release()
+        until(lambda: worker.ready and worker.idle)
+        assert seen == [*range(1, done + 1)], "it came right after the step"
+        until(lambda n=done: len(idle.engines) == n + 1)  # and the next step begins after it
+        worker.submit(Job("a page", "race", job.work))
+    assert worker.idling == "measuring" and set(idle.engines) == {("an engine", "mlx-owner")}
+    for _ in range(9):
+        idle.go.release()
+    until(lambda: not worker.idling and worker.idle)
+
+
+def test_idle_work_ends_and_is_asked_for_again_after_a_job():
+    idle = Idle(1)
+    idle.go.release()
+    worker = Worker(lambda tell: "an engine", idle)
+    until(lambda: worker.ready)
+    assert worker.idling == "" and idle.done == 1
+    before = len(idle.engines)
+    list(worker.events(Job("a page", "load", lambda engine, job: [(-1, "loaded")])))
+    until(lambda: len(idle.engines) == before + 1)  # a load may have brought some
+
+
+def test_idle_work_that_fails_costs_nobody_anything():
+    def broken(engine):
+        raise MemoryError
+
+    worker = Worker(lambda tell: "an engine", broken)
+    for _ in range(2):
+        assert list(worker.events(Job("a page", "race", lambda engine, job: [(-1, engine)])))[-1] == (-1, "an engine")
+    assert worker.idling == ""
+
+
+def test_a_page_hears_what_the_engine_does_meanwhile_and_when_it_is_ready():
+    idle = Idle(3)
+    worker = Worker(lambda tell: SimpleNamespace(name="a target", precision="bf16", drafters={}), idle)
+    for _ in range(2):
+        idle.go.release()
+    until(lambda: worker.idling)
+    status = models_status(worker)
+    assert next(status).splitlines()[-2:] == ["a target, bf16", "measuring"]
+    idle.go.release()
+    assert list(status) == ["a target, bf16"]

@@ -1,5 +1,8 @@
 """Advice from a cost curve: worked by hand on curves and rounds whose figures are known."""
 
+import random
+from dataclasses import replace
+
 import pytest
 
 from dspark_core.race.forecast import (
@@ -7,6 +10,7 @@ from dspark_core.race.forecast import (
     BUS,
     TAXI,
     Transport,
+    anchored,
     draft_outcomes,
     further_token_costs,
     predictions,
@@ -14,7 +18,8 @@ from dspark_core.race.forecast import (
     slot_acceptance,
     suggest,
 )
-from dspark_core.race.records import CAP, PLAIN, LaneRecord, LaneSpec
+from dspark_core.race.metrics import metrics
+from dspark_core.race.records import CAP, HARDWARE, PLAIN, LaneRecord, LaneSpec
 
 from .forecasts import BUS_CURVE, TAXI_CURVE, curve, good_and_bad, lane, race
 
@@ -96,3 +101,56 @@ def test_where_no_cap_pays_plain_is_suggested():
     (s,) = suggest(TAXI_CURVE, race(x))
     assert s.cap == 0 and s.best == 1 and s.times < 1
     assert s.gain == pytest.approx(10 / (1 / 0.26) - 1)
+
+
+# ---- anchored on the race's own plain lane ------------------------------------------------------------------
+
+
+def plain_lane(step, tokens=40):
+    ids = list(range(1, tokens + 2))
+    return lane(LaneSpec(PLAIN), ids, [()] * tokens, [0] * tokens, [step * (k + 1) for k in range(tokens)])
+
+
+def timed(x, seconds):
+    """The same rounds, `seconds` each."""
+    return replace(x, rounds=[replace(r, time_s=seconds * (k + 1)) for k, r in enumerate(x.rounds)])
+
+
+@pytest.mark.parametrize("step", [0.05, 0.1, 0.37])
+def test_every_prediction_is_at_the_speed_that_the_plain_lane_had(step):
+    drafted = timed(good_and_bad(), 0.26 * step / 0.1)
+    raced = race(plain_lane(step), drafted)
+    here = anchored(TAXI_CURVE, raced)
+    plain, own = predictions(here, raced)
+    assert plain.error == pytest.approx(0) and own.error == pytest.approx(0), "all is as much slower as plain is"
+    assert here.verify_s(8, 64) == pytest.approx(0.24 * step / 0.1)
+    assert here.round_s("dspark", 7, 7, 64) == pytest.approx(0.26 * step / 0.1)
+    assert prospects(here, drafted, True)[0].tok_s == pytest.approx(1 / step)
+    alone = race(drafted)
+    assert anchored(TAXI_CURVE, alone) is TAXI_CURVE, "no plain lane to go by"
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_advice_contradicts_the_board_or_is_what_ran(seed):
+    """Races at any speed, curves that are off by up to three times in each of their parts."""
+    rng = random.Random(seed)
+    each, first, draft = rng.uniform(0, 0.1), rng.uniform(0.05, 0.3), rng.uniform(0.005, 0.1)
+    costs = curve(lambda w: first + each * w, plain=rng.uniform(0.05, 0.3), draft=draft)
+    cap = rng.choice((1, 2, 4, 7))
+    ids, drafts = [1], []
+    for k in range(30):
+        right = rng.randint(0, cap)
+        drafts.append((*(100 * k + 10 + j for j in range(right)), *[999] * (7 - right)))
+        ids += [*drafts[-1][:right], 100 * k + 99]
+    spec = LaneSpec("DSpark", CAP, cap=cap) if rng.random() < 0.7 else LaneSpec("DSpark", HARDWARE)
+    drafted = timed(lane(spec, ids, drafts, [cap] * 30, [0.0] * 30), rng.uniform(0.1, 0.6))
+    step = rng.uniform(0.05, 0.3)
+    (s,) = suggest(costs, race(plain_lane(step), drafted))
+    measured, plain = metrics(drafted).tok_s, 1 / step
+    if s.cap == 0:
+        assert s.tok_s == pytest.approx(plain) and s.gain == pytest.approx(plain / measured - 1), "the board has both"
+    else:
+        assert s.tok_s > plain or s.tok_s == pytest.approx(plain)
+        assert s.gain == pytest.approx(0 if spec.schedule == CAP and s.cap == cap else s.tok_s / measured - 1)
+    if spec.schedule == CAP and s.best == cap:
+        assert s.times == pytest.approx(measured / plain), "what ran is known, not foretold"

@@ -24,6 +24,7 @@ from dspark_core.race.records import (
     LaneSpec,
     RaceRecord,
     RaceRequest,
+    Waiting,
     WarmUp,
 )
 from dspark_core.race.verdict import judge, next_logits
@@ -106,7 +107,7 @@ def test_the_second_race_needs_no_warm_up(models):
     lanes = request(LaneSpec(PLAIN), LaneSpec("DSpark", CAP, cap=3), tokens=4)
     run(models, lanes)
     _, events = run(models, lanes)
-    assert {type(e).__name__ for _, e in events} <= {"Prefill", "Start", "Round", "Verdict"}
+    assert {type(e).__name__ for _, e in events} <= {"Waiting", "Prefill", "Start", "Round", "Verdict"}
 
 
 def test_a_prompt_longer_than_the_context_fails_every_lane(models):
@@ -119,27 +120,75 @@ def test_a_prompt_longer_than_the_context_fails_every_lane(models):
     assert record.verdict.kind == "none"
 
 
-def test_a_hardware_aware_lane_measures_once_and_keeps_it(models, tmp_path, monkeypatch):
+def test_a_race_waits_for_no_measurement_and_says_what_it_goes_by(models, tmp_path, monkeypatch):
+    """Costs that nobody measured are another machine's; then those of the points that are measured by now; then all."""
     monkeypatch.setattr("dspark_core.store.cache_directory", lambda: tmp_path)
+    monkeypatch.setattr("dspark_core.decode.measure.FULL_S", 0.3)
+    models = Models(models.target, models.drafters)
     asked = request(LaneSpec(PLAIN), LaneSpec("DSpark", HARDWARE), LaneSpec("DSpark", CUMULATIVE, threshold=0.2))
-    record, _ = run(models, asked)
-    assert record.verdict.kind == "identical" and [lane.error for lane in record.lanes] == [None] * 3
+
+    def raced():
+        record, events = run(models, asked)
+        assert record.verdict.kind == "identical" and [lane.error for lane in record.lanes] == [None] * 3
+        return " ".join(e.words for _, e in events if isinstance(e, Waiting))
+
+    borrowed = "Costs are not measured here yet, so another machine's serve"
+    assert borrowed in raced() and models.known_curve() is None and not list(tmp_path.rglob("*.json"))
+    measuring = models.measure_curve()
+    while models.usable_curve().borrowed:
+        assert borrowed in raced(), "until every point is known that no curve can do without"
+        for _ in range(15):
+            next(measuring)
+    assert borrowed not in raced() and models.known_curve() is None and not list(tmp_path.rglob("*.json"))
+    assert models.usable_curve().learned, "the races meanwhile have taught it something"
+    *_, curve = measuring
+    assert curve.learned and len(curve.costs[0].verify) > 3
+    assert borrowed not in raced()
     (kept,) = tmp_path.rglob("*.json")
     curve, models.curve = models.curve, None
     assert models.known_curve() == curve and curve.made_of["drafters"].startswith("dspark")
     kept.unlink()
     run(models, asked)
-    assert not list(tmp_path.rglob("*.json")), "it was measured again"
+    assert not list(tmp_path.rglob("*.json")), "it was written again"
     models.curve = replace(curve, made_of={**curve.made_of, "cores": "another machine's"})
     assert models.known_curve() is None
 
 
-def test_stopping_while_it_measures_leaves_no_curve(models, tmp_path, monkeypatch):
-    monkeypatch.setattr("dspark_core.store.cache_directory", lambda: tmp_path)
-    models.curve = None
-    asked = iter([False] * 6)
-    record, _ = run(models, request(LaneSpec(PLAIN), LaneSpec("DSpark", HARDWARE)), lambda: next(asked, True))
-    assert record.stopped and models.curve is None and not list(tmp_path.glob("*"))
+def test_one_prefill_serves_every_lane_and_counts_as_each_ones(models, monkeypatch):
+    """Each lane's rounds are what they would be alone, in a sliding window's ring too; none holds the prompt twice."""
+    forwards, forward = [], models.target.forward
+
+    def counted(ids, *more):
+        forwards.append(ids.shape[0])
+        return forward(ids, *more)
+
+    lanes = LaneSpec(PLAIN), LaneSpec("DSpark"), LaneSpec("DSpark", CAP, cap=2), LaneSpec("DFlash")
+    run(models, request(*lanes))  # warm
+    alone = [run(models, request(spec))[0].lanes[0] for spec in lanes[:3]]
+    monkeypatch.setattr(models.target, "forward", counted)
+    record, events = run(models, request(*lanes))
+    assert forwards.count(len(PROMPT)) == 1
+    for lane, own in zip(record.lanes, alone, strict=False):
+        assert [replace(r, time_s=0.0) for r in lane.rounds] == [replace(r, time_s=0.0) for r in own.rounds]
+    kinds = [type(e).__name__ for _, e in events]
+    assert kinds[0] == "Failed", "a lane that cannot run says so before anybody waits"
+    reading = [i for i, e in events[: kinds.index("Start")] if isinstance(e, Prefill)]
+    assert set(reading) == {0, 1, 2}, "every pane shows it"
+    shared = models.read_s * len(PROMPT)
+    assert all(shared <= lane.start.prefill_s < shared + 1 for lane in record.lanes[:3])
+
+
+def test_a_prefill_that_fails_is_each_lanes_own_affair(models, monkeypatch):
+    calls = []
+
+    def failing(*args):
+        calls.append(args)
+        raise MemoryError("out of memory")
+        yield
+
+    monkeypatch.setattr(module, "prefill_shared", failing)
+    record, _ = run(models, request(LaneSpec(PLAIN), LaneSpec("DSpark")))
+    assert calls and record.verdict.kind == "identical"
 
 
 def test_first_difference():
@@ -259,7 +308,7 @@ def test_an_adaptive_lane_has_done_everything_before_its_clock_runs(models, monk
     models = Models(models.target, models.drafters)
     events = race(models, request(spec))
     for _, event in events:
-        if isinstance(event, Prefill):
+        if isinstance(event, Start):
             break
     events.close()
     warm = [e for e in done if isinstance(e, Round)]

@@ -6,7 +6,7 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from dspark_core.decode.rounds import Prefill, Round, Settings, Start
+from dspark_core.decode.rounds import Round, Settings, Start
 from dspark_core.decode.strict import Noise, Strict
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.target import load_target
@@ -101,15 +101,20 @@ def test_a_strict_lane_is_warm_before_its_clock_runs(models, monkeypatch):
         return chosen, again
 
     def before_the_clocks(request) -> tuple[list[int], int]:
-        """Lanes that are warmed up, and how often a round was decided again meanwhile."""
-        decided.clear()
-        warmed, events = [], race(models, request)
+        """Lanes that are warmed up, and how often a round was decided again between that and their first token."""
+        warmed, again, events = [], 0, race(models, request)
+        starting = {*range(len(request.lanes))}
         for lane, event in events:
-            if isinstance(event, Prefill):
+            if isinstance(event, WarmUp):
+                warmed.append(lane)
+                decided.clear()
+            elif isinstance(event, Start):
+                starting.discard(lane)
+                again += sum(x is not None for x in decided) if warmed[-1:] == [lane] else 0
+            if not starting:
                 break
-            warmed += [lane] if isinstance(event, WarmUp) and models.noise else []
         events.close()
-        return warmed, sum(again is not None for again in decided)
+        return warmed, again
 
     monkeypatch.setattr(Strict, "settle", settled)
     run(models, STRICT)  # measures the noise too

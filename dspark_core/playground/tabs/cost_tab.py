@@ -31,7 +31,7 @@ from ...race.forecast import (
     anchored,
     further_token_costs,
     predictions,
-    prospects,
+    raced_prospects,
     suggest,
 )
 from ...race.lane_spec import find
@@ -77,8 +77,14 @@ INTRO = """
 tokens at once. Whether that saves time depends on this machine: here is what a step costs on it, as measured, and what
 that made of the last race.</p>
 """
-NOT_YET = "Not measured yet. Measuring takes about half a minute; a race with the hardware-aware schedule does it too."
-BORROWED = "Not measured here yet: until then another machine's shape serves ({machine}), scaled to a plain step."
+NOT_YET = (
+    "Not measured yet. It is measured while nothing else is asked for, which takes about a minute; Measure does it now."
+)
+BORROWED = (
+    "Not measured here yet: until then another machine's shape serves ({machine}), scaled to a plain step. It is "
+    "measured while nothing else is asked for; Measure does it now."
+)
+POINTS = "Each point is the median of {samples} samples; hollow ones lie between measured ones."
 DOUBTFUL = (
     "This machine was busy while it was measured ({share:.0f} % of the time went to something else): the times may be "
     "too high. Measure when nothing else runs."
@@ -117,8 +123,14 @@ def to_spread(value: float, spread: float) -> float:
     return round(value, -digits) if digits < 0 else float(round(value, -digits))
 
 
+def three_digits(value: float) -> float:
+    """What a speed or a ratio of speeds is known to, at most."""
+    return float(f"{value:.3g}")
+
+
 def machine_words(curve: CostCurve) -> str:
     """The curve in two or three sentences, for a visitor."""
+    curve = curve.as_measured()
     costs = curve.costs[0]
     most_drafts = max((max(rows) for rows in costs.draft.values()), default=15)
     m = Transport.of(curve, costs.context, most_drafts)
@@ -157,7 +169,7 @@ def error_words(curve: CostCurve, race: RaceRecord) -> str:
     if not found:
         return ""
     errors = [abs(p.error) for p in found]
-    each = ", ".join(f"{p.lane} {100 * p.error:+.0f} %" for p in found)
+    each = ", ".join(f"{p.lane} {f'{100 * p.error:+.0f}'.replace('-', '−')} %" for p in found)
     return f"Predicted against measured speed: {100 * statistics.median(errors):.0f} % off (median; {each})."
 
 
@@ -174,15 +186,18 @@ def suggestion_words(s: Suggestion, infos: Sequence[DrafterInfo] = ()) -> str:
 
     if s.cap == 0:
         near = f"the nearest, {setting(info, s.best)}, is predicted at {s.times:.2f} × plain"
+        nothing = f"{s.lane}: no fixed length beats plain decoding on this text ({near})"
         if s.gain > SAME:
-            gain = f"plain would gain {percent(s.gain)}"
-            return f"{s.lane}: no fixed length beats plain decoding on this text ({near}); {gain}."
-        return f"{s.lane}: no fixed length beats plain decoding on this text ({near}), and it lost next to nothing."
-    best = f"{setting(info, s.cap)}, about {s.tok_s:.1f} tok/s"
+            return f"{nothing}; plain would gain {percent(s.gain)}."
+        if s.gain < -SAME:
+            return f"{nothing}; this lane did, by {percent(1 / (1 + s.gain) - 1)}."
+        return f"{nothing}, and it lost next to nothing."
+    best = f"{setting(info, s.cap)}, about {s.tok_s:.{1 if s.tok_s < 100 else 0}f} tok/s"
     if s.gain > SAME:
         return f"{s.lane}: fastest on this text would have been {best}, a predicted gain of {percent(s.gain)}."
-    if s.gain == 0:
-        return f"{s.lane}: no other fixed length would have been faster on this text."
+    if s.gain <= 0:
+        other = "" if s.gain else "other "
+        return f"{s.lane}: no {other}fixed length would have been faster on this text."
     return f"{s.lane}: no fixed length would have been faster on this text (the best, {best}, gains {percent(s.gain)})."
 
 
@@ -249,7 +264,8 @@ def further_chart(curve: CostCurve | None) -> Chart:
     figure, rows = blank_figure("the n-th verified token", "ms more than one token fewer"), []
     for costs, colour in zip(curve.costs if curve else (), (GREY, "#5b6673"), strict=False):
         assert curve is not None
-        added, plain = further_token_costs(curve, costs.context, max(costs.verify)), curve.plain_s(costs.context)
+        added = further_token_costs(curve, costs.context, max(costs.verify))
+        plain = curve.as_measured().plain_s(costs.context)
         # Hollow where the token or the one before it lies between measured points.
         known = [w in costs.verify and w - 1 in costs.verify for w, _ in added]
         figure.add_bar(
@@ -275,10 +291,8 @@ def prospects_chart(curve: CostCurve | None, race: RaceRecord | None) -> Chart:
     figure, rows = blank_figure("drafts sent a round (cap)", "tok/s"), []
     found: list[tuple[int, str, list[Prospect]]] = []  # a lane's place, its name, what each cap would have given
     if curve and race:
-        lanes = [(i, lane) for i, lane in enumerate(race.lanes) if lane.spec.speculative]
-        here, greedy = anchored(curve, race), race.request.settings.greedy
-        options_of = [(i, lane, prospects(here, lane, greedy)) for i, lane in lanes]
-        found = [(i, lane.spec.name, options) for i, lane, options in options_of if options]
+        place = {id(lane): i for i, lane in enumerate(race.lanes)}
+        found = [(place[id(lane)], lane.spec.name, options) for lane, options in raced_prospects(curve, race)]
     for i, name, options in found:
         figure.add_scatter(
             name=name,
@@ -287,9 +301,7 @@ def prospects_chart(curve: CostCurve | None, race: RaceRecord | None) -> Chart:
             mode="lines+markers",
             line={"color": COLOURS[i], "dash": DASHES[i], "width": 2.5},
         )
-        rows += [
-            [name, p.cap, *(round(x, 3) for x in (p.tok_s, p.times_plain, p.tokens, p.break_even))] for p in options
-        ]
+        rows += [[name, p.cap, *map(three_digits, (p.tok_s, p.times_plain, p.tokens, p.break_even))] for p in options]
     if race and found:
         _add_measured(figure, race)
     figure.update_layout(yaxis={"rangemode": "tozero"}, xaxis={"dtick": 1}, height=360)
@@ -324,8 +336,9 @@ def forecast_table(curve: CostCurve | None, race: RaceRecord | None) -> str:
             lane = lanes[p.lane]
             plain_s = sum(curve.plain_s(r.position) for r in lane.rounds)
             even = curve.seconds(lane.spec.drafter_id, lane.rounds) / plain_s
-            figures = (p.measured, p.predicted, 100 * p.error, metrics(lane).tokens_per_round, even)
-            rows.append([p.lane, *(x if x is None else round(x, 3) for x in figures)])
+            error = float(round(100 * p.error))  # in whole per cent: no race tells more
+            figures = (p.measured, p.predicted, error, metrics(lane).tokens_per_round, even)
+            rows.append([p.lane, *(x if x is None else three_digits(x) for x in figures)])
     return _cost_table("lanes", rows)
 
 
@@ -366,7 +379,10 @@ def cost_updates(
         on = ", ".join(curve.made_of[k] for k in ("device", "precision") if curve.made_of.get(k))
         measured = f"Measured {curve.when.replace('T', ' ')[:16]} in {curve.took_s:.0f} s on {on}"
         doubt = DOUBTFUL.format(share=100 * curve.busy) + " " if curve.busy >= BUSY else ""
-        about = decided("", doubt + machine_words(curve), f"{measured}; contexts of {contexts} tokens.")
+        n = sorted(t.n for c in curve.costs for points in (c.verify, *c.draft.values()) for t in points.values())
+        samples = f"{n[0]} to {n[-1]}" if n[0] < n[-1] else f"{n[0]}"
+        where = f"{measured}; contexts of {contexts} tokens. {POINTS.format(samples=samples)}"
+        about = decided("", doubt + machine_words(curve), where)
         if curve.borrowed:
             about = decided("", machine_words(curve), BORROWED.format(machine=curve.borrowed))
     words = " ".join([error_words(curve, race), *suggestions(curve, race, infos)]) if curve and race else why_not
