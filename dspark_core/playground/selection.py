@@ -25,6 +25,7 @@ from .race_request import clamp
 OWN_MODELS = "own"  # in place of a preset's name
 MAX_TYPED = 1000
 MAX_DRAFTERS = 8
+MAX_ANSWERS = 50  # of the hub that are remembered
 CONTEXTS = (1024, 4096, 16384, 32768, 131072)
 NOT_HERE = "it is not on this machine: download it on the Models tab, then load the model again."
 NOT_WANTED = "it was left out when the model was loaded."
@@ -172,6 +173,16 @@ class LocatedPart:
         return gigabytes(self.facts.bytes)
 
     @property
+    def card(self) -> dict[str, str]:
+        """Title, size, licence, state and hub address: for a preset's card."""
+        part, state = self.part, "on disk" if self.here else "not usable" if self.problem else ""
+        name = self.facts.name if self.facts and part.title in ("", part.role) else ""
+        sort = sort_of(self.facts).words.rstrip(".") if name and self.facts else ""
+        link = part.place.link if isinstance(part.place, HubName) else ""
+        title = sort if part.role != TARGET and sort else part.title or part.name
+        return {"title": title, "size": self.size, "licence": part.licence, "state": state, "link": link}
+
+    @property
     def row(self) -> list[str]:
         """Part, name, what it is, where, to download: for the page."""
         sort, role = sort_of(self.facts) if self.facts else None, self.part.role
@@ -201,6 +212,7 @@ class ModelSources:
         self.bad = tuple(bad)
         self.hub = hub or Hub()
         self.downloads = Downloads(self.hub)
+        self._answers = dict[HubName, tuple[Plan, Facts]]()  # the hub's newest of each model
 
     def preset(self, name: object) -> Preset | None:
         """The preset of a name that a page or a link sent; None for one's own models and for anything else."""
@@ -217,7 +229,7 @@ class ModelSources:
         return tuple(self._start_info(id_, drafter) for id_, drafter in firsts.items())
 
     def _start_info(self, id_: str, drafter: PresetDrafter) -> DrafterInfo:
-        located = self._located(ModelPart(drafter.method, drafter.path), None)
+        located = self.located(ModelPart(drafter.method, drafter.path))
         title = drafter.title or drafter.method
         if located.facts is None or sort_of(located.facts).kind != DRAFTER:
             return DrafterInfo(
@@ -259,7 +271,7 @@ class ModelSources:
 
     def locate(self, chosen: Selection) -> list[LocatedPart]:
         """Each part with its place on this machine, if it has one. No network."""
-        return [self._located(part, chosen.folder) for part in chosen.parts]
+        return [self.located(part, chosen.folder) for part in chosen.parts]
 
     def look_up(
         self, parts: Iterable[LocatedPart], again: bool = False, cancelled: Callable[[], bool] = lambda: False
@@ -267,15 +279,18 @@ class ModelSources:
         """The same, with what the hub says of the parts that are not here; `again`: of all. Raises Cancelled."""
         return [self._looked_up(p, cancelled) if again or not p.here else p for p in parts]
 
-    def _located(self, part: ModelPart, folder: Path | None) -> LocatedPart:
+    def located(self, part: ModelPart, folder: Path | None = None) -> LocatedPart:
+        """A part with its place on this machine, or what the hub said of it when it was asked. No network.
+
+        folder: a directory that is also looked in
+        """
         place, note = part.place, ""
         try:
             if isinstance(place, HubName):
                 below = (folder / place.repo, folder / place.repo.partition("/")[2]) if folder else ()
                 place, note = self.hub.find(place, below)  # in a directory of the visitor's as owner/name or as name
             if place is None:
-                fetched = self.hub.fetched(part.place) if isinstance(part.place, HubName) else 0
-                return LocatedPart(part, note=note, fetched=fetched)
+                return self._answered(LocatedPart(part, note=note))
             located = LocatedPart(part, place, self._source(place), facts=Facts.read(place, part.name))
             if located.source == local.HF:
                 left = sum(file.stat().st_size for file in unchecked(place, self.hub.record))
@@ -288,6 +303,17 @@ class ModelSources:
         except OSError as error:
             return LocatedPart(part, problem=f"{error.filename or place} cannot be read ({in_one_line(error)}).")
 
+    def _answered(self, located: LocatedPart) -> LocatedPart:
+        """A part that is not here, with what is known of it without asking (again)."""
+        name = located.part.place
+        if not isinstance(name, HubName):
+            return located
+        if name not in self._answers:
+            return replace(located, fetched=self.hub.fetched(name))
+        plan, found = self._answers[name]
+        here = sum(self.hub.here(name.repo, f, plan.revision) for f in plan.files)
+        return replace(located, plan=replace(plan, here=here), facts=found)
+
     def _looked_up(self, located: LocatedPart, cancelled: Callable[[], bool]) -> LocatedPart:
         name = located.part.place
         if not isinstance(name, HubName):
@@ -299,6 +325,7 @@ class ModelSources:
             plan = self.hub.plan(name, cancelled)
             sure = located.facts if here and not located.unchecked else None
             found = sure or self.hub.facts(plan, cancelled)
+            self._answers = dict([*self._answers.items()][-MAX_ANSWERS:]) | {name: (plan, found)}
             return replace(located, plan=plan, facts=found, note="" if here else located.note)
         except ModelError as error:
             return replace(located, note=str(error)) if here else replace(located, problem=str(error))
@@ -379,7 +406,8 @@ def problems(parts: Iterable[LocatedPart]) -> list[str]:
     for part in parts:
         if part.problem:
             names.setdefault(part.problem.replace(f" for {part.part.name}", " for \0"), []).append(part.part.name)
-    return [words.replace("\0", " and ".join(filter(None, [", ".join(of[:-1]), of[-1]]))) for words, of in names.items()]
+    listed = {words: " and ".join(filter(None, [", ".join(of[:-1]), of[-1]])) for words, of in names.items()}
+    return [words.replace("\0", of) for words, of in listed.items()]
 
 
 def report(chosen: Selection, parts: Sequence[LocatedPart], machine: Device) -> dict[str, Any]:
@@ -388,11 +416,11 @@ def report(chosen: Selection, parts: Sequence[LocatedPart], machine: Device) -> 
     lines = [_report_line("bad", words) for words in problems(parts)]
     wrong = mismatches(parts)
     lines += [_report_line("bad", words) for words in wrong]
-    target, *drafters = parts
-    if target.facts and not wrong and sort_of(target.facts).kind == TARGET:
-        if warning := facts.base_warning(target.facts):
-            lines.append(_report_line("hint", warning.words, warning.link))
-    if target.known and not wrong and not (target.facts and sort_of(target.facts).kind != TARGET):
+    target, known = parts[0].facts, parts[0].known
+    is_target = target is not None and sort_of(target).kind == TARGET
+    if target and is_target and not wrong and (warning := facts.base_warning(target)):
+        lines.append(_report_line("hint", warning.words, warning.link))
+    if known and not wrong and (is_target or target is None):
         lines.append(_memory_line(chosen, parts, machine))
     lines += [_report_line("hint", p.note) for p in parts if p.note and not p.problem]
     plans = [p.plan for p in parts if p.plan and not p.here]
