@@ -45,48 +45,55 @@ function partWords({ size, licence, state, link }, named) {
   const words = make('small', 'card-part', [size, licence, state].filter(Boolean).join(' · '));
   if (link.startsWith(HUB)) {
     const name = link.slice(HUB.length), away = { href: link, target: '_blank', rel: 'noreferrer noopener' };
-    words.append(words.textContent ? ' · ' : '', named ? make('a', '', name, away)
+    words.append(words.textContent ? '\u00a0·\u00a0' : '', named ? make('a', '', name, away)
       : make('a', '', 'hub', { ...away, 'aria-label': name + ' on the hub', title: name }));
   }
   return words;
 }
 
 /**
+ * A box or a button of a choice, before its words.
+ * @param {Record<string, string>} attributes
+ * @param {...(string | Node)} words
+ */
+function option(attributes, ...words) {
+  const label = make('label');
+  label.append(make('input', '', undefined, attributes), ' ', ...words);
+  return label;
+}
+
+/**
  * What one chooses on a card: the target's precision, the drafters.
  * @param {string} name
- * @param {string} title
  */
-function choices(name, title) {
-  const place = make('div', 'card-choices');
-  const select = make('select', '', undefined, { 'aria-label': title + ', precision' });
-  const target = make('div', 'card-target'), drafters = make('fieldset', 'card-drafters');
-  target.append(select);
-  place.append(target, drafters);
+function choices(name) {
+  const place = make('div', 'card-choices'), target = make('div');
+  const versions = make('fieldset', 'card-versions'), drafters = make('fieldset', 'card-drafters');
+  place.append(versions, target, drafters);
+  const chosen = (/** @type {HTMLElement} */ set) => [...set.querySelectorAll('input')]
+    .filter((box) => box.checked).map((box) => box.value);
   place.addEventListener('change', () => trigger('select', {
-    card: name,
-    precision: select.value,
-    drafters: [...drafters.querySelectorAll('input')].filter((box) => box.checked).map((box) => box.value),
+    card: name, precision: chosen(versions)[0], drafters: chosen(drafters),
   }));
-  const drawVersions = changing((/** @type {Card['versions']} */ versions) => {
-    select.replaceChildren(...versions.map(({ value, words }) => make('option', '', words, { value })));
+  const drawVersions = changing((/** @type {Card['versions']} */ all) => {
+    const words = all.map(({ value, words }) => option({ type: 'radio', name: 'precision of ' + name, value }, words));
+    versions.replaceChildren(make('legend', '', 'Target'), ...words);
   });
-  const drawTarget = changing((/** @type {Part} */ part) => {
-    while (select.nextSibling) select.nextSibling.remove();  // the focus may be on what stays
-    target.append(partWords({ ...part, size: '', state: '' }, true));
+  const drawTarget = changing((/** @type {Part} */ part) => target.replaceChildren(partWords(part, true)));
+  const drawDrafters = changing((/** @type {Card['drafters']} */ all) => {
+    const boxes = all.map((part) => option({ type: 'checkbox', value: part.id },
+      make('span', '', part.title), ' ', partWords(part, false)));
+    drafters.replaceChildren(make('legend', '', 'Drafters'), ...boxes);
   });
-  const drawDrafters = changing((/** @type {Card['drafters']} */ parts) => {
-    drafters.replaceChildren(make('legend', '', 'Drafters'), ...parts.map((part) => {
-      const label = make('label'), box = make('input', '', undefined, { type: 'checkbox', value: part.id });
-      label.append(box, ' ', make('span', '', part.title), ' ', partWords(part, false));
-      return label;
-    }));
-  });
+  const mark = (/** @type {HTMLElement} */ set, /** @type {boolean[]} */ on) => {
+    set.querySelectorAll('input').forEach((box, k) => { box.checked = on[k]; });
+  };
   return { place, draw(/** @type {Card} */ card) {
     drawVersions(card.versions);
-    select.value = card.version;
-    drawTarget(card.target);
+    mark(versions, card.versions.map(({ value }) => value === card.version));
+    drawTarget({ ...card.target, size: '', state: '' });
     drawDrafters(card.drafters.map((part) => ({ ...part, on: false })));
-    card.drafters.forEach(({ on }, k) => { drafters.querySelectorAll('input')[k].checked = on; });
+    mark(drafters, card.drafters.map(({ on }) => on));
   } };
 }
 
@@ -146,7 +153,7 @@ function cardOf({ name, title }) {
   const about = make('p', 'card-about'), memory = make('p', 'card-memory');
   const said = make('p', 'card-said', '', { role: 'status' });
   const details = make('details'), body = make('div');
-  const chosen = choices(name, title), next = action(name);
+  const chosen = choices(name), next = action(name);
   head.append(make('h4', '', title), badges);
   details.append(make('summary', '', 'Notes, files, other engines'), body);
   root.append(head, about, chosen.place, memory, next.place, said, details);

@@ -56,6 +56,9 @@ from ..worker import Job, Worker
 from .race_tab import ENGINE_USE, Raced
 
 DOWNLOAD_UPDATE_S = 0.25
+# Buttons that are there as long as there is something to stop.
+SHOWN = {name: {name: gr.update(visible=True)} for name in ("cancel", "stop")}
+GONE = {name: {name: gr.update(visible=HIDDEN)} for name in SHOWN}
 CARDS_INTRO = """
 <h3>Which model races?</h3>
 <p>One target is loaded at a time, with its drafters, each trained for this target alone. Nothing is fetched before you
@@ -148,23 +151,23 @@ class ModelsTab:
             return {"report": refusal_table(str(error) if meant else "")}
 
     def look_up(self, call: Call) -> Iterator[Updates]:
-        yield {"progress": progressed(0, "Asking the hub …"), "verdict": decided("", "")}
+        yield {"progress": progressed(0, "Asking the hub …"), "verdict": decided("", ""), **SHOWN["cancel"]}
         try:
             selection, parts = self._asked(call)
         except Cancelled:
-            yield {"progress": progressed(1, ""), "verdict": decided("tie", "Stopped.")}
+            yield self._ended("Stopped.", "tie")
         except ModelError as error:
             yield self._ended(str(error))
         else:
-            yield {"progress": progressed(1, ""), **self._reported(selection, parts)}
+            yield {"progress": progressed(1, ""), **GONE["cancel"], **self._reported(selection, parts)}
 
     def download(self, call: Call) -> Iterator[Updates]:
-        yield {"progress": progressed(0, "Asking the hub …"), "verdict": decided("", "")}
+        yield {"progress": progressed(0, "Asking the hub …"), "verdict": decided("", ""), **SHOWN["cancel"]}
         try:
             selection, parts = self._asked(call, again=True)
             running = self.sources.download(parts)
         except Cancelled:
-            yield {"progress": progressed(1, ""), "verdict": decided("tie", "Stopped.")}
+            yield self._ended("Stopped.", "tie")
             return
         except ModelError as error:
             yield self._ended(str(error))
@@ -175,11 +178,11 @@ class ModelsTab:
             time.sleep(DOWNLOAD_UPDATE_S)
         others = [p for p in parts if p.here and not p.plan]
         verdict = decided(*ModelCards.how_downloads_ended(running, problems(parts), others))
-        yield {"progress": progressed(1, ""), "verdict": verdict, **self.local_report(call)}
+        yield {"progress": progressed(1, ""), "verdict": verdict, **GONE["cancel"], **self.local_report(call)}
 
     @staticmethod
-    def _ended(problem: str) -> Updates:
-        return {"progress": progressed(1, ""), "verdict": decided("divergence", problem)}
+    def _ended(words: str, kind: str = "divergence") -> Updates:
+        return {"progress": progressed(1, ""), "verdict": decided(kind, words), **GONE["cancel"]}
 
     def _asked(self, call: Call, again: bool = False) -> tuple[Selection, list[LocatedPart]]:
         """What was chosen and what the hub says of it. Raises ModelError, and Cancelled once the page's Cancel was
@@ -222,7 +225,12 @@ class ModelsTab:
 
     def _reported(self, selection: Selection, parts: list[LocatedPart]) -> Updates:
         machine = getattr(self.worker.engine, "machine", None) or Device("CPU", "this machine", physical_memory())
-        return {"report": json.dumps(report(selection, parts, machine))}
+        here = all(p.here for p in parts)
+        advised = {
+            "load": gr.update(variant="primary" if here else "secondary"),
+            "fetch": gr.update(variant="secondary" if here else "primary"),
+        }
+        return {"report": json.dumps(report(selection, parts, machine)), **advised}
 
     # ---- what becomes of it --------------------------------------------------------------------------
 
@@ -231,7 +239,7 @@ class ModelsTab:
             selection = self.sources.selection(self.form(call))
             choice = self.sources.choice(selection, self.sources.locate(selection))
         except ModelError as error:
-            yield self._ended(str(error))
+            yield {"progress": progressed(1, ""), "verdict": decided("divergence", str(error))}
             return
         yield from self._followed(load_job(choice, call.session))
 
@@ -245,7 +253,8 @@ class ModelsTab:
         """What is loaded, in the page's head and under the board."""
         if not self.worker.ready:
             return {}
-        return {"head": loaded_words(self.worker), "notice": getattr(self.worker.engine, "notice", "")}
+        notice = getattr(self.worker.engine, "notice", "")
+        return {"head": loaded_words(self.worker), "notice": notice}
 
     def _left_out(self) -> str:
         """Which of the page's usual lanes cannot run on what is loaded."""
@@ -256,12 +265,13 @@ class ModelsTab:
 
     def _followed(self, job: Job) -> Iterator[Updates]:
         """What shows while a job changes what is loaded."""
-        yield {"progress": progressed(0, "Starting …"), "verdict": decided("", "")}
+        yield {"progress": progressed(0, "Starting …"), "verdict": decided("", ""), **SHOWN["stop"]}
         for share, words, kind in self.cards.followed(job):
             if not kind:
                 yield {"progress": progressed(share, words)}
         more = self._left_out() if kind == "identical" else ""
-        yield {"progress": progressed(1, ""), "verdict": decided(kind, words, more), **self.loaded(Call(job.session))}
+        ended = {"progress": progressed(1, ""), "verdict": decided(kind, words, more), **GONE["stop"]}
+        yield {**ended, **self.loaded(Call(job.session))}
 
     # ---- its components ------------------------------------------------------------------------------
 
@@ -281,7 +291,7 @@ class ModelsTab:
                 chosen = self._choice(first)
                 places = {"note": plain_text(first.about(first.precisions[0]), "shelf-note")}
                 buttons = self._buttons()
-                places |= {"progress": progress("shelf-progress"), "verdict": verdict_box("shelf-verdict")}
+                places |= {**buttons, "progress": progress("shelf-progress"), "verdict": verdict_box("shelf-verdict")}
                 places["report"] = _models_table("shelf-report", "What was chosen")
             with gr.Column(elem_classes="chart proof"):
                 static("<h3>On this machine</h3>")
@@ -292,7 +302,8 @@ class ModelsTab:
         changed = self._wire(chosen, {**chosen, **places, **loaded}, buttons)
         self._wire_cards(tab, cards, loaded, changed)
         free = {"concurrency_limit": None, **QUIET}
-        listen(tab.select, self.local_report, chosen, {"report": places["report"]}, **free)
+        reported = {name: {**places, **buttons}[name] for name in ("report", "load", "fetch")}
+        listen(tab.select, self.local_report, chosen, reported, **free)
         listen(raced.event.then, self.loaded, {}, {"head": head, "notice": notice}, queue=False, **QUIET)
 
         def from_link(visitor: gr.Request) -> Any:
@@ -328,7 +339,8 @@ class ModelsTab:
         precision: Any = chosen["precision"]
         follows = out("precision", "drafters", "drafter_precision", "own_target", "own_drafters", "note")
         revealed = listen(preset.change, self.reveal, {"preset": preset}, follows, queue=False, **QUIET)
-        listen(revealed.then, self.local_report, chosen, out("report"), **free)
+        reported = out("report", "load", "fetch")
+        listen(revealed.then, self.local_report, chosen, reported, **free)
         both = {"preset": preset, "precision": precision}
         listen(precision.input, self.explain, both, out("note"), queue=False, **QUIET)
         events = {name: getattr(c, "change" if name == "own_drafters" else "input") for name, c in chosen.items()}
@@ -336,12 +348,12 @@ class ModelsTab:
             "preset"
         ]  # its change reports by itself; of names that are typed in one by one there is no input event
         edited = partial(gr.on, list(events.values()))
-        listen(edited, self.local_report, chosen, out("report"), trigger_mode="always_last", **free)
-        known = out("progress", "verdict", "report")
+        listen(edited, self.local_report, chosen, reported, trigger_mode="always_last", **free)
+        known = out("progress", "verdict", "cancel") | reported
         listen(buttons["look"].click, self.look_up, chosen, known, trigger_mode="once", **free)
         fetched = listen(buttons["fetch"].click, self.download, chosen, known, trigger_mode="once", **free)
         listen(buttons["cancel"].click, self.stop_downloads, {}, out("verdict"), queue=False, **QUIET)
-        changed = out("progress", "verdict", "head", "notice")
+        changed = out("progress", "verdict", "head", "notice", "stop")
         use = ENGINE_USE | {"api_visibility": "private"}
         load = listen(buttons["load"].click, self.load, chosen, changed, **use)
         unload = listen(buttons["unload"].click, self.unload, {}, changed, **use)
@@ -396,11 +408,11 @@ class ModelsTab:
     def _buttons() -> dict[str, gr.Button]:
         with gr.Row(elem_classes="buttons"):
             return {
-                "load": gr.Button("Load", elem_id="load"),
+                "load": gr.Button("Load", variant="primary", elem_id="load"),
                 "look": gr.Button("Look up", elem_id="look-up"),
                 "fetch": gr.Button("Download", elem_id="download"),
-                "cancel": gr.Button("Cancel download", elem_id="cancel-download"),
-                "stop": gr.Button("Stop loading", elem_id="stop-loading"),
+                "cancel": gr.Button("Cancel download", elem_id="cancel-download", visible=HIDDEN),
+                "stop": gr.Button("Stop loading", elem_id="stop-loading", visible=HIDDEN),
                 "unload": gr.Button("Unload", elem_id="unload"),
             }
 
