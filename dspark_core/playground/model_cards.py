@@ -205,10 +205,7 @@ class ModelCards:
     def chosen(self, page: PageCards, known: PresetParts) -> tuple[Selection, list[LocatedPart]]:
         """What a page chose of a preset. Where it did not yet: what is loaded, or the first precision that is here, or
         that fits; the first drafter of each method."""
-        preset = known.preset
-        if preset.name not in page.chosen:
-            page.chosen[preset.name] = self._first_choice(known)
-        precision, drafters = page.chosen[preset.name]
+        precision, drafters = page.chosen.get(known.preset.name) or self._first_choice(known)
         if precision not in known.versions:
             precision = next(iter(known.versions))
         return self._selected(known, precision, drafters)
@@ -230,12 +227,13 @@ class ModelCards:
                     there = [id_ for id_, d in known.drafters.items() if d.directory in loaded.drafters.values()]
                     return precision, tuple(there)
         here = [precision for precision, part in known.versions.items() if part.here]
-        fit = [p for p in known.versions if not here and self._fits(known, p, first) == "yes"]
+        fit = [p for p in known.versions if not here and self._fits(*self._selected(known, p, first)) == "yes"]
         return next(iter([*here, *fit, *known.versions])), first
 
-    def _fits(self, known: PresetParts, precision: str, drafters: Sequence[str]) -> str:
+    def _fits(self, selection: Selection, parts: Sequence[LocatedPart]) -> str:
+        """ "yes", "hardly" or "no"; empty as long as that cannot be known."""
         try:
-            return memory_of(*self._selected(known, precision, drafters), self.machine).fits
+            return memory_of(selection, parts, self.machine).fits if self.worker.ready else ""
         except ModelError:
             return ""
 
@@ -305,7 +303,7 @@ class ModelCards:
             **self._places([*known.versions.values(), *known.drafters.values()]),
             "command": self._command(selection, parts),
         }
-        return card, (known, parts, loaded)
+        return card, (known, parts, loaded, self._fits(selection, parts) != "no")
 
     def where(self) -> str:
         """Where downloads land, in a sentence or two."""
@@ -328,6 +326,8 @@ class ModelCards:
         return " ".join([*problems(parts), *(p.note for p in parts if p.note and not p.problem and not p.here)])
 
     def _memory_badge(self, selection: Selection, parts: Sequence[LocatedPart]) -> dict[str, str]:
+        if not self.worker.ready:  # nor is it known what MLX computes on
+            return {"kind": "", "words": "", "more": ""}
         try:
             need = memory_of(selection, parts, self.machine)
         except ModelError as error:
@@ -345,7 +345,7 @@ class ModelCards:
         return {"kind": "", "words": words, "more": ""}
 
     def _next(
-        self, page: PageCards, known: PresetParts, parts: Sequence[LocatedPart], loaded: bool
+        self, page: PageCards, known: PresetParts, parts: Sequence[LocatedPart], loaded: bool, advised: bool
     ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
         """What goes on (share and words; None), and the button: what it does, and whether that is to be advised."""
         if work := page.working.get(known.preset.name):
@@ -362,15 +362,12 @@ class ModelCards:
             return None, {"action": "unload", "words": "Unload", "main": False}
         missing = [p.missing for p in parts if not p.here]
         if not missing:
-            return None, {"action": "load", "words": "Load", "main": True}
+            return None, {"action": "load", "words": "Load", "main": advised}
         if any(n is None for n in missing):
             return None, {"action": "look", "words": "Look up size", "main": False}
         total = sum(n or 0 for n in missing)
-        return None, {
-            "action": "download",
-            "words": f"Download {gigabytes(total) if total else ''}".strip(),
-            "main": True,
-        }
+        words = f"Download {gigabytes(total)}" if total else "Download"
+        return None, {"action": "download", "words": words, "main": advised}
 
     @staticmethod
     def _version_words(precision: str, part: LocatedPart) -> str:
