@@ -127,7 +127,7 @@ class ModelCards:
         asking = call.session, preset.name, stop
         self._asking.append(asking)
         try:
-            _, parts = self.chosen(page, self.parts_of(preset))
+            _, parts = self.chosen(page, self.parts_of(preset), acted=True)
             parts = self.sources.look_up(parts, cancelled=stop.is_set)
             running = self.sources.download(parts) if call.sent.get("action") == "download" else []
             missing = " ".join(problems(parts))
@@ -155,9 +155,10 @@ class ModelCards:
         page.begin(preset.name, "Starting …", "stop")
         yield self.value(page)
         try:
+            chosen = self.chosen(page, self.parts_of(preset), acted=True)
             job = unload_job(call.session)
             if call.sent.get("action") != "unload":
-                job = load_job(self.sources.choice(*self.chosen(page, self.parts_of(preset))), call.session)
+                job = load_job(self.sources.choice(*chosen), call.session)
             kind, words = "bad", "It ended without a word."
             shown = 0.0
             for share, words, kind in self.followed(job):
@@ -202,10 +203,12 @@ class ModelCards:
             },
         )
 
-    def chosen(self, page: PageCards, known: PresetParts) -> tuple[Selection, list[LocatedPart]]:
+    def chosen(self, page: PageCards, known: PresetParts, acted: bool = False) -> tuple[Selection, list[LocatedPart]]:
         """What a page chose of a preset. Where it did not yet: what is loaded, or the first precision that is here, or
-        that fits; the first drafter of each method."""
+        that fits; the first drafter of each method. `acted`: from now on that is what it chose."""
         precision, drafters = page.chosen.get(known.preset.name) or self._first_choice(known)
+        if acted:
+            page.chosen[known.preset.name] = precision, drafters
         if precision not in known.versions:
             precision = next(iter(known.versions))
         return self._selected(known, precision, drafters)

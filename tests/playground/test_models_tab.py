@@ -406,7 +406,6 @@ def test_a_card_s_button_looks_up_downloads_loads_and_unloads(sources, fake):
     assert set(fake.gets("model.safetensors")) == {"bytes=0-100000"}, "headers only"
     card = pressed(cards, page)
     assert card["button"]["words"] == "Load" and badges(card)[1] == "on disk" and "Downloaded" in card["said"]["words"]
-    asked_for = len(fake.requests)
     card = pressed(cards, page)
     assert card["button"]["words"] == "Unload" and badges(card)[1] == "loaded"
     assert "8-bit is loaded" in card["said"]["words"]
@@ -417,8 +416,11 @@ def test_a_card_s_button_looks_up_downloads_loads_and_unloads(sources, fake):
     assert card["remove"].startswith(f"rm -r {folder} ")
     assert "--mode dspark --model org/tiny --drafter org/dspark" in card["command"]
     assert "MB" in loaded_words(cards.worker).splitlines()[0]
-    card = pressed(cards, page)
-    assert card["button"]["words"] == "Load" and len(fake.requests) == asked_for
+    cards.choose(Call("", {"page": page}, {"card": "tiny", "precision": "bf16", "drafters": ["dspark"]}))
+    assert [pressed(cards, page)["button"]["action"] for _ in range(3)] == ["download", "load", "unload"]
+    asked_for, page = len(fake.requests), PageCards()  # unloaded and loaded again, a page stays with what it had
+    assert [pressed(cards, page)["version"] for _ in range(2)] == ["bf16", "bf16"]
+    assert len(fake.requests) == asked_for
 
 
 def test_a_card_says_what_the_hub_refuses_and_what_goes_on(sources, fake):
