@@ -23,10 +23,9 @@ def mlx_dspark_command(target: Place, drafter: Place, method: str, drafter_preci
         name = name_of(place)
         return name if name != place.name else str(place)
 
-    heads = constants(method).get("HEADS")
-    if heads is None:
+    if "HEADS" not in constants(method):
         return ""
-    mode = "dspark" if "markov" in heads else "dflash"
+    mode = method.lower().rstrip("0123456789")  # a method's second version has no mode of its own there
     words = ["mlx-dspark", "generate", "--mode", mode, "--model", named(target), "--drafter", named(drafter)]
     words += ["--max-draft", str(cap)] if cap else []
     return shlex.join([*words, *DRAFTER_BITS.get(drafter_precision, ["--drafter-bits", "0"])])

@@ -30,12 +30,14 @@ from ..models.published import (
     DSPARK,
     LLAMA32_1B,
     MINICPM5_2B,
+    QWEN3_4B,
     TARGETS,
     drafters,
+    minicpm,
+    speculators,
     write_hollow,
 )
 from ..models.published import target as published_target
-from ..models.test_published_formats import PUBLISHED
 
 CPU = Device("CPU", "this processor", 16 * 10**9)
 METAL = Device("Metal", "a Mac", 12 * 10**9)
@@ -168,19 +170,18 @@ def test_figures_of_code_that_imports_mlx():
 # ---- sizes that a preset gives ---------------------------------------------------------------------------
 
 
-def published_shapes() -> dict[str, list]:
+def published_shapes() -> dict[str, tuple]:
     """Preset -> its target as its makers publish it, then the drafters that are known, by hub name."""
     found = {}
     for name, shape in zip(("gemma-4-12b", "qwen3-4b", "qwen3-8b", "qwen3-14b"), TARGETS, strict=True):
         owner = "gemma4-12B-it-DFlash" if shape.gemma else f"{shape.name}-DFlash-b16"
         of = {"dspark_": DSPARK, "dflash_": DFLASH7, owner: DFLASH16}
         found[name] = shape, {part: drafters(shape)[kind] for part, kind in of.items() if kind in drafters(shape)}
-    found |= {"minicpm5-2b": (MINICPM5_2B, {}), "llama-3.2-1b": (LLAMA32_1B, {})}
-    for hub, (shape, make, *_) in PUBLISHED.items():
-        for name, (of, parts) in found.items():
-            if of is shape:
-                found[name] = of, parts | {hub: make(shape)}
-    return found
+    found["qwen3-4b"][1]["RedHatAI/Qwen3-4B-speculator.dspark"] = speculators(QWEN3_4B, "dspark", block=7)
+    found["qwen3-4b"][1]["RedHatAI/Qwen3-4B-speculator.dflash2"] = speculators(QWEN3_4B, "dflash2")
+    llama = speculators(LLAMA32_1B, "dspark", layers=3, block=4, rows=32000)
+    mini = MINICPM5_2B, {"openbmb/MiniCPM5-2B-DSpark": minicpm(MINICPM5_2B)}
+    return found | {"minicpm5-2b": mini, "llama-3.2-1b": (LLAMA32_1B, {"rasyosef/": llama})}
 
 
 @pytest.mark.parametrize("name", sorted(published_shapes()))
