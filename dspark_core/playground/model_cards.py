@@ -12,6 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,16 @@ import gradio as gr
 
 from ..catalog import local
 from ..catalog.download import Download
+from ..catalog.facts import TARGET
 from ..catalog.memory import gigabytes
 from ..catalog.names import HubName
 from ..errors import Cancelled, ModelError
 from ..machine import Device, physical_memory
-from ..models.info import drafter_ids
-from ..presets import Preset
+from ..presets import Preset, PresetTarget
 from ..race.records import Failed
 from .engine import Loaded, load_job, unload_job
 from .outside import mlx_dspark_command
-from .selection import LocatedPart, ModelForm, ModelPart, ModelSources, Selection, memory_of, problems
+from .selection import LocatedPart, ModelForm, ModelPart, ModelSources, Selection, memory_of, options, problems
 from .widgets import Call, Updates, page_file, script
 from .worker import Job, Waiting, Worker
 
@@ -126,6 +127,7 @@ class ModelCards:
         stop = threading.Event()
         asking = call.session, preset.name, stop
         self._asking.append(asking)
+        parts: list[LocatedPart] = []
         try:
             _, parts = self.chosen(page, self.parts_of(preset), acted=True)
             parts = self.sources.look_up(parts, cancelled=stop.is_set)
@@ -190,18 +192,11 @@ class ModelCards:
 
     def parts_of(self, preset: Preset) -> PresetParts:
         """No network."""
-        ids = drafter_ids(d.method for d in preset.drafters)
-        return PresetParts(
-            preset,
-            {
-                t.precision: self.sources.located(ModelPart("target", t.path, "", t.sizes, t.licence))
-                for t in preset.targets
-            },
-            {
-                id_: self.sources.located(ModelPart(d.method, d.path, d.title, d.sizes, d.licence))
-                for id_, d in zip(ids, preset.drafters, strict=True)
-            },
-        )
+        targets = preset.targets or (PresetTarget("as it is", preset.target),)
+        versions = {t.precision: ModelPart(TARGET, t.path, "", t.sizes, t.licence) for t in targets}
+        drafters = {id_: ModelPart(d.method, d.path, d.title, d.sizes, d.licence) for id_, d in options(preset).items()}
+        versions_here = {precision: self.sources.located(part) for precision, part in versions.items()}
+        return PresetParts(preset, versions_here, {id_: self.sources.located(part) for id_, part in drafters.items()})
 
     def chosen(self, page: PageCards, known: PresetParts, acted: bool = False) -> tuple[Selection, list[LocatedPart]]:
         """What a page chose of a preset. Where it did not yet: what is loaded, or the first precision that is here, or
@@ -279,7 +274,7 @@ class ModelCards:
                 page.shown[preset.name] = self.card(page, self.parts_of(preset))
             card, made_of = page.shown[preset.name]
             card["busy"], card["button"] = self._next(page, *made_of)
-        return {"cards": json.dumps({"where": self.where(), "cards": [card for card, _ in page.shown.values()]})}
+        return {"cards": json.dumps({"where": self.where(), "cards": [page.shown[p][0] for p in self.sources.presets]})}
 
     def card(self, page: PageCards, known: PresetParts) -> tuple[dict[str, Any], Any]:
         """One card's texts and choices (assets/page/cards.js reads them), and what its button follows from."""
@@ -287,7 +282,8 @@ class ModelCards:
         selection, (target, *drafters) = self.chosen(page, known)
         parts = [target, *drafters]
         loaded = self._is_loaded(selection, parts)
-        version = next(t for t in preset.targets if t.precision == self._precision(known, target))
+        version = next(precision for precision, part in known.versions.items() if part is target)
+        note = next((t.note for t in preset.targets if t.precision == version), "")
         about, _, rest = preset.note.partition(". ")
         kind, words = page.ended.get(preset.name, ("", ""))
         unusable = self._unusable(parts)
@@ -296,10 +292,10 @@ class ModelCards:
             "name": preset.name,
             "title": preset.title,
             "about": f"{about}." if rest else about,
-            "notes": [*filter(None, [rest, f"{version.precision}: {version.note}" if version.note else ""])],
+            "notes": [*filter(None, [rest, f"{version}: {note}" if note else ""])],
             "badges": [b for b in badges if b["words"]],
             "versions": [{"value": v, "words": self._version_words(v, p)} for v, p in known.versions.items()],
-            "version": version.precision,
+            "version": version,
             "target": target.card,
             "drafters": [{"id": id_, "on": d in drafters, **d.card} for id_, d in known.drafters.items()],
             "said": {"kind": kind or ("bad" if unusable else ""), "words": words or unusable},
@@ -310,19 +306,12 @@ class ModelCards:
 
     def where(self) -> str:
         """Where downloads land, in a sentence or two."""
-        cache, there = self.sources.hub.cache, self.sources.hub.cache
-        while not there.exists() and there != there.parent:
-            there = there.parent
-        try:
+        cache, room = self.sources.hub.cache, ""
+        with suppress(OSError, StopIteration):
+            there = next(place for place in (cache, *cache.parents) if place.exists())
             room = f" ({gigabytes(shutil.disk_usage(there).free)} free)"
-        except OSError:
-            room = ""
         words = f"Downloads land in the Hugging Face cache, {local.shown_path(cache)}{room}, which mlx-lm reads too; "
         return words + "what is there already, or in LM Studio's folder, is not downloaded again."
-
-    @staticmethod
-    def _precision(known: PresetParts, target: LocatedPart) -> str:
-        return next(precision for precision, part in known.versions.items() if part is target)
 
     @staticmethod
     def _unusable(parts: Sequence[LocatedPart]) -> str:

@@ -67,13 +67,13 @@ press a button, and what cannot be loaded leaves the model before it in place.</
 FORM_INTRO = """
 <h3>Any choice, your own models included</h3>
 <p>Any number of drafters, two of one method included, at any precision. Look up asks the hub what a download would
-bring and whether it fits this machine; it downloads nothing.</p>
+bring and whether it fits this machine; it downloads nothing. A small language model, such as those that LM Studio
+drafts with, is a target here, not a drafter.</p>
 """
 OWN_NOTE = (
     "Any target of the Llama, Qwen3 or Gemma-4 family with any DSpark, DFlash or DFlash 2 drafters: a hub name "
     "(owner/name) or a directory of this machine (beginning with / or ~), drafters one by one with Enter. Weights are "
-    "read from safetensors only, and no code of a model is ever run. A small language model, such as those that LM "
-    "Studio drafts with, is a target here, not a drafter."
+    "read from safetensors only, and no code of a model is ever run."
 )
 
 
