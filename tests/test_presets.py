@@ -64,6 +64,18 @@ def test_the_licence_of_every_download_is_shown_before_it():
             assert all(f"{d.title}: {d.licence}" in words for d in preset.drafters)
 
 
+def test_the_size_of_every_download_is_known_without_a_network():
+    for preset in load_presets():
+        downloads = [p for p in (*preset.targets, *preset.drafters) if isinstance(p.path, HubName)]
+        assert all(p.sizes for p in downloads), preset.name
+        assert all(t.sizes.token_bytes and t.sizes.stored == t.precision for t in preset.targets if t.sizes)
+
+
+def test_presets_stand_in_the_order_of_their_numbers():
+    names = [p.name for p in load_presets() if p.name.startswith("qwen3-")]
+    assert names == ["qwen3-4b", "qwen3-8b", "qwen3-14b"]
+
+
 def test_no_note_says_that_it_works_with_what_was_never_opened():
     unopened = ("RedHatAI/", "openbmb/", "rasyosef/")
     for preset in load_presets():
@@ -93,6 +105,11 @@ def test_demo_prompts():
 TARGET = 'title = "T"\n[[target]]\nprecision = "8-bit"\nhub = "a/b"\n'
 DRAFTER = '[[drafter]]\nmethod = "DSpark"\nhub = "a/c"\n'
 BROKEN = {
+    "a size that is none": (TARGET + "bytes = -5\n" + DRAFTER, "target 1: bytes must be a number of bytes"),
+    "a size in words": (TARGET + 'bytes = "4 GB"\n' + DRAFTER, "target 1: bytes must be a whole number"),
+    "a size without end": (TARGET + DRAFTER + f"bytes = {10**30}\n", "drafter 1: bytes must be"),
+    "a doubt in words": (TARGET + 'assumed = "yes"\n' + DRAFTER, "target 1: assumed must be true or false"),
+    "a cache that is none": ("token_bytes = -1\n" + TARGET + DRAFTER, "token_bytes must be a number of bytes"),
     "not TOML": ("title = ", "TOML"),
     "unknown field": ("colour = 1\n" + TARGET + DRAFTER, "colour"),
     "unknown field of a target": (TARGET + "bits = 8\n" + DRAFTER, "bits"),

@@ -13,6 +13,7 @@ from pathlib import Path
 from huggingface_hub import constants
 
 from ..errors import ModelError, in_one_line
+from ..models.files import WEIGHTS
 from ..store import home_directory, parse_json, read_bytes
 from .facts import OTHER, Facts, Sort, sort_of, stored
 
@@ -69,6 +70,14 @@ def describe(path: Path, source: str = DIRECTORY, name: str = "") -> Found:
     except Exception as error:  # what nobody thought of must not hide the models beside it
         words = f"{path / 'config.json'} cannot be read as a model's configuration ({in_one_line(error)})."
     return replace(found, sort=Sort(OTHER, "", words))
+
+
+def weight_bytes(directory: Path) -> int:
+    """Bytes of a model's weight files; 0 where they cannot be looked at."""
+    try:
+        return sum(f.stat().st_size for f in directory.iterdir() if WEIGHTS.fullmatch(f.name))
+    except OSError:
+        return 0
 
 
 def unusable(path: Path, source: str, words: str) -> Found:

@@ -12,7 +12,7 @@ from ..catalog.checksums import unchecked
 from ..catalog.download import Download, Downloads
 from ..catalog.facts import DRAFTER, TARGET, Facts, sort_of
 from ..catalog.hub import Hub, Plan
-from ..catalog.memory import estimate, gigabytes
+from ..catalog.memory import Estimate, PublishedSizes, estimate, gigabytes
 from ..catalog.names import HubName, directory, parse
 from ..errors import ModelError, in_one_line
 from ..machine import Device
@@ -25,6 +25,7 @@ from .race_request import clamp
 OWN_MODELS = "own"  # in place of a preset's name
 MAX_TYPED = 1000
 MAX_DRAFTERS = 8
+MAX_ANSWERS = 50  # of the hub that are remembered
 CONTEXTS = (1024, 4096, 16384, 32768, 131072)
 NOT_HERE = "it is not on this machine: download it on the Models tab, then load the model again."
 NOT_WANTED = "it was left out when the model was loaded."
@@ -55,11 +56,13 @@ class ModelForm:
 @dataclass(frozen=True)
 class ModelPart:
     """role: "target", a method, or "drafter" where only its config tells the method. `place` is None where a method
-    needs no weights; `title` is what a preset calls it."""
+    needs no weights; `title` is what a preset calls it; `sizes` and `licence` are its preset's, as far as known."""
 
     role: str
     place: Place | None
     title: str = ""
+    sizes: PublishedSizes | None = None
+    licence: str = ""
 
     @property
     def name(self) -> str:
@@ -106,9 +109,10 @@ class Selection:
         drafters = [drafter for id_, drafter in offered.items() if id_ in wanted]
         there = {d.method for d in drafters}
         left_out = tuple(dict.fromkeys(d.method for d in preset.drafters if d.method not in there))
-        parts = ModelPart(TARGET, version.path), *(ModelPart(d.method, d.path, d.title) for d in drafters)
+        parts = [ModelPart(TARGET, version.path, "", version.sizes, version.licence)]
+        parts += [ModelPart(d.method, d.path, d.title, d.sizes, d.licence) for d in drafters]
         title = f"{preset.title}, {version.precision}" if len(preset.targets) > 1 else preset.title
-        return cls(title, parts, left_out)
+        return cls(title, tuple(parts), left_out)
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,7 @@ class LocatedPart:
     note:       what else there is to say: why a part of it that is here is not used, or why the hub was not asked
     unchecked:  bytes here whose checksums were not looked at yet
     compared:   is what is here all that the hub listed? A directory and LM Studio's folder are taken as they are
+    fetched:    bytes that an unfinished download left here
     """
 
     part: ModelPart
@@ -131,6 +136,7 @@ class LocatedPart:
     note: str = ""
     unchecked: int = 0
     compared: bool = True
+    fetched: int = 0
 
     @property
     def here(self) -> bool:
@@ -148,6 +154,35 @@ class LocatedPart:
         return sort.family
 
     @property
+    def known(self) -> Facts | PublishedSizes | None:
+        """What its memory can be estimated by."""
+        return self.facts or self.part.sizes
+
+    @property
+    def missing(self) -> int | None:
+        """Bytes that a download brings, of the weights alone where only a preset gives them; None: not known."""
+        if self.here or self.plan:
+            return 0 if self.here else self.plan.missing if self.plan else None
+        return max(self.part.sizes.bytes - self.fetched, 0) if self.part.sizes else None
+
+    @property
+    def size(self) -> str:
+        """In words; empty if it is not known."""
+        if self.plan or not self.facts:
+            return gigabytes(self.plan.bytes) if self.plan else self.part.sizes.words if self.part.sizes else ""
+        return gigabytes(self.facts.bytes)
+
+    @property
+    def card(self) -> dict[str, str]:
+        """Title, size, licence, state and hub address: for a preset's card."""
+        part, state = self.part, "on disk" if self.here else "not usable" if self.problem else ""
+        name = self.facts.name if self.facts and part.title in ("", part.role) else ""
+        sort = sort_of(self.facts).words.rstrip(".") if name and self.facts else ""
+        link = part.place.link if isinstance(part.place, HubName) else ""
+        title = sort if part.role != TARGET and sort else part.title or part.name
+        return {"title": title, "size": self.size, "licence": part.licence, "state": state, "link": link}
+
+    @property
     def row(self) -> list[str]:
         """Part, name, what it is, where, to download: for the page."""
         sort, role = sort_of(self.facts) if self.facts else None, self.part.role
@@ -158,7 +193,8 @@ class LocatedPart:
         if self.here:
             return [part, self.part.name, words, self.source or "part of this program", "nothing"]
         where = "gated, open to you" if self.plan and self.plan.gated and not self.problem else "not here"
-        return [part, self.part.name, words, where, gigabytes(self.plan.missing) if self.plan else "not looked up"]
+        size = gigabytes(self.plan.missing) if self.plan else self.size or "not looked up"
+        return [part, self.part.name, words, where, size]
 
 
 def options(preset: Preset) -> dict[str, PresetDrafter]:
@@ -176,6 +212,7 @@ class ModelSources:
         self.bad = tuple(bad)
         self.hub = hub or Hub()
         self.downloads = Downloads(self.hub)
+        self._answers = dict[HubName, tuple[Plan, Facts]]()  # the hub's newest of each model
 
     def preset(self, name: object) -> Preset | None:
         """The preset of a name that a page or a link sent; None for one's own models and for anything else."""
@@ -192,7 +229,7 @@ class ModelSources:
         return tuple(self._start_info(id_, drafter) for id_, drafter in firsts.items())
 
     def _start_info(self, id_: str, drafter: PresetDrafter) -> DrafterInfo:
-        located = self._located(ModelPart(drafter.method, drafter.path), None)
+        located = self.located(ModelPart(drafter.method, drafter.path))
         title = drafter.title or drafter.method
         if located.facts is None or sort_of(located.facts).kind != DRAFTER:
             return DrafterInfo(
@@ -234,7 +271,7 @@ class ModelSources:
 
     def locate(self, chosen: Selection) -> list[LocatedPart]:
         """Each part with its place on this machine, if it has one. No network."""
-        return [self._located(part, chosen.folder) for part in chosen.parts]
+        return [self.located(part, chosen.folder) for part in chosen.parts]
 
     def look_up(
         self, parts: Iterable[LocatedPart], again: bool = False, cancelled: Callable[[], bool] = lambda: False
@@ -242,14 +279,18 @@ class ModelSources:
         """The same, with what the hub says of the parts that are not here; `again`: of all. Raises Cancelled."""
         return [self._looked_up(p, cancelled) if again or not p.here else p for p in parts]
 
-    def _located(self, part: ModelPart, folder: Path | None) -> LocatedPart:
+    def located(self, part: ModelPart, folder: Path | None = None) -> LocatedPart:
+        """A part with its place on this machine, or what the hub said of it when it was asked. No network.
+
+        folder: a directory that is also looked in
+        """
         place, note = part.place, ""
         try:
             if isinstance(place, HubName):
                 below = (folder / place.repo, folder / place.repo.partition("/")[2]) if folder else ()
                 place, note = self.hub.find(place, below)  # in a directory of the visitor's as owner/name or as name
             if place is None:
-                return LocatedPart(part, note=note)
+                return self._answered(LocatedPart(part, note=note))
             located = LocatedPart(part, place, self._source(place), facts=Facts.read(place, part.name))
             if located.source == local.HF:
                 left = sum(file.stat().st_size for file in unchecked(place, self.hub.record))
@@ -262,6 +303,17 @@ class ModelSources:
         except OSError as error:
             return LocatedPart(part, problem=f"{error.filename or place} cannot be read ({in_one_line(error)}).")
 
+    def _answered(self, located: LocatedPart) -> LocatedPart:
+        """A part that is not here, with what is known of it without asking (again)."""
+        name = located.part.place
+        if not isinstance(name, HubName):
+            return located
+        if name not in self._answers:
+            return replace(located, fetched=self.hub.fetched(name))
+        plan, found = self._answers[name]
+        here = sum(self.hub.here(name.repo, f, plan.revision) for f in plan.files)
+        return replace(located, plan=replace(plan, here=here), facts=found)
+
     def _looked_up(self, located: LocatedPart, cancelled: Callable[[], bool]) -> LocatedPart:
         name = located.part.place
         if not isinstance(name, HubName):
@@ -273,6 +325,7 @@ class ModelSources:
             plan = self.hub.plan(name, cancelled)
             sure = located.facts if here and not located.unchecked else None
             found = sure or self.hub.facts(plan, cancelled)
+            self._answers = dict([*self._answers.items()][-MAX_ANSWERS:]) | {name: (plan, found)}
             return replace(located, plan=plan, facts=found, note="" if here else located.note)
         except ModelError as error:
             return replace(located, note=str(error)) if here else replace(located, problem=str(error))
@@ -347,17 +400,28 @@ def mismatches(parts: Sequence[LocatedPart]) -> list[str]:
     return list(dict.fromkeys(words))
 
 
+def problems(parts: Iterable[LocatedPart]) -> list[str]:
+    """Why parts cannot be used: what is said of several but for their names is said once, with all names."""
+    names: dict[str, list[str]] = {}
+    for part in parts:
+        if part.problem:
+            names.setdefault(part.problem.replace(f" for {part.part.name}", " for \0"), []).append(part.part.name)
+    listed = {words: " and ".join(filter(None, [", ".join(of[:-1]), of[-1]])) for words, of in names.items()}
+    return [words.replace("\0", of) for words, of in listed.items()]
+
+
 def report(chosen: Selection, parts: Sequence[LocatedPart], machine: Device) -> dict[str, Any]:
     """Rows (part, name, what it is, where, to download) and lines (kind, words, link) for the page."""
     rows = [p.row for p in parts]
-    lines = [_report_line("bad", p.problem) for p in parts if p.problem]
+    lines = [_report_line("bad", words) for words in problems(parts)]
     wrong = mismatches(parts)
     lines += [_report_line("bad", words) for words in wrong]
-    target, *drafters = parts
-    if target.facts and not wrong and sort_of(target.facts).kind == TARGET:
-        if warning := facts.base_warning(target.facts):
-            lines.append(_report_line("hint", warning.words, warning.link))
-        lines.append(_memory_line(chosen, target.facts, drafters, machine))
+    target, known = parts[0].facts, parts[0].known
+    is_target = target is not None and sort_of(target).kind == TARGET
+    if target and is_target and not wrong and (warning := facts.base_warning(target)):
+        lines.append(_report_line("hint", warning.words, warning.link))
+    if known and not wrong and (is_target or target is None):
+        lines.append(_memory_line(chosen, parts, machine))
     lines += [_report_line("hint", p.note) for p in parts if p.note and not p.problem]
     plans = [p.plan for p in parts if p.plan and not p.here]
     if plans:
@@ -385,19 +449,33 @@ def _here_words(parts: Sequence[LocatedPart]) -> str:
     return words if all(p.compared for p in parts) else f"{words} “Download” compares it with the hub."
 
 
-def _memory_line(chosen: Selection, target: Facts, drafters: Sequence[LocatedPart], machine: Device) -> dict[str, str]:
-    sized = [d.facts for d in drafters if d.facts]
-    unknown = sum(d.facts is None and d.part.place is not None for d in drafters)
+def memory_of(chosen: Selection, parts: Sequence[LocatedPart], machine: Device) -> Estimate:
+    """What a race of them takes; drafters of which nothing is known are left out. Raises ModelError, also if nothing is
+    known of the target."""
+    target, *drafters = parts
+    if target.known is None:
+        raise ModelError(f"The size of {target.part.name} is not known yet.")
+    sized = [d.known for d in drafters if d.known]
     try:
-        need = estimate(target, sized, machine, chosen.context, chosen.precision, chosen.drafter_precision)
-        words = f"target {gigabytes(need.target)}, drafters {gigabytes(need.drafters)}"
-        words += f", keys and values of {1 + len(sized)} lanes at {chosen.context:,} tokens {gigabytes(need.cache)}"
+        return estimate(target.known, sized, machine, chosen.context, chosen.precision, chosen.drafter_precision)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):  # a size of a type that is none
+        where = target.facts.where / "config.json" if target.facts else target.part.name
+        raise ModelError(f"{where}: the sizes of its layers cannot be read, so its memory is not known.") from None
+
+
+def _memory_line(chosen: Selection, parts: Sequence[LocatedPart], machine: Device) -> dict[str, str]:
+    try:
+        need = memory_of(chosen, parts, machine)
     except ModelError as error:
         return _report_line("bad", str(error))
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):  # a size of a type that is none
-        where = target.where / "config.json"
-        return _report_line("bad", f"{where}: the sizes of its layers cannot be read, so its memory is not known.")
+    drafters = parts[1:]
+    lanes = 1 + sum(d.known is not None for d in drafters)
+    words = f"target {gigabytes(need.target)}, drafters {gigabytes(need.drafters)}"
+    words += f", keys and values of {lanes} lanes at {chosen.context:,} tokens {gigabytes(need.cache)}"
+    unknown = sum(d.known is None and d.part.place is not None for d in drafters)
     more = f" Without {unknown} drafter{'s' * (unknown > 1)} not looked up yet." if unknown else ""
+    if any(p.facts is None and p.part.sizes for p in parts):
+        more += " By the sizes in the presets."
     kind = {"yes": "good", "hardly": "hint", "no": "bad"}[need.fits]
     return _report_line(kind, f"Memory: {need.words} ({words}.){more}")
 

@@ -34,8 +34,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from zlib import crc32
 
+from ..catalog.local import weight_bytes
+from ..catalog.memory import gigabytes
 from ..decode.rounds import Prefill, Round, Start
 from ..models.info import DrafterInfo
 from ..models.token_bytes import TextStream
@@ -347,4 +350,12 @@ def loaded_words(worker: Worker) -> str:
         return f"No race can be run: {engine.problem}"
     if not engine.name:
         return getattr(engine, "problem", "") or "No model is loaded: load one on the Models tab."
-    return "\n".join([f"{engine.name}, {engine.precision}", *(f"{m}: {how}" for m, how in engine.drafters.items())])
+    choice = getattr(engine, "choice", None)
+
+    def size(place: object) -> str:
+        bytes_ = weight_bytes(place) if isinstance(place, Path) else 0
+        return f", {gigabytes(bytes_)}" if bytes_ else ""
+
+    places = choice.drafters if choice else {}
+    drafters = [f"{name}: {how}{size(places.get(name.lower()))}" for name, how in engine.drafters.items()]
+    return "\n".join([f"{engine.name}, {engine.precision}{size(choice and choice.target)}", *drafters])

@@ -72,7 +72,14 @@ def on_proof(tab):
     )
 
 
+def on_models(tab):
+    tab.page.wait_for_selector(".model-card")
+    tab.page.locator(".model-card summary").nth(1).click()
+    tab.page.wait_for_selector(".model-card details[open] code")
+
+
 VISITS = {"Race": on_race, "Charts": on_charts, "Cost model": on_cost, "Compare": on_compare, "Prove it": on_proof}
+VISITS["Models"] = on_models
 
 
 def test_no_serious_violation_on_any_tab(tiny, open_tab, axe):

@@ -171,6 +171,27 @@ def _again(tab):
     return text(tab, "#shelf-report", "is here already")
 
 
+def by_its_card(tab):
+    """Unload and load what a card stands for, by keyboard, the focus staying where it is; then its other precision."""
+    card, button = tab.page.locator("[data-card=tiny]"), tab.page.locator("[data-card=tiny] .card-action button")
+    said = "[data-card=tiny] .card-said"
+    text(tab, "[data-card=tiny] .card-badges", "loaded")
+    assert card.locator("h4").inner_text().startswith("Tiny ${alert(1)} <img") and "hub" in card.inner_text()
+    for pressed, then in (("Unload", "No model is loaded"), ("Load", "bf16 is loaded.")):
+        text(tab, "[data-card=tiny] .card-action", pressed)
+        button.focus()
+        tab.page.keyboard.press("Enter")
+        text(tab, said, then)
+        assert tab.page.evaluate("document.activeElement.closest('.card-action') !== null"), "the focus went away"
+    card.locator("input[value='8-bit']").check()
+    tab.page.wait_for_function("!document.querySelector('[data-card=tiny] .card-badges').innerText.includes('loaded')")
+    card.locator("summary").click()
+    card.get_by_role("button", name="Copy: mlx-dspark").click()
+    tab.page.wait_for_function(
+        "[...document.querySelectorAll('.copyable button')].some(b => /Copied|Selected/.test(b.textContent))"
+    )
+
+
 def test_names_are_text_and_a_base_target_warns(models, open_tab):
     page, _, root = models
     tab = models_page(open_tab, page)
@@ -189,6 +210,7 @@ def test_names_are_text_and_a_base_target_warns(models, open_tab):
     assert "47 % instead of 82 %" in text(tab, "#shelf-report", "org/tiny-base is named as a base model")
     tab.page.click("#load")
     text(tab, "#shelf-verdict", "is loaded.")
+    by_its_card(tab)
     tab.page.get_by_role("tab", name="Race", exact=True).click()
     text(tab, "#base-notice", "47 % instead of 82 %")
     other = models_page(open_tab, page, "/?preset=../../etc")

@@ -21,8 +21,23 @@ from dspark_core.models.cache import WindowCache
 from dspark_core.models.checkpoint import open_drafter
 from dspark_core.models.target import load_target, open_target
 from dspark_core.models.weights import read_weights
+from dspark_core.presets import load_presets
 
 from ..models.build import GOLDEN, edit_weights, random_drafter
+from ..models.published import (
+    DFLASH7,
+    DFLASH16,
+    DSPARK,
+    LLAMA32_1B,
+    MINICPM5_2B,
+    QWEN3_4B,
+    TARGETS,
+    drafters,
+    minicpm,
+    speculators,
+    write_hollow,
+)
+from ..models.published import target as published_target
 
 CPU = Device("CPU", "this processor", 16 * 10**9)
 METAL = Device("Metal", "a Mac", 12 * 10**9)
@@ -150,3 +165,53 @@ def test_figures_of_code_that_imports_mlx():
     """catalog/memory.py must not import MLX, so it has two figures of its own."""
     assert memory.CACHE_STEP == WindowCache.step == KVCache.step
     assert memory.PREFILL_CHUNK == PREFILL_CHUNK
+
+
+# ---- sizes that a preset gives ---------------------------------------------------------------------------
+
+
+def published_shapes() -> dict[str, tuple]:
+    """Preset -> its target as its makers publish it, then the drafters that are known, by hub name."""
+    found = {}
+    for name, shape in zip(("gemma-4-12b", "qwen3-4b", "qwen3-8b", "qwen3-14b"), TARGETS, strict=True):
+        owner = "gemma4-12B-it-DFlash" if shape.gemma else f"{shape.name}-DFlash-b16"
+        of = {"dspark_": DSPARK, "dflash_": DFLASH7, owner: DFLASH16}
+        found[name] = shape, {part: drafters(shape)[kind] for part, kind in of.items() if kind in drafters(shape)}
+    found["qwen3-4b"][1]["RedHatAI/Qwen3-4B-speculator.dspark"] = speculators(QWEN3_4B, "dspark", block=7)
+    found["qwen3-4b"][1]["RedHatAI/Qwen3-4B-speculator.dflash2"] = speculators(QWEN3_4B, "dflash2")
+    llama = speculators(LLAMA32_1B, "dspark", layers=3, block=4, rows=32000)
+    mini = MINICPM5_2B, {"openbmb/MiniCPM5-2B-DSpark": minicpm(MINICPM5_2B)}
+    return found | {"minicpm5-2b": mini, "llama-3.2-1b": (LLAMA32_1B, {"rasyosef/": llama})}
+
+
+@pytest.mark.parametrize("name", sorted(published_shapes()))
+def test_a_preset_s_sizes_are_those_of_the_published_shapes(name, tmp_path):
+    """Weights to two hundredths, and what they are estimated to take to six of what the shapes say."""
+    shape, parts = published_shapes()[name]
+    preset = next(p for p in load_presets() if p.name == name)
+    target = facts.Facts.read(write_hollow(tmp_path / "target", published_target(shape)))
+    known, sized = [], []
+    for d in preset.drafters:
+        made = next(checkpoint for part, checkpoint in parts.items() if part in d.path.repo)
+        known.append(facts.Facts.read(write_hollow(tmp_path / d.path.repo.replace("/", "-"), made)))
+        sized.append(d.sizes)
+        assert d.sizes.bytes == pytest.approx(known[-1].bytes, rel=0.02), d.path
+    for version in preset.targets:
+        packed = memory.Footprint(target, "stored" if version.precision == "bf16" else version.precision, METAL)
+        assert version.sizes.bytes == pytest.approx(packed.bytes, rel=0.02), version.precision
+    bf16 = next(t.sizes for t in preset.targets if t.precision == "bf16")
+    for device, context in ((METAL, 4096), (CPU, 4096), (METAL, 16384)):
+        for precision in ("auto", "8-bit"):
+            given = device, context, precision, preset.drafter_precision
+            assert memory.estimate(bf16, sized, *given).total == pytest.approx(
+                memory.estimate(target, known, *given).total, rel=0.06
+            ), (device.kind, context, precision)
+
+
+def test_quantized_sizes_become_dense_where_loading_makes_them_so():
+    """On the CPU "auto" dequantizes; a precision of which no bits are known stays as it is."""
+    sizes = memory.PublishedSizes(8_500, "8-bit")
+    taken = [memory.estimate(sizes, [], device, 0).target for device in (METAL, CPU)]
+    assert taken == [8_500, 16_000] and memory.estimate(sizes, [], METAL, 0, "4-bit").target == 4_500
+    odd = memory.PublishedSizes(8_500, "mxfp4")
+    assert memory.estimate(odd, [odd], CPU, 0, "8-bit", "4-bit").total == 17_000

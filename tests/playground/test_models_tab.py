@@ -5,6 +5,7 @@ import shutil
 import time
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +14,9 @@ from dspark_core.catalog.hub import Hub
 from dspark_core.decode.rounds import Settings
 from dspark_core.errors import ModelError
 from dspark_core.machine import Device
-from dspark_core.playground.engine import Loaded, PresetEngine
+from dspark_core.playground.engine import Choice, Loaded, PresetEngine
+from dspark_core.playground.model_cards import ModelCards, PageCards
+from dspark_core.playground.outside import loaded_command
 from dspark_core.playground.selection import (
     NOT_CHOSEN,
     NOT_HERE,
@@ -313,3 +316,176 @@ def test_the_tab_s_handlers_need_no_gradio(sources):
     assert tab.from_link({"preset": "tiny"}) == "tiny" and tab.from_link({"preset": "../x"}) != "../x"
     assert "is not a directory" in tab.list_models(Call("", {"folder": "/nowhere/at/all"}))["found"]
     assert "No download is running" in tab.stop_downloads(Call(""))["verdict"]
+
+
+# ---- the cards -------------------------------------------------------------------------------------------
+
+SIZED = """
+title = "Sized"
+token_bytes = 100_000
+lane_bytes = 1_000_000
+[[target]]
+precision = "8-bit"
+hub = "org/large"
+licence = "Apache-2.0"
+bytes = 8_000_000_000
+[[target]]
+precision = "4-bit"
+hub = "org/small"
+bytes = 4_000_000_000
+assumed = true
+[[drafter]]
+method = "DSpark"
+title = "block 7"
+hub = "org/dspark"
+licence = "MIT"
+bytes = 2_000_000_000
+"""
+
+
+def cards_of(sources, memory=16_000_000_000, load=None):
+    """The cards on a machine; `load` gives the engine."""
+    engine = load() if load else SimpleNamespace(choice=None)
+    engine.machine = Device("Metal", "a Mac", memory)
+    worker = Worker(lambda progress: engine)
+    while not worker.ready:
+        time.sleep(0.01)
+    return ModelCards(worker, sources, lambda call: {"head": loaded_words(worker)} if load else {})
+
+
+def card_of(update, name="tiny") -> dict:
+    return next(card for card in json.loads(update["cards"])["cards"] if card["name"] == name)
+
+
+def pressed(cards, page, name="tiny", **sent) -> dict:
+    """The card after its button was pressed and all that came of it."""
+    action = card_of(cards.value(page), name)["button"]["action"]
+    handler = cards.load if action in ("load", "unload") else cards.fetch
+    *_, last = handler(Call("a page", {"page": page}, {"card": name, "action": action, **sent}))
+    return card_of(last, name)
+
+
+def badges(card) -> list[str]:
+    return [badge["words"] for badge in card["badges"]]
+
+
+@pytest.fixture
+def sized(sources, tmp_path):
+    (tmp_path / "presets" / "sized.toml").write_text(SIZED)
+    return ModelSources(*read_presets(tmp_path / "presets"), sources.hub)
+
+
+def test_a_card_says_without_a_network_what_a_download_brings_and_whether_it_fits(sized, fake):
+    """By the preset's sizes: with 0.8 GB for two lanes, 10.8 GB at 8 bits and 6.8 GB at 4."""
+    for memory, precision, fits in ((16e9, "8-bit", "fits"), (9e9, "4-bit", "fits"), (5.9e9, "8-bit", "too large")):
+        card = card_of(cards_of(sized, int(memory)).value(PageCards()), "sized")
+        assert (card["version"], badges(card)) == (precision, [fits, "to download"]), memory
+    page, cards = PageCards(), cards_of(sized, int(11.3e9))
+    sent = {"card": "sized", "precision": "8-bit", "drafters": []}
+    card = card_of(cards.choose(Call("", {"page": page}, sent)), "sized")
+    assert badges(card)[0] == "fits" and card["button"]["words"] == "Download 8.0 GB"
+    card = card_of(cards.choose(Call("", {"page": page}, sent | {"drafters": ["dspark"]})), "sized")
+    download = {"action": "download", "words": "Download 10.0 GB", "main": True}
+    assert badges(card)[0] == "tight" and card["button"] == download
+    assert [v["words"] for v in card["versions"]] == ["8-bit, about 8.0 GB", "4-bit, about 4.0 GB (assumed)"]
+    shown = card["target"]["licence"], card["drafters"][0]["licence"], card["drafters"][0]["size"]
+    assert shown == ("Apache-2.0", "MIT", "about 2.0 GB") and not fake.requests
+    chosen = sized.selection(ModelForm("sized", "8-bit", ["dspark"], "auto"))
+    told = report(chosen, sized.locate(chosen), MACHINE)
+    assert told["rows"][0][4] == "about 8.0 GB" and "By the sizes in the presets." in words(told)
+
+
+def test_a_card_s_button_looks_up_downloads_loads_and_unloads(sources, fake):
+    """Without sizes in the preset the hub is asked first, for what is not here alone."""
+    start = next(iter(sources.presets.values()))
+    cards, page = cards_of(sources, load=lambda: PresetEngine(start, "auto", lambda step: None)), PageCards()
+    card = card_of(cards.value(page))
+    assert card["button"]["words"] == "Look up size" and badges(card) == ["size not known", "to download"]
+    card = pressed(cards, page)
+    assert card["button"]["words"].startswith("Download ") and badges(card)[0] == "fits"
+    assert set(fake.gets("model.safetensors")) == {"bytes=0-100000"}, "headers only"
+    card = pressed(cards, page)
+    assert card["button"]["words"] == "Load" and badges(card)[1] == "on disk" and "Downloaded" in card["said"]["words"]
+    card = pressed(cards, page)
+    assert card["button"]["words"] == "Unload" and badges(card)[1] == "loaded"
+    assert "8-bit is loaded" in card["said"]["words"]
+    other = card_of(cards.value(PageCards()))  # another page of this program
+    assert other["button"]["words"] == "Unload" and [d["on"] for d in other["drafters"]] == [True, True, False]
+    folder = sources.hub.folder("org/tiny")
+    assert f"org/tiny: {folder} (Hugging Face cache)" in card["places"]
+    assert card["remove"].startswith(f"rm -r {folder} ")
+    assert "--mode dspark --model org/tiny --drafter org/dspark" in card["command"]
+    assert "MB" in loaded_words(cards.worker).splitlines()[0]
+    cards.choose(Call("", {"page": page}, {"card": "tiny", "precision": "bf16", "drafters": ["dspark"]}))
+    assert [pressed(cards, page)["button"]["action"] for _ in range(3)] == ["download", "load", "unload"]
+    asked_for, page = len(fake.requests), PageCards()  # unloaded and loaded again, a page stays with what it had
+    assert [pressed(cards, page)["version"] for _ in range(2)] == ["bf16", "bf16"]
+    assert len(fake.requests) == asked_for
+
+
+def test_a_card_says_what_the_hub_refuses_and_what_goes_on(sources, fake):
+    cards, page = cards_of(sources), PageCards()
+    cards.choose(Call("", {"page": page}, {"card": "tiny", "precision": "8-bit", "drafters": ["dspark", "dflash-2"]}))
+    assert "org/gated is gated" in pressed(cards, page)["said"]["words"]
+    cards.choose(Call("", {"page": page}, {"card": "tiny", "precision": "8-bit", "drafters": ["dspark"]}))
+    fake.pace = 0.1
+    running = cards.fetch(Call("a page", {"page": page}, {"card": "tiny", "action": "download"}))
+    assert "Asking the hub" in card_of(next(running))["busy"]["words"]
+    assert card_of(next(running))["button"] == {"action": "cancel", "words": "Cancel download", "main": False}
+    seen = cards.show(Call("another", {"page": PageCards()}))
+    assert card_of(next(seen))["button"]["action"] == "cancel"
+    cards.stop(Call("another", {"page": PageCards()}, {"card": "tiny", "action": "cancel"}))
+    *_, last = running
+    assert "what has arrived is kept" in card_of(last)["said"]["words"]
+    *_, last = seen
+    assert card_of(last)["busy"] is None
+    fake.pace = 0.0
+    fresh = ModelSources([*sources.presets.values()], (), sources.hub)  # as after a new start
+    assert any("models--org--dspark" in place for place in card_of(cards_of(fresh).value(PageCards()))["places"])
+
+
+def test_one_sentence_for_all_that_cannot_be_reached(sources):
+    sources.hub.api.endpoint = "http://127.0.0.1:9"
+    chosen, parts = look(sources, asked())
+    (line,) = [x["words"] for x in report(chosen, parts, MACHINE)["lines"] if x["kind"] == "bad"]
+    assert line.startswith("The hub cannot be reached for org/tiny, org/dspark and org/dflash: ")
+    card = pressed(cards_of(sources), PageCards())
+    assert card["said"]["words"] == line and card["button"]["words"] == "Look up size"
+
+
+def test_cards_over_a_cache_of_any_state(sources, tmp_path, monkeypatch):
+    """A file in a model's place, a directory in a file's, one that may not be read: a sentence at most."""
+    sources.hub.cache.mkdir()
+    sources.hub.folder("org/tiny").write_text("not a directory")
+    (sources.hub.folder("org/dspark") / "snapshots" / ("a" * 40) / "config.json").mkdir(parents=True)
+    (sources.hub.folder("org/dspark") / "blobs").write_text("nor this")
+    card = card_of(cards_of(sources).value(PageCards()))
+    assert badges(card)[1] == "to download" and card["button"]["action"] == "look"
+    monkeypatch.setattr("dspark_core.catalog.hub.Hub._snapshots", lambda hub, name: [][hub.missing()])
+    monkeypatch.setattr("dspark_core.catalog.hub.Hub.missing", _no_entry, raising=False)
+    card = card_of(cards_of(sources).value(PageCards()))
+    assert "cannot be read" in card["said"]["words"] and card["said"]["kind"] == "bad"
+
+
+def _no_entry(hub):
+    raise PermissionError(13, "Permission denied")
+
+
+@pytest.mark.parametrize("forged", [None, 7, [], {"a": 1}, "../../etc/passwd", [None, {}], "x" * 10_000])
+def test_forged_presses_do_nothing_that_a_page_could_not(sources, fake, forged):
+    cards, page = cards_of(sources), PageCards()
+    for sent in ({"card": forged}, {"card": "tiny", "precision": forged, "drafters": forged}):
+        before = card_of(cards.choose(Call("", {"page": page}, sent)))
+        assert before["version"] in ("8-bit", "bf16")
+    for handler in (cards.fetch, cards.load):
+        [*handler(Call("", {"page": page}, {"card": forged, "action": forged}))]
+    cards.stop(Call("", {"page": page}, {"card": forged, "action": forged}))
+    assert not fake.requests and not page.working
+
+
+def test_the_command_for_another_engine():
+    choice = Choice("A", Path("/a b/target"), {"dflash": Path("/m/d"), "dspark": "why not"}, "auto", "4-bit")
+    assert loaded_command(choice, "dflash", 3) == (
+        "mlx-dspark generate --mode dflash --model '/a b/target' --drafter /m/d --max-draft 3"
+    )
+    assert loaded_command(choice, "dspark", 3) == "" == loaded_command(None, "dflash", 3)

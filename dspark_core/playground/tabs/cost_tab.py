@@ -39,6 +39,7 @@ from ...race.metrics import metrics
 from ...race.records import Failed, RaceRecord
 from ...race.trace import Trace
 from ..controls import Controls
+from ..outside import loaded_command
 from ..widgets import FREE, UNQUEUED, Call, Updates, decided, listen, progress, progressed, script, static, verdict_box
 from ..worker import Job, Waiting, Worker
 from .charts_tab import (
@@ -480,7 +481,18 @@ class CostTab:
         if race is None or not self.worker.ready:
             return {"advice": "[]"}
         curve = curve_of(self.worker, call.session)
-        return {"advice": json.dumps(advice_on(curve, race, call["trace"], self.ask.offers().infos))}
+        words = advice_on(curve, race, call["trace"], self.ask.offers().infos)
+        return {"advice": json.dumps([*words, *self._outside(curve, *race_judged(curve, race, call["trace"]))])}
+
+    def _outside(self, curve: CostCurve | None, race: RaceRecord | None, _: str) -> list[dict[str, str]]:
+        """The fastest setting of a race as a command for another engine, where one beats plain decoding."""
+        if not suggestions(curve, race) or curve is None or race is None:
+            return []
+        long = {lane.spec.name for lane in race.lanes if len(lane.rounds) >= FEWEST_ROUNDS}
+        best = max((s for s in suggest(curve, race) if s.lane in long), key=lambda s: s.times)
+        loaded = getattr(self.worker.engine, "choice", None)
+        command = loaded_command(loaded, best.drafter, best.cap) if best.cap else ""
+        return [{"words": "The same setting in mlx-dspark: ", "command": command}] if command else []
 
     @staticmethod
     def lookup_job(session: str) -> Job:

@@ -1,4 +1,5 @@
-"""The Models tab: choose a target with its drafters, see what it takes, download it, load it, unload it.
+"""The Models tab: the presets as cards (model_cards.py), below them a form for any choice, one's own models included,
+and what is on this machine.
 
 Nothing here asks the network before a visitor presses Look up or Download. Downloads belong to the program, not to a
 page: they go on when it is closed, pages that want the same model share one, and Cancel stops them for all.
@@ -7,7 +8,7 @@ page: they go on when it is closed, pages that want the same model share one, an
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -15,20 +16,30 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from ...catalog.download import Download
 from ...catalog.facts import DRAFTER, TARGET
-from ...catalog.memory import gigabytes
 from ...catalog.names import directory
 from ...errors import Cancelled, ModelError
 from ...machine import Device, physical_memory
 from ...presets import PRECISIONS, Preset
-from ...race.records import Failed
 from ..controls import HIDDEN
-from ..engine import Loaded, load_job, unload_job
-from ..selection import CONTEXTS, OWN_MODELS, LocatedPart, ModelForm, ModelSources, Selection, listing, options, report
+from ..engine import load_job, unload_job
+from ..model_cards import ModelCards, PageCards
+from ..selection import (
+    CONTEXTS,
+    OWN_MODELS,
+    LocatedPart,
+    ModelForm,
+    ModelSources,
+    Selection,
+    listing,
+    options,
+    problems,
+    report,
+)
 from ..stream import loaded_words
 from ..widgets import (
     QUIET,
+    UNQUEUED,
     Call,
     Updates,
     decided,
@@ -41,15 +52,23 @@ from ..widgets import (
     static,
     verdict_box,
 )
-from ..worker import Job, Waiting, Worker
+from ..worker import Job, Worker
 from .race_tab import ENGINE_USE, Raced
 
 DOWNLOAD_UPDATE_S = 0.25
-MODELS_INTRO = """
+# Buttons that are there as long as there is something to stop.
+SHOWN = {name: {name: gr.update(visible=True)} for name in ("cancel", "stop")}
+GONE = {name: {name: gr.update(visible=HIDDEN)} for name in SHOWN}
+CARDS_INTRO = """
 <h3>Which model races?</h3>
-<p>One target is loaded at a time, with its drafters: any number of them, two of one method included. Look up asks the
-hub what a download would bring and whether it fits this machine; it downloads nothing. What cannot be loaded leaves the
-model before it in place.</p>
+<p>One target is loaded at a time, with its drafters, each trained for this target alone. Nothing is fetched before you
+press a button, and what cannot be loaded leaves the model before it in place.</p>
+"""
+FORM_INTRO = """
+<h3>Any choice, your own models included</h3>
+<p>Any number of drafters, two of one method included, at any precision. Look up asks the hub what a download would
+bring and whether it fits this machine; it downloads nothing. A small language model, such as those that LM Studio
+drafts with, is a target here, not a drafter.</p>
 """
 OWN_NOTE = (
     "Any target of the Llama, Qwen3 or Gemma-4 family with any DSpark, DFlash or DFlash 2 drafters: a hub name "
@@ -89,6 +108,7 @@ class ModelsTab:
     def __init__(self, worker: Worker, sources: ModelSources):
         self.worker, self.sources = worker, sources
         self._asking: list[tuple[str, threading.Event]] = []  # (page, its Cancel) of every question to the hub
+        self.cards = ModelCards(worker, sources, lambda call: self.loaded(call))
 
     # ---- what was chosen -----------------------------------------------------------------------------
 
@@ -131,78 +151,38 @@ class ModelsTab:
             return {"report": refusal_table(str(error) if meant else "")}
 
     def look_up(self, call: Call) -> Iterator[Updates]:
-        yield {"progress": progressed(0, "Asking the hub …"), "verdict": decided("", "")}
+        yield {"progress": progressed(0, "Asking the hub …"), "verdict": decided("", ""), **SHOWN["cancel"]}
         try:
             selection, parts = self._asked(call)
         except Cancelled:
-            yield {"progress": progressed(1, ""), "verdict": decided("tie", "Stopped.")}
+            yield self._ended("Stopped.", "tie")
         except ModelError as error:
             yield self._ended(str(error))
         else:
-            yield {"progress": progressed(1, ""), **self._reported(selection, parts)}
+            yield {"progress": progressed(1, ""), **GONE["cancel"], **self._reported(selection, parts)}
 
     def download(self, call: Call) -> Iterator[Updates]:
-        yield {"progress": progressed(0, "Asking the hub …"), "verdict": decided("", "")}
+        yield {"progress": progressed(0, "Asking the hub …"), "verdict": decided("", ""), **SHOWN["cancel"]}
         try:
             selection, parts = self._asked(call, again=True)
             running = self.sources.download(parts)
         except Cancelled:
-            yield {"progress": progressed(1, ""), "verdict": decided("tie", "Stopped.")}
+            yield self._ended("Stopped.", "tie")
             return
         except ModelError as error:
             yield self._ended(str(error))
             return
         yield self._reported(selection, parts)
-        problems = [p.problem for p in parts if p.problem]
         while not all(d.over for d in running):
-            yield {"progress": progressed(*self._download_words(running))}
+            yield {"progress": progressed(*ModelCards.download_words(running))}
             time.sleep(DOWNLOAD_UPDATE_S)
-        verdict = self._how_it_ended(running, problems, [p for p in parts if p.here and not p.plan])
-        yield {"progress": progressed(1, ""), "verdict": verdict, **self.local_report(call)}
+        others = [p for p in parts if p.here and not p.plan]
+        verdict = decided(*ModelCards.how_downloads_ended(running, problems(parts), others))
+        yield {"progress": progressed(1, ""), "verdict": verdict, **GONE["cancel"], **self.local_report(call)}
 
     @staticmethod
-    def _download_words(running: list[Download]) -> tuple[float, str]:
-        """(share, words) of downloads that go on side by side."""
-        done, total = sum(d.done for d in running), sum(d.plan.bytes for d in running)
-        speed = sum(d.speed for d in running)
-        words = f"{gigabytes(done)} of {gigabytes(total)}"
-        if speed:
-            left = (total - done) / speed
-            words += f", {speed / 1e6:.1f} MB/s, " + (
-                f"{left / 60:.0f} min left" if left > 90 else f"{left:.0f} s left"
-            )
-        busy = [d for d in running if not d.over]
-        return min(done / max(total, 1), 0.999), f"{words}. {busy[0].words if busy else ''}"
-
-    @staticmethod
-    def _how_it_ended(ended: list[Download], problems: list[str], others: Sequence[LocatedPart] = ()) -> str:
-        """The value of the verdict box after downloads. `others` are here, and nothing was asked for."""
-        failed = [d.words for d in ended if d.state == "failed"] + problems
-        if failed:
-            return decided("divergence", failed[0], " ".join(failed[1:]))
-        stopped = [d.words for d in ended if d.state == "cancelled"]
-        if stopped:
-            return decided("tie", stopped[0])
-        if any(d.received for d in ended):
-            return decided(
-                "identical", "Downloaded; sizes and checksums are as the hub gives them. Press Load to race on it."
-            )
-        if any(d.placed for d in ended):
-            return decided(
-                "identical", "Put right; sizes and checksums are as the hub gives them. Press Load to race on it."
-            )
-        unknown = " ".join(
-            f"{p.part.name} is here, but was not compared with the hub: {p.note}" for p in others if p.note
-        )
-        if unknown:
-            return decided("tie", unknown)
-        if not ended:
-            return decided("", "Nothing is to be downloaded: these models are directories of this machine.")
-        return decided("identical", "All of it is here already, sizes and checksums as the hub gives them.")
-
-    @staticmethod
-    def _ended(problem: str) -> Updates:
-        return {"progress": progressed(1, ""), "verdict": decided("divergence", problem)}
+    def _ended(words: str, kind: str = "divergence") -> Updates:
+        return {"progress": progressed(1, ""), "verdict": decided(kind, words), **GONE["cancel"]}
 
     def _asked(self, call: Call, again: bool = False) -> tuple[Selection, list[LocatedPart]]:
         """What was chosen and what the hub says of it. Raises ModelError, and Cancelled once the page's Cancel was
@@ -245,7 +225,12 @@ class ModelsTab:
 
     def _reported(self, selection: Selection, parts: list[LocatedPart]) -> Updates:
         machine = getattr(self.worker.engine, "machine", None) or Device("CPU", "this machine", physical_memory())
-        return {"report": json.dumps(report(selection, parts, machine))}
+        here = all(p.here for p in parts)
+        advised = {
+            "load": gr.update(variant="primary" if here else "secondary"),
+            "fetch": gr.update(variant="secondary" if here else "primary"),
+        }
+        return {"report": json.dumps(report(selection, parts, machine)), **advised}
 
     # ---- what becomes of it --------------------------------------------------------------------------
 
@@ -254,7 +239,7 @@ class ModelsTab:
             selection = self.sources.selection(self.form(call))
             choice = self.sources.choice(selection, self.sources.locate(selection))
         except ModelError as error:
-            yield self._ended(str(error))
+            yield {"progress": progressed(1, ""), "verdict": decided("divergence", str(error))}
             return
         yield from self._followed(load_job(choice, call.session))
 
@@ -268,25 +253,25 @@ class ModelsTab:
         """What is loaded, in the page's head and under the board."""
         if not self.worker.ready:
             return {}
-        return {"head": loaded_words(self.worker), "notice": getattr(self.worker.engine, "notice", "")}
+        notice = getattr(self.worker.engine, "notice", "")
+        return {"head": loaded_words(self.worker), "notice": notice}
+
+    def _left_out(self) -> str:
+        """Which of the page's usual lanes cannot run on what is loaded."""
+        why = getattr(self.worker.engine, "problems", {})
+        firsts = self.sources.first.first_drafters if self.sources.first else {}
+        words = [f"Lanes of {d.method} will not run: {why[id_]}" for id_, d in firsts.items() if id_ in why]
+        return " ".join(words)
 
     def _followed(self, job: Job) -> Iterator[Updates]:
         """What shows while a job changes what is loaded."""
-        yield {"progress": progressed(0, "Starting …"), "verdict": decided("", "")}
-        verdict = decided("divergence", "It ended without a word.")
-        for _, event in self.worker.events(
-            job, to_the_end=True
-        ):  # also after a Stop: the last says what is loaded then
-            if isinstance(event, Loaded):
-                verdict = decided("identical" if event.changed else "tie", event.words)
-            elif isinstance(event, Failed):
-                verdict = decided("divergence", event.message)
-            elif isinstance(event, Waiting):
-                yield {"progress": progressed(0, event.words)}
-            else:
-                share = event.done / event.total if event.total else 0
-                yield {"progress": progressed(min(share, 0.999), event.words)}
-        yield {"progress": progressed(1, ""), "verdict": verdict, **self.loaded(Call(job.session))}
+        yield {"progress": progressed(0, "Starting …"), "verdict": decided("", ""), **SHOWN["stop"]}
+        for share, words, kind in self.cards.followed(job):
+            if not kind:
+                yield {"progress": progressed(share, words)}
+        more = self._left_out() if kind == "identical" else ""
+        ended = {"progress": progressed(1, ""), "verdict": decided(kind, words, more), **GONE["stop"]}
+        yield {**ended, **self.loaded(Call(job.session))}
 
     # ---- its components ------------------------------------------------------------------------------
 
@@ -297,22 +282,28 @@ class ModelsTab:
             notice = plain_text("", "base-notice")
         with gr.Tab("Models", id="models", elem_id="models-tab") as tab:
             with gr.Column(elem_classes="chart proof"):
-                static(MODELS_INTRO)
+                static(CARDS_INTRO)
                 if self.sources.bad:
                     plain_text("\n".join(self.sources.bad), "bad-presets")
+                cards = self.cards.place()
+            with gr.Column(elem_classes="chart proof"):
+                static(FORM_INTRO)
                 chosen = self._choice(first)
                 places = {"note": plain_text(first.about(first.precisions[0]), "shelf-note")}
                 buttons = self._buttons()
-                places |= {"progress": progress("shelf-progress"), "verdict": verdict_box("shelf-verdict")}
+                places |= {**buttons, "progress": progress("shelf-progress"), "verdict": verdict_box("shelf-verdict")}
                 places["report"] = _models_table("shelf-report", "What was chosen")
             with gr.Column(elem_classes="chart proof"):
                 static("<h3>On this machine</h3>")
                 with gr.Row(elem_classes="buttons"):
                     buttons["list"] = gr.Button("List models", elem_id="list-models")
                 places["found"] = _models_table("shelf-found", "Models on this machine")
-        self._wire(chosen, {**chosen, **places, "head": head, "notice": notice}, buttons)
+        loaded = {"head": head, "notice": notice}
+        changed = self._wire(chosen, {**chosen, **places, **loaded}, buttons)
+        self._wire_cards(tab, cards, loaded, changed)
         free = {"concurrency_limit": None, **QUIET}
-        listen(tab.select, self.local_report, chosen, {"report": places["report"]}, **free)
+        reported = {name: {**places, **buttons}[name] for name in ("report", "load", "fetch")}
+        listen(tab.select, self.local_report, chosen, reported, **free)
         listen(raced.event.then, self.loaded, {}, {"head": head, "notice": notice}, queue=False, **QUIET)
 
         def from_link(visitor: gr.Request) -> Any:
@@ -320,7 +311,26 @@ class ModelsTab:
 
         page.load(from_link, None, chosen["preset"], queue=False, **QUIET)
 
-    def _wire(self, chosen: dict[str, Component], places: dict[str, Component], buttons: dict[str, gr.Button]) -> None:
+    def _wire_cards(
+        self, tab: gr.Tab, cards: gr.HTML, loaded: dict[str, Component], changed: list[gr.events.Dependency]
+    ) -> None:
+        """changed: events of the form after which the cards are to be drawn anew"""
+        page = {"page": gr.State(PageCards())}
+        shown: dict[str, Component] = {"cards": cards}
+        free: dict[str, Any] = {"concurrency_limit": None, "trigger_mode": "multiple", **QUIET}
+        for event in (tab.select, *(event.then for event in changed)):
+            listen(event, self.cards.show, page, shown, **free)
+        listen(cards.select, self.cards.choose, page, shown, **free)
+        listen(cards.submit, self.cards.fetch, page, shown, **free)
+        use = ENGINE_USE | {"trigger_mode": "multiple", "api_visibility": "private"}
+        listen(cards.apply, self.cards.load, page, shown | loaded, **use)
+        listen(cards.stop, self.cards.stop, page, {}, **UNQUEUED)
+
+    def _wire(
+        self, chosen: dict[str, Component], places: dict[str, Component], buttons: dict[str, gr.Button]
+    ) -> list[gr.events.Dependency]:
+        """The events that change what is here or what is loaded."""
+
         def out(*names: str) -> dict[str, Component]:
             return {name: places[name] for name in names}
 
@@ -329,7 +339,8 @@ class ModelsTab:
         precision: Any = chosen["precision"]
         follows = out("precision", "drafters", "drafter_precision", "own_target", "own_drafters", "note")
         revealed = listen(preset.change, self.reveal, {"preset": preset}, follows, queue=False, **QUIET)
-        listen(revealed.then, self.local_report, chosen, out("report"), **free)
+        reported = out("report", "load", "fetch")
+        listen(revealed.then, self.local_report, chosen, reported, **free)
         both = {"preset": preset, "precision": precision}
         listen(precision.input, self.explain, both, out("note"), queue=False, **QUIET)
         events = {name: getattr(c, "change" if name == "own_drafters" else "input") for name, c in chosen.items()}
@@ -337,17 +348,19 @@ class ModelsTab:
             "preset"
         ]  # its change reports by itself; of names that are typed in one by one there is no input event
         edited = partial(gr.on, list(events.values()))
-        listen(edited, self.local_report, chosen, out("report"), trigger_mode="always_last", **free)
-        known = out("progress", "verdict", "report")
+        listen(edited, self.local_report, chosen, reported, trigger_mode="always_last", **free)
+        known = out("progress", "verdict", "cancel") | reported
         listen(buttons["look"].click, self.look_up, chosen, known, trigger_mode="once", **free)
-        listen(buttons["fetch"].click, self.download, chosen, known, trigger_mode="once", **free)
+        fetched = listen(buttons["fetch"].click, self.download, chosen, known, trigger_mode="once", **free)
         listen(buttons["cancel"].click, self.stop_downloads, {}, out("verdict"), queue=False, **QUIET)
-        changed = out("progress", "verdict", "head", "notice")
-        listen(buttons["load"].click, self.load, chosen, changed, api_visibility="private", **ENGINE_USE)
-        listen(buttons["unload"].click, self.unload, {}, changed, api_visibility="private", **ENGINE_USE)
+        changed = out("progress", "verdict", "head", "notice", "stop")
+        use = ENGINE_USE | {"api_visibility": "private"}
+        load = listen(buttons["load"].click, self.load, chosen, changed, **use)
+        unload = listen(buttons["unload"].click, self.unload, {}, changed, **use)
         listen(buttons["stop"].click, self.stop, {}, {}, queue=False, **QUIET)
         own = out("found", "own_target", "own_drafters")
         listen(buttons["list"].click, self.list_models, {"folder": chosen["folder"]}, own, trigger_mode="once", **free)
+        return [fetched, load, unload]
 
     def _choice(self, first: PresetMenu) -> dict[str, Component]:
         """The controls, by the names of ModelForm."""
@@ -395,11 +408,11 @@ class ModelsTab:
     def _buttons() -> dict[str, gr.Button]:
         with gr.Row(elem_classes="buttons"):
             return {
-                "load": gr.Button("Load", elem_id="load"),
+                "load": gr.Button("Load", variant="primary", elem_id="load"),
                 "look": gr.Button("Look up", elem_id="look-up"),
                 "fetch": gr.Button("Download", elem_id="download"),
-                "cancel": gr.Button("Cancel download", elem_id="cancel-download"),
-                "stop": gr.Button("Stop loading", elem_id="stop-loading"),
+                "cancel": gr.Button("Cancel download", elem_id="cancel-download", visible=HIDDEN),
+                "stop": gr.Button("Stop loading", elem_id="stop-loading", visible=HIDDEN),
                 "unload": gr.Button("Unload", elem_id="unload"),
             }
 
