@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models.cache import KVCache
+from mlx_lm.models.cache import ArraysCache, KVCache
 from mlx_lm.utils import load_model
 
 from ..errors import ModelError, in_one_line
-from .cache import WindowCache
+from .cache import Cache, RecurrentCache, WindowCache
 from .fields import is_whole
 from .files import build_error, check_stop_ids, check_texts
 from .headers import read_config, read_headers
@@ -28,7 +28,6 @@ from .token_bytes import TokenBytes
 from .tokenizer_files import eos_ids, has_tokenizer
 from .weights import check_precision, convert, read_weights, wide_product
 
-Cache = list[KVCache | WindowCache]
 Progress = Callable[[str], None]
 
 
@@ -52,6 +51,7 @@ class Target:
         self.text = text
         self._lm = getattr(model, "language_model", model)  # Gemma-4 wraps its text model
         self._body = self._lm.model
+        self._norm = getattr(self._body, "norm", None) or self._body.embedding_norm  # LFM2's name for the last one
         self._walk = shape.family.walk
         self.num_layers = len(self._body.layers)
         self.hidden_size = shape.hidden_size
@@ -62,13 +62,14 @@ class Target:
         eos = config.get("eos_token_id")
         eos = frozenset(filter(is_whole, eos if isinstance(eos, list) else [eos]))
         self.stop_ids = text.stop_ids if text else eos
-        self.dtype = self._body.norm.weight.dtype
+        self.dtype = self._norm.weight.dtype
 
     def new_cache(self) -> Cache:
         """An empty cache: one entry a layer, every entry able to drop its newest positions."""
         if not hasattr(self._lm, "make_cache"):
             return [KVCache() for _ in range(self.num_layers)]
         caches = self._lm.make_cache()  # a layer's own, or what takes the place of its ring
+        caches = [RecurrentCache() if isinstance(c, ArraysCache) else c for c in caches]
         return [WindowCache(c.max_size) if getattr(c, "max_size", None) is not None else c for c in caches]
 
     def forward(self, ids: mx.array, cache: Cache, taps: tuple[int, ...] = ()) -> tuple[mx.array, mx.array | None]:
@@ -83,7 +84,7 @@ class Target:
             if i in taps:
                 tapped[i] = h
         features = mx.concatenate([tapped[i] for i in taps], axis=-1)[0] if taps else None
-        return self._body.norm(h)[0], features
+        return self._norm(h)[0], features
 
     def own_hidden(self, ids: mx.array, cache: list[Any]) -> mx.array:
         """Final hidden states [T, d] of ids [T] by mlx-lm's own forward, masks and caches (`make_prompt_cache`): it
@@ -220,7 +221,7 @@ def _classes(shape: TargetConfig, tied: bool, config: dict[str, Any]) -> tuple[A
         def __init__(self, args: Any):
             super().__init__(args)
             for layer in self.layers if shape.biased else ():
-                linears = (layer.self_attn.get(f"{name}_proj") for name in "qkvo")
+                linears = (layer.get("self_attn", {}).get(f"{name}_proj") for name in "qkvo")
                 for linear in (linear for linear in linears if linear is not None):
                     linear.bias = mx.zeros(linear.weight.shape[0])
 

@@ -1,0 +1,42 @@
+"""Tiny random models of every family, as transformers itself saves them."""
+
+from pathlib import Path
+from typing import Any
+
+SIZES = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
+SIZES |= {"num_key_value_heads": 2, "max_position_embeddings": 4096}
+DENSE = {"intermediate_size": 48}
+LINEAR = {"head_dim": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 4}
+LINEAR |= {"linear_key_head_dim": 8, "linear_value_head_dim": 8}
+# name -> (transformers' model class, its config's fields, those of a text model inside it)
+FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "qwen3_5": ("Qwen3_5ForCausalLM", SIZES | DENSE | LINEAR, {}),
+    "qwen3_5 wrapped": (
+        "Qwen3_5ForConditionalGeneration",
+        {"vision_config": {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2}},
+        SIZES | DENSE | LINEAR,
+    ),
+}
+
+
+def build(name: str, **changes: Any) -> Any:
+    """A transformers model of random weights; `changes` are of its text model's fields."""
+    import torch
+    import transformers
+
+    class_name, fields, text = FAMILIES[name]
+    model_class = getattr(transformers, class_name)
+    fields = fields | ({"text_config": text | changes} if text else changes)
+    model = model_class(model_class.config_class(**fields))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for key, weight in model.named_parameters():
+            norm = "norm" in key or "scale" in key
+            torch.nn.init.normal_(weight, float(norm), 0.1 if norm else 0.3)
+    return model.eval()
+
+
+def saved(name: str, directory: Path, **changes: Any) -> Path:
+    """A directory that transformers wrote."""
+    build(name, **changes).save_pretrained(directory)
+    return directory
