@@ -8,6 +8,7 @@ SIZES |= {"num_key_value_heads": 2, "max_position_embeddings": 4096}
 DENSE = {"intermediate_size": 48}
 LINEAR = {"head_dim": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 4}
 LINEAR |= {"linear_key_head_dim": 8, "linear_value_head_dim": 8}
+EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 # name -> (transformers' model class, its config's fields, those of a text model inside it)
 FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "qwen3_5": ("Qwen3_5ForCausalLM", SIZES | DENSE | LINEAR, {}),
@@ -16,6 +17,9 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"vision_config": {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2}},
         SIZES | DENSE | LINEAR,
     ),
+    "qwen3_5_moe": ("Qwen3_5MoeForCausalLM", SIZES | LINEAR | EXPERTS | {"shared_expert_intermediate_size": 24}, {}),
+    "qwen3_moe": ("Qwen3MoeForCausalLM", SIZES | DENSE | EXPERTS | {"head_dim": 8, "norm_topk_prob": True}, {}),
+    "lfm2": ("Lfm2ForCausalLM", SIZES | DENSE | {"layer_types": ["conv", "conv", "full_attention", "conv"]}, {}),
 }
 
 
