@@ -16,7 +16,7 @@ from mlx_lm.models.cache import ArraysCache, KVCache
 from mlx_lm.utils import load_model
 
 from ..errors import ModelError, in_one_line
-from .cache import Cache, RecurrentCache, WindowCache
+from .cache import Cache, RecurrentCache, WindowCache, trim
 from .fields import is_whole
 from .files import build_error, check_stop_ids, check_texts
 from .headers import read_config, read_headers
@@ -35,6 +35,7 @@ class Target:
     """One loaded target model. Shapes: T positions, V vocabulary, d hidden size, m taps."""
 
     directory: Path | None = None  # where its files are
+    no_rollback = ""  # why no drafter can run on it, once `prove_taps` found it so
 
     def __init__(
         self,
@@ -132,9 +133,10 @@ class Target:
         return self.text
 
     def prove_taps(self) -> None:
-        """Compare the tapped forward's logits with the model's own. Raises ModelError if they differ."""
+        """Compare the tapped forward's logits with the model's own. Raises ModelError if they differ. Where they are
+        right, but not after a rollback, `no_rollback` says so."""
         try:
-            ids = mx.arange(4) % self.vocab_size
+            ids = mx.arange(8) % self.vocab_size
             own = self.model(ids[None])[0].astype(mx.float32)
             hidden, _ = self.forward(ids, self.new_cache())
             tapped = self.head(hidden).astype(mx.float32)
@@ -153,6 +155,22 @@ class Target:
                 f"{self.name}: the tapped forward differs from the model's own logits by {worst:.3g}, "
                 f"more than {tolerance:.3g}; this mlx-lm version is not supported."
             )
+        worst = mx.abs(own - self._read_with_rollbacks(ids)).max().item()
+        if not worst <= tolerance:
+            self.no_rollback = (
+                f"After a rollback the logits of {self.name} differ by {worst:.3g} from those without one, more than "
+                f"{tolerance:.3g}: no drafter can run on it, only plain decoding."
+            )
+
+    def _read_with_rollbacks(self, ids: mx.array) -> mx.array:
+        """Logits [8, V] of 8 ids, read in pieces, with drafts between them that are rejected."""
+        cache, rows = self.new_cache(), []
+        for first, last, wrong in ((0, 3, 0), (3, 5, 2), (5, 6, 0), (6, 7, 3), (7, 8, 0)):
+            drafts = (ids[:wrong] + 1) % self.vocab_size
+            hidden, _ = self.forward(mx.concatenate([ids[first:last], drafts]), cache)
+            rows.append(hidden[: last - first])
+            trim(cache, wrong)
+        return self.head(mx.concatenate(rows)).astype(mx.float32)
 
     def _weights(self) -> list[tuple[str, mx.array]]:
         from mlx.utils import tree_flatten
@@ -161,7 +179,7 @@ class Target:
 
 
 def load_target(directory: str | Path, precision: str = "auto", progress: Progress = lambda _: None) -> Target:
-    """Load an mlx-lm or Hugging Face directory (Llama, Qwen3, Gemma-4 families).
+    """Load an mlx-lm or Hugging Face directory of one of the families in targets/.
 
     `precision`: see `config.PRECISIONS`. A directory without tokenizer files loads, but cannot encode
     text. Raises ModelError, in one sentence, for anything that is missing, cut off or does not fit.

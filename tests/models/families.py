@@ -35,8 +35,8 @@ def build(name: str, **changes: Any) -> Any:
     torch.manual_seed(0)
     with torch.no_grad():
         for key, weight in model.named_parameters():
-            norm = "norm" in key or "scale" in key
-            torch.nn.init.normal_(weight, float(norm), 0.1 if norm else 0.3)
+            norm = "norm" in key or "scal" in key  # of which some are offsets from 1
+            torch.nn.init.normal_(weight, float(weight.mean()) if norm else 0.0, 0.1 if norm else 0.3)
     return model.eval()
 
 

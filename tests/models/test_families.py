@@ -6,7 +6,8 @@ import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
 from dspark_core.models.target import load_target
-from tests.models.families import FAMILIES, build
+
+from .families import FAMILIES, build
 
 torch = pytest.importorskip("torch")
 

@@ -10,8 +10,11 @@ import pytest
 
 from dspark_core.models.backbone_config import MAX_ROLLBACK
 from dspark_core.models.cache import RecurrentCache, copy_cache, trim
+from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.target import Target, load_target
-from tests.models.families import FAMILIES, saved
+
+from .build import refusal
+from .families import FAMILIES, saved
 
 TOLERANCE = 1e-4
 VOCABULARY = 64
@@ -51,11 +54,11 @@ def target(request, tmp_path_factory) -> Target:
     return load_target(saved(request.param, tmp_path_factory.mktemp("family")), "stored")
 
 
-@pytest.mark.parametrize("prompt", [1, 70, 300])
+@pytest.mark.parametrize("prompt", [1, 70, pytest.param(300, marks=pytest.mark.sweep)])
 def test_rows_and_state_after_any_rejection(target, prompt):
     chance = random.Random(prompt)
     draw = lambda n: [chance.randrange(VOCABULARY) for _ in range(n)]  # noqa: E731
-    start, text = draw(prompt), draw(60)
+    start, text = draw(prompt), draw(50)
     wanted, cache, at = plain(target, start, text), target.new_cache(), 0
     logits(target, start, cache)
     while at < len(text) - 17:
@@ -103,6 +106,16 @@ def test_copies_go_their_own_way(target):
     assert differences(target, first, ids[:14]) < TOLERANCE
     assert np.abs(a[:1] - plain(target, ids[:12], ids[12:13])).max() < TOLERANCE
     assert np.abs(b[:1] - plain(target, ids[:12], [3])).max() < TOLERANCE
+
+
+def test_a_model_that_does_not_go_back_says_so_and_has_no_drafters(tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    directory = saved("lfm2", tmp_path)
+    assert load_target(directory, "stored").no_rollback == ""
+    monkeypatch.setattr(RecurrentCache, "trim", lambda self, n: n)
+    target = load_target(directory, "stored")
+    assert "only plain decoding" in target.no_rollback and target.no_rollback.endswith(".")
+    assert refusal(lambda: load_drafter(None, target, method="Lookup")) == target.no_rollback
 
 
 def test_memory_does_not_grow_with_the_text():
