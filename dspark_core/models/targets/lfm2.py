@@ -34,7 +34,9 @@ def read(fields: TargetFields) -> tuple[list[LayerShape], int]:
     if rope.scaling != {"rope_type": "default"}:
         raise ModelError(f"{fields.where}: a rope of type {rope.scaling['rope_type']} is not supported for LFM2.")
     if not all(fields.flag(name, True) for name in ("tie_word_embeddings", "tie_embedding")):
-        raise ModelError(f"{fields.where}: an LFM2 with a head of its own (tie_word_embeddings false) is not supported.")
+        raise ModelError(
+            f"{fields.where}: an LFM2 with a head of its own (tie_word_embeddings false) is not supported."
+        )
     if fields.size("conv_L_cache", MAX_WINDOW) < 2:
         raise fields.error("conv_L_cache", 1, "2 or more")
     inner = _inner(fields)

@@ -28,7 +28,10 @@ def read(fields: TargetFields) -> tuple[list[LayerShape], int]:
     fields.size("moe_intermediate_size", MAX_WIDTH)
     fields.mlx |= {"norm_topk_prob": True, "decoder_sparse_step": 1, "intermediate_size": shared}
     fields.neutral |= {"norm_topk_prob": (True,), "decoder_sparse_step": (1,), "mlp_only_layers": ([],)}
-    fields.tensors = {"router.proj.weight": "mlp.gate.weight", "mlp.gate_proj.weight": "mlp.shared_expert.gate_proj.weight"}
+    fields.tensors = {
+        "router.proj.weight": "mlp.gate.weight",
+        "mlp.gate_proj.weight": "mlp.shared_expert.gate_proj.weight",
+    }
     return qwen3_5.read(fields)
 
 
