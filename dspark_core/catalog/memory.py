@@ -70,7 +70,7 @@ class Layers:
     @classmethod
     def of_target(cls, facts: Facts) -> "Layers":
         """Those of a target. Raises ModelError."""
-        layers = read_target(facts.where, facts.config, facts.tensors).layers
+        layers = [s for s in read_target(facts.where, facts.config, facts.tensors).layers if not s.shared]
         recurrent = tuple(s for s in layers if not s.kv_heads)
         return cls(tuple(2 * s.kv_heads * s.head_dim for s in layers), tuple(s.window for s in layers), recurrent)
 

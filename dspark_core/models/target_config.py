@@ -50,7 +50,8 @@ class LayerShape:
     """One layer. window: the positions that a query sees, itself included; None for all.
 
     A recurrent one has no keys (both sizes are 0). state: the numbers, at 32 bits, of its recurrent state, if it has
-    one; row: the numbers that a position adds to what its cache keeps for a rollback.
+    one; row: the numbers that a position adds to what its cache keeps for a rollback. shared: it reads the keys of a
+    layer before it, and has no cache.
     """
 
     head_dim: int
@@ -58,6 +59,7 @@ class LayerShape:
     window: int | None = None
     state: int = 0
     row: int = 0
+    shared: bool = False
 
     def fixed_bytes(self, number_bytes: int) -> int:
         """What the cache of a recurrent layer takes at most, however long the text (see RecurrentCache)."""
