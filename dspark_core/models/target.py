@@ -54,6 +54,7 @@ class Target:
         self._body = self._lm.model
         self._norm = getattr(self._body, "norm", None) or self._body.embedding_norm  # LFM2's name for the last one
         self._walk = shape.family.walk
+        self.family: str = shape.family.TITLE
         self.num_layers = len(self._body.layers)
         self.hidden_size = shape.hidden_size
         self.vocab_size = shape.vocab_size

@@ -22,6 +22,7 @@ MAX_TARGET_LAYERS, MAX_VOCABULARY = 1000, 1 << 23
 MAX_VERIFY = 17  # rows that one verification has at most
 SILU, GELU = ("silu", "swish"), ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")  # names of one function each
 PLACES = ("model.", "model.language_model.", "language_model.model.", "")  # of a text model's tensors in a file
+ATTENTION = ".self_attn.q_proj."  # in the names of tensors of layers with attention
 WRAPPED = "language_model."  # begins the names of a text model in a wrapper, as mlx-lm has them
 ROWS_ARE_ROWS = ("F32", "F16", "BF16", "U32")  # other packings may have fewer
 # Fields that other families, tools or programs compute by -> what they may say where the family has no such field, as
@@ -277,6 +278,14 @@ def _check_shapes(fields: TargetFields, read: TargetConfig, at: str, tensors: Ma
                 f"{fields.where}: {name} must be a whole number that fits the tensors: {fields.words(name, value)}, "
                 f"which asks for {rows} rows of {at}{tensor}, whose shape is {list(info.shape)}."
             )
+    attending = {
+        name[len(at) + 7 :].split(".")[0] for name in tensors if name.startswith(f"{at}layers.") and ATTENTION in name
+    }
+    for i, shape in enumerate(read.layers if attending else ()):
+        if bool(shape.kv_heads) != (str(i) in attending):
+            kinds = ("a recurrent one", "full attention")
+            says, has = kinds if shape.kv_heads == 0 else kinds[::-1]
+            raise ModelError(f"{fields.where}: layer_types makes layer {i} {says}, and its tensors are of {has}.")
     for shape in (shape for shape in read.layers if shape.kv_heads):
         if shape.head_dim % 2 or heads % shape.kv_heads:
             raise ModelError(

@@ -116,7 +116,7 @@ OF_FAMILY["Gemma4"] |= {
 }
 REFUSED = {
     *(("hidden_act", "gelu"), ("hidden_activation", "gelu"), ("hidden_activation", "silu")),
-    *(("use_bidirectional_attention", "all"), ("hidden_size_per_layer_input", 8), ("num_kv_shared_layers", 1)),
+    ("use_bidirectional_attention", "all"),
 }
 
 

@@ -23,8 +23,7 @@ ROPES = {
 def defaults(model_type: str) -> dict[str, Any]:
     sizes = {"hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 30, "num_attention_heads": 8}
     heads = {"num_key_value_heads": 4, "head_dim": 256, "global_head_dim": 512, "vocab_size": 262144}
-    switches = ("attention_bias", "attention_k_eq_v", "enable_moe_block", "rope_traditional")
-    switches += ("use_double_wide_mlp",)
+    switches = ["attention_bias", "attention_k_eq_v", "enable_moe_block", "rope_traditional", "use_double_wide_mlp"]
     nothing = ("final_logit_softcapping", "per_layer_config", "use_bidirectional_attention", "num_kv_shared_layers")
     more = {"rms_norm_eps": 1e-6, "hidden_activation": "gelu_pytorch_tanh", "rope_parameters": ROPES}
     unified = {"max_position_embeddings": 262144, "sliding_window": 1024}

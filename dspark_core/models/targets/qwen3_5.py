@@ -69,8 +69,11 @@ def _linear(fields: TargetFields, places: list[int]) -> LayerShape:
         name = f"layers.{i}.linear_attn."
         fields.rows += [("linear_num_value_heads", values, values, f"{name}in_proj_b.weight")]
         fields.rows += [("linear_value_head_dim", value_dim, values * value_dim, f"{name}in_proj_z.weight")]
-        fields.rows += [("linear_key_head_dim", key_dim, width, f"{name}in_proj_qkv.weight")]
-        fields.rows += [("linear_num_key_heads", keys, width, f"{name}conv1d.weight")]
+        both = "linear_num_key_heads or linear_key_head_dim"
+        fields.rows += [
+            (both, key_dim, width, f"{name}in_proj_qkv.weight"),
+            (both, key_dim, width, f"{name}conv1d.weight"),
+        ]
     return LayerShape(0, 0, state=values * key_dim * value_dim, row=2 * width)
 
 

@@ -25,7 +25,9 @@ def read(fields: TargetFields) -> tuple[list[LayerShape], int]:
     experts = fields.size("num_experts", MAX_WIDTH)
     fields.mlx["num_experts_per_tok"] = fields.whole("num_experts_per_tok", 1, experts)
     shared = fields.size("shared_expert_intermediate_size", MAX_WIDTH)
-    fields.size("moe_intermediate_size", MAX_WIDTH)
+    inner = fields.size("moe_intermediate_size", MAX_WIDTH)
+    names = [f"layers.{i}.mlp.experts.0.gate_proj.weight" for i in range(fields.mlx["num_hidden_layers"])]
+    fields.rows += [("moe_intermediate_size", inner, inner, name) for name in names]
     fields.mlx |= {"norm_topk_prob": True, "decoder_sparse_step": 1, "intermediate_size": shared}
     fields.neutral |= {"norm_topk_prob": (True,), "decoder_sparse_step": (1,), "mlp_only_layers": ([],)}
     fields.tensors = {

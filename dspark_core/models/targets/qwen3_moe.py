@@ -35,7 +35,9 @@ def read(fields: TargetFields) -> tuple[list[LayerShape], int]:
     name = "num_experts" if fields.get("num_experts") is not None else "num_local_experts"
     fields.mlx["num_experts"] = fields.whole(name, 1, MAX_WIDTH, 128)
     fields.mlx["num_experts_per_tok"] = fields.whole("num_experts_per_tok", 1, fields.mlx["num_experts"])
-    fields.size("moe_intermediate_size", MAX_WIDTH)
+    inner = fields.size("moe_intermediate_size", MAX_WIDTH)
+    names = [f"layers.{i}.mlp.experts.0.gate_proj.weight" for i in range(fields.mlx["num_hidden_layers"])]
+    fields.rows += [("moe_intermediate_size", inner, inner, name) for name in names]
     step = fields.size("decoder_sparse_step", MAX_TARGET_LAYERS)
     dense = list(fields.wholes("mlp_only_layers", []))
     fields.mlx |= {"mlp_only_layers": dense, "norm_topk_prob": fields.flag("norm_topk_prob")}
