@@ -53,7 +53,8 @@ def _convolved(net: Any, rows: mx.array) -> tuple[mx.array, mx.array, mx.array]:
     q, k, v = mx.split(x, [net.key_dim, 2 * net.key_dim], axis=-1)
     q, k = (t.reshape(*t.shape[:2], net.num_k_heads, net.head_k_dim) for t in (q, k))
     q, k = normalize_qk(q, k, inv_scale=net.head_k_dim**-0.5, eps=1e-6)
-    return q, k, v.reshape(*v.shape[:2], net.num_v_heads, net.head_v_dim)
+    # A copy, as the kernel would make one, so that what is kept of it does not hold all of x.
+    return q, k, mx.contiguous(v.reshape(*v.shape[:2], net.num_v_heads, net.head_v_dim))
 
 
 def short_convolution(layer: Any, x: mx.array, cache: RecurrentCache) -> mx.array:

@@ -50,21 +50,23 @@ FOREIGN_FIELDS: dict[str, tuple[Any, ...]] = {
 class LayerShape:
     """One layer. window: the positions that a query sees, itself included; None for all.
 
-    A recurrent one has no keys (both sizes are 0). state: the numbers, at 32 bits, of its recurrent state, if it has
-    one; row: the numbers that a position adds to what its cache keeps for a rollback. shared: it reads the keys of a
-    layer before it, and has no cache.
+    A recurrent one has no keys (both sizes are 0). row: the numbers of a position that enter its convolution; state:
+    those, at 32 bits, of its recurrent state, if it has one; inputs: those of a position that enter the recurrence.
+    shared: it reads the keys of a layer before it, and has no cache.
     """
 
     head_dim: int
     kv_heads: int
     window: int | None = None
-    state: int = 0
     row: int = 0
+    state: int = 0
+    inputs: int = 0
     shared: bool = False
 
     def fixed_bytes(self, number_bytes: int) -> int:
         """What the cache of a recurrent layer takes at most, however long the text (see RecurrentCache)."""
-        return 4 * 4 * self.state + (2 * MAX_ROLLBACK + MAX_VERIFY) * self.row * number_bytes
+        rows = MAX_ROLLBACK + MAX_VERIFY
+        return 4 * 4 * self.state + (rows * self.row + 2 * rows * self.inputs) * number_bytes
 
 
 @dataclass(frozen=True)

@@ -130,8 +130,8 @@ def decoded(target: Target, drafter) -> list:
 
 
 def test_deepspec_and_speculators_heads_of_a_hybrid_target(hybrid, tmp_path):
-    """The same weights in both packagings draft the same: taps are the outputs of a hybrid target's layers, whatever kind
-    these are, and speculators' numbers are one higher."""
+    """The same weights in both packagings draft the same: taps are the outputs of a hybrid target's layers, whatever
+    kind these are, and numbers of speculators are one higher."""
     deepspec = random_drafter(tmp_path / "deepspec", drafter_config())
     speculators = tmp_path / "speculators"
     speculators.mkdir()

@@ -50,7 +50,7 @@ def read(fields: TargetFields) -> tuple[list[LayerShape], int]:
     full = [i for i, t in enumerate(types) if t == FULL]
     fields.mlx |= {"rope_theta": rope.theta, "rope_parameters": None, "layer_types": types, "full_attn_idxs": full}
     fields.mlx |= {"conv_bias": fields.flag("conv_bias")}
-    convolution = LayerShape(0, 0, row=2 * width)
+    convolution = LayerShape(0, 0, row=width)
     return [LayerShape(head_dim, kv_heads) if t == FULL else convolution for t in types], rope.context
 
 

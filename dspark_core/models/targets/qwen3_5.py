@@ -74,7 +74,8 @@ def _linear(fields: TargetFields, places: list[int]) -> LayerShape:
             (both, key_dim, width, f"{name}in_proj_qkv.weight"),
             (both, key_dim, width, f"{name}conv1d.weight"),
         ]
-    return LayerShape(0, 0, state=values * key_dim * value_dim, row=2 * width)
+    inputs = keys * key_dim + values * value_dim + 2 * values
+    return LayerShape(0, 0, row=width, state=values * key_dim * value_dim, inputs=inputs)
 
 
 def walk(body: Any, ids: Any, cache: list[Any]) -> Iterator[Any]:
