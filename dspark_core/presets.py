@@ -4,18 +4,27 @@ title = "Qwen3-4B"
 note = "One sentence for the visitor."
 trained_with = "Qwen/Qwen3-4B"      # what the drafters were trained on
 drafter_precision = "4-bit"         # of the drafters, at load; "auto" if it is not given
+token_bytes = 147456                # keys and values of one token in bf16, in the target's layers that see all tokens
+lane_bytes = 0                      # what a lane holds beside them, whatever its length: sliding windows, states
 
 [[target]]                          # one for each precision that is offered; the first one is the default
 precision = "8-bit"
 hub = "mlx-community/Qwen3-4B-8bit" # or: path = "a directory, from the root of this project"
 note = "What is known of it."
 licence = "Apache-2.0"              # of this download, as far as it is known
+bytes = 4274056192                  # of its weights as stored
+assumed = true                      # where the figures above could not be held against anything published
 
 [[drafter]]                         # the first of a method is the default
 method = "DSpark"                   # a file of models/drafters, in any case
 title = "DSpark, block 7 (DeepSpec)"
 hub = "deepseek-ai/dspark_qwen3_4b_block7"  # or path; neither where the method needs no weights
 licence = "MIT"
+bytes = 2786267138                  # in bf16; and `assumed`, as of a target
+
+Sizes are what a page without a network knows of a download: whether it fits this machine, how much is to come. They are
+facts, or computed from published shapes (two bytes a number in bf16; 8.5 or 4.5 bits a number in MLX's 8 and 4 bits).
+Without `bytes` the page asks the hub for the size first; files that are here are measured.
 """
 
 import re
@@ -27,6 +36,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from .catalog.memory import PublishedSizes
 from .catalog.names import HubName
 from .errors import ModelError, PresetError
 from .models import drafters as methods
@@ -45,12 +55,13 @@ Place = Path | HubName
 
 @dataclass(frozen=True)
 class PresetDrafter:
-    """`path` is None where the method needs no weights."""
+    """`path` is None where the method needs no weights; `sizes` where they are not known."""
 
     method: str
     path: Place | None = None
     title: str = ""
     licence: str = ""
+    sizes: PublishedSizes | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,7 @@ class PresetTarget:
     path: Place
     note: str = ""
     licence: str = ""
+    sizes: PublishedSizes | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +123,8 @@ class Prompt:
 
 
 def load_presets(directory: Path = PRESETS) -> list[Preset]:
-    """Every preset file, the embedded one first, then by file name. Raises PresetError at the first bad one."""
+    """Every preset file, the embedded one first, then by file name, 4b before 14b. Raises PresetError at the first bad
+    one."""
     return [_preset(f) for f in _files(directory)]
 
 
@@ -144,6 +157,7 @@ def load_prompts(path: Path = PRESETS / "prompts.toml") -> list[Prompt]:
 
 MAX_BYTES = 100_000  # of a file
 MAX_TEXT = 2000  # characters of a field
+MAX_SIZE = 10**14  # bytes of a model
 # Python's reader takes a minute for a key of 50,000 parts.
 DEEP = re.compile(r"""(?:(?:[\w-]{1,80}|"[^"\n]{0,80}"|'[^'\n]{0,80}')[ \t]*\.[ \t]*){50}""")
 
@@ -152,20 +166,25 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, str_max_length=MAX_TEXT)
 
 
-class _TargetTable(_Table):
+class _ModelTable(_Table):
+    path: str | None = None
+    hub: str | None = None
+    licence: str = ""
+    bytes: Annotated[int | None, Field(ge=1, le=MAX_SIZE)] = None
+    assumed: bool = False
+
+    def sizes(self, stored: str = "bf16", token_bytes: int = 0, lane_bytes: int = 0) -> PublishedSizes | None:
+        return PublishedSizes(self.bytes, stored, token_bytes, lane_bytes, self.assumed) if self.bytes else None
+
+
+class _TargetTable(_ModelTable):
     precision: str
-    path: str | None = None
-    hub: str | None = None
     note: str = ""
-    licence: str = ""
 
 
-class _DrafterTable(_Table):
+class _DrafterTable(_ModelTable):
     method: str
-    path: str | None = None
-    hub: str | None = None
     title: str = ""
-    licence: str = ""
 
 
 class _PresetFile(_Table):
@@ -173,6 +192,8 @@ class _PresetFile(_Table):
     note: str = ""
     trained_with: str = ""
     drafter_precision: str = "auto"
+    token_bytes: Annotated[int, Field(ge=0, le=MAX_SIZE)] = 0
+    lane_bytes: Annotated[int, Field(ge=0, le=MAX_SIZE)] = 0
     target: Annotated[list[_TargetTable], Field(max_length=20)]
     drafter: Annotated[list[_DrafterTable], Field(max_length=100)] = []
 
@@ -198,6 +219,10 @@ Read = TypeVar("Read", bound=BaseModel)
 WANTED = {
     "string_type": "of type str",
     "list_type": "of type list",
+    "int_type": "a whole number",
+    "bool_type": "true or false",
+    "greater_than_equal": "a number of bytes",
+    "less_than_equal": "a number of bytes",
     "string_too_long": f"at most {MAX_TEXT:,} characters long",
     "too_long": "a shorter list of tables",
 }
@@ -205,12 +230,16 @@ WANTED = {
 
 def _files(directory: Path) -> list[Path]:
     files = [f for f in directory.glob("*.toml") if f.name != "prompts.toml"]
-    return sorted(files, key=lambda f: (f.stem != EMBEDDED, f.name))
+    return sorted(files, key=lambda f: (f.stem != EMBEDDED, re.sub(r"\d+", lambda n: n[0].zfill(20), f.name)))
 
 
 def _preset(path: Path) -> Preset:
     file = _read_toml(path, _PresetFile)
-    targets = tuple(PresetTarget(t.precision, _place(path, "target", t), t.note, t.licence) for t in file.target)
+    lane = file.token_bytes, file.lane_bytes
+    targets = tuple(
+        PresetTarget(t.precision, _place(path, "target", t), t.note, t.licence, t.sizes(t.precision, *lane))
+        for t in file.target
+    )
     if not targets:
         raise PresetError(f"{path}: there is no [[target]].")
     drafters = tuple(_drafter(path, d) for d in file.drafter)
@@ -233,10 +262,10 @@ def _drafter(path: Path, table: _DrafterTable) -> PresetDrafter:
     title = table.title or table.method
     if table.path is None and table.hub is None and methods.constants(table.method).get("needs_weights") is False:
         return PresetDrafter(table.method, None, title, table.licence)
-    return PresetDrafter(table.method, _place(path, "drafter", table), title, table.licence)
+    return PresetDrafter(table.method, _place(path, "drafter", table), title, table.licence, table.sizes())
 
 
-def _place(path: Path, what: str, table: _TargetTable | _DrafterTable) -> Place:
+def _place(path: Path, what: str, table: _ModelTable) -> Place:
     if table.path is not None and table.hub is None:
         return ROOT / table.path
     if table.hub is not None and table.path is None:

@@ -259,6 +259,12 @@ class Hub:
                     return min(path.stat().st_size, file.bytes)
         return 0
 
+    def fetched(self, name: HubName) -> int:
+        """Bytes of a model that is not whole that are here, without asking what all of it is."""
+        with suppress(OSError):
+            return sum(f.stat().st_size for f in (self.folder(name.repo) / "blobs").iterdir() if f.is_file())
+        return 0
+
     # ---- requests ------------------------------------------------------------------------------------
 
     def url(self, repo: str, file: str, revision: str) -> str:

@@ -2,7 +2,8 @@
 
 weights + the drafters' weights + keys and values of every lane at the chosen context + working memory, or what
 loading takes if that is more. Footprint count in the precision that they will run in; sliding layers keep a window,
-whatever the context.
+whatever the context. Of a model that is not here and was not looked up, the few figures of its preset stand in
+(PublishedSizes).
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from functools import cached_property
 from ..machine import Device
 from ..models.backbone_config import MAX_ROLLBACK
 from ..models.config import GROUP_SIZE, parse_config
+from ..models.formats import is_drafter
 from ..models.quantization import DTYPE_BYTES, NARROW, Packing, Quantization, StoredWeight
 from ..models.target_config import LayerShape, read_target
 from .facts import Facts, stored
@@ -20,6 +22,8 @@ from .facts import Facts, stored
 CACHE_STEP = 256  # rows by which a cache grows (mlx_lm and models/cache.py)
 PREFILL_CHUNK = 256  # positions (decode/prefill.py)
 ROOMY = 0.9  # of the device's memory; above it there is little left for anything else
+USUAL_HEADS = 32  # of a target whose shapes are not known
+STORED_BITS = {"bf16": 16.0, "8-bit": 8.5, "4-bit": 4.5}  # a number; MLX's groups of 64 have a scale and a bias
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,52 @@ class Layers:
 
 
 @dataclass(frozen=True)
+class PublishedSizes:
+    """What is known of a model before any file of it is: a preset's figures.
+
+    bytes:        of its weights as stored
+    stored:       the precision that they are stored in: "bf16", "8-bit", "4-bit" or any other
+    token_bytes:  of keys and values, a position; in the layers that see all positions
+    lane_bytes:   what a lane holds beside them, whatever its length: sliding windows, recurrent states
+    assumed:      the figures could not be held against anything published
+    """
+
+    bytes: int
+    stored: str = "bf16"
+    token_bytes: int = 0
+    lane_bytes: int = 0
+    assumed: bool = False
+
+    @property
+    def words(self) -> str:
+        return f"about {gigabytes(self.bytes)}{' (assumed)' if self.assumed else ''}"
+
+
+@dataclass(frozen=True)
+class PublishedFootprint:
+    """What Footprint says, of a model of which no more is known than its sizes; to a few hundredths."""
+
+    sizes: PublishedSizes
+    precision: str
+    device: Device
+    loading_bytes: int = 0
+
+    @property
+    def bytes(self) -> int:
+        sizes, form = self.sizes, self.precision
+        if form == "auto":
+            form = "bf16" if self.device.kind == "CPU" and sizes.stored.endswith("bit") else "stored"
+        bits = STORED_BITS.get(sizes.stored)
+        return int(sizes.bytes * STORED_BITS[form] / bits) if bits and form in STORED_BITS else sizes.bytes
+
+    def cache_bytes(self, context: int) -> int:
+        return self.sizes.token_bytes * context + self.sizes.lane_bytes
+
+    def working_bytes(self, context: int) -> int:
+        return 4 * USUAL_HEADS * min(PREFILL_CHUNK, context) * context if self.device.kind == "CPU" else 0
+
+
+@dataclass(frozen=True)
 class Footprint:
     """What a model takes on a device, its weights as they will run there. precision: as in models/weights.py"""
 
@@ -156,6 +206,11 @@ class Footprint:
         unpacked = 10 * largest.numbers if largest.packing else 0
         return max(0, largest.bytes + unpacked - self.bytes)
 
+    def cache_bytes(self, context: int) -> int:
+        """Keys and values of one lane. Raises ModelError."""
+        layers = Layers.of_drafter if is_drafter(self.facts.config) else Layers.of_target
+        return layers(self.facts).bytes(context, self.number_bytes)
+
     def working_bytes(self, context: int) -> int:
         """The most that a target holds beside weights and caches: one layer of a prefill chunk, or the logits of a
         round. Raises ModelError."""
@@ -172,8 +227,8 @@ class Footprint:
 
 
 def estimate(
-    target: Facts,
-    drafters: Sequence[Facts],
+    target: Facts | PublishedSizes,
+    drafters: Sequence[Facts | PublishedSizes],
     device: Device,
     context: int,
     precision: str = "auto",
@@ -183,10 +238,14 @@ def estimate(
 
     Precisions as in models/weights.py. Raises ModelError if a config lacks what this needs.
     """
-    weights = Footprint(target, precision, device)
-    cache = (1 + len(drafters)) * Layers.of_target(target).bytes(context, weights.number_bytes)
-    drafting = [Footprint(d, drafter_precision, device) for d in drafters]
-    cache += sum(Layers.of_drafter(d.facts).bytes(context, d.number_bytes) for d in drafting)
+
+    def footprint(model: Facts | PublishedSizes, precision: str) -> Footprint | PublishedFootprint:
+        kind = PublishedFootprint if isinstance(model, PublishedSizes) else Footprint
+        return kind(model, precision, device)  # type: ignore[arg-type]
+
+    weights = footprint(target, precision)
+    drafting = [footprint(d, drafter_precision) for d in drafters]
+    cache = (1 + len(drafters)) * weights.cache_bytes(context) + sum(d.cache_bytes(context) for d in drafting)
     working = weights.working_bytes(context)
     return Estimate(weights.bytes, sum(d.bytes for d in drafting), cache, working, weights.loading_bytes, device)
 

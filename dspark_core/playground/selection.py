@@ -12,7 +12,7 @@ from ..catalog.checksums import unchecked
 from ..catalog.download import Download, Downloads
 from ..catalog.facts import DRAFTER, TARGET, Facts, sort_of
 from ..catalog.hub import Hub, Plan
-from ..catalog.memory import estimate, gigabytes
+from ..catalog.memory import Estimate, PublishedSizes, estimate, gigabytes
 from ..catalog.names import HubName, directory, parse
 from ..errors import ModelError, in_one_line
 from ..machine import Device
@@ -55,11 +55,13 @@ class ModelForm:
 @dataclass(frozen=True)
 class ModelPart:
     """role: "target", a method, or "drafter" where only its config tells the method. `place` is None where a method
-    needs no weights; `title` is what a preset calls it."""
+    needs no weights; `title` is what a preset calls it; `sizes` and `licence` are its preset's, as far as known."""
 
     role: str
     place: Place | None
     title: str = ""
+    sizes: PublishedSizes | None = None
+    licence: str = ""
 
     @property
     def name(self) -> str:
@@ -106,9 +108,10 @@ class Selection:
         drafters = [drafter for id_, drafter in offered.items() if id_ in wanted]
         there = {d.method for d in drafters}
         left_out = tuple(dict.fromkeys(d.method for d in preset.drafters if d.method not in there))
-        parts = ModelPart(TARGET, version.path), *(ModelPart(d.method, d.path, d.title) for d in drafters)
+        parts = [ModelPart(TARGET, version.path, "", version.sizes, version.licence)]
+        parts += [ModelPart(d.method, d.path, d.title, d.sizes, d.licence) for d in drafters]
         title = f"{preset.title}, {version.precision}" if len(preset.targets) > 1 else preset.title
-        return cls(title, parts, left_out)
+        return cls(title, tuple(parts), left_out)
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,7 @@ class LocatedPart:
     note:       what else there is to say: why a part of it that is here is not used, or why the hub was not asked
     unchecked:  bytes here whose checksums were not looked at yet
     compared:   is what is here all that the hub listed? A directory and LM Studio's folder are taken as they are
+    fetched:    bytes that an unfinished download left here
     """
 
     part: ModelPart
@@ -131,6 +135,7 @@ class LocatedPart:
     note: str = ""
     unchecked: int = 0
     compared: bool = True
+    fetched: int = 0
 
     @property
     def here(self) -> bool:
@@ -148,6 +153,25 @@ class LocatedPart:
         return sort.family
 
     @property
+    def known(self) -> Facts | PublishedSizes | None:
+        """What its memory can be estimated by."""
+        return self.facts or self.part.sizes
+
+    @property
+    def missing(self) -> int | None:
+        """Bytes that a download brings, of the weights alone where only a preset gives them; None: not known."""
+        if self.here or self.plan:
+            return 0 if self.here else self.plan.missing if self.plan else None
+        return max(self.part.sizes.bytes - self.fetched, 0) if self.part.sizes else None
+
+    @property
+    def size(self) -> str:
+        """In words; empty if it is not known."""
+        if self.plan or not self.facts:
+            return gigabytes(self.plan.bytes) if self.plan else self.part.sizes.words if self.part.sizes else ""
+        return gigabytes(self.facts.bytes)
+
+    @property
     def row(self) -> list[str]:
         """Part, name, what it is, where, to download: for the page."""
         sort, role = sort_of(self.facts) if self.facts else None, self.part.role
@@ -158,7 +182,8 @@ class LocatedPart:
         if self.here:
             return [part, self.part.name, words, self.source or "part of this program", "nothing"]
         where = "gated, open to you" if self.plan and self.plan.gated and not self.problem else "not here"
-        return [part, self.part.name, words, where, gigabytes(self.plan.missing) if self.plan else "not looked up"]
+        size = gigabytes(self.plan.missing) if self.plan else self.size or "not looked up"
+        return [part, self.part.name, words, where, size]
 
 
 def options(preset: Preset) -> dict[str, PresetDrafter]:
@@ -249,7 +274,8 @@ class ModelSources:
                 below = (folder / place.repo, folder / place.repo.partition("/")[2]) if folder else ()
                 place, note = self.hub.find(place, below)  # in a directory of the visitor's as owner/name or as name
             if place is None:
-                return LocatedPart(part, note=note)
+                fetched = self.hub.fetched(part.place) if isinstance(part.place, HubName) else 0
+                return LocatedPart(part, note=note, fetched=fetched)
             located = LocatedPart(part, place, self._source(place), facts=Facts.read(place, part.name))
             if located.source == local.HF:
                 left = sum(file.stat().st_size for file in unchecked(place, self.hub.record))
@@ -347,17 +373,27 @@ def mismatches(parts: Sequence[LocatedPart]) -> list[str]:
     return list(dict.fromkeys(words))
 
 
+def problems(parts: Iterable[LocatedPart]) -> list[str]:
+    """Why parts cannot be used: what is said of several but for their names is said once, with all names."""
+    names: dict[str, list[str]] = {}
+    for part in parts:
+        if part.problem:
+            names.setdefault(part.problem.replace(f" for {part.part.name}", " for \0"), []).append(part.part.name)
+    return [words.replace("\0", " and ".join(filter(None, [", ".join(of[:-1]), of[-1]]))) for words, of in names.items()]
+
+
 def report(chosen: Selection, parts: Sequence[LocatedPart], machine: Device) -> dict[str, Any]:
     """Rows (part, name, what it is, where, to download) and lines (kind, words, link) for the page."""
     rows = [p.row for p in parts]
-    lines = [_report_line("bad", p.problem) for p in parts if p.problem]
+    lines = [_report_line("bad", words) for words in problems(parts)]
     wrong = mismatches(parts)
     lines += [_report_line("bad", words) for words in wrong]
     target, *drafters = parts
     if target.facts and not wrong and sort_of(target.facts).kind == TARGET:
         if warning := facts.base_warning(target.facts):
             lines.append(_report_line("hint", warning.words, warning.link))
-        lines.append(_memory_line(chosen, target.facts, drafters, machine))
+    if target.known and not wrong and not (target.facts and sort_of(target.facts).kind != TARGET):
+        lines.append(_memory_line(chosen, parts, machine))
     lines += [_report_line("hint", p.note) for p in parts if p.note and not p.problem]
     plans = [p.plan for p in parts if p.plan and not p.here]
     if plans:
@@ -385,19 +421,33 @@ def _here_words(parts: Sequence[LocatedPart]) -> str:
     return words if all(p.compared for p in parts) else f"{words} “Download” compares it with the hub."
 
 
-def _memory_line(chosen: Selection, target: Facts, drafters: Sequence[LocatedPart], machine: Device) -> dict[str, str]:
-    sized = [d.facts for d in drafters if d.facts]
-    unknown = sum(d.facts is None and d.part.place is not None for d in drafters)
+def memory_of(chosen: Selection, parts: Sequence[LocatedPart], machine: Device) -> Estimate:
+    """What a race of them takes; drafters of which nothing is known are left out. Raises ModelError, also if nothing is
+    known of the target."""
+    target, *drafters = parts
+    if target.known is None:
+        raise ModelError(f"The size of {target.part.name} is not known yet.")
+    sized = [d.known for d in drafters if d.known]
     try:
-        need = estimate(target, sized, machine, chosen.context, chosen.precision, chosen.drafter_precision)
-        words = f"target {gigabytes(need.target)}, drafters {gigabytes(need.drafters)}"
-        words += f", keys and values of {1 + len(sized)} lanes at {chosen.context:,} tokens {gigabytes(need.cache)}"
+        return estimate(target.known, sized, machine, chosen.context, chosen.precision, chosen.drafter_precision)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):  # a size of a type that is none
+        where = target.facts.where / "config.json" if target.facts else target.part.name
+        raise ModelError(f"{where}: the sizes of its layers cannot be read, so its memory is not known.") from None
+
+
+def _memory_line(chosen: Selection, parts: Sequence[LocatedPart], machine: Device) -> dict[str, str]:
+    try:
+        need = memory_of(chosen, parts, machine)
     except ModelError as error:
         return _report_line("bad", str(error))
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):  # a size of a type that is none
-        where = target.where / "config.json"
-        return _report_line("bad", f"{where}: the sizes of its layers cannot be read, so its memory is not known.")
+    drafters = parts[1:]
+    lanes = 1 + sum(d.known is not None for d in drafters)
+    words = f"target {gigabytes(need.target)}, drafters {gigabytes(need.drafters)}"
+    words += f", keys and values of {lanes} lanes at {chosen.context:,} tokens {gigabytes(need.cache)}"
+    unknown = sum(d.known is None and d.part.place is not None for d in drafters)
     more = f" Without {unknown} drafter{'s' * (unknown > 1)} not looked up yet." if unknown else ""
+    if any(p.facts is None and p.part.sizes for p in parts):
+        more += " By the sizes in the presets."
     kind = {"yes": "good", "hardly": "hint", "no": "bad"}[need.fits]
     return _report_line(kind, f"Memory: {need.words} ({words}.){more}")
 
