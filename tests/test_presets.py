@@ -36,6 +36,7 @@ def test_the_published_targets_each_with_their_drafters():
         flashes = [f"z-lab/{z_lab[n]}" for n in z_lab if n == name] + [f"deepseek-ai/dflash_{key}_block7"]
         assert [d.path.repo for d in preset.of("DFlash")] == flashes
     small = {"minicpm5-2b": {"DSpark"}, "llama-3.2-1b": {"DSpark"}}
+    small |= {"qwen3.8-27b": {"DSpark", "DFlash2"}, "qwen3.6-35b-a3b": {"DSpark"}}
     wanted = {"qwen3-4b": {"DSpark", "DFlash", "DFlash2"}} | small
     for name, preset in presets.items():
         assert {d.method for d in preset.drafters} == wanted.get(name, {"DSpark", "DFlash"}), name
@@ -75,7 +76,7 @@ def test_another_engine_s_figures_say_that_they_need_its_kernels():
     """Its gains come from verify kernels that MLX does not have: no note may promise them for this page."""
     notes = [(p.name, note) for p in load_presets() for note in (p.note, *(t.note for t in p.targets))]
     quoted = [(name, note) for name, note in notes if "mlx-dspark" in note]
-    assert len(quoted) == 13
+    assert len(quoted) == 16
     assert all("own" in note and "kernels" in note for _, note in quoted), quoted
     figures = [name for name, note in notes if "×" in note and ("mlx-dspark" not in note or "kernels" not in note)]
     assert not figures
