@@ -162,7 +162,13 @@ def _drafter_config(where: Path, inner: Inner) -> DrafterConfig:
     config = DrafterConfig(
         method=drafters.constants(method)["METHOD"],
         backbone=read_backbone(
-            fields, tensors, inner.visibility, len(inner.taps), gemma=inner.gemma, convolution=inner.convolution
+            fields,
+            tensors,
+            inner.visibility,
+            len(inner.taps),
+            gemma=inner.gemma,
+            convolution=inner.convolution,
+            interleaved=inner.interleaved,
         ),
         block_size=fields.whole("block_size", 2, MAX_ROLLBACK - 1 + inner.first_slot),
         vocab_size=vocab_size,

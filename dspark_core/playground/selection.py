@@ -379,7 +379,9 @@ def problems(parts: Iterable[LocatedPart]) -> list[str]:
     for part in parts:
         if part.problem:
             names.setdefault(part.problem.replace(f" for {part.part.name}", " for \0"), []).append(part.part.name)
-    return [words.replace("\0", " and ".join(filter(None, [", ".join(of[:-1]), of[-1]]))) for words, of in names.items()]
+    return [
+        words.replace("\0", " and ".join(filter(None, [", ".join(of[:-1]), of[-1]]))) for words, of in names.items()
+    ]
 
 
 def report(chosen: Selection, parts: Sequence[LocatedPart], machine: Device) -> dict[str, Any]:

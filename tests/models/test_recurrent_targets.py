@@ -2,6 +2,10 @@
 in any packaging, run; drafters of another target do not."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import mlx.core as mx
 import pytest
@@ -160,5 +164,57 @@ def test_heads_that_cannot_run_here_are_refused(hybrid, directories, tmp_path):
     assert "Qwen3.5-MoE" in refusal(lambda: load_drafter(directory, experts, "stored"))
     edit_config(directory, architectures=["Qwen35DSparkModel"])
     assert "Qwen3.5's own layers" in refusal(lambda: load_drafter(directory, hybrid, "stored"))
-    edit_config(directory, architectures=["Lfm2DSparkDraftModel"])
-    assert "LFM2's layers" in refusal(lambda: load_drafter(directory, hybrid, "stored"))
+
+
+PEER = """
+import sys
+import mlx.core as mx
+from mlx_dspark.load import load_drafter
+
+model, _ = load_drafter(sys.argv[1], quantize=False)
+given = mx.load(sys.argv[2])
+context = model.make_ctx_cache()
+model.update_context(given["taps"][None], ctx_offset=0, ctx_caches=context)
+mx.savez(sys.argv[2], hidden=model.backbone(given["block"][None], given["taps"].shape[0], context)[0])
+"""
+
+
+def liquid_drafter(to: Path) -> Path:
+    """A drafter in Liquid AI's packaging."""
+    directory = random_drafter(to, drafter_config(confidence_head_with_markov=True))
+    edit_weights(directory, lambda w: [w.pop(name) for name in ("embed_tokens.weight", "lm_head.weight")])
+    config = json.loads((directory / "config.json").read_text())
+    inside = {name: config.pop(name) for name in ("target_layer_ids", "mask_token_id", "num_target_layers")}
+    for name in ("enable_confidence_head", "confidence_head_with_markov", "rope_parameters", "partial_rotary_factor"):
+        del config[name]
+    config = {n: v for n, v in config.items() if not n.startswith(("linear_", "mtp_", "full_", "mamba_"))}
+    own = {"architectures": ["Lfm2DSparkDraftModel"], "model_type": "qwen3", "rope_is_neox_style": False}
+    own |= {"dflash_config": inside, "rope_theta": 1e4, "conv_L_cache": 3, "conv_bias": False}
+    (directory / "config.json").write_text(json.dumps(config | own))
+    return directory
+
+
+@pytest.mark.sweep  # that engine takes seconds to import
+def test_liquid_ai_s_heads_compute_what_another_engine_computes(directories, tmp_path):
+    """mlx-dspark is an independent engine that runs these heads."""
+    pytest.importorskip("mlx_dspark")
+    target = load_target(directories["lfm2"], "stored")
+    directory = liquid_drafter(tmp_path / "drafter")
+    drafter = load_drafter(directory, target, "stored")
+    assert drafter.config.backbone.interleaved and drafter.config.markov_rank == 8 and drafter.config.first_slot == 0
+    assert drafter.config.confidence and len(decoded(target, drafter)) > 3
+    ids, context, file = mx.array([3, 1, 4, 1, 5]), drafter.begin(), tmp_path / "arrays.npz"
+    _, taps = target.forward(ids, target.new_cache(), drafter.taps)
+    block = drafter.embed(mx.array([9, 63, 63, 63, 63]))
+    mx.savez(str(file), taps=taps, block=block)
+    context.extend(ids, taps)
+    ours = drafter.weights.block(block, context.cache)
+    run = [sys.executable, "-c", PEER, directory, file]
+    done = subprocess.run(run, capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"}, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert mx.abs(ours - mx.load(str(file))["hidden"]).max().item() < 1e-4
+    edit_config(directory, rope_is_neox_style=True)
+    other = load_drafter(directory, target, "stored")
+    context = other.begin()
+    context.extend(ids, taps)
+    assert mx.abs(other.weights.block(block, context.cache) - ours).max().item() > 0.01
