@@ -15,11 +15,9 @@ from dspark_core.decode.speculative import Options, speculative
 from dspark_core.models.drafter import Proposal
 from dspark_core.models.info import DrafterInfo
 from dspark_core.models.target import Target, load_target
-from tests.models.families import FAMILIES, saved
+from tests.models.families import SWEPT, saved
 
 from .helpers import NEVER, Turns, output, plain_output, rounds
-
-QUICK = ("qwen3_5", "lfm2", "qwen3_moe")
 
 
 class Script:
@@ -60,9 +58,7 @@ class Script:
         self.read -= n
 
 
-@pytest.fixture(
-    scope="module", params=[f if f in QUICK else pytest.param(f, marks=pytest.mark.sweep) for f in FAMILIES]
-)
+@pytest.fixture(scope="module", params=SWEPT)
 def target(request, tmp_path_factory) -> Target:
     pytest.importorskip("torch")
     return load_target(saved(request.param, tmp_path_factory.mktemp("family")), "stored")

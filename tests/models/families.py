@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 SIZES = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
 SIZES |= {"num_key_value_heads": 2, "max_position_embeddings": 4096}
 DENSE = {"intermediate_size": 48}
@@ -31,6 +33,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "gemma4 26B": ("Gemma4ForCausalLM", SIZES | DENSE | GEMMA | GEMMA_EXPERTS, {}),
     "lfm2": ("Lfm2ForCausalLM", SIZES | DENSE | {"layer_types": ["conv", "conv", "full_attention", "conv"]}, {}),
 }
+
+
+QUICK = ("qwen3_5", "lfm2", "gemma4 E2B")  # of every kind of cache one; the others are swept
+SWEPT = [name if name in QUICK else pytest.param(name, marks=pytest.mark.sweep) for name in FAMILIES]
 
 
 def build(name: str, **changes: Any) -> Any:

@@ -14,7 +14,7 @@ from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.target import Target, load_target
 
 from .build import refusal
-from .families import FAMILIES, saved
+from .families import SWEPT, saved
 
 TOLERANCE = 1e-4
 VOCABULARY = 64
@@ -48,13 +48,13 @@ def differences(target: Target, cache, ids: list[int]) -> float:
     return worst
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=SWEPT)
 def target(request, tmp_path_factory) -> Target:
     pytest.importorskip("torch")
     return load_target(saved(request.param, tmp_path_factory.mktemp("family")), "stored")
 
 
-@pytest.mark.parametrize("prompt", [1, 70, pytest.param(300, marks=pytest.mark.sweep)])
+@pytest.mark.parametrize("prompt", [70, *(pytest.param(n, marks=pytest.mark.sweep) for n in (1, 300))])
 def test_rows_and_state_after_any_rejection(target, prompt):
     chance = random.Random(prompt)
     draw = lambda n: [chance.randrange(VOCABULARY) for _ in range(n)]  # noqa: E731
@@ -74,7 +74,7 @@ def test_rows_and_state_after_any_rejection(target, prompt):
 def test_back_over_several_forwards_and_no_further_than_there_is_room(target):
     ids = [random.Random(4).randrange(VOCABULARY) for _ in range(400)]
     cache = target.new_cache()
-    for width in (300, 1, 1, 17, 1, 5, 1, 1, 9, *[1] * 20):
+    for width in (150, 1, 1, 17, 1, 5, 1, 1, 9, *[1] * 20):
         logits(target, ids[cache[0].offset : cache[0].offset + width], cache)
     end = cache[0].offset
     for n in (1, 3, 30, MAX_ROLLBACK - 34):
