@@ -36,6 +36,8 @@ def test_the_published_targets_each_with_their_drafters():
         flashes = [f"z-lab/{z_lab[n]}" for n in z_lab if n == name] + [f"deepseek-ai/dflash_{key}_block7"]
         assert [d.path.repo for d in preset.of("DFlash")] == flashes
     small = {"minicpm5-2b": {"DSpark"}, "llama-3.2-1b": {"DSpark"}}
+    small |= {"lfm2.5-1.2b": {"DSpark"}, "lfm2.5-2.6b": {"DSpark"}}
+    small |= {"qwen3.8-27b": {"DSpark", "DFlash2"}, "qwen3.6-35b-a3b": {"DSpark"}}
     wanted = {"qwen3-4b": {"DSpark", "DFlash", "DFlash2"}} | small
     for name, preset in presets.items():
         assert {d.method for d in preset.drafters} == wanted.get(name, {"DSpark", "DFlash"}), name
@@ -77,7 +79,7 @@ def test_presets_stand_in_the_order_of_their_numbers():
 
 
 def test_no_note_says_that_it_works_with_what_was_never_opened():
-    unopened = ("RedHatAI/", "openbmb/", "rasyosef/")
+    unopened = ("RedHatAI/", "openbmb/", "rasyosef/", "LiquidAI/", "incoai/", "Koopah/")
     for preset in load_presets():
         if any(d.path.repo.startswith(unopened) for d in preset.drafters if isinstance(d.path, HubName)):
             assert "never run" in preset.note, preset.name
@@ -87,7 +89,7 @@ def test_another_engine_s_figures_say_that_they_need_its_kernels():
     """Its gains come from verify kernels that MLX does not have: no note may promise them for this page."""
     notes = [(p.name, note) for p in load_presets() for note in (p.note, *(t.note for t in p.targets))]
     quoted = [(name, note) for name, note in notes if "mlx-dspark" in note]
-    assert len(quoted) == 13
+    assert len(quoted) == 18
     assert all("own" in note and "kernels" in note for _, note in quoted), quoted
     figures = [name for name, note in notes if "×" in note and ("mlx-dspark" not in note or "kernels" not in note)]
     assert not figures

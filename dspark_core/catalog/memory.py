@@ -15,7 +15,7 @@ from ..models.backbone_config import MAX_ROLLBACK
 from ..models.config import GROUP_SIZE, parse_config
 from ..models.formats import is_drafter
 from ..models.quantization import DTYPE_BYTES, NARROW, Packing, Quantization, StoredWeight
-from ..models.target_config import read_target
+from ..models.target_config import LayerShape, read_target
 from .facts import Facts, stored
 
 # Two figures of code that imports MLX; tests/catalog/test_memory.py holds them against it.
@@ -64,16 +64,19 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Layers:
-    """Keys and values of a model's layers. windows: rows that a sliding layer sees, None for a full one."""
+    """Keys and values of a model's layers. windows: rows that a sliding layer sees, None for a full one; recurrent: the
+    layers that have a state instead."""
 
     widths: tuple[int, ...]  # numbers that one position adds to one layer, keys and values together
     windows: tuple[int | None, ...]
+    recurrent: tuple[LayerShape, ...] = ()
 
     @classmethod
     def of_target(cls, facts: Facts) -> "Layers":
         """Those of a target. Raises ModelError."""
-        layers = read_target(facts.where, facts.config, facts.tensors).layers
-        return cls(tuple(2 * s.kv_heads * s.head_dim for s in layers), tuple(s.window for s in layers))
+        layers = [s for s in read_target(facts.where, facts.config, facts.tensors).layers if not s.shared]
+        recurrent = tuple(s for s in layers if not s.kv_heads)
+        return cls(tuple(2 * s.kv_heads * s.head_dim for s in layers), tuple(s.window for s in layers), recurrent)
 
     @classmethod
     def of_drafter(cls, facts: Facts) -> "Layers":
@@ -86,7 +89,8 @@ class Layers:
     def bytes(self, context: int, number_bytes: int) -> int:
         full = -(-context // CACHE_STEP) * CACHE_STEP
         rows = [full if w is None else min(full, w - 1 + MAX_ROLLBACK + CACHE_STEP) for w in self.windows]
-        return sum(w * r for w, r in zip(self.widths, rows, strict=True)) * number_bytes
+        keys = sum(w * r for w, r in zip(self.widths, rows, strict=True)) * number_bytes
+        return keys + sum(shape.fixed_bytes(number_bytes) for shape in self.recurrent)
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ class Footprint:
         """ "stored", "bf16", "8-bit" or "4-bit": what `convert` in models/weights.py makes of `precision` here."""
         packed = any(w.packing for w in self.weights)
         if self.precision == "auto":
-            experts = any(w.packing and "experts" in w.name.split(".") for w in self.weights)
+            experts = any(w.packing and w.of_experts for w in self.weights)
             return "bf16" if packed and self.device.kind == "CPU" and not experts else "stored"
         unlike = packed if self.precision == "bf16" else False
         return "stored" if self.precision == stored(self.facts) and not unlike else self.precision
@@ -210,8 +214,11 @@ class Footprint:
     def working_bytes(self, context: int) -> int:
         """The most that a target holds beside weights and caches: one layer of a prefill chunk, or the logits of a
         round. Raises ModelError."""
-        d, heads = self.facts.size("hidden_size"), self.facts.size("num_attention_heads")
-        vocabulary, inner = self.facts.size("vocab_size"), self.facts.size("intermediate_size")
+        sizes = read_target(self.facts.where, self.facts.config, self.facts.tensors).text
+        d, heads, vocabulary = (sizes[name] for name in ("hidden_size", "num_attention_heads", "vocab_size"))
+        inner = max(
+            sizes["intermediate_size"], sizes.get("num_experts_per_tok", 0) * sizes.get("moe_intermediate_size", 0)
+        )
         chunk, number_bytes = min(PREFILL_CHUNK, context), self.number_bytes
         layer = chunk * (3 * inner + 8 * d) * number_bytes
         if self.device.kind == "CPU":  # attention is not fused there: scores and their softmax

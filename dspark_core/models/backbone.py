@@ -35,7 +35,7 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(c.num_heads * c.head_dim, d, bias=bias)
         self.q_norm = nn.RMSNorm(c.head_dim, eps=c.rms_norm_eps)
         self.k_norm = nn.RMSNorm(c.head_dim, eps=c.rms_norm_eps)
-        self._rope = initialize_rope(c.head_dim, c.rope_theta, False, c.rope_scaling)
+        self._rope = initialize_rope(c.head_dim, c.rope_theta, c.interleaved, c.rope_scaling)
 
     def _split(self, x: mx.array, heads: int) -> mx.array:
         return x.reshape(*x.shape[:2], heads, -1)

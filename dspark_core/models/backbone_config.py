@@ -39,7 +39,8 @@ class Visibility:
 @dataclass(frozen=True)
 class BackboneConfig:
     """Shapes of a backbone, and what its slots see. `gemma` chooses Gemma-4 layers; `convolution` is (taps, group size)
-    of DFlash 2's convolutions; `gelu` is the MLP's activation, else it is silu."""
+    of DFlash 2's convolutions; `gelu` is the MLP's activation, else it is silu;
+    `interleaved` ropes turn neighbouring pairs."""
 
     hidden_size: int
     num_heads: int
@@ -59,6 +60,7 @@ class BackboneConfig:
     by_block: bool = False
     convolution: tuple[int, int] | None = None
     gelu: bool = False
+    interleaved: bool = False
 
 
 def full_layer_sizes(where: Path, raw: dict[str, Any]) -> dict[str, Any]:
@@ -95,6 +97,7 @@ def read_backbone(
     taps: int,
     gemma: bool = False,
     convolution: tuple[int, int] | None = None,
+    interleaved: bool = False,
 ) -> BackboneConfig:
     """Its sizes, each held against the tensors' headers. Raises ModelError."""
 
@@ -154,6 +157,7 @@ def read_backbone(
         k_eq_v=k_eq_v,
         by_block=visibility.by_block,
         convolution=convolution,
+        interleaved=interleaved,
         gelu=gemma or fields.raw.get("hidden_act") == GELU,  # where its packaging has that, as `refuse_others` sees to
     )
 

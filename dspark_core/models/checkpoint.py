@@ -53,6 +53,8 @@ def open_drafter(
     """A drafter whose files are checked, but whose weights are not read yet: `read_drafter` follows. `method` is what
     the directory's config.json says, if it is not given. Raises ModelError."""
     check_precision(precision)
+    if target.no_rollback:
+        raise ModelError(target.no_rollback)
     place = None if place is None else Path(place)
     if method is None:
         if place is None:

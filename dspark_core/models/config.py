@@ -27,6 +27,7 @@ from .info import Calibration
 from .inner import Headers, Inner
 from .quantization import Quantization
 from .target_config import MAX_VOCABULARY, read_target
+from .targets import family_of
 
 PRECISIONS = ("auto", "stored", "bf16", "8-bit", "4-bit")  # of weights, converted at load (weights.py)
 GROUP_SIZE = 64  # of weights that are quantized at load
@@ -56,6 +57,8 @@ class ShapeOf(Protocol):
     def vocab_size(self) -> int: ...
     @property
     def num_layers(self) -> int: ...
+    @property
+    def family(self) -> str: ...
 
 
 def target_shape(
@@ -73,6 +76,7 @@ class DrafterConfig:
     draft_vocab_size: rows V_d of its own vocabulary, a part of the target's; 0: it drafts from all of the target's
     selector:         (rank, candidates) of DFlash 2's; None without
     successors:       rows of its successor codebook: V, by the target's ids, or V_d, by draft ids
+    target_type:      model type of the target that it was made for; empty if that is not said
     others:           as in Inner
     """
 
@@ -99,6 +103,7 @@ class DrafterConfig:
     raw_embedding: bool = False
     taps_name: str = "target_layer_ids"
     made_for: str = ""
+    target_type: str = ""
 
     @property
     def max_drafts(self) -> int:
@@ -157,7 +162,13 @@ def _drafter_config(where: Path, inner: Inner) -> DrafterConfig:
     config = DrafterConfig(
         method=drafters.constants(method)["METHOD"],
         backbone=read_backbone(
-            fields, tensors, inner.visibility, len(inner.taps), gemma=inner.gemma, convolution=inner.convolution
+            fields,
+            tensors,
+            inner.visibility,
+            len(inner.taps),
+            gemma=inner.gemma,
+            convolution=inner.convolution,
+            interleaved=inner.interleaved,
         ),
         block_size=fields.whole("block_size", 2, MAX_ROLLBACK - 1 + inner.first_slot),
         vocab_size=vocab_size,
@@ -180,6 +191,7 @@ def _drafter_config(where: Path, inner: Inner) -> DrafterConfig:
         raw_embedding=inner.raw_embedding,
         taps_name=inner.taps_name,
         made_for=inner.made_for,
+        target_type=str(fields.get("target_text_model_type") or fields.get("target_model_type") or ""),
     )
     if inner.selector and inner.selector[1] > (reduced or vocab_size):
         raise ModelError(f"{where}: selector_top_k {inner.selector[1]} is more than its vocabulary has.")
@@ -224,6 +236,11 @@ def check_fit(directory: Path, c: DrafterConfig, target: ShapeOf) -> None:
     need(
         c.vocab_size == V,
         f"the drafter's vocab_size is {c.vocab_size}, that of the target {target.name} is {V}{made_for}",
+    )
+    family = family_of(c.target_type)
+    need(
+        family is None or target.family == family.TITLE,
+        f"the drafter was made for a target of type {shown(c.target_type)}, {target.name} is a {target.family} model",
     )
     layers = c.target_layers or n
     need(layers == n, f"num_target_layers: the drafter was made for a target of {layers} layers, {target.name} has {n}")

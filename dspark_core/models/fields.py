@@ -31,6 +31,10 @@ HARMLESS = frozenset(
         *("repetition_penalty", "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size"),
         *("bad_words_ids", "num_return_sequences", "output_scores", "return_dict_in_generate"),
         *("remove_invalid_values", "exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens"),
+        # of targets with recurrent layers; a gate beside the queries shows in the tensors' shapes
+        *("linear_conv_kernel_dim", "linear_key_head_dim", "linear_value_head_dim", "linear_num_key_heads"),
+        *("linear_num_value_heads", "full_attention_interval", "mamba_ssm_dtype", "mtp_num_hidden_layers"),
+        *("mtp_use_dedicated_embeddings", "attn_output_gate", "output_gate_type"),
         # of targets with experts, of a layer pattern that layer_types spells out, of tools
         *("mlp_only_layers", "decoder_sparse_step", "norm_topk_prob", "num_experts_per_tok", "num_local_experts"),
         *("output_router_logits", "router_aux_loss_coef", "shared_expert_intermediate_size"),

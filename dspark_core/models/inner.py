@@ -30,6 +30,7 @@ class Inner:
     target_layers:    of the target it was made for; None if that is not said
     made_for:         the target's name; empty if that is not said
     gemma:            Gemma-4 layers
+    interleaved:      the rope turns neighbouring pairs of a head's numbers, not its halves
     raw_embedding:    a target's embedding enters as it is stored, without the target's own scale
     embedding_scale:  of the block's input embeddings
     multiplier:       of the head's logits, before the softcap
@@ -49,6 +50,7 @@ class Inner:
     target_layers: int | None = None
     made_for: str = ""
     gemma: bool = False
+    interleaved: bool = False
     raw_embedding: bool = False
     embedding_scale: float = 1.0
     multiplier: float = 1.0

@@ -26,7 +26,9 @@ DTYPE_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16"
 FLOATS = ("F32", "F16", "BF16")
 NARROW = 128  # columns that MLX's CUDA products need where a weight is quantized (weights.py)
 OF_HIDDEN = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "embed_tokens", "lm_head")  # layers of hidden states
-SKIPPED = ("vision", "audio", "multi_modal")  # parts of a checkpoint that the text model does not have
+# Parts of a checkpoint that the text model does not have: towers, and Qwen's layers for multi-token prediction.
+SKIPPED = ("vision", "visual.", "audio", "multi_modal", "mtp.")
+EXPERTS = frozenset({"experts", "switch_mlp", "switch_glu"})  # in names of tensors that hold experts
 # Tools by what they call themselves in quant_method, and by tensors that theirs alone have.
 TOOLS = {
     **{"awq": "AWQ", "gptq": "GPTQ", "bitsandbytes": "bitsandbytes", "fp8": "FP8", "fbgemm_fp8": "FP8"},
@@ -77,6 +79,10 @@ class StoredWeight:
     @property
     def numbers(self) -> int:
         return self.rows * self.columns
+
+    @property
+    def of_experts(self) -> bool:
+        return not EXPERTS.isdisjoint(self.name.split("."))
 
     @property
     def bytes(self) -> int:
@@ -197,7 +203,7 @@ class Quantization:
                 rows, columns = math.prod(info.shape[:-1]), info.shape[-1] * 32 // packing.bits
                 yield StoredWeight(name, rows, columns, True, dtype, packing)
             else:
-                experts = len(info.shape) == 3 and "experts" in name.split(".")  # a matrix each
+                experts = len(info.shape) == 3 and not EXPERTS.isdisjoint(name.split("."))  # a matrix each
                 matrix = experts or (len(info.shape) == 2 and kind == "weight")
                 columns = info.shape[-1] if len(info.shape) == 2 or experts else math.prod(info.shape)
                 dtype = awq if awq and info.dtype in FLOATS else info.dtype

@@ -24,6 +24,9 @@ TYPES: dict[str, dict[str, Range]] = {
 OPTIONAL: dict[str, dict[str, Range]] = {"yarn": {"beta_fast": (1e-3, 1e6), "beta_slow": (1e-3, 1e6)}}
 GEMMA_TYPES: dict[str, dict[str, Range]] = {"default": {}, "proportional": {"partial_rotary_factor": (1e-3, 1)}}
 THETA = (1.0 + 1e-6, 1e15)
+# Of a Qwen3.5 target, whose config was copied. The drafter's layers are Qwen3's, whose rope turns whole heads whatever
+# these say (transformers' Qwen3RotaryEmbedding; mlx-dspark measured it on satgeze/Qwen3.5-0.8B-DSpark).
+COPIED = ("partial_rotary_factor", "mrope_section", "mrope_interleaved")
 
 
 def rope(fields: Fields, gemma: bool) -> tuple[float, dict[str, Any] | None]:
@@ -42,7 +45,12 @@ def rope(fields: Fields, gemma: bool) -> tuple[float, dict[str, Any] | None]:
     if parameters and scaling and one != other:
         raise ModelError(f"{fields.where}: rope_scaling and rope_parameters contradict each other.")
     theta = _theta(fields, {"rope_theta": flat, "rope_parameters": parameters.get("rope_theta")})
-    return theta, _checked(fields, parameters or scaling, gemma)
+    scaling = parameters or scaling
+    hybrid = "linear_key_head_dim" in fields.raw or "mrope_section" in scaling
+    if hybrid and not gemma and _type(scaling) == "default":
+        scaling = {name: value for name, value in scaling.items() if name not in COPIED}
+        fields.read |= {*COPIED}
+    return theta, _checked(fields, scaling, gemma)
 
 
 def _scaling_of(fields: Fields, name: str, value: Any) -> dict[str, Any]:

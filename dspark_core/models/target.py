@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models.cache import KVCache
+from mlx_lm.models.cache import ArraysCache, KVCache
 from mlx_lm.utils import load_model
 
 from ..errors import ModelError, in_one_line
-from .cache import WindowCache
+from .cache import Cache, RecurrentCache, WindowCache, trim
 from .fields import is_whole
 from .files import build_error, check_stop_ids, check_texts
 from .headers import read_config, read_headers
@@ -28,7 +28,6 @@ from .token_bytes import TokenBytes
 from .tokenizer_files import eos_ids, has_tokenizer
 from .weights import check_precision, convert, read_weights, wide_product
 
-Cache = list[KVCache | WindowCache]
 Progress = Callable[[str], None]
 
 
@@ -36,6 +35,7 @@ class Target:
     """One loaded target model. Shapes: T positions, V vocabulary, d hidden size, m taps."""
 
     directory: Path | None = None  # where its files are
+    no_rollback = ""  # why no drafter can run on it, once `prove_taps` found it so
 
     def __init__(
         self,
@@ -52,7 +52,9 @@ class Target:
         self.text = text
         self._lm = getattr(model, "language_model", model)  # Gemma-4 wraps its text model
         self._body = self._lm.model
+        self._norm = getattr(self._body, "norm", None) or self._body.embedding_norm  # LFM2's name for the last one
         self._walk = shape.family.walk
+        self.family: str = shape.family.TITLE
         self.num_layers = len(self._body.layers)
         self.hidden_size = shape.hidden_size
         self.vocab_size = shape.vocab_size
@@ -62,13 +64,14 @@ class Target:
         eos = config.get("eos_token_id")
         eos = frozenset(filter(is_whole, eos if isinstance(eos, list) else [eos]))
         self.stop_ids = text.stop_ids if text else eos
-        self.dtype = self._body.norm.weight.dtype
+        self.dtype = self._norm.weight.dtype
 
     def new_cache(self) -> Cache:
         """An empty cache: one entry a layer, every entry able to drop its newest positions."""
         if not hasattr(self._lm, "make_cache"):
             return [KVCache() for _ in range(self.num_layers)]
         caches = self._lm.make_cache()  # a layer's own, or what takes the place of its ring
+        caches = [RecurrentCache() if isinstance(c, ArraysCache) else c for c in caches]
         return [WindowCache(c.max_size) if getattr(c, "max_size", None) is not None else c for c in caches]
 
     def forward(self, ids: mx.array, cache: Cache, taps: tuple[int, ...] = ()) -> tuple[mx.array, mx.array | None]:
@@ -83,7 +86,7 @@ class Target:
             if i in taps:
                 tapped[i] = h
         features = mx.concatenate([tapped[i] for i in taps], axis=-1)[0] if taps else None
-        return self._body.norm(h)[0], features
+        return self._norm(h)[0], features
 
     def own_hidden(self, ids: mx.array, cache: list[Any]) -> mx.array:
         """Final hidden states [T, d] of ids [T] by mlx-lm's own forward, masks and caches (`make_prompt_cache`): it
@@ -131,9 +134,10 @@ class Target:
         return self.text
 
     def prove_taps(self) -> None:
-        """Compare the tapped forward's logits with the model's own. Raises ModelError if they differ."""
+        """Compare the tapped forward's logits with the model's own. Raises ModelError if they differ. Where they are
+        right, but not after a rollback, `no_rollback` says so."""
         try:
-            ids = mx.arange(4) % self.vocab_size
+            ids = mx.arange(8) % self.vocab_size
             own = self.model(ids[None])[0].astype(mx.float32)
             hidden, _ = self.forward(ids, self.new_cache())
             tapped = self.head(hidden).astype(mx.float32)
@@ -152,6 +156,22 @@ class Target:
                 f"{self.name}: the tapped forward differs from the model's own logits by {worst:.3g}, "
                 f"more than {tolerance:.3g}; this mlx-lm version is not supported."
             )
+        worst = mx.abs(own - self._read_with_rollbacks(ids)).max().item()
+        if not worst <= tolerance:
+            self.no_rollback = (
+                f"After a rollback the logits of {self.name} differ by {worst:.3g} from those without one, more than "
+                f"{tolerance:.3g}: no drafter can run on it, only plain decoding."
+            )
+
+    def _read_with_rollbacks(self, ids: mx.array) -> mx.array:
+        """Logits [8, V] of 8 ids, read in pieces, with drafts between them that are rejected."""
+        cache, rows = self.new_cache(), []
+        for first, last, wrong in ((0, 3, 0), (3, 5, 2), (5, 6, 0), (6, 7, 3), (7, 8, 0)):
+            drafts = (ids[:wrong] + 1) % self.vocab_size
+            hidden, _ = self.forward(mx.concatenate([ids[first:last], drafts]), cache)
+            rows.append(hidden[: last - first])
+            trim(cache, wrong)
+        return self.head(mx.concatenate(rows)).astype(mx.float32)
 
     def _weights(self) -> list[tuple[str, mx.array]]:
         from mlx.utils import tree_flatten
@@ -160,7 +180,7 @@ class Target:
 
 
 def load_target(directory: str | Path, precision: str = "auto", progress: Progress = lambda _: None) -> Target:
-    """Load an mlx-lm or Hugging Face directory (Llama, Qwen3, Gemma-4 families).
+    """Load an mlx-lm or Hugging Face directory of one of the families in targets/.
 
     `precision`: see `config.PRECISIONS`. A directory without tokenizer files loads, but cannot encode
     text. Raises ModelError, in one sentence, for anything that is missing, cut off or does not fit.
@@ -220,7 +240,7 @@ def _classes(shape: TargetConfig, tied: bool, config: dict[str, Any]) -> tuple[A
         def __init__(self, args: Any):
             super().__init__(args)
             for layer in self.layers if shape.biased else ():
-                linears = (layer.self_attn.get(f"{name}_proj") for name in "qkvo")
+                linears = (layer.get("self_attn", {}).get(f"{name}_proj") for name in "qkvo")
                 for linear in (linear for linear in linears if linear is not None):
                     linear.bias = mx.zeros(linear.weight.shape[0])
 

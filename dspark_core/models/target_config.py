@@ -12,15 +12,17 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import ModelError
-from .backbone_config import LAYER_TYPES, MAX_HEADS, MAX_WIDTH
+from .backbone_config import LAYER_TYPES, MAX_HEADS, MAX_ROLLBACK, MAX_WIDTH
 from .fields import Fields, same, shown
 from .headers import TensorInfo
 from .target_rope import MAX_CONTEXT
 from .targets import families, family_of
 
 MAX_TARGET_LAYERS, MAX_VOCABULARY = 1000, 1 << 23
+MAX_VERIFY = 17  # rows that one verification has at most
 SILU, GELU = ("silu", "swish"), ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")  # names of one function each
 PLACES = ("model.", "model.language_model.", "language_model.model.", "")  # of a text model's tensors in a file
+ATTENTION = ".self_attn.q_proj."  # in the names of tensors of layers with attention
 WRAPPED = "language_model."  # begins the names of a text model in a wrapper, as mlx-lm has them
 ROWS_ARE_ROWS = ("F32", "F16", "BF16", "U32")  # other packings may have fewer
 # Fields that other families, tools or programs compute by -> what they may say where the family has no such field, as
@@ -46,11 +48,25 @@ FOREIGN_FIELDS: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class LayerShape:
-    """One attention layer. window: the positions that a query sees, itself included; None for all."""
+    """One layer. window: the positions that a query sees, itself included; None for all.
+
+    A recurrent one has no keys (both sizes are 0). row: the numbers of a position that enter its convolution; state:
+    those, at 32 bits, of its recurrent state, if it has one; inputs: those of a position that enter the recurrence.
+    shared: it reads the keys of a layer before it, and has no cache.
+    """
 
     head_dim: int
     kv_heads: int
     window: int | None = None
+    row: int = 0
+    state: int = 0
+    inputs: int = 0
+    shared: bool = False
+
+    def fixed_bytes(self, number_bytes: int) -> int:
+        """What the cache of a recurrent layer takes at most, however long the text (see RecurrentCache)."""
+        rows = MAX_ROLLBACK + MAX_VERIFY
+        return 4 * 4 * self.state + (rows * self.row + 2 * rows * self.inputs) * number_bytes
 
 
 @dataclass(frozen=True)
@@ -88,12 +104,18 @@ class TargetFields(Fields):
     neutral:  FOREIGN_FIELDS, and what the family adds to them
     mlx:      fields for mlx-lm
     of_full:  head_dim and num_key_value_heads -> what they are called for layers without a window, if otherwise
+    tensors:  the name of a tensor in other families -> its name here
+    rows:     of the family's own sizes: field, value, and the rows that it gives to the tensor of that name
+    gated:    the query projection gives a gate beside each query
     """
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
     neutral: dict[str, tuple[Any, ...]] = field(default_factory=lambda: dict(FOREIGN_FIELDS))
     mlx: dict[str, Any] = field(default_factory=dict)
     of_full: dict[str, str] = field(default_factory=dict)
+    tensors: dict[str, str] = field(default_factory=dict)
+    rows: list[tuple[str, int, int, str]] = field(default_factory=list)
+    gated: bool = False
 
     def get(self, name: str) -> Any:
         value = super().get(name)
@@ -109,13 +131,13 @@ class TargetFields(Fields):
         if not any(same(self.get(name), choice) for choice in choices):
             raise self.error(name, self.get(name), f"{' or '.join(map(shown, choices))} to be supported")
 
-    def layer_types(self, usual: list[str]) -> list[str]:
+    def layer_types(self, usual: list[str], names: tuple[str, ...] = LAYER_TYPES) -> list[str]:
         """`layer_types`, or the usual ones. transformers knows "attention" as an older name."""
         types, n = super().get("layer_types"), self.size("num_hidden_layers", MAX_TARGET_LAYERS)
         types = usual if types is None else types
         types = ["full_attention" if t == "attention" else t for t in types] if isinstance(types, list) else types
-        if not isinstance(types, list) or len(types) != n or any(t not in LAYER_TYPES for t in types):
-            raise self.error("layer_types", types, f"a list of {n} names, each {' or '.join(LAYER_TYPES)}")
+        if not isinstance(types, list) or len(types) != n or any(t not in names for t in types):
+            raise self.error("layer_types", types, f"a list of {n} names, each {' or '.join(names)}")
         return types
 
     def _present(self, name: str, default: Any) -> Any:
@@ -195,10 +217,13 @@ def _target_config(
     fields.size("vocab_size", MAX_VOCABULARY)
     fields.size("num_attention_heads", MAX_HEADS)
     for name in ("hidden_size", "intermediate_size"):
-        fields.size(name, MAX_WIDTH)
+        if name in fields.defaults:  # where all of a model's layers have experts it has no use for the second
+            fields.size(name, MAX_WIDTH)
     positions = fields.size("max_position_embeddings", MAX_CONTEXT)
-    eps = fields.mlx["rms_norm_eps"] = fields.number("rms_norm_eps", 0, 1)
-    fields.neutral |= dict.fromkeys(("layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon"), (eps,))
+    of_norm = "rms_norm_eps" if "rms_norm_eps" in fields.defaults else "norm_eps"
+    eps = fields.mlx[of_norm] = fields.number(of_norm, 0, 1)
+    of_norms = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon")
+    fields.neutral |= dict.fromkeys(of_norms, (eps,))
     fields.size("num_hidden_layers", MAX_TARGET_LAYERS)
     at = _check_layers(fields, tensors) if tensors else ""
     shapes, context = family.read(fields)
@@ -212,7 +237,7 @@ def _target_config(
         tied=fields.flag("tie_word_embeddings"),
         biased=fields.flag("attention_bias"),
         text={"model_type": family.__name__.rpartition(".")[2]} | fields.mlx,
-        wrapper=family.__name__.rpartition(".")[2] if wraps else "",
+        wrapper=family.__name__.rpartition(".")[2] if wraps or getattr(family, "NESTED", False) else "",
     )
     _check_shapes(fields, read, at, tensors)
     return read
@@ -255,7 +280,15 @@ def _check_shapes(fields: TargetFields, read: TargetConfig, at: str, tensors: Ma
                 f"{fields.where}: {name} must be a whole number that fits the tensors: {fields.words(name, value)}, "
                 f"which asks for {rows} rows of {at}{tensor}, whose shape is {list(info.shape)}."
             )
-    for shape in read.layers:
+    attending = {
+        name[len(at) + 7 :].split(".")[0] for name in tensors if name.startswith(f"{at}layers.") and ATTENTION in name
+    }
+    for i, shape in enumerate(read.layers if attending else ()):
+        if bool(shape.kv_heads) != (str(i) in attending):
+            kinds = ("a recurrent one", "full attention")
+            says, has = kinds if shape.kv_heads == 0 else kinds[::-1]
+            raise ModelError(f"{fields.where}: layer_types makes layer {i} {says}, and its tensors are of {has}.")
+    for shape in (shape for shape in read.layers if shape.kv_heads):
         if shape.head_dim % 2 or heads % shape.kv_heads:
             raise ModelError(
                 f"{fields.where}: {heads} heads of head_dim {shape.head_dim} cannot share {shape.kv_heads} key/value "
@@ -272,14 +305,19 @@ def _rows(fields: TargetFields, shapes: tuple[LayerShape, ...]) -> Iterator[tupl
     of_model = {"vocab_size": "embed_tokens.weight", "hidden_size": "norm.weight"}
     of_layer = {"hidden_size": "input_layernorm.weight", "intermediate_size": "mlp.gate_proj.weight"}
     of_layer |= {"num_experts": "router.proj.weight"}
+    other = fields.tensors
     for name, tensor in of_model.items():
-        yield name, fields.mlx[name], fields.mlx[name], tensor
+        yield name, fields.mlx[name], fields.mlx[name], other.get(tensor, tensor)
+    yield from fields.rows
     for i, shape in enumerate(shapes):
         for name, tensor in of_layer.items():
             if value := fields.mlx.get(name):
-                yield name, value, value, f"layers.{i}.{tensor}"
+                yield name, value, value, f"layers.{i}.{other.get(tensor, tensor)}"
+        if not shape.kv_heads:
+            continue
         attention, names = f"layers.{i}.self_attn", {} if shape.window else fields.of_full
         head_dim, kv_heads = (names.get(name, name) for name in ("head_dim", "num_key_value_heads"))
-        yield head_dim, shape.head_dim, shape.head_dim, f"{attention}.q_norm.weight"
-        yield "num_attention_heads", heads, heads * shape.head_dim, f"{attention}.q_proj.weight"
+        yield head_dim, shape.head_dim, shape.head_dim, f"{attention}.{other.get('q_norm', 'q_norm')}.weight"
+        queries = heads * shape.head_dim * (2 if fields.gated else 1)
+        yield "num_attention_heads", heads, queries, f"{attention}.q_proj.weight"
         yield kv_heads, shape.kv_heads, shape.kv_heads * shape.head_dim, f"{attention}.k_proj.weight"

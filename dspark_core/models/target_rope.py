@@ -1,7 +1,7 @@
 """A target's rotary embedding, read as transformers reads it (modeling_rope_utils.py) and said as mlx-lm takes it."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import ModelError
@@ -44,13 +44,13 @@ class RopeFields:
     positions: int
 
     @classmethod
-    def flat(cls, fields: Fields, head_dim: int, positions: int) -> "RopeFields":
+    def flat(cls, fields: Fields, head_dim: int, positions: int, theta: float = 10_000) -> "RopeFields":
         """Of a model with one for all layers: under `rope_parameters` (transformers 5), or `rope_scaling` and a base
         beside it (4). transformers lets rope_scaling take the place of the other; where two fields say two things, or
-        a base would be lost so, it is not known what was meant."""
+        a base would be lost so, it is not known what was meant. theta: the base of a file that gives none."""
         scaling, parameters = (cls.object(fields, name) for name in ("rope_scaling", "rope_parameters"))
         given = dict(scaling or parameters)
-        bases = [b for b in (given.get("rope_theta"), fields.get("rope_theta")) if b is not None] or [10_000]
+        bases = [b for b in (given.get("rope_theta"), fields.get("rope_theta")) if b is not None] or [theta]
         lost = parameters.get("rope_theta", bases[0]) != bases[0]
         if bases[-1] != bases[0] or lost or not cls._replaces(scaling, parameters):
             raise ModelError(
@@ -83,6 +83,17 @@ class RopeFields:
             for d in (scaling, parameters)
         )
         return not scaling or a == b or b == {"": "default"}
+
+    def partial(self, usual: float) -> tuple["RopeFields", float]:
+        """For a family that turns a part of each head, its first so many numbers: the rope of that part, and the part
+        that mlx-lm rounds down to as many as transformers does. `usual`: the part where the file gives none."""
+        part = self._number("partial_rotary_factor", 0, 1, usual)
+        turned = int(part * self.head_dim)
+        if turned < 2 or turned % 2:
+            wanted = f"a part of head_dim {self.head_dim} that is even"
+            raise self.fields.error(f"partial_rotary_factor of {self.name}", part, wanted)
+        given = {name: value for name, value in self.given.items() if name != "partial_rotary_factor"}
+        return replace(self, given=given, head_dim=turned), (turned + 0.5) / self.head_dim
 
     def read(self) -> Rope:
         kind = self.given.get("rope_type", self.given.get("type", "default"))

@@ -176,8 +176,10 @@ class PresetEngine:
         read_weights(target.model, target.name, progress("the target"), cancelled)
         tell(Loading(f"{choice.title}: checking the taps"))
         target.prove_taps()
+        if target.no_rollback:
+            drafters = dict.fromkeys(drafters, target.no_rollback)
         self.choice, self._models = choice, Models(target, drafters)
-        notices = [choice.notice, getattr(target.text, "unlimited", "")]
+        notices = [choice.notice, target.no_rollback, getattr(target.text, "unlimited", "")]
         if target.text is not None:
             tell(Loading(f"{choice.title}: trying the drafters"))
             with suppress(ModelError):  # without a chat template that can be used nothing is tried

@@ -36,6 +36,9 @@ GEMMA |= {"vocab_size_per_layer_input": 64}
 BASES = {"Llama": SIZES, "Qwen3": SIZES, "Gemma4": GEMMA, "Gemma4Unified": GEMMA}
 EXPERTS = {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 16}
 
+# transformers' model with shared layers needs embeddings for each layer.
+SHARED = {"hidden_size_per_layer_input": 8, "num_hidden_layers": 3, "layer_types": [SLIDING, FULL, FULL]}
+
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 PROPORTIONAL = {"rope_type": "proportional", "partial_rotary_factor": 0.45}
@@ -95,7 +98,8 @@ UNUSUAL = {
     "final_logit_softcapping": [None, 1.5],
     "use_bidirectional_attention": ["vision", "all"],
     "hidden_size_per_layer_input": [8],
-    "num_kv_shared_layers": [{"num_kv_shared_layers": 1, "num_hidden_layers": 3, "layer_types": [SLIDING, FULL, FULL]}],
+    "num_kv_shared_layers": [SHARED | {"num_kv_shared_layers": 1}],
+    "use_double_wide_mlp": [True, SHARED | {"num_kv_shared_layers": 1, "use_double_wide_mlp": True}],
     "enable_moe_block": [EXPERTS],
     "num_experts": [EXPERTS | {"num_experts": 3}],
     "top_k_experts": [EXPERTS | {"top_k_experts": 3}],
@@ -116,7 +120,7 @@ OF_FAMILY["Gemma4"] |= {
 }
 REFUSED = {
     *(("hidden_act", "gelu"), ("hidden_activation", "gelu"), ("hidden_activation", "silu")),
-    *(("use_bidirectional_attention", "all"), ("hidden_size_per_layer_input", 8), ("num_kv_shared_layers", 1)),
+    ("use_bidirectional_attention", "all"),
 }
 
 

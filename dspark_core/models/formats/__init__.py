@@ -17,11 +17,11 @@ from typing import Any
 from ...errors import ModelError
 from ..drafters import heads_by_method
 from ..fields import NESTED, shown
-from . import deepspec, specforge, speculators, zlab
+from . import deepspec, liquid, specforge, speculators, zlab
 from .speculators import CONFIG
 
 # The first that reads a config.json has it: speculators' files may name any of the others' classes.
-FORMATS: tuple[ModuleType, ...] = (speculators, deepspec, zlab, specforge)
+FORMATS: tuple[ModuleType, ...] = (speculators, deepspec, zlab, liquid, specforge)
 # Fields that drafters' configs alone have.
 SIGNS = (
     *("block_size", "target_layer_ids", NESTED, "jetspec_config", "draft_vocab_size", "markov_rank"),
@@ -43,7 +43,6 @@ OTHERS = {
     ".sinks": "attention sinks, as Nemotron's drafters have them,",
     "attention_sink": "attention sinks, as Nemotron's drafters have them,",
     "qwen35dspark": "drafters with Qwen3.5's own layers",
-    "lfm2dspark": "drafters with LFM2's layers",
     "qwen2dspark": "drafters with Qwen2's layers",
     "domino": "Domino drafters",
     "dfly": "DFly drafters",
@@ -82,7 +81,7 @@ def format_of(where: Path, raw: Mapping[str, Any], tensors: Iterable[str] = ()) 
             raise ModelError(f"{where} has {words[:120]}: {what} are not supported.")
     found = next((f for f in FORMATS if f.reads(raw)), None)
     if found is None:
-        known = ", ".join([*deepspec.ARCHITECTURES, *zlab.ARCHITECTURES, specforge.ARCHITECTURE])
+        known = ", ".join([*deepspec.ARCHITECTURES, *zlab.ARCHITECTURES, *liquid.ARCHITECTURES, specforge.ARCHITECTURE])
         architecture = shown(architectures[0] if len(architectures) == 1 else architectures)
         raise ModelError(
             f"{where} has architecture {architecture}; drafters of {known} and those packaged by "

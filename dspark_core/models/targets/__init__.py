@@ -11,8 +11,10 @@ A file has, besides what it needs to compute with:
               what cannot run here
     walk      (body, ids [1, T], cache) -> the hidden states [1, T, d] of the embeddings, then of each layer
     complete  (mlx-lm's Model class, the TargetConfig) -> a class that computes what mlx-lm's leaves out
+    NESTED    True where mlx-lm's classes have a text model inside a wrapper, whatever the file has
 
-The last is optional. The catalog reads configs on a thread without MLX, so MLX is imported in `walk` and `complete`.
+The last two are optional. The catalog reads configs on a thread without MLX, so MLX is imported in `walk` and
+`complete`.
 """
 
 import importlib

@@ -1,4 +1,5 @@
-"""Gemma-4, as a text model or wrapped; without per-layer embeddings and shared layers (12B, 26B, 31B)."""
+"""Gemma-4, as a text model or wrapped: dense (12B, 31B), with experts (26B-A4B), with embeddings for each layer and
+layers that share keys and values (E2B, E4B)."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,7 +7,7 @@ from typing import Any
 from ...errors import ModelError
 from ..backbone_config import MAX_HEAD_DIM, MAX_HEADS, MAX_WIDTH, MAX_WINDOW, SLIDING
 from ..fields import same, shown
-from ..target_config import GELU, MAX_TARGET_LAYERS, LayerShape, TargetFields
+from ..target_config import GELU, MAX_TARGET_LAYERS, MAX_VOCABULARY, LayerShape, TargetFields
 from ..target_rope import RopeFields
 
 TITLE = "Gemma-4"
@@ -22,7 +23,7 @@ ROPES = {
 def defaults(model_type: str) -> dict[str, Any]:
     sizes = {"hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 30, "num_attention_heads": 8}
     heads = {"num_key_value_heads": 4, "head_dim": 256, "global_head_dim": 512, "vocab_size": 262144}
-    switches = ("attention_bias", "attention_k_eq_v", "enable_moe_block", "rope_traditional")
+    switches = ["attention_bias", "attention_k_eq_v", "enable_moe_block", "rope_traditional", "use_double_wide_mlp"]
     nothing = ("final_logit_softcapping", "per_layer_config", "use_bidirectional_attention", "num_kv_shared_layers")
     more = {"rms_norm_eps": 1e-6, "hidden_activation": "gelu_pytorch_tanh", "rope_parameters": ROPES}
     unified = {"max_position_embeddings": 262144, "sliding_window": 1024}
@@ -34,11 +35,6 @@ def defaults(model_type: str) -> dict[str, Any]:
 def read(fields: TargetFields) -> tuple[list[LayerShape], int]:
     """A file that does not speak of per-layer embeddings has none, whatever the default of transformers' class: their
     tensors would be refused."""
-    if any(fields.get(name) for name in ("hidden_size_per_layer_input", "num_kv_shared_layers")):
-        raise ModelError(
-            f"{fields.where}: Gemma-4 models with per-layer embeddings or shared key/value layers (E2B, E4B) are not "
-            "supported."
-        )
     usual = [FULL if i % 6 == 5 else SLIDING for i in range(fields.size("num_hidden_layers", MAX_TARGET_LAYERS))]
     types = [*fields.layer_types(usual)[:-1], FULL]  # the last is a full one, whatever it is called
     if fields.get("layer_types") is None:
@@ -57,14 +53,41 @@ def read(fields: TargetFields) -> tuple[list[LayerShape], int]:
     fields.mlx["final_logit_softcapping"] = None if cap is None else fields.number("final_logit_softcapping", 1e-3, 1e6)
     fields.mlx |= {"model_type": "gemma4_text", "layer_types": types, "head_dim": dim, "global_head_dim": full_dim}
     fields.mlx |= {"num_key_value_heads": kv if SLIDING in types else full_kv, "num_global_key_value_heads": full_kv}
-    fields.mlx |= {"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0, "use_double_wide_mlp": False}
+    shared = _small(fields, types)
     fields.mlx |= {n: fields.flag(n) for n in ("attention_k_eq_v", "rope_traditional", "enable_moe_block")}
     if fields.mlx["enable_moe_block"]:
         experts = fields.size("num_experts", MAX_WIDTH)
         fields.mlx["top_k_experts"] = fields.whole("top_k_experts", 1, experts)
         fields.size("moe_intermediate_size", MAX_WIDTH)
     context = _ropes(fields, {t: sizes[t][0] for t in types})
-    return [LayerShape(*sizes[t], window if t == SLIDING else None) for t in types], context
+    windows = [window if t == SLIDING else None for t in types]
+    shapes = [LayerShape(*sizes[t], w, shared=i >= shared) for i, (t, w) in enumerate(zip(types, windows, strict=True))]
+    return shapes, context
+
+
+def _small(fields: TargetFields, types: list[str]) -> int:
+    """What E2B and E4B have: embeddings for each layer, and last layers that read the keys and values of the last one
+    of their type before them. The first layer that does; the number of layers if there is none."""
+    n, vocabulary, inner = len(types), fields.mlx["vocab_size"], fields.mlx["intermediate_size"]
+    width = fields.whole("hidden_size_per_layer_input", 0, MAX_WIDTH, 0)
+    if width:
+        rows = fields.size("vocab_size_per_layer_input", MAX_VOCABULARY, 262144)
+        if rows < vocabulary:
+            raise fields.error("vocab_size_per_layer_input", rows, f"the vocabulary's {vocabulary} or more")
+        fields.rows.append(("vocab_size_per_layer_input", rows, rows, "embed_tokens_per_layer.weight"))
+        projected = ("hidden_size_per_layer_input", width, n * width, "per_layer_model_projection.weight")
+        fields.rows.append(projected)
+    shared = n - fields.whole("num_kv_shared_layers", 0, n - 1, 0)
+    if missing := set(types) - set(types[:shared]):
+        raise fields.error("num_kv_shared_layers", n - shared, f"so few that a layer of type {missing.pop()} is left")
+    double = fields.flag("use_double_wide_mlp")
+    fields.tensors["mlp.gate_proj.weight"] = "none"
+    for i in range(n):
+        rows = 2 * inner if double and i >= shared else inner
+        fields.rows.append(("intermediate_size", inner, rows, f"layers.{i}.mlp.gate_proj.weight"))
+    fields.mlx |= {"hidden_size_per_layer_input": width, "num_kv_shared_layers": n - shared}
+    fields.mlx["use_double_wide_mlp"] = double
+    return shared
 
 
 def _sizes(fields: TargetFields, types: list[str], k_eq_v: bool) -> dict[str, tuple[int, int]]:
@@ -123,12 +146,23 @@ def _ropes(fields: TargetFields, head_dims: dict[str, int]) -> int:
 def walk(body: Any, ids: Any, cache: list[Any]) -> Iterator[Any]:
     from mlx_lm.models.base import create_attention_mask
 
-    h = body.embed_tokens(ids) * body.embed_scale
+    embedded = body.embed_tokens(ids)
+    h = embedded * body.embed_scale
     yield h
+    n = len(body.layers)
+    of_layers = [None] * n
+    if body.hidden_size_per_layer_input:
+        own = body._project_per_layer_inputs(h, body._get_per_layer_inputs(ids, embedded))
+        of_layers = [own[:, :, i, :] for i in range(n)]
     masks: dict[str, Any] = {}
-    for layer, c in zip(body.layers, cache, strict=True):
+    read: list[tuple[Any, Any]] = []  # keys and values, and their offset, by layer
+    for i, (layer, own) in enumerate(zip(body.layers, of_layers, strict=True)):
+        c = cache[i] if i < len(cache) else None  # one that shares has none
         if layer.layer_type not in masks:
             window = body.window_size if layer.layer_type == "sliding_attention" else None
             masks[layer.layer_type] = create_attention_mask(h, c, window_size=window)
-        h, _, _ = layer(h, masks[layer.layer_type], c)
+        before = body.previous_kvs[i]
+        shared, offset = read[before] if before < i else (None, None)
+        h, *found = layer(h, masks[layer.layer_type], c, per_layer_input=own, shared_kv=shared, offset=offset)
+        read.append((found[0], found[1]))
         yield h
