@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+MOST_MARGIN = 40.0  # of two logits; more says nothing more
+USUAL_MARGIN = (0.8, -0.8)  # of a drafter that was never calibrated
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
@@ -10,10 +13,13 @@ class Calibration:
 
     temperatures: of the confidence head (sequential temperature scaling)
     survival:     share of rounds whose first k + 1 drafts were all accepted
+    margins:      (w, b) of a drafter without such a head: a draft is accepted with the probability sigmoid(w m + b),
+                  where m is how far the best of its draft logits is above the second best
     """
 
     temperatures: tuple[float, ...] = ()
     survival: tuple[float, ...] = ()
+    margins: tuple[tuple[float, float], ...] = ()
 
     @property
     def acceptance(self) -> tuple[float, ...]:
@@ -35,7 +41,8 @@ class DrafterInfo:
     block:          slots B that it computes; of a method without slots, the most drafts
     first_slot:     the first one that predicts: 0 is the anchor's own, 1 the one after it
     max_drafts:     drafts a round at most; a round may bring fewer, or none
-    has_confidence: it gives each draft's logit of being accepted, and knows the first one before it drafts
+    has_confidence: it gives each draft's logit of being accepted: of its confidence head, or else of its logits' margin
+    has_look:       it knows that of the first draft before any head row is computed: it has a confidence head
     has_bias:       its drafts see each other (a Markov head, a selector); without it a length is a block of slots
     bias:           what lets them, as a sentence names it: "Markov bias"; empty without
     candidates:     tokens that a slot's draft is settled among in the end; 0: all that it can draft
@@ -55,6 +62,7 @@ class DrafterInfo:
     first_slot: int = 0
     max_drafts: int
     has_confidence: bool = False
+    has_look: bool = False
     has_bias: bool = False
     bias: str = ""
     candidates: int = 0

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 
 import mlx.core as mx
 
+from ..decode.adaptive import logit
 from ..decode.bundled_curve import bundled_curve
+from ..decode.confidence import ConfidenceFit
 from ..decode.cost_curve import CostCurve
 from ..decode.measure import Measuring, load_curve, made_of, measure, save_curve
 from ..decode.strict import Noise, load_noise, measure_noise, save_noise
@@ -31,6 +33,7 @@ class Models:
     kept:     what the inspector keeps of the last round it looked at; a race drops it
     curve:    what a step costs here, once that is known
     noise:    how far logits move with the width here, once that is known
+    fits:     how far confidences by margin are off here, by drafter
     """
 
     target: Target
@@ -39,6 +42,7 @@ class Models:
     kept: object | None = None
     curve: CostCurve | None = None
     noise: Noise | None = None
+    fits: dict[str, ConfidenceFit] = field(default_factory=dict)
 
     @property
     def loaded(self) -> dict[str, Drafter]:
@@ -98,10 +102,23 @@ class Models:
         infos = {id_: d.info for id_, d in self.loaded.items()}
         return self.known_curve() or bundled_curve(made_of(self.target, self.loaded), infos)
 
+    def fit(self, drafter_id: str) -> ConfidenceFit | None:
+        """What is known of the confidences of a drafter that takes them from its logits' margin; None of another one:
+        a confidence head was trained on outcomes."""
+        drafter = self.loaded.get(drafter_id)
+        if drafter is None or drafter.info.has_look or not drafter.info.has_confidence:
+            return None
+        return self.fits.setdefault(drafter_id, ConfidenceFit(drafter.info.max_drafts))
+
     def learn(self, record: RaceRecord) -> None:
-        """Refine the curve, here and on disk, with the rounds of a finished race. Not with sampled ones, nor with those
-        of strict mode or a profile, which do more than decode."""
+        """Refine the curve, here and on disk, and the fits with the rounds of a finished race. Not with sampled ones,
+        and the curve not with those of strict mode or a profile, which do more than decode."""
         curve, request = self.curve, record.request
+        for lane in record.lanes if request.settings.greedy else ():
+            if fit := self.fit(lane.spec.drafter_id):
+                for r in lane.rounds:
+                    if r.confidence and r.proposed:
+                        fit.observe([logit(c) for c in r.confidence[: min(r.accepted + 1, r.proposed)]], r.accepted)
         if curve is None or request.profile or request.strict or not request.settings.greedy:
             return
         self.curve = curve.refined([(lane.spec.drafter_id, lane.rounds) for lane in record.lanes])
