@@ -22,6 +22,7 @@ from ..models.drafters import constants
 from ..models.info import DrafterInfo, named
 from ..models.target import Target
 from .records import RaceRecord, RaceSource
+from .reliability import judged_drafts
 
 
 @dataclass
@@ -117,8 +118,8 @@ class Models:
         for lane in record.lanes if request.settings.greedy else ():
             if fit := self.fit(lane.spec.drafter_id):
                 for r in lane.rounds:
-                    if r.confidence and r.proposed:
-                        fit.observe([logit(c) for c in r.confidence[: min(r.accepted + 1, r.proposed)]], r.accepted)
+                    if judged := judged_drafts(r):
+                        fit.observe([logit(c) for c, _ in judged], r.accepted)
         if curve is None or request.profile or request.strict or not request.settings.greedy:
             return
         self.curve = curve.refined([(lane.spec.drafter_id, lane.rounds) for lane in record.lanes])
