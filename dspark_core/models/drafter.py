@@ -191,7 +191,7 @@ class BlockDrafter:
         self.masks = mx.full((config.block_size - 1,), config.mask_token_id, dtype=mx.int32)
 
     def begin(self) -> BlockContext:
-        return BlockContext(self, self.weights.new_cache())
+        return BlockContext(self, self.weights.new_cache(self.info.newest))
 
     def embed(self, ids: mx.array) -> mx.array:
         """Input embeddings [n, d] of ids [n], from the checkpoint if it holds them, else the target's."""

@@ -48,6 +48,8 @@ class DrafterInfo:
     candidates:     tokens that a slot's draft is settled among in the end; 0: all that it can draft
     needs_taps:     its context is made of the target's hidden states
     needs_weights:  it is read from a directory
+    newest:         rows of its context that it looks at, the newest ones; 0: all that it was made to look at. Text that
+                    is much longer than what it was trained on is drafted better so
     calibration:    where it was measured
     shapes:         what else decides what a draft costs, in any words
     """
@@ -68,6 +70,7 @@ class DrafterInfo:
     candidates: int = 0
     needs_taps: bool = True
     needs_weights: bool = True
+    newest: int = 0
     calibration: Calibration = field(default_factory=Calibration)
     shapes: str = ""
 

@@ -39,6 +39,7 @@ class ModelForm:
     preset:       name of a preset, or OWN_MODELS
     drafters:     list of the preset's drafters, by id (see `options`)
     own_target, own_drafters: names or directories that the visitor typed, the drafters a list or one a line
+    newest:       rows of its context that a drafter looks at, 0 for all
     folder:       a directory that is also looked in
     """
 
@@ -46,6 +47,7 @@ class ModelForm:
     precision: Any = "auto"
     drafters: Any = ()
     drafter_precision: Any = "auto"
+    newest: Any = 0
     context: Any = 4096
     folder: Any = ""
     own_target: Any = ""
@@ -70,13 +72,15 @@ class ModelPart:
 
 @dataclass(frozen=True)
 class Selection:
-    """What is to be loaded. `context` in tokens; `folder`: a directory that is also looked in."""
+    """What is to be loaded. `context` in tokens; `newest`: see DrafterInfo; `folder`: a directory that is also looked
+    in."""
 
     title: str
     parts: tuple[ModelPart, ...]
     left_out: tuple[str, ...] = ()  # methods that the preset has and the visitor does not want
     precision: str = "auto"
     drafter_precision: str = "auto"
+    newest: int = 0
     context: int = 4096
     folder: Path | None = None
 
@@ -229,7 +233,8 @@ class ModelSources:
         context = int(clamp(form.context, 256, CONTEXTS[-1], 4096))
         preset = self.preset(form.preset)
         chosen = Selection.own(form) if preset is None else Selection.of_preset(preset, form)
-        return replace(chosen, drafter_precision=drafter_precision, context=context, folder=folder)
+        newest = int(clamp(form.newest, 0, CONTEXTS[-1], 0))
+        return replace(chosen, drafter_precision=drafter_precision, newest=newest, context=context, folder=folder)
 
     # ---- what is known of it -------------------------------------------------------------------------
 
@@ -324,6 +329,7 @@ class ModelSources:
             chosen.drafter_precision,
             notice.words if notice else "",
             titles,
+            chosen.newest,
         )
 
     def on_this_machine(self, folder: Path | None) -> list[local.Found]:

@@ -70,6 +70,8 @@ class Models:
                 method, words = constants(id_).get("METHOD", id_), d
             else:
                 method, words = d.info.method, f"{d.info.name}, block {d.info.block}"
+                if d.info.newest:
+                    words = f"{d.info.name}, newest {d.info.newest} rows, block {d.info.block}"
                 words += f", {d.info.precision}" if d.info.precision else ""
             described[method if id_ == method.lower() else id_] = words
         return described
