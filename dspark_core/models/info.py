@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from . import drafters
+
 MOST_MARGIN = 40.0  # of two logits; more says nothing more
 USUAL_MARGIN = (0.8, -0.8)  # of a drafter that was never calibrated
 
@@ -126,13 +128,13 @@ def named(infos: Iterable[tuple[str, DrafterInfo]]) -> tuple[DrafterInfo, ...]:
     """Drafters under the ids that they were loaded by. No two have one title: further ones of a title are numbered."""
     out: list[DrafterInfo] = []
     given = list(infos)
-    methods = {info.title for _, info in given}  # one of them may be called "DFlash 2" already
+    # A second DFlash is no "DFlash 2": that is a method, whether or not a drafter of it is here.
+    methods = {info.title for _, info in given} | {drafters.title(name) for name in drafters.names()}
     titles: list[str] = []
     for id_, info in given:
         titles.append(info.title)
         n = titles.count(info.title)
-        numbered = f"{info.title} {n}"
-        if numbered in methods or info.title[-1:].isdecimal():
-            numbered = f"{info.title} #{n}"
+        taken = info.title[-1:].isdecimal() or any(m.startswith(f"{info.title} ") for m in methods)
+        numbered = f"{info.title} {'#' * taken}{n}"
         out.append(replace(info, id=id_, title=info.title if n == 1 else numbered))
     return tuple(out)

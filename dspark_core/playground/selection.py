@@ -47,11 +47,11 @@ class ModelForm:
     precision: Any = "auto"
     drafters: Any = ()
     drafter_precision: Any = "auto"
-    newest: Any = 0
     context: Any = 4096
     folder: Any = ""
     own_target: Any = ""
     own_drafters: Any = ()
+    newest: Any = 0
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ class Selection:
     left_out: tuple[str, ...] = ()  # methods that the preset has and the visitor does not want
     precision: str = "auto"
     drafter_precision: str = "auto"
-    newest: int = 0
     context: int = 4096
     folder: Path | None = None
+    newest: int = 0
 
     @classmethod
     def own(cls, form: ModelForm) -> "Selection":

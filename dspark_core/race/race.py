@@ -186,9 +186,9 @@ def decode(
     if not spec.speculative:
         yield from plain(models.target, prompt, settings, clock=clock, profile=profile)
         return
-    drafter = models.drafters.get(spec.drafter_id, f"no {spec.method} drafter is configured for this target.")
+    drafter = models.drafters.get(spec.drafter_id, f"no {spec.title} drafter is configured for this target.")
     if isinstance(drafter, str):
-        raise DecodeError(f"{spec.method} is not running: {drafter}")
+        raise DecodeError(f"{spec.title} is not running: {drafter}")
     schedule = schedule_of(spec, models, drafter)
     if rehearse:
         schedule = Rehearsal(schedule)

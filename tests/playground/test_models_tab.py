@@ -283,7 +283,7 @@ def test_any_number_of_drafters_two_of_one_method_included(sources, tmp_path):
     engine = _loaded(choice, sources)
     assert [i.id for i in engine.infos] == ["dflash", "dflash-2"] and [i.title for i in engine.infos] == [
         "DFlash",
-        "DFlash 2",
+        "DFlash #2",  # DFlash 2 is another method
     ]
 
 

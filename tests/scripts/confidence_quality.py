@@ -5,11 +5,11 @@
     python -m tests.scripts.confidence_quality fit    assets/models/NAME --on ROUNDS.npz ... --judge ROUNDS.npz ...
     python -m tests.scripts.confidence_quality judge  ROUNDS.npz ... --calibration assets/models/NAME
 
-`write` lets the embedded target answer prompts greedily, or, without --prompts, turns of its own that begin as training
-data does (seeds other than training's). `draft` anchors a round at every position of these answers. A slot counts where
-all before it were accepted. `fit` writes calibration.json for a drafter without a head, fitted on some rounds and judged
-on others; `judge` says how good the confidences of a drafter are, and how the online fit does beside the offline one.
-In PyTorch and bfloat16, whose rounds are the engine's (rounds_agree.py).
+`write` lets the embedded target answer prompts greedily, or, without --prompts, turns of its own that begin as
+training data does (seeds other than training's). `draft` anchors a round at every position of these answers. A slot
+counts where all before it were accepted. `fit` writes calibration.json for a drafter without a head, fitted to some
+rounds and judged on others; `judge` says how good a drafter's confidences are, and how the online fit does beside the
+offline one. In PyTorch and bfloat16, whose rounds are the engine's (rounds_agree.py).
 """
 
 import argparse
