@@ -4,12 +4,14 @@
     python -m tests.scripts.confidence_quality draft  ROUNDS.npz TEXT.json --drafter assets/models/NAME
     python -m tests.scripts.confidence_quality fit    assets/models/NAME --on ROUNDS.npz ... --judge ROUNDS.npz ...
     python -m tests.scripts.confidence_quality judge  ROUNDS.npz ... --calibration assets/models/NAME
+    python -m tests.scripts.confidence_quality pays   ROUNDS.npz ... --calibration assets/models/NAME --curve CURVE.json
 
 `write` lets the embedded target answer prompts greedily, or, without --prompts, turns of its own that begin as
 training data does (seeds other than training's). `draft` anchors a round at every position of these answers. A slot
 counts where all before it were accepted. `fit` writes calibration.json for a drafter without a head, fitted to some
 rounds and judged on others; `judge` says how good a drafter's confidences are, and how the online fit does beside the
-offline one. In PyTorch and bfloat16, whose rounds are the engine's (rounds_agree.py).
+offline one; `pays` what the hardware-aware schedule makes of them, by a measured curve. In PyTorch and bfloat16, whose
+rounds are the engine's (rounds_agree.py).
 """
 
 import argparse
@@ -23,8 +25,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dspark_core.decode.adaptive import HardwareAware, logit
 from dspark_core.decode.confidence import ConfidenceFit
+from dspark_core.decode.cost_curve import CostCurve
+from dspark_core.decode.rounds import Round
+from dspark_core.decode.schedule import FixedCap, Schedule
 from dspark_core.models.config import read_calibration
+from dspark_core.models.info import USUAL_MARGIN
+from dspark_core.race.reliability import judged_drafts
 from dspark_core.training.calibrate import auc, calibrate_margins, ece, noise_floor, reached, sigmoid
 from dspark_core.training.data import Chat
 from dspark_core.training.evaluate import Answer, greedy_answers, read_prompts
@@ -165,6 +173,55 @@ def judge(args: argparse.Namespace) -> None:
             print(f"{'walked' if walked else 'everywhere':10s} {len(rounds.labels):6d} rounds  {name:22s} {words}")
 
 
+def replayed(schedule: Schedule, accepted: list[int], sure: list[list[float]], context: int) -> list[Round]:
+    """The rounds of a decode of one answer, of which a round at every position is known."""
+    K = len(sure[0])
+    s, at, ahead, out = schedule.begin(K), 0, False, list[Round]()
+    while at < len(accepted):
+        n = 0 if ahead else s.drafts(K, context)
+        waits = n > 0 and s.needs_confidence
+        sent = s.proposed(n, sure[at][:n]) if waits else n
+        k, c = min(accepted[at], sent), tuple(sure[at][:n]) if waits else None
+        out.append(Round(len(out), context, 0, (0,) * n, sent, k, 0, k == sent, (0,) * (k + 1), 0.0, None, c))
+        ahead = not n and s.parked()
+        s.observe(out[-1])
+        at += k + 1
+    return out
+
+
+def pays(args: argparse.Namespace) -> None:
+    """What the schedule makes of it, in a measured curve's own time: no model, no machine."""
+    rounds, curve = Rounds(args.files), CostCurve.from_json(args.curve.read_text())
+    (method,), context = curve.costs[0].draft, curve.costs[0].context
+    K = rounds.labels.shape[1]
+    known = read_calibration(args.calibration, K)
+    w, b = np.array(known.margins or [args.fit] * K).T
+    sure = sigmoid(w * np.nan_to_num(rounds.all["margins"], nan=-1.0) + b)
+    begins = np.flatnonzero(np.diff(np.concatenate([[-1], rounds.all["answer"]])))
+    fit = ConfidenceFit(K)
+    found: dict[str, dict[str, list[float]]] = {}
+    for i, j in zip(begins, [*begins[1:], len(sure)], strict=True):
+        accepted, confidence = rounds.all["accepted"][i:j].tolist(), sure[i:j].tolist()
+        ways: dict[str, Schedule] = {f"cap {n}": FixedCap(n) for n in range(1, K + 1)}
+        ways["blindly"] = HardwareAware(curve, method, known.acceptance, False, False)
+        ways["by confidence"] = HardwareAware(curve, method, known.acceptance, True, False)
+        ways["fitted online"] = HardwareAware(curve, method, known.acceptance, True, False, fit)
+        for name, schedule in ways.items():
+            own = replayed(schedule, accepted, confidence, context)
+            tokens = sum(r.accepted + 1 for r in own)
+            speed = tokens * curve.plain_s(context) / curve.seconds(method, own)
+            found.setdefault(str(rounds.all["set"][i]), {}).setdefault(name, []).append(speed)
+        for r in own:
+            if judged := judged_drafts(r):
+                fit.observe([logit(c) for c, _ in judged], r.accepted)
+    for name, speeds in found.items():
+        means = {way: float(np.exp(np.log(s).mean())) for way, s in speeds.items()}
+        best = max((m, way) for way, m in means.items() if way.startswith("cap"))
+        words = "  ".join(f"{way} {m:.3f} x" for way, m in means.items() if not way.startswith("cap"))
+        words += f"  (worst {min(speeds['fitted online']):.3f})  best {best[1]} {best[0]:.3f} x"
+        print(f"{name:10s} {len(speeds['blindly']):3d} answers  {words}")
+
+
 def main() -> None:
     torch.set_num_threads(1)
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -193,7 +250,12 @@ def main() -> None:
     p = add(judge)
     p.add_argument("files", type=Path, nargs="+")
     p.add_argument("--calibration", type=Path, required=True)
-    p.add_argument("--fit", type=float, nargs=2, default=(0.8, -0.8), help="w and b where it has none")
+    p.add_argument("--fit", type=float, nargs=2, default=USUAL_MARGIN, help="w and b where it has none")
+    p = add(pays)
+    p.add_argument("files", type=Path, nargs="+")
+    p.add_argument("--calibration", type=Path, required=True)
+    p.add_argument("--curve", type=Path, required=True, help="a cost curve of one drafter, as the store has it")
+    p.add_argument("--fit", type=float, nargs=2, default=USUAL_MARGIN)
     args = top.parse_args()
     args.do(args)
 
