@@ -29,7 +29,7 @@ from dspark_core.decode.adaptive import HardwareAware, logit
 from dspark_core.decode.confidence import ConfidenceFit
 from dspark_core.decode.cost_curve import CostCurve
 from dspark_core.decode.rounds import Round
-from dspark_core.decode.schedule import FixedCap, Schedule
+from dspark_core.decode.schedule import CumulativeThreshold, FixedCap, Schedule
 from dspark_core.models.config import read_calibration
 from dspark_core.models.info import USUAL_MARGIN
 from dspark_core.race.reliability import judged_drafts
@@ -141,8 +141,8 @@ def fit(args: argparse.Namespace) -> None:
     file = args.drafter / "calibration.json"
     old = json.loads(file.read_text()) if file.exists() else {}
     known = {name: old[name] for name in ("survival", "prompts") if name in old}  # of more rounds than these
-    told = {"fitted_on": "answers to turns of the target's own", "judged_on": "answers to prompts of other origin"}
-    file.write_text(json.dumps(found | known | told, indent=1) + "\n")
+    origin = {"fitted_on": "answers to turns of the target's own", "judged_on": "answers to prompts of other origin"}
+    file.write_text(json.dumps(found | known | origin, indent=1) + "\n")
     print(json.dumps(found))
 
 
@@ -189,6 +189,17 @@ def replayed(schedule: Schedule, accepted: list[int], sure: list[list[float]], c
     return out
 
 
+class Rows(CumulativeThreshold):
+    """Always so many head rows, and of them what the product of the confidences lets through."""
+
+    def __init__(self, rows: int, threshold: float):
+        super().__init__(threshold)
+        object.__setattr__(self, "rows", rows)
+
+    def drafts(self, max_drafts: int, position: int) -> int:
+        return min(self.rows, max_drafts)
+
+
 def pays(args: argparse.Namespace) -> None:
     """What the schedule makes of it, in a measured curve's own time: no model, no machine."""
     rounds, curve = Rounds(args.files), CostCurve.from_json(args.curve.read_text())
@@ -205,6 +216,7 @@ def pays(args: argparse.Namespace) -> None:
         ways: dict[str, Schedule] = {f"cap {n}": FixedCap(n) for n in range(1, K + 1)}
         ways["blindly"] = HardwareAware(curve, method, known.acceptance, False, False)
         ways["by confidence"] = HardwareAware(curve, method, known.acceptance, True, False)
+        ways |= {f"{n} rows, product {t}": Rows(n, t) for n in (4, 6, 8) for t in (0.1, 0.2, 0.35)}
         ways["fitted online"] = HardwareAware(curve, method, known.acceptance, True, False, fit)
         for name, schedule in ways.items():
             own = replayed(schedule, accepted, confidence, context)
@@ -216,9 +228,11 @@ def pays(args: argparse.Namespace) -> None:
                 fit.observe([logit(c) for c, _ in judged], r.accepted)
     for name, speeds in found.items():
         means = {way: float(np.exp(np.log(s).mean())) for way, s in speeds.items()}
-        best = max((m, way) for way, m in means.items() if way.startswith("cap"))
-        words = "  ".join(f"{way} {m:.3f} x" for way, m in means.items() if not way.startswith("cap"))
-        words += f"  (worst {min(speeds['fitted online']):.3f})  best {best[1]} {best[0]:.3f} x"
+        words = "  ".join(f"{way} {means[way]:.3f} x" for way in ("blindly", "by confidence", "fitted online"))
+        words += f"  (worst {min(speeds['fitted online']):.3f})"
+        for kind in ("cap", "product"):
+            best = max((m, way) for way, m in means.items() if kind in way)
+            words += f"  best {best[1]} {best[0]:.3f} x"
         print(f"{name:10s} {len(speeds['blindly']):3d} answers  {words}")
 
 
