@@ -132,6 +132,7 @@ class CommandLine:
         p.add_argument("--drafter", action="append", default=[], metavar="ID=DIR", help=text)
         p.add_argument("--precision", default="auto", choices=PRECISIONS)
         p.add_argument("--draft-precision", default="auto", choices=PRECISIONS)
+        p.add_argument("--draft-newest", type=int, default=0, help="drafters look at so many newest tokens; 0: all")
         return p
 
     def decode_options(self, tokens: int) -> argparse.ArgumentParser:

@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -117,7 +118,8 @@ def load_models(a: argparse.Namespace, lanes: Sequence[PlannedLane]) -> Models:
     target = load_target(a.target, a.precision)
     wanted = {lane.spec.drafter_id for lane in lanes if isinstance(lane, SpecLane)}
     needed = [d for id_, d in a.drafters.items() if id_ in wanted]
-    return Models(target, {d.id: load_drafter(d.place, target, a.draft_precision, method=d.method) for d in needed})
+    of = partial(load_drafter, target=target, precision=a.draft_precision, newest=max(0, a.draft_newest))
+    return Models(target, {d.id: of(d.place, method=d.method) for d in needed})
 
 
 def row_fields(events: Iterator, schedule: Timed | None = None) -> dict:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from operator import mul
 
+from .confidence import ConfidenceFit
 from .cost_curve import BLIND, WAITED, CostCurve
 from .rounds import Round
 from .schedule import Schedule
@@ -115,13 +116,17 @@ class HardwareAware(Schedule):
     curve:      what a step costs here; must know `method`
     method:     the drafter, as the curve names it
     acceptance: of each slot given those before it, as far as known beforehand
-    confident:  the drafter has a confidence head (its confidences should be calibrated)
+    confident:  the drafter gives confidences (they should be calibrated)
+    can_look:   it knows the first one before any head row: it has a confidence head
+    fit:        how far confidences were off before, where they are fitted anew as rounds come in
     """
 
     curve: CostCurve
     method: str
     acceptance: tuple[float, ...] = ()
     confident: bool = False
+    can_look: bool = True
+    fit: ConfidenceFit | None = None
 
     @property
     def needs_confidence(self) -> bool:  # type: ignore[override]  # of this object, where Schedule has it of the class
@@ -296,7 +301,8 @@ class _Learner(Schedule):
         prior = [*plan.acceptance[:max_drafts]]
         prior += [prior[-1] if prior else UNKNOWN] * (max_drafts - len(prior))
         self._slots = SlotAcceptance(prior, SPREAD if plan.acceptance else WIDE)
-        self._trust = TextShift()  # of the confidences: how far this head is off on this text
+        self._trust = TextShift()  # of the confidences: how far they are off on this text
+        self._fit = plan.fit.copy() if plan.fit else None  # and in general
         self._priced_at: int | None = None
         self._elapsed = self._balance = 0.0  # seconds so far; seconds won (or lost) against plain steps
         self._parked_at: tuple[float, float] | None = None  # elapsed and balance when drafting was parked
@@ -304,7 +310,8 @@ class _Learner(Schedule):
         # and rounds. Not as they came out: luck of single rounds is left out.
         self._waited = (0.0, 0.0, 0.0)
         self._hoped = 0.0  # seconds that a round was expected to win before the first one
-        self._confidence: list[float] = []  # logits of the newest round
+        self._confidence: list[float] = []  # logits of the newest round, fitted,
+        self._given: list[float] = []  # and as they came
         self._parked_steps, self._stale = 0, STALE[0]
         self._chosen: _Choice | None = None  # of the next round; None: to be worked out
         self._prospects, self._prospects_of = Prospects(self._slots.expected), self._slots.expected
@@ -316,7 +323,7 @@ class _Learner(Schedule):
         pays = self._pays(self._elapsed)
         choice = self._choice()
         self.needs_confidence, self.looks = choice.waits, choice.looks
-        self._confidence = []
+        self._confidence = self._given = []
         return min(choice.drafts, max_drafts) if pays else 0
 
     def parked(self) -> bool:
@@ -326,7 +333,7 @@ class _Learner(Schedule):
 
     def look(self, first: float, drafts: int) -> int:
         # The block is computed by now, so its cost no longer speaks against drafting; a plain step may still be better.
-        self._confidence = [logit(first)]
+        self._read_confidence([first])
         acceptance = [*self._trust.apply(self._confidence), *self._slots.expected[1:]]
         rate = self._choice().rate
         worth = [t - rate * self._cost(n, n, WAITED) for n, t in enumerate(expected_tokens(acceptance))]
@@ -337,7 +344,7 @@ class _Learner(Schedule):
     def proposed(self, drafted: int, confidence: Sequence[float] | None) -> int:
         if confidence is None or not self.needs_confidence:
             return drafted
-        self._confidence = [logit(c) for c in confidence]
+        self._read_confidence(confidence)
         trusted = self._trust.apply(self._confidence)
 
         def sps(width: int) -> float:  # what was drafted is paid for, however little of it is sent
@@ -363,10 +370,16 @@ class _Learner(Schedule):
             tokens, seconds, rounds = (FORGET * x for x in self._waited)
             self._waited = tokens + expected_tokens(trusted[:sent])[-1], seconds + cost, rounds + 1
             self._trust.update((c, k < r.accepted) for k, c in enumerate(self._confidence[:decided]))
+            if self._fit:
+                self._fit.observe(self._given[:decided], r.accepted)
         else:
             tokens, seconds, rounds = self._waited
             self._waited = FORGET * tokens, FORGET * seconds, FORGET * rounds
         self._slots.update(decided, r.accepted, trusted[sent:] if r.accepted == sent else ())
+
+    def _read_confidence(self, confidence: Sequence[float]) -> None:
+        self._given = [logit(c) for c in confidence]
+        self._confidence = self._fit.logits(self._given) if self._fit else self._given
 
     def _observe_parked_step(self) -> None:
         """Nothing is learned while parked, and the text goes on: the longer that lasts, the less earlier rounds say.
@@ -399,7 +412,10 @@ class _Learner(Schedule):
             if max(abs(a - b) for a, b in zip(expected, self._prospects_of, strict=True)) > NEWS:
                 self._prospects, self._prospects_of = Prospects(expected), expected
             worth, (seen, spent, rounds) = max(plain, fastest), self._waited
-            for rows, looks in ((self.max_drafts, False), (blind, self._head_rows_cost)):
+            ways = [(self.max_drafts, False), (blind, self._head_rows_cost)]
+            if not self.plan.can_look:  # all head rows are paid for before the first confidence is known
+                ways.append((min(2 * blind, self.max_drafts), False))
+            for rows, looks in ways:
                 brings, takes = self._prospects.mean(worth, self._waiting_costs(rows, looks))
                 brings, takes = PATIENCE * brings + seen, PATIENCE * takes + spent
                 if brings / takes > (fastest if choice.waits else MARGIN * fastest):
@@ -452,7 +468,7 @@ class _Learner(Schedule):
         if self.plan.confident:
             self._look, self._wait = curve.look_s(method, position), curve.wait_s(method)
             first_row = curve.draft_s(method, 1, position) - self._look
-            self._head_rows_cost = first_row > WORTH_LOOKING * self._plain + self._wait
+            self._head_rows_cost = self.plan.can_look and first_row > WORTH_LOOKING * self._plain + self._wait
         tokens = expected_tokens(self._slots.expected)
         rounds = [(tokens[n], self._cost(n, n, BLIND)) for n in range(1, len(tokens))]
         _, dearest = max(rounds, key=lambda r: r[0] / r[1])

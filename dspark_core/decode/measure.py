@@ -396,7 +396,7 @@ def _widest(drafters: dict[str, Drafter]) -> int:
 
 def points_of(drafter: Drafter) -> tuple[int, int]:
     """The fewest and the most head rows whose cost a schedule asks for."""
-    return 0 if drafter.info.has_confidence else 1, drafter.info.max_drafts
+    return 0 if drafter.info.has_look else 1, drafter.info.max_drafts
 
 
 # ---- on disk ----------------------------------------------------------------------------------------------

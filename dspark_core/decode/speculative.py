@@ -13,7 +13,7 @@ import mlx.core as mx
 
 from ..errors import DecodeError
 from ..models.cache import trim
-from ..models.drafter import Drafter, Look, Proposal, calibrated
+from ..models.drafter import Drafter, Look, Proposal, calibrated, gaps
 from ..models.target import Target
 from .prefill import PREFILL_CHUNK, Prefilled, Request, check, picker, prefill, require_finite
 from .rounds import Again, Detail, Prefill, Round, Settings, Spent, Start
@@ -28,7 +28,7 @@ from .sampling import (
     take,
 )
 from .schedule import Schedule
-from .strict import Strict, gaps
+from .strict import Strict
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def speculative(
     follows.
     """
     if schedule.needs_confidence and not drafter.info.has_confidence:
-        raise DecodeError(f"{drafter.info.name} has no confidence head, which this schedule needs.")
+        raise DecodeError(f"{drafter.info.name} gives no confidence, which this schedule needs.")
     if options.strict and not settings.greedy:
         raise DecodeError("Strict mode decides between the two best tokens again, so it is for greedy decoding only.")
     began = clock() - (options.prefilled.seconds if options.prefilled else 0.0)
@@ -218,7 +218,7 @@ class Speculation:
         look: Look | None = None
         if n:
             self.catch_up()
-            if schedule.looks:
+            if schedule.looks and info.has_look:
                 look = self.context.look(self.anchor)
                 n = schedule.look(self.wait_for_look(look), n)
         proposal = self.propose(n, look) if n else None

@@ -98,14 +98,6 @@ class Strict:
         return found
 
 
-def gaps(logits: mx.array) -> mx.array:
-    """Best minus second best logit, float32 [n], of logits [n, V]; 0 where two are equally good."""
-    z = logits.astype(mx.float32)
-    best = mx.argmax(z, axis=-1, keepdims=True)
-    others = mx.where(mx.arange(z.shape[-1]) == best, -mx.inf, z)
-    return z.max(axis=-1) - others.max(axis=-1)
-
-
 # Every width from 1 to 17 once, in three passes of 51 positions each. One row on entries that were written wide has
 # noise too, so width 1 is among them.
 PASSES = (17, 3, 16, 15), (14, 1, 13, 12, 11), (10, 9, 2, 8, 7, 6, 5, 4)

@@ -129,10 +129,13 @@ class Backbone(nn.Module):
         self.layers = [layer(c, i) for i in range(len(c.layer_types))]
         self.norm = nn.RMSNorm(c.hidden_size, eps=c.rms_norm_eps)
 
-    def new_cache(self) -> Cache:
-        windows = [layer.self_attn.window for layer in self.layers]
+    def new_cache(self, newest: int = 0) -> Cache:
+        """`newest`: of the context's rows no more than so many are seen in any layer; 0 leaves it to the checkpoint."""
         # A WindowCache counts a query's own row: it shows one row of context less than its window.
-        return [KVCache() if w is None else WindowCache(w + self._by_block) for w in windows]
+        windows = [w and w + self._by_block for w in (layer.self_attn.window for layer in self.layers)]
+        if newest:
+            windows = [min(newest + 1, w or newest + 1) for w in windows]
+        return [KVCache() if w is None else WindowCache(w) for w in windows]
 
     def fuse(self, taps: mx.array) -> mx.array:
         """H [n, d] of tapped hidden states [n, m*d]."""

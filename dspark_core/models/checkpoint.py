@@ -5,7 +5,7 @@ and weights read.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,21 +34,23 @@ def load_drafter(
     precision: str = "auto",
     progress: Progress = lambda _: None,
     method: str | None = None,
+    newest: int = 0,
 ) -> Drafter:
-    """Load a drafter for `target`: of a directory, or of a `method` that needs none, whose place is None.
+    """Load a drafter for `target`: of a directory, or of a `method` that needs none, whose place is None. `newest`: see
+    DrafterInfo; a drafter that is no block drafter has no such setting.
 
     Everything is checked against the file headers before weights are read. Raises ModelError, in one
     sentence, if the format is unknown, a tensor is missing, unexpected or of another shape, or the
     drafter's hidden size, vocabulary or taps don't fit the target.
     """
-    drafter = open_drafter(place, target, precision, method)
+    drafter = open_drafter(place, target, precision, method, newest)
     progress("reading weights")
     read_drafter(drafter)
     return drafter
 
 
 def open_drafter(
-    place: str | Path | None, target: Target, precision: str = "auto", method: str | None = None
+    place: str | Path | None, target: Target, precision: str = "auto", method: str | None = None, newest: int = 0
 ) -> Drafter:
     """A drafter whose files are checked, but whose weights are not read yet: `read_drafter` follows. `method` is what
     the directory's config.json says, if it is not given. Raises ModelError."""
@@ -62,9 +64,12 @@ def open_drafter(
         method = parse_config(place, read_config(place), read_headers(place)).method
     module = method_module(method)
     if not hasattr(module, "open_drafter"):
-        return read_checkpoint(place, target, precision, module)
-    drafter: Drafter = module.open_drafter(place, target, precision)
-    return drafter
+        drafter = read_checkpoint(place, target, precision, module)
+        if newest:
+            drafter.info = replace(drafter.info, newest=newest, shapes=f"{drafter.info.shapes}, newest {newest}")
+        return drafter
+    opened: Drafter = module.open_drafter(place, target, precision)
+    return opened
 
 
 def read_drafter(
@@ -112,7 +117,8 @@ def read_checkpoint(directory: Path | None, target: Target, precision: str, modu
         block=config.block_size,
         first_slot=config.first_slot,
         max_drafts=config.max_drafts,
-        has_confidence=config.confidence,
+        has_confidence=True,
+        has_look=config.confidence,
         has_bias=config.has_bias,
         bias=config.bias,
         candidates=config.candidates,

@@ -7,7 +7,8 @@ are taken from the tensors where they agree among themselves.
 What a drafter's directory says about its acceptance on held-out text: calibration.json, beside the weights.
 
 `temperatures` (one a slot) calibrate the confidence head (sequential temperature scaling); `survival`[k] is the share
-of held-out rounds whose first k + 1 drafts were all accepted. Either may be missing; other fields are not read.
+of held-out rounds whose first k + 1 drafts were all accepted; `margin_weights` and `margin_biases` are for a drafter
+without that head (info.py). Any may be missing, but of the last two both or none; other fields are not read.
 """
 
 from collections.abc import Mapping
@@ -267,7 +268,12 @@ def read_calibration(directory: Path, drafts: int) -> Calibration:
     raw = read_object(path)
     try:
         temperatures = _slot_numbers(raw, "temperatures", drafts, 1e-3, 1e3)
-        return Calibration(temperatures, _slot_numbers(raw, "survival", drafts, 0.0, 1.0))
+        survival = _slot_numbers(raw, "survival", drafts, 0.0, 1.0)
+        weights = _slot_numbers(raw, "margin_weights", drafts, 0.0, 1e3)  # a drafter surer of it is no less often right
+        biases = _slot_numbers(raw, "margin_biases", drafts, -1e3, 1e3)
+        if bool(weights) != bool(biases):
+            raise ValueError("margin_weights and margin_biases belong together, and one of them is missing")
+        return Calibration(temperatures, survival, tuple(zip(weights, biases, strict=True)))
     except ValueError as e:
         raise ModelError(f"{path} cannot be used: {str(e).rstrip('.')}.") from None
 

@@ -30,7 +30,7 @@ from . import drafters
 from .backbone import Backbone
 from .cache import trim
 from .config import DrafterConfig
-from .info import Calibration, DrafterInfo
+from .info import MOST_MARGIN, USUAL_MARGIN, Calibration, DrafterInfo
 from .target import Cache, Target
 from .weights import wide_product
 
@@ -50,7 +50,9 @@ class Proposal:
                 tokens outside a reduced vocabulary, or outside the selector's candidates. None where there are none
     base:       [n, V] draft logits without bias or selector; None likewise
     hidden:     [n, d] block hidden states that predict; None likewise
-    confidence: [n] logits of each draft being accepted given those before it; None without a confidence head
+    confidence: [n] logits of each draft being accepted given those before it: a confidence head's, to be divided by
+                its temperatures, or calibrated ones of the margin between the two best logits; None where it is not
+                known, or was not asked for
     """
 
     ids: mx.array
@@ -71,7 +73,7 @@ class Proposal:
 class Look:
     """A block before any of its tokens is drafted: hidden states [B, d] of all its slots (of another method, whatever
     its `propose` can use), and the confidence logit [1] of the first draft, which depends on the anchor alone;
-    None without a confidence head."""
+    None without `has_look`."""
 
     hidden: Any
     confidence: mx.array | None
@@ -85,7 +87,7 @@ class Context(Protocol):
         """Append n newly committed positions: ids [n] and the target's taps [n, m*d], None where it needs none."""
 
     def look(self, anchor: mx.array) -> Look:
-        """The block after `anchor` [1] and its first confidence. Called only where `has_confidence`."""
+        """The block after `anchor` [1] and its first confidence. Called only where `has_look`."""
         raise NotImplementedError
 
     def propose(
@@ -135,6 +137,14 @@ def calibrated(confidence: mx.array, calibration: Calibration) -> mx.array:
     return mx.sigmoid(z / mx.array(t) if t else z)
 
 
+def gaps(logits: mx.array) -> mx.array:
+    """Best minus second best logit, float32 [n], of logits [n, V]; 0 where two are equally good."""
+    z = logits.astype(mx.float32)
+    best = mx.argmax(z, axis=-1, keepdims=True)
+    others = mx.where(mx.arange(z.shape[-1]) == best, -mx.inf, z)
+    return z.max(axis=-1) - others.max(axis=-1)
+
+
 class ConfidenceHead(nn.Module):
     """c_k = sigmoid(w [h_k ; W1[x_{k-1}]] + b), or from h_k alone: P(x_k accepted | x_1..x_{k-1} accepted)."""
 
@@ -181,7 +191,7 @@ class BlockDrafter:
         self.masks = mx.full((config.block_size - 1,), config.mask_token_id, dtype=mx.int32)
 
     def begin(self) -> BlockContext:
-        return BlockContext(self, self.weights.new_cache())
+        return BlockContext(self, self.weights.new_cache(self.info.newest))
 
     def embed(self, ids: mx.array) -> mx.array:
         """Input embeddings [n, d] of ids [n], from the checkpoint if it holds them, else the target's."""
@@ -228,6 +238,13 @@ class BlockDrafter:
         """Logits [n] of the confidence head for slots of hidden states [n, d] after the tokens `previous` [n]."""
         return self.weights.confidence_head(hidden)
 
+    def confidence_by_margin(self, logits: mx.array) -> mx.array:
+        """Logits [n] float32 of drafts being accepted, by the margin of the two best of their draft logits [n, V]: what
+        was drawn from these plays no part. (The acceptance estimator of vllm-project/vllm goes by the same.)"""
+        n, fits = logits.shape[0], self.info.calibration.margins
+        w, b = mx.array([*fits[:n], *[fits[-1] if fits else USUAL_MARGIN] * (n - len(fits))]).T
+        return w * mx.minimum(gaps(logits), MOST_MARGIN) + b
+
 
 class BlockContext:
     """A block drafter's keys and values of the committed positions of one decode."""
@@ -249,7 +266,7 @@ class BlockContext:
         bidirectional, so a shorter one would change every logit)."""
         d, first = self.drafter, self.drafter.config.first_slot
         hidden = d.weights.block(d.embed(mx.concatenate([anchor, d.masks])), self.cache)
-        return Look(hidden, d.confidence(hidden[first : first + 1], anchor) if d.info.has_confidence else None)
+        return Look(hidden, d.confidence(hidden[first : first + 1], anchor) if d.info.has_look else None)
 
     def propose(
         self, anchor: mx.array, n: int, pick: Pick, confidence: bool = False, look: Look | None = None
@@ -264,7 +281,9 @@ class BlockContext:
         hidden = slots[first:]
         base = d.head(hidden)
         ids, q, logits, previous = d.chain(anchor, base, slots, pick)
-        c = d.confidence(hidden, previous) if confidence and d.info.has_confidence else None
+        c = None
+        if confidence and d.info.has_confidence:
+            c = d.confidence(hidden, previous) if d.info.has_look else d.confidence_by_margin(logits)
         return Proposal(ids, q, logits, d.spread(base), hidden, c)
 
     def rollback(self, n: int) -> None:

@@ -3,6 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from . import drafters
+
+MOST_MARGIN = 40.0  # of two logits; more says nothing more
+USUAL_MARGIN = (0.9, -0.7)  # of a drafter that was never calibrated
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
@@ -10,10 +15,13 @@ class Calibration:
 
     temperatures: of the confidence head (sequential temperature scaling)
     survival:     share of rounds whose first k + 1 drafts were all accepted
+    margins:      (w, b) of a drafter without such a head: a draft is accepted with the probability sigmoid(w m + b),
+                  where m is how far the best of its draft logits is above the second best
     """
 
     temperatures: tuple[float, ...] = ()
     survival: tuple[float, ...] = ()
+    margins: tuple[tuple[float, float], ...] = ()
 
     @property
     def acceptance(self) -> tuple[float, ...]:
@@ -35,12 +43,15 @@ class DrafterInfo:
     block:          slots B that it computes; of a method without slots, the most drafts
     first_slot:     the first one that predicts: 0 is the anchor's own, 1 the one after it
     max_drafts:     drafts a round at most; a round may bring fewer, or none
-    has_confidence: it gives each draft's logit of being accepted, and knows the first one before it drafts
+    has_confidence: it gives each draft's logit of being accepted: of its confidence head, or else of its logits' margin
+    has_look:       it knows that of the first draft before any head row is computed: it has a confidence head
     has_bias:       its drafts see each other (a Markov head, a selector); without it a length is a block of slots
     bias:           what lets them, as a sentence names it: "Markov bias"; empty without
     candidates:     tokens that a slot's draft is settled among in the end; 0: all that it can draft
     needs_taps:     its context is made of the target's hidden states
     needs_weights:  it is read from a directory
+    newest:         rows of its context that it looks at, the newest ones; 0: all that it was made to look at. Text that
+                    is much longer than what it was trained on is drafted better so
     calibration:    where it was measured
     shapes:         what else decides what a draft costs, in any words
     """
@@ -55,11 +66,13 @@ class DrafterInfo:
     first_slot: int = 0
     max_drafts: int
     has_confidence: bool = False
+    has_look: bool = False
     has_bias: bool = False
     bias: str = ""
     candidates: int = 0
     needs_taps: bool = True
     needs_weights: bool = True
+    newest: int = 0
     calibration: Calibration = field(default_factory=Calibration)
     shapes: str = ""
 
@@ -115,13 +128,13 @@ def named(infos: Iterable[tuple[str, DrafterInfo]]) -> tuple[DrafterInfo, ...]:
     """Drafters under the ids that they were loaded by. No two have one title: further ones of a title are numbered."""
     out: list[DrafterInfo] = []
     given = list(infos)
-    methods = {info.title for _, info in given}  # one of them may be called "DFlash 2" already
+    # A second DFlash is no "DFlash 2": that is a method, whether or not a drafter of it is here.
+    methods = {info.title for _, info in given} | {drafters.title(name) for name in drafters.names()}
     titles: list[str] = []
     for id_, info in given:
         titles.append(info.title)
         n = titles.count(info.title)
-        numbered = f"{info.title} {n}"
-        if numbered in methods or info.title[-1:].isdecimal():
-            numbered = f"{info.title} #{n}"
+        taken = info.title[-1:].isdecimal() or any(m.startswith(f"{info.title} ") for m in methods)
+        numbered = f"{info.title} {'#' * taken}{n}"
         out.append(replace(info, id=id_, title=info.title if n == 1 else numbered))
     return tuple(out)

@@ -39,6 +39,7 @@ class Choice:
               why there is none
     notice:   what the visitor should know of the pair while it is loaded, in a sentence
     titles:   id -> what a preset calls the drafter
+    newest:   rows of its context that a drafter looks at; 0 for all
     """
 
     title: str
@@ -48,6 +49,7 @@ class Choice:
     drafter_precision: str = "auto"
     notice: str = ""
     titles: Mapping[str, str] = field(default_factory=dict)
+    newest: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +234,7 @@ class PresetEngine:
         """The drafter of an id, everything checked but its weights unread. Raises ModelError."""
         from ..models.checkpoint import open_drafter
 
-        drafter = open_drafter(where, target, choice.drafter_precision, method=method_name(id_))
+        drafter = open_drafter(where, target, choice.drafter_precision, method_name(id_), choice.newest)
         info = drafter.info if where is None else replace(drafter.info, name=name_of(where))
         drafter.info = replace(info, title=choice.titles.get(id_, info.title))
         return drafter

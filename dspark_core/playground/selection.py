@@ -40,6 +40,7 @@ class ModelForm:
     preset:       name of a preset, or OWN_MODELS
     drafters:     list of the preset's drafters, by id (see `options`)
     own_target, own_drafters: names or directories that the visitor typed, the drafters a list or one a line
+    newest:       rows of its context that a drafter looks at, 0 for all
     folder:       a directory that is also looked in
     """
 
@@ -51,6 +52,7 @@ class ModelForm:
     folder: Any = ""
     own_target: Any = ""
     own_drafters: Any = ()
+    newest: Any = 0
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ class ModelPart:
 
 @dataclass(frozen=True)
 class Selection:
-    """What is to be loaded. `context` in tokens; `folder`: a directory that is also looked in."""
+    """What is to be loaded. `context` in tokens; `newest`: see DrafterInfo; `folder`: a directory that is also looked
+    in."""
 
     title: str
     parts: tuple[ModelPart, ...]
@@ -82,6 +85,7 @@ class Selection:
     drafter_precision: str = "auto"
     context: int = 4096
     folder: Path | None = None
+    newest: int = 0
 
     @classmethod
     def own(cls, form: ModelForm) -> "Selection":
@@ -250,7 +254,8 @@ class ModelSources:
             block=c.block_size,
             first_slot=c.first_slot,
             max_drafts=c.max_drafts,
-            has_confidence=c.confidence,
+            has_confidence=True,
+            has_look=c.confidence,
             has_bias=c.has_bias,
             bias=c.bias,
             candidates=c.candidates,
@@ -265,7 +270,8 @@ class ModelSources:
         context = int(clamp(form.context, 256, CONTEXTS[-1], 4096))
         preset = self.preset(form.preset)
         chosen = Selection.own(form) if preset is None else Selection.of_preset(preset, form)
-        return replace(chosen, drafter_precision=drafter_precision, context=context, folder=folder)
+        newest = int(clamp(form.newest, 0, CONTEXTS[-1], 0))
+        return replace(chosen, drafter_precision=drafter_precision, newest=newest, context=context, folder=folder)
 
     # ---- what is known of it -------------------------------------------------------------------------
 
@@ -376,6 +382,7 @@ class ModelSources:
             chosen.drafter_precision,
             notice.words if notice else "",
             titles,
+            chosen.newest,
         )
 
     def on_this_machine(self, folder: Path | None) -> list[local.Found]:

@@ -6,7 +6,7 @@ import mlx.core as mx
 
 from ..decode.prefill import walk_prefix
 from ..decode.rounds import Round, Settings
-from ..decode.strict import gaps
+from ..models.drafter import gaps
 from ..models.target import Target
 from ..race.loaded import Models
 from ..race.race import race

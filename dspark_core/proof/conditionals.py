@@ -130,7 +130,7 @@ class _Asking:
         number = (start[0, :at].sum().item() + start[0, at].item() / 2) / start.sum().item()
         self._anchor = anchor
         # The block after the anchor does not depend on the drafts: computed once, where the drafter can part with it.
-        self._look = self._before.look(anchor) if self._drafter.info.has_confidence else None
+        self._look = self._before.look(anchor) if self._drafter.info.has_look else None
         self._block, other = self._propose(0), self._propose(at or 1)
         # Where two first drafts leave the second one's logits as they are, no first draft changes them. Distributions
         # do not tell: truncated, they may be equal by chance.

@@ -44,6 +44,7 @@ from .inspection import (
 from .loaded import Models
 from .records import LaneRecord, RaceRecord
 
+DRAFT_LOGIT = 16.0  # of the best drafts, about
 CHUNK = 128  # tokens of the prefix between two looks at `cancelled`
 
 
@@ -323,7 +324,10 @@ class Inspector:
         if again is None or len(again) != len(recorded):
             return not drafter_id and not recorded
         rounding = max(1e-3, 4 * mx.finfo(self._models.target.dtype).eps)  # of the logit, which is then divided
-        temperatures = self._drafters[drafter_id].info.calibration.temperatures or (1.0,) * len(again)
+        info = self._drafters[drafter_id].info
+        if not info.has_look:  # by the margin of logits that are larger than it, and round off as coarsely
+            rounding *= DRAFT_LOGIT / 4  # the steepest slope of a probability is a quarter of its logit's
+        temperatures = info.calibration.temperatures or (1.0,) * len(again)
         return all(abs(a - b) <= rounding / min(t, 1.0) for a, b, t in zip(again, recorded, temperatures, strict=False))
 
     def _unbiased(

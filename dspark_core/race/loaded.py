@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
+from ..decode.adaptive import logit
 from ..decode.bundled_curve import bundled_curve
+from ..decode.confidence import ConfidenceFit
 from ..decode.cost_curve import BUSY, CostCurve
 from ..decode.measure import Measurement, Measuring, load_curve, made_of, save_curve
 from ..decode.rounds import Round
@@ -23,6 +25,7 @@ from ..models.drafters import constants
 from ..models.info import DrafterInfo, named
 from ..models.target import Target
 from .records import BLOCK, CAP, HARDWARE, LaneSpec, RaceRecord, RaceRequest, RaceSource
+from .reliability import judged_drafts
 
 
 class Warmth(NamedTuple):
@@ -62,6 +65,7 @@ class Models:
     raced:    (drafter's id, rounds) of the lanes of each race meanwhile
     noise:    how far logits move with the width here, once that is known
     read_s:   seconds that a token of the last prompt took to read; 0 before there was one
+    fits:     how far confidences by margin are off here, by drafter
     """
 
     target: Target
@@ -73,6 +77,7 @@ class Models:
     raced: list[list[tuple[str, Sequence[Round]]]] = field(default_factory=list)
     noise: Noise | None = None
     read_s: float = 0.0
+    fits: dict[str, ConfidenceFit] = field(default_factory=dict)
 
     @property
     def loaded(self) -> dict[str, Drafter]:
@@ -99,6 +104,8 @@ class Models:
                 method, words = constants(id_).get("METHOD", id_), d
             else:
                 method, words = d.info.method, f"{d.info.name}, block {d.info.block}"
+                if d.info.newest:
+                    words = f"{d.info.name}, newest {d.info.newest} rows, block {d.info.block}"
                 words += f", {d.info.precision}" if d.info.precision else ""
             described[method if id_ == method.lower() else id_] = words
         return described
@@ -163,10 +170,23 @@ class Models:
             return "The costs were measured while this machine was busy with something else, so they may be off."
         return ""
 
+    def fit(self, drafter_id: str) -> ConfidenceFit | None:
+        """What is known of the confidences of a drafter that takes them from its logits' margin; None of another one:
+        a confidence head was trained on outcomes."""
+        drafter = self.loaded.get(drafter_id)
+        if drafter is None or drafter.info.has_look or not drafter.info.has_confidence:
+            return None
+        return self.fits.setdefault(drafter_id, ConfidenceFit(drafter.info.max_drafts))
+
     def learn(self, record: RaceRecord) -> None:
-        """Refine the curve, here and on disk, with the rounds of a finished race. Not with sampled ones, nor with those
-        of strict mode or a profile, which do more than decode."""
+        """Refine the curve, here and on disk, and the fits with the rounds of a finished race. Not with sampled ones,
+        and the curve not with those of strict mode or a profile, which do more than decode."""
         curve, request = self.known_curve(), record.request
+        for lane in record.lanes if request.settings.greedy else ():
+            if fit := self.fit(lane.spec.drafter_id):
+                for r in lane.rounds:
+                    if judged := judged_drafts(r):
+                        fit.observe([logit(c) for c, _ in judged], r.accepted)
         if request.profile or request.strict or not request.settings.greedy:
             return
         lanes: list[tuple[str, Sequence[Round]]] = [(lane.spec.drafter_id, lane.rounds) for lane in record.lanes]

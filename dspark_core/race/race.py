@@ -165,7 +165,9 @@ def schedule_of(spec: LaneSpec, models: Models, drafter: Drafter) -> Schedule:
     """The schedule that a lane's settings name."""
     if spec.schedule == HARDWARE:
         curve = models.usable_curve(spec.drafter_id)
-        return HardwareAware(curve, spec.drafter_id, drafter.info.calibration.acceptance, drafter.info.has_confidence)
+        info, fit = drafter.info, models.fit(spec.drafter_id)
+        known = info.calibration.acceptance
+        return HardwareAware(curve, spec.drafter_id, known, info.has_confidence, info.has_look, fit)
     if spec.schedule == CONFIDENCE:
         return ConfidenceThreshold(spec.threshold)
     if spec.schedule == CUMULATIVE:
@@ -191,9 +193,9 @@ def decode(
             models.target, prompt, settings, clock=clock, profile=options.profile, prefilled=options.prefilled
         )
         return
-    drafter = models.drafters.get(spec.drafter_id, f"no {spec.method} drafter is configured for this target.")
+    drafter = models.drafters.get(spec.drafter_id, f"no {spec.title} drafter is configured for this target.")
     if isinstance(drafter, str):
-        raise DecodeError(f"{spec.method} is not running: {drafter}")
+        raise DecodeError(f"{spec.title} is not running: {drafter}")
     schedule = schedule_of(spec, models, drafter)
     if rehearse:
         schedule = Rehearsal(schedule)
@@ -376,7 +378,7 @@ class Rehearsal(Schedule):
 
     def __init__(self, own: Schedule):
         self.needs_confidence = own.needs_confidence
-        self.looks = isinstance(own, HardwareAware) and own.needs_confidence  # it decides round by round
+        self.looks = isinstance(own, HardwareAware) and own.confident and own.can_look  # it decides round by round
         self._round = 0
 
     def drafts(self, max_drafts: int, position: int) -> int:

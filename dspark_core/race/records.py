@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..decode.rounds import Prefill, Round, Settings, Start
+from ..models import drafters
 from ..models.token_bytes import whole_characters
 from .inspection import Inspection
 
@@ -54,8 +55,13 @@ class LaneSpec:
         return self.method != PLAIN
 
     @property
+    def title(self) -> str:
+        """The method's name for the visitor, such as "DFlash 2"."""
+        return drafters.title(self.method) if self.speculative else self.method
+
+    @property
     def name(self) -> str:
-        return f"{self.method} · {self.label}" if self.label else self.method
+        return f"{self.title} · {self.label}" if self.label else self.title
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
 from ..decode.prefill import walk_prefix
-from ..decode.strict import Noise, gaps
+from ..decode.strict import Noise
+from ..models.drafter import gaps
 from ..models.target import Target
 from .records import Difference, RaceRecord, Verdict
 from .verdict_words import kind_of, parted, participants, verdict_words

@@ -7,11 +7,10 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from . import TrainingError
-from .calibrate import acceptance_by_position, calibrate
+from .calibrate import calibrate, calibrate_margins
 from .data import Chat, Rows
 from .evaluate import answers_by_side, evaluate, full_rounds
 from .export import export
@@ -87,11 +86,8 @@ def do_calibrate(args: argparse.Namespace) -> None:
     rows = rows.part(torch.nonzero(rows.temperature == 0).flatten())
     sides = answers_by_side(rows, args.new_tokens)
     fitted, judged = (full_rounds(target, drafter, answers, args.batch) for answers in sides)
-    if drafter.config.confidence:
-        result = calibrate(*fitted, *judged) | {"prompts": len(sides[1]), "fit_prompts": len(sides[0])}
-    else:
-        labels = np.concatenate([fitted[1], judged[1]])
-        result = acceptance_by_position(labels) | {"prompts": len(sides[0]) + len(sides[1])}
+    result = (calibrate if drafter.config.confidence else calibrate_margins)(*fitted, *judged)
+    result |= {"prompts": len(sides[1]), "fit_prompts": len(sides[0])}
     (args.drafter / "calibration.json").write_text(json.dumps(result, indent=1) + "\n")
     notify(json.dumps(result))
 
@@ -150,7 +146,7 @@ def parser() -> argparse.ArgumentParser:
     p = add(
         "calibrate",
         do_calibrate,
-        "acceptance by position on held-out rows; temperatures of a confidence head",
+        "acceptance by position on held-out rows; how its confidence is to be read",
     )
     p.add_argument("drafter", type=Path)
     p.add_argument("data", type=Path, nargs="+")

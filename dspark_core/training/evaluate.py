@@ -35,7 +35,7 @@ class Answer:
 class WalkedRound:
     """accepted: drafts that match what is known of the answer; tokens: what the round commits; length: what tokens
     per round counts, accepted + 1, or accepted where the answer's stop token is among them; possible: how many drafts
-    could be judged; confidence: the head's logits, one a slot, or empty."""
+    could be judged; confidence: one number a slot, the head's logit or the margin (`TorchDrafter.draft`)."""
 
     at: int
     accepted: int
@@ -84,8 +84,8 @@ def greedy_answers(
 
 @torch.no_grad()
 def draft_everywhere(target: TorchTarget, drafter: TorchDrafter, answers: list[Answer]) -> tuple[Tensor, Tensor]:
-    """Accepted drafts [R, A] of a round anchored at each position of each answer, and confidence logits
-    [R, A, drafts] (zeros without a confidence head). Position a of row r stands for ids[start + a]."""
+    """Accepted drafts [R, A] of a round anchored at each position of each answer, and how sure the drafter was
+    [R, A, drafts] (`TorchDrafter.draft`). Position a of row r stands for ids[start + a]."""
     c, device = drafter.config, target.device
     T = max(len(a.ids) for a in answers)
     A = max(1, max(a.end - a.start - 1 for a in answers))
@@ -125,7 +125,7 @@ def walk_answers(
             while at < a.end - 1:
                 following = len(a.ids) - 1 - at
                 n = row[at - a.start]
-                logits = tuple(sure[at - a.start]) if drafter.config.confidence else ()
+                logits = tuple(sure[at - a.start])
                 tokens, possible = min(n + 1, a.end - 1 - at), min(drafter.config.drafts, following)
                 length = tokens if len(a.ids) == a.end else n + 1
                 rounds.append(WalkedRound(at, n, tokens, length, possible, logits))
@@ -196,7 +196,7 @@ def answers_by_side(rows: Rows, new_tokens: int) -> tuple[list[Answer], list[Ans
 def full_rounds(
     target: TorchTarget, drafter: TorchDrafter, answers: list[Answer], batch: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of every round that had room for a whole block: confidence logits [N, K] (K 0 without a head) and whether the
+    """Of every round that had room for a whole block: how sure the drafter was of each slot [N, K], and whether the
     first k + 1 drafts were all accepted [N, K]."""
     K = drafter.config.drafts
     rounds = [r for walked in walk_answers(target, drafter, answers, batch) for r in walked if r.possible == K]

@@ -26,6 +26,7 @@ DEEPSPEC_ARCHITECTURE, ZLAB_ARCHITECTURE, ZLAB_2_ARCHITECTURE = (
     "DFlash2DraftModel",
 )
 
+WIDEST_MARGIN = 40.0  # of two logits; more says nothing more
 # What may differ between a drafter and the one it goes on from.
 METHOD_FIELDS = (
     *("block_size", "first_slot", "markov_rank", "confidence", "selector_rank", "selector_top_k"),
@@ -343,19 +344,28 @@ class TorchDrafter(nn.Module):
         return c.softcap * torch.tanh(z / c.softcap) if c.softcap else z
 
     def draft(self, hidden: Tensor, head: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
-        """The greedy draft of one slot: ids [...] and confidence logits [...] (zeros without that head), from hidden
-        [..., d] and the tokens before the slot, previous [...]."""
-        c, z = self.config, self.logits(hidden, head)
-        sure = torch.zeros_like(z[..., 0])
+        """The greedy draft of one slot, ids [...], and how sure of it the drafter is [...]: its confidence logit, or
+        without that head the margin. From hidden [..., d] and the tokens before the slot, previous [...]."""
+        ids, margin = self.draft_by_margin(hidden, head, previous)
+        return ids, self.confidence(hidden, previous) if self.config.confidence else margin
+
+    def confidence(self, hidden: Tensor, previous: Tensor) -> Tensor:
+        """The confidence head's logits [...]."""
+        e = self.markov_head.markov_w1(previous)
+        return self.confidence_head.proj(torch.cat([hidden.float(), e], -1)).squeeze(-1)
+
+    def draft_by_margin(self, hidden: Tensor, head: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+        """The greedy draft of one slot, ids [...], and the margin [...] of the two best of the logits that decided it,
+        at most WIDEST_MARGIN."""
+        c, z, candidates = self.config, self.logits(hidden, head), None
         if c.selector_rank:
-            candidates, scores = self.select(z, hidden, previous)
-            return candidates.gather(-1, scores.argmax(-1, keepdim=True)).squeeze(-1), sure
-        if c.markov_rank:
-            e = self.markov_head.markov_w1(previous)
-            z = z + self.markov_head.markov_w2(e)
-            if c.confidence:
-                sure = self.confidence_head.proj(torch.cat([hidden.float(), e], -1)).squeeze(-1)
-        return z.argmax(-1), sure
+            candidates, z = self.select(z, hidden, previous)
+        elif c.markov_rank:
+            z = z + self.markov_head.markov_w2(self.markov_head.markov_w1(previous))
+        best = z.argmax(-1, keepdim=True)
+        second = z.scatter(-1, best, float("-inf")).amax(-1)
+        margin = (z.gather(-1, best).squeeze(-1) - second).clamp(max=WIDEST_MARGIN)
+        return (best if candidates is None else candidates.gather(-1, best)).squeeze(-1), margin
 
     def select(self, logits: Tensor, hidden: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
         """The selector's candidates [..., K], in ascending id, and their scores [..., K]."""

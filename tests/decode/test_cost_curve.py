@@ -192,8 +192,9 @@ class Block:
 
     def __init__(self, most):
         self.info = DrafterInfo(
-            id="dspark", method="DSpark", title="b", name="block", block=most, max_drafts=most, has_confidence=True
+            id="dspark", method="DSpark", title="b", name="block", block=most, max_drafts=most, has_look=True
         )
+        self.info = replace(self.info, has_confidence=True)
 
     def begin(self):
         return SimpleNamespace(extend=lambda ids, features: None, state=[])

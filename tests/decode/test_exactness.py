@@ -39,14 +39,14 @@ def test_greedy_equals_plain_over_320_tokens(golden):
 
 
 def hardware(drafter, costs) -> HardwareAware:
-    return HardwareAware(costs, drafter.info.method, (), drafter.info.has_confidence)
+    return HardwareAware(costs, drafter.info.method, (), True, drafter.info.has_look)
 
 
 @pytest.mark.parametrize("looks", [False, True])
 def test_the_drafter_keeps_up_while_it_is_parked(golden, looks):
     """After any number of plain steps a block is the one that a context built in one go drafts at that position."""
     target, drafter, prompt = golden.target, golden.drafter, golden.trace["prompt_ids"]
-    n, looks = drafter.info.max_drafts, looks and drafter.info.has_confidence
+    n, looks = drafter.info.max_drafts, looks and drafter.info.has_look
     settings = Settings(60, stop_ids=NEVER)
     events = list(speculative(target, drafter, prompt, settings, Turns([3, 0, 1, 7, 2], n, looks)))
     text = [*prompt, *output(events)]

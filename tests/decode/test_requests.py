@@ -11,7 +11,6 @@ from dspark_core.decode.rounds import Prefill, Round, Settings, Start
 from dspark_core.decode.schedule import ConfidenceThreshold, FixedCap, FullBlock
 from dspark_core.decode.speculative import Options, speculative
 from dspark_core.errors import DecodeError
-from tests.conftest import GOLDEN, load_golden
 
 from .helpers import NEVER, output, plain_output, rounds
 
@@ -94,10 +93,11 @@ def test_cancel_between_rounds(golden_a):
     assert list(events) == []
 
 
-def test_confidence_schedule_needs_a_head():
-    c = load_golden(GOLDEN / "C")
-    with pytest.raises(DecodeError, match="no confidence head"):
-        next(speculative(c.target, c.drafter, c.trace["prompt_ids"], Settings(4), ConfidenceThreshold(0.5)))
+def test_confidence_schedule_needs_a_confidence(golden_a, monkeypatch):
+    a = golden_a
+    monkeypatch.setattr(a.drafter, "info", dataclasses.replace(a.drafter.info, has_confidence=False))
+    with pytest.raises(DecodeError, match="gives no confidence"):
+        next(speculative(a.target, a.drafter, a.trace["prompt_ids"], Settings(4), ConfidenceThreshold(0.5)))
 
 
 def test_rounds_tell_their_story(golden):
@@ -112,10 +112,7 @@ def test_rounds_tell_their_story(golden):
         whole = (*r.draft_ids[: r.accepted], r.next_id)
         assert r.committed == whole or (r.finish == "length" and r.committed == whole[: len(r.committed)])
         assert r.time_s > time_s
-        if golden.drafter.info.has_confidence:
-            assert len(r.confidence) == r.proposed and all(0 < c < 1 for c in r.confidence)
-        else:
-            assert r.confidence is None
+        assert len(r.confidence) == r.proposed and all(0 < c < 1 for c in r.confidence)
         assert r.detail is None and r.spent is None
         position, anchor, time_s = position + r.accepted + 1, r.next_id, r.time_s
 

@@ -7,8 +7,9 @@ from dspark_core.decode.adaptive import HardwareAware
 from dspark_core.decode.rounds import Settings
 from dspark_core.decode.schedule import FixedCap, FullBlock
 from dspark_core.decode.speculative import Options, speculative
-from dspark_core.decode.strict import Noise, Strict, gaps, load_noise, measure_noise, save_noise
+from dspark_core.decode.strict import Noise, Strict, load_noise, measure_noise, save_noise
 from dspark_core.errors import DecodeError
+from dspark_core.models.drafter import gaps
 
 from .curves import BUS, TAXI
 from .helpers import NEVER, Turns, output, plain_output, rounds

@@ -246,7 +246,8 @@ def test_a_base_target_warns_before_and_after(sources):
 
 @pytest.mark.parametrize("forged", [None, 7, [], {"a": 1}, "../../etc/passwd", "<b>", float("nan"), "x" * 10_000])
 def test_forged_values_become_what_the_page_could_have_sent(sources, forged):
-    for name in ("precision", "drafters", "drafter_precision", "context", "folder", "own_target", "own_drafters"):
+    names = "precision", "drafters", "drafter_precision", "newest", "context", "folder", "own_target", "own_drafters"
+    for name in names:
         if (name, forged) == ("drafters", []):
             continue  # that is a choice: none
         form = replace(asked(), **{name: forged})
@@ -256,7 +257,7 @@ def test_forged_values_become_what_the_page_could_have_sent(sources, forged):
             continue
         chosen = sources.selection(form)
         assert [p.name for p in chosen.parts] == ["org/tiny", "org/dspark", "org/dflash"]
-        assert chosen.drafter_precision == "auto" and chosen.context in (256, 1024, 4096)
+        assert chosen.drafter_precision == "auto" and chosen.context in (256, 1024, 4096) and chosen.newest in (0, 7)
     with pytest.raises(ModelError):
         sources.selection(ModelForm(forged, own_target=forged, own_drafters=forged))
     with pytest.raises(ModelError):
@@ -285,7 +286,7 @@ def test_any_number_of_drafters_two_of_one_method_included(sources, tmp_path):
     engine = _loaded(choice, sources)
     assert [i.id for i in engine.infos] == ["dflash", "dflash-2"] and [i.title for i in engine.infos] == [
         "DFlash",
-        "DFlash 2",
+        "DFlash #2",  # DFlash 2 is another method
     ]
 
 

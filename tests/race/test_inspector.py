@@ -314,3 +314,14 @@ def test_recorded_rounds_show_what_they_hold_without_a_model(golden_a):
 def test_greedy_rounds_are_read_at_temperature_one():
     assert reading(Settings(temperature=0.0, top_k=3, top_p=0.5)) == Settings(temperature=1.0)
     assert reading(Settings(temperature=0.7, top_k=3)) == Settings(temperature=0.7, top_k=3)
+
+
+def test_a_confidence_by_margin_comes_again_and_an_edited_one_does_not():
+    golden, settings = load_golden(GOLDEN / "C"), Settings(24, stop_ids=NEVER)
+    assert golden.drafter.info.has_confidence and not golden.drafter.info.has_look
+    lane, look = ran(golden, settings, CumulativeThreshold(0.1)), inspector(golden)
+    for r, round_ in enumerate(lane.rounds):
+        seen = look.inspect(golden.trace["prompt_ids"], lane, r, settings)
+        assert seen.agrees and close([s.confidence for s in seen.block.slots], round_.confidence)
+    lane.rounds[1] = replace(lane.rounds[1], confidence=tuple(c / 2 for c in lane.rounds[1].confidence))
+    assert not look.inspect(golden.trace["prompt_ids"], lane, 1, settings).agrees

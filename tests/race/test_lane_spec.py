@@ -1,8 +1,10 @@
 """The one grammar of a lane: what every text means, what is refused, and that text and lane come back."""
 
+from dataclasses import replace
+
 import pytest
 
-from dspark_core.models.info import DrafterInfo
+from dspark_core.models.info import DrafterInfo, named
 from dspark_core.race.lane_spec import (
     LaneError,
     block_in,
@@ -102,3 +104,13 @@ def test_a_lane_that_is_named_before_its_drafter_is_there():
     """As the bench has it: a block of so many slots, whatever the first slot of the drafter will be."""
     assert lane_text(LaneSpec("DFlash", BLOCK, cap=6)) == "dflash:block=6"
     assert method_name("dflash-2") == "dflash" == method_name("dflash")
+
+
+def test_lanes_and_drafters_are_called_as_their_methods_are_titled():
+    assert LaneSpec("DFlash2", FULL, label="block 8").name == "DFlash 2 · block 8"
+    assert LaneSpec(PLAIN).name == "plain" and LaneSpec("EAGLE").name == "EAGLE"
+    dflash = DrafterInfo(id="dflash", method="DFlash", title="DFlash", block=8, max_drafts=7)
+    two, three = replace(dflash, method="DFlash2", title="DFlash 2"), ("dflash", "dflash-2", "dflash-3")
+    assert [i.title for i in named((id_, dflash) for id_ in three)] == ["DFlash", "DFlash #2", "DFlash #3"]
+    both = [("dflash", dflash), ("dflash-2", dflash), ("dflash2", two), ("dflash2-2", two)]
+    assert [i.title for i in named(both)] == ["DFlash", "DFlash #2", "DFlash 2", "DFlash 2 #2"]

@@ -80,7 +80,7 @@ def test_a_schedule_the_drafter_cannot_follow_is_the_lanes_error(models, monkeyp
     drafter = models.drafters["dspark"]
     monkeypatch.setattr(drafter, "info", replace(drafter.info, has_confidence=False))
     record, _ = run(models, request(LaneSpec(PLAIN), LaneSpec("DSpark", CONFIDENCE, threshold=0.5)))
-    assert "no confidence head" in record.lanes[1].error
+    assert "gives no confidence" in record.lanes[1].error
 
 
 def test_sampling_claims_a_distribution_not_a_text(models):

@@ -24,6 +24,7 @@ from dspark_core.decode.rounds import Round, Settings, Start, tau  # noqa: E402
 from dspark_core.decode.schedule import FullBlock  # noqa: E402
 from dspark_core.decode.speculative import speculative  # noqa: E402
 from dspark_core.models.checkpoint import load_drafter as load_mlx_drafter  # noqa: E402
+from dspark_core.models.config import read_calibration  # noqa: E402
 from dspark_core.models.target import load_target as load_mlx_target  # noqa: E402
 from dspark_core.training.__main__ import main  # noqa: E402
 from dspark_core.training.data import Chat, open_lines  # noqa: E402
@@ -328,3 +329,5 @@ def test_evaluate_and_calibrate(place):
     found = json.loads((run / "calibration.json").read_text())
     assert len(found["survival"]) == 7 and found["rounds"] > 0
     assert found["survival"] == sorted(found["survival"], reverse=True)
+    assert len(found["margin_weights"]) == len(found["margin_biases"]) == 7 and 0 <= found["ece"] <= 1
+    assert read_calibration(run, 7).margins[0] == (found["margin_weights"][0], found["margin_biases"][0])

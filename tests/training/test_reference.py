@@ -332,3 +332,22 @@ def test_calibration_mends_an_overconfident_head():
     assert all(b > 0.04 for b in found["ece_before"])
     for after, floor in zip(found["ece_after"], found["ece_noise_floor"], strict=True):
         assert after < 2 * floor
+
+
+def test_margins_are_fitted_slot_by_slot_to_the_rounds_that_reach_it():
+    rng = np.random.default_rng(5)
+    weights, biases = np.array([0.8, 1.4, 0.5]), np.array([-0.5, -1.0, 0.5])
+    margins = rng.gamma(1.5, 1.5, (12_000, 3))
+    labels = np.cumprod(rng.random(margins.shape) < calibrate.sigmoid(weights * margins + biases), axis=1).astype(float)
+    found = calibrate.calibrate_margins(margins[:8000], labels[:8000], margins[8000:], labels[8000:])
+    assert found["margin_weights"] == pytest.approx(weights, abs=0.15)
+    assert found["margin_biases"] == pytest.approx(biases, abs=0.2)
+    assert found["slots"] == len(labels[8000:]) + labels[8000:, :2].sum() and found["ece"] < 0.02 and found["auc"] > 0.7
+    few = calibrate.calibrate_margins(margins[:150], labels[:150], margins, labels)
+    assert len({*few["margin_weights"]}) == 1, "a slot that few rounds reach is as the one before it"
+    never = calibrate.calibrate_margins(margins[:500], 0 * labels[:500], margins, labels)
+    assert calibrate.sigmoid(np.array(never["margin_biases"]) + 3 * np.array(never["margin_weights"])).max() < 0.1
+    backwards = calibrate.calibrate_margins(margins, (margins < 2).astype(float), margins, labels)
+    assert min(backwards["margin_weights"]) == 0, "surer is never less often right"
+    with pytest.raises(TrainingError, match="no held-out rounds"):
+        calibrate.calibrate_margins(margins[:0], labels[:0], margins, labels)

@@ -23,6 +23,12 @@ def constants(method: str) -> dict[str, Any]:
     return _read(Path(spec.origin)) if spec and spec.origin else {}
 
 
+def title(method: str) -> str:
+    """A method's name for the visitor: "DFlash 2" of DFlash2. A method that has no file is called as it is written."""
+    known = constants(method)
+    return str(known.get("TITLE", known.get("METHOD", method)))
+
+
 def heads_by_method() -> dict[str, tuple[str, ...]]:
     """By method, in lower case: the heads, "markov" and "selector", that its checkpoints have beside the target's. Of
     methods that are read from checkpoints alone."""

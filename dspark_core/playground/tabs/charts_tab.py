@@ -15,9 +15,10 @@ import gradio as gr
 import plotly.graph_objects as go
 from gradio.components import Component
 
-from ...chart_style import COLOURS, DASHES, GREY, bar_marker, blank_layout, with_plain_labels
+from ...chart_style import COLOURS, DASHES, GREY, bar_marker, blank_layout, line_style, with_plain_labels
 from ...race.metrics import MIN_SAMPLES, lengths, metrics, plain_metrics, positions, speed_over_time, spent, times_plain
 from ...race.records import LaneRecord, RaceRecord
+from ...race.reliability import Reliability
 from ..controls import Controls
 from ..stream import board_updates
 from ..widgets import QUIET, Call, Updates, listen, plain_text, script, static
@@ -30,8 +31,10 @@ TITLES = {
     "conditional": "Acceptance by position, where all before were accepted",
     "cumulative": "Acceptance by position, of all rounds that sent it",
     "time": "tok/s over own time",
+    "reliability": "How sure was the drafter, and was it right?",
     "spent": "Where the time goes, from a profiled run",
 }
+NO_CONFIDENCES = "no lane asked for confidences: a threshold does, hardware-aware where it pays"
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,13 @@ class RaceCharts:
     def drawn(self) -> dict[str, Chart]:
         """Every chart but "spent", by its name in TITLES."""
         by_position = {kind: self.positions(kind) for kind in ("conditional", "cumulative")}
-        return {"speed": self.speed(), "lengths": self.lengths(), **by_position, "time": self.time()}
+        return {
+            "speed": self.speed(),
+            "lengths": self.lengths(),
+            **by_position,
+            "time": self.time(),
+            "reliability": self.reliability(),
+        }
 
     def spent(self) -> Chart:
         """Shares of draft, verify and rest, of a profiled race."""
@@ -178,6 +187,40 @@ class RaceCharts:
         figure.update_layout(xaxis={"rangemode": "tozero"}, yaxis={"rangemode": "tozero"})
         return self._finished("time", figure, ["lane", "own time s", "tok/s"], rows)
 
+    def reliability(self) -> Chart:
+        """Confidence against the share accepted, of lanes whose schedule asked for confidences."""
+        figure, rows = blank_figure("confidence", "accepted"), []
+        for i, lane in self.drafting:
+            found = Reliability(lane.rounds)
+            if not found.bins:
+                continue
+            shares = [round(b.accepted / b.n, 4) for b in found.bins]
+            style = line_style(i)
+            style["marker"] |= {"size": 9, "opacity": [1.0 if b.n >= MIN_SAMPLES else 0.35 for b in found.bins]}
+            figure.add_scatter(
+                name=f"{lane.spec.name}, off by {found.error:.1%}",
+                x=[round(b.confidence, 4) for b in found.bins],
+                y=shares,
+                mode="lines+markers",
+                customdata=[b.n for b in found.bins],
+                hovertemplate="%{x:.0%} sure: %{y:.0%} accepted, n = %{customdata}",
+                **style,
+            )
+            pairs = zip(found.bins, shares, strict=True)
+            rows += [[lane.spec.name, b.low, b.high, round(b.confidence, 4), share, b.n] for b, share in pairs]
+        figure.add_scatter(
+            name="as often right as sure", x=[0, 1], y=[0, 1], mode="lines", line={"color": GREY, "dash": "dot"}
+        )
+        both = {"tickformat": ".0%", "range": [0, 1.02], "dtick": 0.25}
+        figure.update_layout(showlegend=True, xaxis=both, yaxis=both)
+        columns = ["lane", "from", "to", "mean confidence", "accepted", "n"]
+        chart = self._finished("reliability", figure, columns, rows)
+        if not rows:
+            figure.data = []
+            if self.drafting:
+                figure.layout.annotations[0].text = NO_CONFIDENCES
+        return chart
+
     @staticmethod
     def _finished(name: str, figure: go.Figure, columns: list[str], rows: list[list]) -> Chart:
         if not rows:
@@ -238,9 +281,10 @@ class ChartsTab:
         empty = RaceCharts(None).drawn() | {"spent": RaceCharts(None).spent()}
         places: dict[str, Component] = {}
         with gr.Tab("Charts", id="charts"):
-            for pair in zip(*[iter(TITLES)] * 2, strict=True):
+            names = list(TITLES)
+            for at in range(0, len(names), 2):
                 with gr.Row():
-                    for name in pair:
+                    for name in names[at : at + 2]:
                         with gr.Column(min_width=420, elem_classes="chart") as card:
                             plot, table = chart_place(name, TITLES[name], empty[name])
                             places |= {f"plot {name}": plot, f"table {name}": table}

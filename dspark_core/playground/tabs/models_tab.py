@@ -75,6 +75,7 @@ OWN_NOTE = (
     "(owner/name) or a directory of this machine (beginning with / or ~), drafters one by one with Enter. Weights are "
     "read from safetensors only, and no code of a model is ever run."
 )
+DRAFTER_WINDOWS = 512, 1024, 2048, 4096  # of its context: longer text than it was trained on confuses a drafter
 
 
 class PresetMenu:
@@ -388,6 +389,8 @@ class ModelsTab:
                 label="Drafters run in",
                 elem_id="drafter-precision",
             )
+            seen = [("all of the text", 0), *((f"the newest {n:,} tokens", n) for n in DRAFTER_WINDOWS)]
+            newest = gr.Dropdown(seen, value=0, label="Drafters look at", elem_id="newest")
             contexts = [(f"{n:,} tokens", n) for n in CONTEXTS]
             context = gr.Dropdown(contexts, value=4096, label="Context to plan for", elem_id="context")
             folder = gr.Textbox(
@@ -398,6 +401,7 @@ class ModelsTab:
             "precision": precision,
             "drafters": drafters,
             "drafter_precision": at_load,
+            "newest": newest,
             "context": context,
             "folder": folder,
             "own_target": own_target,
