@@ -16,6 +16,7 @@ from ..models.cache import trim
 from ..models.drafter import Drafter, Look, Proposal, calibrated
 from ..models.target import Target
 from .prefill import PREFILL_CHUNK, Prefilled, Request, check, picker, prefill, require_finite
+from .prefixes import Prefix
 from .rounds import Again, Detail, Prefill, Round, Settings, Spent, Start
 from .sampling import (
     Sampled,
@@ -37,14 +38,14 @@ class Options:
 
     confidence: fill `Round.confidence`, where the drafter has a confidence head
     profile:    time draft and verification apart (one synchronisation more a round)
-    prefilled:  the prompt's prefill, done before
+    prefilled:  the prompt's prefill, done before, or that of its beginning, with the drafter's context
     strict:     how far the device moves logits with the width; above 0, greedy choices that this could have turned are
                 decided again by plain decoding's own numbers (strict.py)
     """
 
     confidence: bool = False
     profile: bool = False
-    prefilled: Prefilled | None = None
+    prefilled: Prefilled | Prefix | None = None
     strict: float = 0.0
 
 
@@ -84,6 +85,8 @@ def speculative(
         verified = decode.verify(draft)
         settled = decode.settle(draft, verified)
         yield decode.commit(draft, verified, settled)
+    if isinstance(options.prefilled, Prefix):  # somebody may go on from here
+        decode.catch_up()
 
 
 class Tape(Uniforms):

@@ -50,6 +50,7 @@ def build(worker: Worker, prompts: list[Prompt], sources: ModelSources | None = 
         return offers_of(worker.engine, start)
 
     with gr.Blocks(title="DSpark Playground", analytics_enabled=False, fill_width=True) as page:
+        page.worker = worker  # which the endpoint shares: serve.launch
         models = _head()
         ask = controls(prompts, offers)
         with gr.Tabs(elem_id="tabs"):

@@ -13,6 +13,7 @@ import mlx.core as mx
 from ..decode.bundled_curve import bundled_curve
 from ..decode.cost_curve import CostCurve
 from ..decode.measure import Measuring, load_curve, made_of, measure, save_curve
+from ..decode.prefixes import Prefixes
 from ..decode.strict import Noise, load_noise, measure_noise, save_noise
 from ..machine import machine, versions
 from ..models.drafter import Drafter
@@ -31,6 +32,7 @@ class Models:
     kept:     what the inspector keeps of the last round it looked at; a race drops it
     curve:    what a step costs here, once that is known
     noise:    how far logits move with the width here, once that is known
+    prefixes: the conversations that requests may go on from
     """
 
     target: Target
@@ -39,6 +41,7 @@ class Models:
     kept: object | None = None
     curve: CostCurve | None = None
     noise: Noise | None = None
+    prefixes: Prefixes = field(default_factory=Prefixes)
 
     @property
     def loaded(self) -> dict[str, Drafter]:
