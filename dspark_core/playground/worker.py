@@ -207,6 +207,9 @@ class Worker:
         """
         with self._changed:
             self._changed.wait_for(lambda: not self._occupied(job.session), timeout=LAST_MOMENT_S)
+            for gone in [j for j in self._jobs[1:] if j.cancelled()]:  # they take no place from who still waits
+                self._jobs.remove(gone)
+                gone.end()
             own = next((j for j in self._jobs if j.session == job.session and not j.cancelled()), None)
             waiting = len(self._jobs) - 1
             if own:
