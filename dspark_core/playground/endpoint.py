@@ -19,7 +19,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ..decode.rounds import Prefill
 from ..errors import ModelError, Refused
 from ..race.answer import Began, Ended, Piece
-from ..race.metrics import metrics
 from ..race.records import Failed
 from .api_request import AT, BASE, ApiError, Asked, ChatAsked, CompletionAsked, ServedModels
 from .worker import Engine, Job, NoEngine, Worker
@@ -89,9 +88,8 @@ class Answer:
         return event
 
     def usage(self, began: Began, ended: Ended, tokens: int) -> dict[str, Any]:
-        lane, prompt = ended.lane, len(began.prompt_ids)
-        proposed, accepted = (sum(getattr(r, name) for r in lane.rounds) for name in ("proposed", "accepted"))
-        figures = metrics(lane)
+        prompt, figures = len(began.prompt_ids), ended.figures
+        accepted = figures["accepted"]
         return {
             "prompt_tokens": prompt,
             "completion_tokens": tokens,
@@ -99,17 +97,9 @@ class Answer:
             "prompt_tokens_details": {"cached_tokens": began.cached},
             "completion_tokens_details": {
                 "accepted_prediction_tokens": accepted,
-                "rejected_prediction_tokens": proposed - accepted,
+                "rejected_prediction_tokens": (figures["proposed"] or 0) - (accepted or 0),
             },
-            "speculation": {
-                "lane": self.lane,
-                "rounds": len(lane.rounds),
-                "proposed": proposed,
-                "accepted": accepted,
-                "prefill_s": figures.first_token_s,
-                "decode_s": figures.seconds,
-                "tokens_per_second": figures.tok_s,
-            },
+            "speculation": {"lane": self.lane, **figures},
         }
 
     def document(self, choices: list[dict[str, Any]], streamed: bool, **more: Any) -> dict[str, Any]:

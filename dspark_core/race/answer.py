@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from ..decode.rounds import Settings
 from ..models.token_bytes import UNREADABLE, TextStream
+from .metrics import metrics
 from .records import LaneRecord, LaneSpec
 
 
@@ -53,6 +54,20 @@ class Ended:
 
     finish: str
     lane: LaneRecord
+
+    @property
+    def figures(self) -> dict[str, int | float | None]:
+        """What the rounds came to, times in seconds of the lane's own clock."""
+        rounds, m = self.lane.rounds, metrics(self.lane)
+        return {
+            "rounds": m.rounds,
+            "proposed": sum(r.proposed for r in rounds),
+            "accepted": sum(r.accepted for r in rounds),
+            "prefill_s": m.first_token_s,
+            "decode_s": m.seconds,
+            "tokens_per_second": m.tok_s,
+            "tokens_per_round": m.tokens_per_round,
+        }
 
 
 class AnswerText:
