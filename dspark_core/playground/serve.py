@@ -105,8 +105,13 @@ def launch(
     listener = listening_socket(port)
     port = listener.getsockname()[1]
     code = f"(() => {{\n{script('channel')}}})();\n"
-    routes = [Route(SCRIPT, lambda request: Response(code, media_type="text/javascript"))]
-    before = middleware(token, port, api_key, getattr(page, "worker", None))
+    worker = getattr(page, "worker", None)
+    routes = [
+        Route(SCRIPT, lambda request: Response(code, media_type="text/javascript")),
+        Route(RUNNING, lambda request: JSONResponse(worker.running if worker else {})),
+    ]
+    page.endpoint_key = "the key that the program was started with" if api_key else "the token" if token else ""
+    before = middleware(token, port, api_key, worker)
     outer = FastAPI(routes=routes, docs_url=None, redoc_url=None, openapi_url=None, middleware=before)
     gr.mount_gradio_app(
         outer,
@@ -151,6 +156,7 @@ def launch(
         page.block_thread()
 
 
+RUNNING = "/running"  # what the engine does, for who looks at the endpoint's panel
 HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 API = "/gradio_api/"
 MAX_BODY_BYTES = 2_000_000
@@ -161,6 +167,7 @@ PATHS = (
     *(
         "/",
         SCRIPT,
+        RUNNING,
         "/config",
         "/config/",
         "/theme.css",

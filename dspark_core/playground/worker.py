@@ -255,6 +255,13 @@ class Worker:
         with self._changed:
             return not self._jobs
 
+    @property
+    def running(self) -> dict[str, str | int]:
+        """What the engine does, in a word that is empty for nothing, and how many wait."""
+        with self._changed:
+            names = [j.name for j in self._jobs if not j.cancelled()]
+        return {"running": names[0] if names else "", "waiting": len(names[1:])}
+
     # ---- the owner thread ----------------------------------------------------------------------------
 
     def _keep_owner(self) -> None:

@@ -27,6 +27,7 @@ from ..controls import HIDDEN
 from ..engine import Loaded, load_job, unload_job
 from ..selection import CONTEXTS, OWN_MODELS, LocatedPart, ModelForm, ModelSources, Selection, listing, options, report
 from ..stream import loaded_words
+from ..use_lane import UsePanel
 from ..widgets import (
     QUIET,
     Call,
@@ -290,7 +291,7 @@ class ModelsTab:
 
     # ---- its components ------------------------------------------------------------------------------
 
-    def build(self, page: gr.Blocks, head: gr.HTML, raced: Raced) -> None:
+    def build(self, page: gr.Blocks, head: gr.HTML, raced: Raced, use: UsePanel) -> None:
         """`head` says what is loaded; it follows, also after a race, since another page may have loaded."""
         first = PresetMenu(self.sources.first)
         with raced.below:
@@ -305,6 +306,7 @@ class ModelsTab:
                 buttons = self._buttons()
                 places |= {"progress": progress("shelf-progress"), "verdict": verdict_box("shelf-verdict")}
                 places["report"] = _models_table("shelf-report", "What was chosen")
+                use.build("use-model", head.change)
             with gr.Column(elem_classes="chart proof"):
                 static("<h3>On this machine</h3>")
                 with gr.Row(elem_classes="buttons"):
