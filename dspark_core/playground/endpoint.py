@@ -21,9 +21,10 @@ from ..errors import ModelError, Refused
 from ..race.answer import Began, Ended, Piece
 from ..race.records import Failed
 from .api_request import AT, BASE, ApiError, Asked, ChatAsked, CompletionAsked, ServedModels
-from .worker import Engine, Job, NoEngine, Worker
+from .worker import Job, NoEngine, Worker
 
 RETRY_S = 2  # when a client that was turned away may try again
+LOAD_S = 60.0  # how long a request waits for the program's first load
 NUMBERS = itertools.count(1)
 LANE_HEADER = "x-dspark-lane"
 INTERRUPTED = "The request was ended before its answer was there."
@@ -193,11 +194,14 @@ class Endpoint:
         if method != (wanted := "GET" if models else "POST"):
             raise ApiError(f"{BASE}{path[:100]} takes {wanted}, not {method[:20]}.", 405, code="method_not_allowed")
         if models:
-            return JSONResponse(self._models(path.removeprefix("/models").removeprefix("/")))
+            return JSONResponse(await self._models(path.removeprefix("/models").removeprefix("/")))
         return await self._complete(kinds[path].read(await self._body(receive)), receive, send)
 
-    def _engine(self) -> Engine:
-        """What is loaded. Raises ApiError."""
+    async def _served(self) -> ServedModels:
+        """What is loaded; as the program starts, that is waited for. Raises ApiError."""
+        until = asyncio.get_running_loop().time() + LOAD_S
+        while not self.worker.ready and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(0.05)
         engine = self.worker.engine
         if not self.worker.ready:
             raise ApiError(
@@ -206,10 +210,10 @@ class Endpoint:
         if isinstance(engine, NoEngine) or not engine.name:
             words = getattr(engine, "problem", "") or "No model is loaded: load one on the page's Models tab."
             raise ApiError(words, 503, code="no_model")
-        return engine
+        return ServedModels(engine)
 
-    def _models(self, name: str) -> dict[str, Any]:
-        served = ServedModels(self._engine())
+    async def _models(self, name: str) -> dict[str, Any]:
+        served = await self._served()
         facts = {"object": "model", "created": 0, "owned_by": "dspark-playground"}
         if not name:
             return {"object": "list", "data": [{"id": n, **facts} for n in served.names()]}
@@ -218,7 +222,7 @@ class Endpoint:
 
     async def _complete(self, asked: Asked, receive: Receive, send: Send) -> JSONResponse | None:
         """Run a request; its client may go away at any time. Raises ApiError, but not once anything was sent."""
-        served = ServedModels(self._engine())
+        served = await self._served()
         lane = served.lane(asked.model)
         asked.answer_request(lane)  # what is wrong with it is said at once
         answer = Answer(asked, served.name_of(lane))

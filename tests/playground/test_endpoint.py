@@ -302,6 +302,10 @@ def test_an_error_in_the_middle_is_an_event_of_the_stream(page, monkeypatch):
 def test_nothing_is_loaded_yet_or_never(page, monkeypatch):
     monkeypatch.setattr(page.worker, "ready", False)
     monkeypatch.setattr(page.worker, "progress", "weights")
+    threading.Timer(0.2, setattr, (page.worker, "ready", True)).start()  # who asks while the program starts waits
+    assert ask(page.port, "/models")[0] == 200
+    monkeypatch.setattr(page.worker, "ready", False)
+    monkeypatch.setattr("dspark_core.playground.endpoint.LOAD_S", 0.01)
     status, headers, document = ask(page.port, "/models")
     assert status == 503 and headers["retry-after"] and "weights" in document["error"]["message"]
     assert ask(page.port, "/chat/completions", chat())[0] == 503
