@@ -80,13 +80,16 @@ def speculative(
     decode = Speculation(request, drafter, settings, schedule, options, Tape(uniforms, settings.seed), clock)
     logits = yield from prefill(request, decode.cache, drafter.taps, decode.extend, options.prefilled)
     yield decode.start(logits, began)
-    while not decode.finish:
-        draft = decode.draft()
-        verified = decode.verify(draft)
-        settled = decode.settle(draft, verified)
-        yield decode.commit(draft, verified, settled)
-    if isinstance(options.prefilled, Prefix):  # somebody may go on from here
-        decode.catch_up()
+    try:
+        while not decode.finish:
+            draft = decode.draft()
+            verified = decode.verify(draft)
+            settled = decode.settle(draft, verified)
+            yield decode.commit(draft, verified, settled)
+    except GeneratorExit:
+        decode.leave()
+        raise
+    decode.leave()
 
 
 class Tape(Uniforms):
@@ -259,6 +262,11 @@ class Speculation:
         state = self.extend(mx.array(self.behind_ids, dtype=mx.int32), taps)
         self.behind_ids, self.behind_taps = [], []
         return state
+
+    def leave(self) -> None:
+        """At the end: what was decoded is for somebody else to go on from, if the prompt was given as a Prefix."""
+        if isinstance(self.options.prefilled, Prefix):
+            self.catch_up()
 
     def wait_for_look(self, look: Look) -> float:
         """The first draft's probability of being accepted: known before any head row is computed."""

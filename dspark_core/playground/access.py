@@ -18,7 +18,8 @@ from urllib.parse import parse_qsl, urlencode
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .api_request import BASE, ApiError
+from ..errors import ApiError
+from .api_request import BASE, error_body
 
 VARIABLE = "DSPARK_TOKEN"  # a token on the command line could be read by every user of the machine
 KEY_VARIABLE = "DSPARK_API_KEY"  # and so can the endpoint's key, where it is not given in this
@@ -98,7 +99,7 @@ class TokenGate:
         else:
             how = {"www-authenticate": "Bearer", "cache-control": "no-store"}
             error = ApiError(KEY_WORDS, 401, code="invalid_api_key")
-            refusal = JSONResponse(error.body, 401, how) if asked else PlainTextResponse(WORDS, 401, how)
+            refusal = JSONResponse(error_body(error), 401, how) if asked else PlainTextResponse(WORDS, 401, how)
             await refusal(scope, receive, send)
 
     @staticmethod

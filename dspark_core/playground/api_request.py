@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, model_validator
 
 from ..decode.rounds import Settings
-from ..errors import Refused
+from ..errors import ApiError
 from ..models.info import DrafterInfo
 from ..models.token_bytes import whole_characters
 from ..race.answer import AnswerRequest
@@ -48,18 +48,11 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 
 
-class ApiError(Refused):
-    """A request that is refused, in one sentence; `body` is OpenAI's form of it."""
-
-    def __init__(self, message: str, status: int = 400, param: str | None = None, code: str | None = None):
-        super().__init__(message)
-        self.status, self.param, self.code = status, param, code
-
-    @property
-    def body(self) -> dict[str, Any]:
-        kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-        kind = kinds.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
-        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+def error_body(error: ApiError) -> dict[str, Any]:
+    """OpenAI's form of a refusal."""
+    kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+    kind = kinds.get(error.status, "server_error" if error.status >= 500 else "invalid_request_error")
+    return {"error": {"message": str(error), "type": kind, "param": error.param, "code": error.code}}
 
 
 class StreamOptions(BaseModel):

@@ -17,10 +17,10 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..decode.rounds import Prefill
-from ..errors import ModelError, Refused
+from ..errors import ApiError, ContextError, ModelError, Refused
 from ..race.answer import Began, Ended, Piece
 from ..race.records import Failed
-from .api_request import AT, BASE, ApiError, Asked, ChatAsked, CompletionAsked, ServedModels
+from .api_request import AT, BASE, Asked, ChatAsked, CompletionAsked, ServedModels, error_body
 from .worker import Job, NoEngine, Worker
 
 RETRY_S = 2  # when a client that was turned away may try again
@@ -75,6 +75,9 @@ class Answer:
                     yield -1, event
         except ApiError as error:
             yield -1, error
+        except ContextError as error:
+            param = "messages" if self.chat else "prompt"
+            yield -1, ApiError(str(error), 400, param, "context_length_exceeded")
         except Refused as error:
             unready = isinstance(error, ModelError) and not engine.name
             yield -1, ApiError(str(error), 503 if unready else 400)
@@ -160,7 +163,7 @@ class Answer:
                 yield event_of(self.document([], True, usage=self.usage(began, event, tokens)))
             yield b"data: [DONE]\n\n"
         except ApiError as error:
-            yield event_of(error.body)
+            yield event_of(error_body(error))
 
 
 def event_of(document: dict[str, Any]) -> bytes:
@@ -181,7 +184,7 @@ class Endpoint:
             response = await self._answer(scope["method"], scope["path"].removeprefix(BASE), receive, send)
         except ApiError as error:
             headers = {"retry-after": str(RETRY_S)} if error.status in (429, 503) else {}
-            response = JSONResponse(error.body, error.status, headers)
+            response = JSONResponse(error_body(error), error.status, headers)
         if response:
             await response(scope, receive, send)
 

@@ -20,10 +20,10 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
-from ..errors import Refused
+from ..errors import ApiError, Refused
 from ..presets import load_prompts
 from .access import TokenGate, chosen_api_key, chosen_token, private_link
-from .api_request import BASE, ApiError
+from .api_request import BASE, error_body
 from .channel import SCRIPT, Streams
 from .endpoint import Endpoint
 from .engine import PresetEngine
@@ -225,7 +225,7 @@ class OriginGuard:
             status, words = refusal
             headers = {k.decode(): v.decode() for k, v in HEADERS}
             in_form = scope["path"].startswith(f"{BASE}/")  # that clients of the endpoint read
-            refuse = JSONResponse(ApiError(words, status).body, status, headers) if in_form else None
+            refuse = JSONResponse(error_body(ApiError(words, status)), status, headers) if in_form else None
             await (refuse or PlainTextResponse(words, status, headers))(scope, receive, send)
             return
 

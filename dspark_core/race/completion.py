@@ -10,7 +10,7 @@ from ..decode.plain import plain
 from ..decode.prefixes import Prefix
 from ..decode.rounds import Prefill, Round, Settings, Start
 from ..decode.speculative import Options, speculative
-from ..errors import DecodeError, ModelError
+from ..errors import ContextError, ModelError
 from ..models.drafter import Drafter
 from ..models.target import Target
 from .answer import AnswerRequest, AnswerText, Began, Ended, Piece
@@ -25,7 +25,8 @@ def complete(
     """Run a request on the thread that owns MLX: Began, Prefill events, a Piece for every step, Ended.
 
     `cancelled` is asked after every event of the decode. Raises ModelError for a conversation or a drafter that cannot
-    be used, DecodeError for a prompt that does not fit, or logits that are not finite.
+    be used, ContextError for a prompt that does not fit, DecodeError for one that is none or for logits that are not
+    finite.
     """
     target, spec = models.target, request.lane
     drafter = models.drafters.get(spec.drafter_id, "there is none of this name.") if spec.speculative else None
@@ -33,7 +34,7 @@ def complete(
         raise ModelError(f"{spec.method} is not running: {drafter}")
     prompt = prompt_ids(target, request)
     if len(prompt) >= target.context_length:
-        raise DecodeError(
+        raise ContextError(
             f"The prompt has {len(prompt):,} tokens; the context of {target.name} holds {target.context_length:,}."
         )
     stop_ids = target.stop_ids if request.settings.stop_ids is None else request.settings.stop_ids
@@ -57,13 +58,10 @@ def complete(
             yield piece
         if finish:
             break
-    if finish != "cancelled" and not text.stopped:
-        for _ in events:  # its last words, after the last event
-            pass
+    yield Ended("length" if finish == "context" else finish, lane)
     events.close()
     mx.synchronize()
     models.prefixes.keep(prefix, [*prompt, *lane.output], len(prompt))
-    yield Ended("length" if finish == "context" else finish, lane)
 
 
 def prompt_ids(target: Target, request: AnswerRequest) -> list[int]:

@@ -149,7 +149,7 @@ REFUSED = [
     (chat(stop=[""]), 400, "stop"),
     (chat(stop=["x"] * 100), 400, "stop"),
     (chat(stream_options={"include_usage": True}), 400, "stream_options"),
-    (chat("long " * 200), 400, None),
+    (chat("long " * 200), 400, "messages"),
 ]
 
 
