@@ -6,6 +6,8 @@
       PresetError        a preset file that cannot be used
       LaneError          a lane that does not exist                                        (also a ValueError)
       DecodeError        a request that cannot be decoded, or a model whose logits fail    (also a ValueError)
+        ContextError     a prompt that the model's context does not hold                   (also a ValueError)
+      ApiError           a request to the endpoint that is not answered
       TraceError         a document that is no race this version can read                  (also a ValueError)
     Cancelled            the visitor's wish: no fault, and nothing to read
 
@@ -38,6 +40,18 @@ class LaneError(Refused, ValueError):
 
 class DecodeError(Refused, ValueError):
     """A request that cannot be decoded, or a model that gave logits which are not finite."""
+
+
+class ContextError(DecodeError):
+    """A prompt that the model's context does not hold."""
+
+
+class ApiError(Refused):
+    """A request to the endpoint that is not answered: with an HTTP status, the field that is to blame, and a code."""
+
+    def __init__(self, message: str, status: int = 400, param: str | None = None, code: str | None = None):
+        super().__init__(message)
+        self.status, self.param, self.code = status, param, code
 
 
 class TraceError(Refused, ValueError):

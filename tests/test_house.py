@@ -26,16 +26,18 @@ FLOORS = (
     ("decode",),  # logits in, rounds out
     ("race",),  # several decodes in one run
     ("proof",),
-    ("bench", "playground"),
+    ("bench", "playground", "generate"),
 )
 ALONE = ("training",)  # imports nothing of the rest, and the rest nothing of it
 ONLY = {"gradio": "playground", "torch": "training"}  # a library that a single room imports
 # Nor anything that imports it: any thread may use these rooms and modules.
 WITHOUT_MLX = (
     *("errors", "paths", "store", "presets", "machine", "chart_style", "offline_page", "catalog", "playground"),
+    "generate",
     *("models.info", "models.config", "models.fields", "models.headers", "models.quantization", "models.text"),
     *("decode.cost_curve", "decode.rounds", "decode.schedule"),
     *(
+        "race.answer",
         "race.lane_spec",
         "race.records",
         "race.trace",

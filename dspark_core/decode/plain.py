@@ -11,6 +11,7 @@ import mlx.core as mx
 
 from ..models.target import Target
 from .prefill import Prefilled, check, picker, prefill, require_finite
+from .prefixes import Prefix
 from .rounds import Prefill, Round, Settings, Spent, Start
 from .sampling import Uniforms
 
@@ -23,12 +24,13 @@ def plain(
     uniforms: Uniforms | None = None,
     clock: Callable[[], float] = time.perf_counter,
     profile: bool = False,
-    prefilled: Prefilled | None = None,
+    prefilled: Prefilled | Prefix | None = None,
 ) -> Iterator[Prefill | Start | Round]:
     """Decode with the target alone. Every round proposes nothing and commits the target's token.
 
     `uniforms` takes the place of `settings.seed`; `clock` returns seconds of own time; `profile` ends the
-    pipelining and fills `Round.spent`; `prefilled` is this prompt's prefill, done before. Raises DecodeError.
+    pipelining and fills `Round.spent`; `prefilled` is this prompt's prefill, done before, or that of its
+    beginning. Raises DecodeError.
     """
     request = check(target, prompt, settings)
     pick = picker(settings, uniforms)

@@ -10,6 +10,7 @@ import mlx.core as mx
 
 from ..errors import DecodeError
 from ..models.target import Cache, Target
+from .prefixes import Prefix
 from .rounds import Prefill, Settings
 from .sampling import Greedy, Sampled, Uniforms
 
@@ -130,13 +131,14 @@ def prefill(
     cache: Cache,
     taps: tuple[int, ...] = (),
     extend: Extend = lambda ids, features: [],
-    prefilled: Prefilled | None = None,
+    prefilled: Prefilled | Prefix | None = None,
 ) -> Generator[Prefill, None, mx.array]:
     """Run the prompt through the target in chunks; `extend(ids [n], taps [n, m*d])` takes the positions of each, with
     None for the tapped states where `taps` is empty, and returns arrays to evaluate with it. Yields Prefill; returns
-    the logits [1, V] of the last position. With `prefilled` everything is taken from there."""
+    the logits [1, V] of the last position. With a Prefilled everything is taken from there; with a Prefix, whose
+    context `extend` goes on from, what it holds of the prompt, and its entries become those of `cache`."""
     ids, total = mx.array(request.prompt, dtype=mx.int32), len(request.prompt)
-    if prefilled is not None:
+    if isinstance(prefilled, Prefilled):
         if prefilled.prompt != request.prompt:
             raise DecodeError("The prefill is that of another prompt.")
         prefilled.into(cache)
@@ -146,14 +148,25 @@ def prefill(
             mx.eval(extend(ids[rows], None if features is None else features[rows]))
         yield Prefill(total, total)
         return prefilled.logits
-    yield Prefill(0, total)
+    done, borders = 0, [total]
+    if prefilled is not None:
+        if request.prompt[: len(prefilled.ids)] != tuple(prefilled.ids):
+            raise DecodeError("The prefill is that of another prompt.")
+        cache[:] = prefilled.cache
+        prefilled.cache = cache
+        done, borders = len(prefilled.ids), [*prefilled.borders(total)]
+    yield Prefill(done, total)
 
     def forward(chunk: mx.array, cache: Cache) -> tuple[mx.array, list[mx.array]]:
         hidden, features = request.target.forward(chunk, cache, taps)
         return hidden, extend(chunk, features)
 
-    for start, hidden in walk_prefix(forward, ids, cache):
-        yield Prefill(start + hidden.shape[0], total)
+    for border in borders:
+        if prefilled is not None and done > len(prefilled.ids):
+            prefilled.note(done)
+        for start, hidden in walk_prefix(forward, ids[done:border], cache):
+            yield Prefill(done + start + hidden.shape[0], total)
+        done = border
     logits = request.target.head(hidden[-1:])
     peak = logits.max(axis=-1)
     mx.eval(logits, peak)

@@ -16,6 +16,7 @@ from ..models.cache import trim
 from ..models.drafter import Drafter, Look, Proposal, calibrated, gaps
 from ..models.target import Target
 from .prefill import PREFILL_CHUNK, Prefilled, Request, check, picker, prefill, require_finite
+from .prefixes import Prefix
 from .rounds import Again, Detail, Prefill, Round, Settings, Spent, Start
 from .sampling import (
     Sampled,
@@ -37,14 +38,14 @@ class Options:
 
     confidence: fill `Round.confidence`, where the drafter has a confidence head
     profile:    time draft and verification apart (one synchronisation more a round)
-    prefilled:  the prompt's prefill, done before
+    prefilled:  the prompt's prefill, done before, or that of its beginning, with the drafter's context
     strict:     how far the device moves logits with the width; above 0, greedy choices that this could have turned are
                 decided again by plain decoding's own numbers (strict.py)
     """
 
     confidence: bool = False
     profile: bool = False
-    prefilled: Prefilled | None = None
+    prefilled: Prefilled | Prefix | None = None
     strict: float = 0.0
 
 
@@ -79,11 +80,16 @@ def speculative(
     decode = Speculation(request, drafter, settings, schedule, options, Tape(uniforms, settings.seed), clock)
     logits = yield from prefill(request, decode.cache, drafter.taps, decode.extend, options.prefilled)
     yield decode.start(logits, began)
-    while not decode.finish:
-        draft = decode.draft()
-        verified = decode.verify(draft)
-        settled = decode.settle(draft, verified)
-        yield decode.commit(draft, verified, settled)
+    try:
+        while not decode.finish:
+            draft = decode.draft()
+            verified = decode.verify(draft)
+            settled = decode.settle(draft, verified)
+            yield decode.commit(draft, verified, settled)
+    except GeneratorExit:
+        decode.leave()
+        raise
+    decode.leave()
 
 
 class Tape(Uniforms):
@@ -256,6 +262,11 @@ class Speculation:
         state = self.extend(mx.array(self.behind_ids, dtype=mx.int32), taps)
         self.behind_ids, self.behind_taps = [], []
         return state
+
+    def leave(self) -> None:
+        """At the end: what was decoded is for somebody else to go on from, if the prompt was given as a Prefix."""
+        if isinstance(self.options.prefilled, Prefix):
+            self.catch_up()
 
     def wait_for_look(self, look: Look) -> float:
         """The first draft's probability of being accepted: known before any head row is computed."""

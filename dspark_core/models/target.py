@@ -107,15 +107,26 @@ class Target:
         """Logits [..., V] before any softcap."""
         return wide_product(getattr(self._lm, "lm_head", self._body.embed_tokens), hidden)
 
-    def encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
+    def encode_chat(self, messages: list[dict[str, str]], thinking: bool = False) -> list[int]:
         """Token ids of a conversation, all of them in the vocabulary; see Text.encode_chat. Raises ModelError, also
-        without a tokenizer."""
-        ids = self._need_text().encode_chat(messages)
+        without a tokenizer, and where it has no switch for `thinking`."""
+        text = self._need_text()
+        if not thinking:
+            return self._checked(text.encode_chat(messages), "conversation")
+        if not text.thinks:
+            raise ModelError(f"The chat template of {self.name} has no switch for thinking.")
+        return self._checked(text.encode_chat(messages, True), "conversation")
+
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of a text to go on from; see Text.encode_text. Raises ModelError as `encode_chat` does."""
+        return self._checked(self._need_text().encode_text(text), "text")
+
+    def _checked(self, ids: list[int], what: str) -> list[int]:
         if not ids:
-            raise ModelError(f"{self.name}: its chat template and tokenizer make no tokens of this conversation.")
+            raise ModelError(f"{self.name}: its chat template and tokenizer make no tokens of this {what}.")
         if max(ids) >= self.vocab_size:  # MLX reads past a table's end without a word
             raise ModelError(
-                f"{self.name}: its tokenizer makes the token id {max(ids)} of this conversation, and its vocabulary "
+                f"{self.name}: its tokenizer makes the token id {max(ids)} of this {what}, and its vocabulary "
                 f"ends at {self.vocab_size - 1}."
             )
         return ids

@@ -104,8 +104,25 @@ class Text:
         clean = whole_characters(text)
         return self._control.encode(clean, [True] * len(clean))
 
-    def encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
-        """Token ids of a conversation, ready for the assistant's turn; thinking off where it is known.
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of a text to go on from, as the tokenizer makes them: with what begins a text, and names of control
+        tokens are control tokens."""
+        opening, ids = self._opening(), self._control.encode(clean := whole_characters(text), [False] * len(clean))
+        return ids if ids[: len(opening)] == opening else opening + ids
+
+    @property
+    def thinks(self) -> bool:
+        """Has the chat template a switch for a thought before the answer?"""
+        if not self.has_chat_template:
+            return False
+        bare = _with([{"role": "user"}], stand_ins(["x"]).contents)
+        try:
+            return self._render(bare) != self._render(bare, thinking=True)
+        except ModelError:
+            return False
+
+    def encode_chat(self, messages: list[dict[str, str]], thinking: bool = False) -> list[int]:
+        """Token ids of a conversation, ready for the assistant's turn; `thinking` where the template has that switch.
 
         `messages` are {"role", "content"}. The ids are those of the tokenizer's `apply_chat_template`, but that only
         the template's own text may become control tokens: their names in a content are encoded as plain text. A model
@@ -115,11 +132,11 @@ class Text:
         messages = [{**m, "content": whole_characters(m["content"])} for m in messages]
         if not self.has_chat_template:
             return self._opening() + self.encode("\n\n".join(m["content"] for m in messages))
-        whole, written = self._render(messages), stand_ins([m["content"] for m in messages])
-        rendered = self._render(_with(messages, written.contents))
+        whole, written = self._render(messages, thinking=thinking), stand_ins([m["content"] for m in messages])
+        rendered = self._render(_with(messages, written.contents), thinking=thinking)
         text, typed = written.text(rendered)
         if text != whole:  # the template acts upon what a content says
-            rendered = self._render_typed(messages, written) or rendered
+            rendered = self._render_typed(messages, written, thinking) or rendered
             text, typed = written.text(rendered)
         self._require_all(messages, written.left_out(rendered))
         prompt = self._control.encode(text, typed)
@@ -131,20 +148,20 @@ class Text:
         controls = ([i for i in ids if i in self._control.ids] for ids in (prompt, own))
         return own if next(controls) == next(controls) else prompt
 
-    def _render(self, messages: list[dict[str, str]], prompt: bool = True) -> str:
+    def _render(self, messages: list[dict[str, str]], prompt: bool = True, thinking: bool = False) -> str:
         """What the chat template makes of a conversation; `prompt`: ready for the assistant's turn."""
         try:
             return str(
                 self.tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=prompt, enable_thinking=False
+                    messages, tokenize=False, add_generation_prompt=prompt, enable_thinking=thinking
                 )
             )
         except Exception as e:  # it raises where it knows no system turn, for one; its expressions raise anything
             raise ModelError(f"The model's chat template cannot render this conversation ({_one_line(e)}).") from None
 
-    def _render_typed(self, messages: list[dict[str, str]], written: StandIns) -> str:
+    def _render_typed(self, messages: list[dict[str, str]], written: StandIns, thinking: bool) -> str:
         """The rendering in stand-ins that act as what they stand for; empty where the template asks more of them."""
-        variables = self.tokenizer.special_tokens_map | {"enable_thinking": False}
+        variables = self.tokenizer.special_tokens_map | {"enable_thinking": thinking}
         try:
             return written.render(self.tokenizer.get_chat_template(), messages, **variables)
         except Exception:  # of any kind, as above

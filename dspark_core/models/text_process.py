@@ -107,14 +107,18 @@ class ForeignText:
         self.special = {int(i): name for i, name in facts["special"].items()}
         self.has_chat_template = bool(facts["has_chat_template"])
         self.opening = str(facts["opening"])
+        self.thinks = bool(facts["thinks"])
         self.token_bytes = ForeignTokenBytes(self, bool(facts["clean_up"]))
         self.ask("check", CALL_S)
 
     def encode(self, text: str) -> list[int]:
         return list(self.ask("encode", CALL_S, text))
 
-    def encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
-        return list(self.ask("encode_chat", CALL_S, messages))
+    def encode_text(self, text: str) -> list[int]:
+        return list(self.ask("encode_text", CALL_S, text))
+
+    def encode_chat(self, messages: list[dict[str, str]], thinking: bool = False) -> list[int]:
+        return list(self.ask("encode_chat", CALL_S, messages, thinking))
 
     def is_special(self, token_id: int) -> bool:
         return token_id in self.special
@@ -380,6 +384,7 @@ def answer_to(question: dict[str, Any], texts: "dict[int, Text]") -> Any:
             "has_chat_template": text.has_chat_template,
             "clean_up": text.token_bytes.clean_up,
             "opening": text.opening,
+            "thinks": text.thinks,
         }
     if question["of"] not in texts:
         return MISSING
@@ -394,6 +399,8 @@ def answer_to(question: dict[str, Any], texts: "dict[int, Text]") -> Any:
             return text.token_bytes(*args).hex(), text.token_bytes.at_start(*args).hex(), is_byte(*args)
         case "encode":
             return text.encode(*args)
+        case "encode_text":
+            return text.encode_text(*args)
         case "encode_chat":
             return text.encode_chat(*args)
 

@@ -36,6 +36,7 @@ from .tabs.cost_tab import CostTab
 from .tabs.models_tab import ModelsTab
 from .tabs.prove_tab import ProveTab
 from .tabs.race_tab import RaceTab
+from .use_lane import UsePanel
 from .widgets import page_file, plain_text, script, static
 from .worker import MAX_WAITING, Worker, race_job
 
@@ -50,16 +51,20 @@ def build(worker: Worker, prompts: list[Prompt], sources: ModelSources | None = 
         return offers_of(worker.engine, start)
 
     with gr.Blocks(title="DSpark Playground", analytics_enabled=False, fill_width=True) as page:
+        page.worker = worker  # which the endpoint shares: serve.launch
         models = _head()
         ask = controls(prompts, offers)
         with gr.Tabs(elem_id="tabs"):
             raced = RaceTab(worker, ask, RaceMemory(lambda: page.state_holder.session_data)).build()
             ChartsTab(worker, ask, raced).build()
+            use = UsePanel(worker, page)
+            with raced.below:
+                use.build("use-lane", raced.last.change, raced.last)
             cost = CostTab(worker, ask, raced)
             cost.build()
             CompareTab(raced.saved).build()
             ProveTab(worker, ask, prompts).build()
-            ModelsTab(worker, sources).build(page, models, raced)
+            ModelsTab(worker, sources).build(page, models, raced, use)
         cost.build_advice()
 
         filled = fill_and_store(page, ask)

@@ -17,13 +17,15 @@ import gradio as gr
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
-from ..errors import Refused
+from ..errors import ApiError, Refused
 from ..presets import load_prompts
-from .access import TokenGate, chosen_token, private_link
+from .access import TokenGate, chosen_api_key, chosen_token, private_link
+from .api_request import BASE, error_body
 from .channel import SCRIPT, Streams
+from .endpoint import Endpoint
 from .engine import PresetEngine
 from .listening import ADDRESS, PageServer, listening_socket
 from .page import build
@@ -37,6 +39,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Race plain MLX decoding, DSpark and DFlash on one prompt.")
     parser.add_argument("--port", help="port on 127.0.0.1, 0 for any (default: the first free one from 7860)")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser window")
+    parser.add_argument("--serve", action="store_true", help="no browser window: print what an OpenAI client needs")
+    parser.add_argument("--api-key", metavar="KEY", help="ask clients of the endpoint for it (or set DSPARK_API_KEY)")
     parser.add_argument(
         "--token",
         action=argparse.BooleanOptionalAction,
@@ -46,6 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         port = _free_port(args.port)
         token = chosen_token(args.token)
+        api_key = chosen_api_key(args.api_key)
     except (Refused, ValueError) as refusal:
         parser.exit(2, f"{refusal}\n")
     sources = ModelSources()
@@ -53,14 +58,18 @@ def main(arguments: list[str] | None = None) -> None:
         parser.exit(1, f"No preset can be used: {' '.join(sources.bad)}\n")
     preset = next(iter(sources.presets.values()))
     worker = Worker(lambda progress: PresetEngine(preset, "auto", progress), PresetEngine.prepare)
-    serve = partial(launch, token=token) if token else launch
+
+    def ready(url: str) -> None:
+        print(f"DSpark Playground runs on {url} (Ctrl+C ends it).", flush=True)
+        if args.serve:
+            base = url.partition("?")[0].rstrip("/") + BASE
+            key = "the key" if api_key else "the token" if token else "anything"
+            print(f"OpenAI-compatible: base URL {base}, API key: {key}, models: {base}/models", flush=True)
+
+    serve: Callable[..., None] = partial(launch, token=token) if token else launch
+    serve = partial(serve, api_key=api_key) if api_key else serve
     try:
-        serve(
-            build(worker, load_prompts(), sources),
-            port,
-            browser=not args.no_browser,
-            ready=lambda url: print(f"DSpark Playground runs on {url} (Ctrl+C ends it).", flush=True),
-        )
+        serve(build(worker, load_prompts(), sources), port, browser=not (args.no_browser or args.serve), ready=ready)
     except Refused as refusal:
         parser.exit(2, f"{refusal}\n")
 
@@ -84,9 +93,11 @@ def launch(
     block: bool = True,
     ready: Callable[[str], None] = lambda url: None,
     token: str = "",
+    api_key: str = "",
 ) -> None:
-    """Serve the page on this machine only, with every option given. `ready` is told the address. With a `token`, only
-    to who has it. Raises Refused, in one sentence, if the port cannot be had."""
+    """Serve the page on this machine only, with every option given, and the endpoint on its `worker`, if it has one.
+    `ready` is told the address. With a `token`, only to who has it, and the endpoint with an `api_key` likewise. Raises
+    Refused, in one sentence, if the port cannot be had."""
     queued = page.queue(
         max_size=4 * MAX_WAITING, api_open=False, status_update_rate="auto", default_concurrency_limit=1
     )
@@ -94,8 +105,14 @@ def launch(
     listener = listening_socket(port)
     port = listener.getsockname()[1]
     code = f"(() => {{\n{script('channel')}}})();\n"
-    routes = [Route(SCRIPT, lambda request: Response(code, media_type="text/javascript"))]
-    outer = FastAPI(routes=routes, docs_url=None, redoc_url=None, openapi_url=None, middleware=middleware(token, port))
+    worker = getattr(page, "worker", None)
+    routes = [
+        Route(SCRIPT, lambda request: Response(code, media_type="text/javascript")),
+        Route(RUNNING, lambda request: JSONResponse(worker.running if worker else {})),
+    ]
+    page.endpoint_key = "the key that the program was started with" if api_key else "the token" if token else ""
+    before = middleware(token, port, api_key, worker)
+    outer = FastAPI(routes=routes, docs_url=None, redoc_url=None, openapi_url=None, middleware=before)
     gr.mount_gradio_app(
         outer,
         queued,
@@ -139,6 +156,7 @@ def launch(
         page.block_thread()
 
 
+RUNNING = "/running"  # what the engine does, for who looks at the endpoint's panel
 HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 API = "/gradio_api/"
 MAX_BODY_BYTES = 2_000_000
@@ -149,6 +167,7 @@ PATHS = (
     *(
         "/",
         SCRIPT,
+        RUNNING,
         "/config",
         "/config/",
         "/theme.css",
@@ -159,7 +178,7 @@ PATHS = (
         "/svelte/",
     ),
     *(EVENTS, f"{API}queue/data", f"{API}heartbeat/", f"{API}cancel", f"{API}reset", f"{API}run/", f"{API}call/"),
-    *(f"{API}info", f"{API}app_id", f"{API}theme.css"),
+    *(f"{API}info", f"{API}app_id", f"{API}theme.css", f"{BASE}/"),
 )
 UPLOAD = f"{API}upload"  # no form of this page has a file
 REFUSED_PATHS = {f"{API}file=": 403, f"{API}proxy=": 400, "/monitoring": 403}  # as gradio refuses them
@@ -204,7 +223,10 @@ class OriginGuard:
         refusal = refusal or absent(scope["path"])
         if refusal:
             status, words = refusal
-            await PlainTextResponse(words, status, {k.decode(): v.decode() for k, v in HEADERS})(scope, receive, send)
+            headers = {k.decode(): v.decode() for k, v in HEADERS}
+            in_form = scope["path"].startswith(f"{BASE}/")  # that clients of the endpoint read
+            refuse = JSONResponse(error_body(ApiError(words, status)), status, headers) if in_form else None
+            await (refuse or PlainTextResponse(words, status, headers))(scope, receive, send)
             return
 
         async def send_guarded(message):
@@ -245,10 +267,12 @@ def absent(path: str) -> tuple[int, str] | None:
     return status, "There is nothing here."
 
 
-def middleware(token: str = "", port: int = 0) -> list[Middleware]:
+def middleware(token: str = "", port: int = 0, api_key: str = "", worker: Worker | None = None) -> list[Middleware]:
     """What stands before the page, from the outside in."""
-    gate = [Middleware(TokenGate, token=token, port=port)] if token else []
-    return [Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS), Middleware(OriginGuard), *gate, Middleware(Streams)]
+    gate = [Middleware(TokenGate, token=token, port=port, api_key=api_key)] if token or api_key else []
+    endpoint = [Middleware(Endpoint, worker=worker)] if worker else []
+    guards = [Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS), Middleware(OriginGuard)]
+    return [*guards, *gate, *endpoint, Middleware(Streams)]
 
 
 def theme() -> gr.themes.Base:

@@ -206,6 +206,9 @@ class Worker:
         """
         with self._changed:
             self._changed.wait_for(lambda: not self._occupied(job.session), timeout=LAST_MOMENT_S)
+            for gone in [j for j in self._jobs[1:] if j.cancelled()]:  # they take no place from who still waits
+                self._jobs.remove(gone)
+                gone.end()
             own = next((j for j in self._jobs if j.session == job.session and not j.cancelled()), None)
             waiting = len(self._jobs) - 1
             if own:
@@ -255,6 +258,13 @@ class Worker:
     def idle(self) -> bool:
         with self._changed:
             return not self._jobs
+
+    @property
+    def running(self) -> dict[str, str | int]:
+        """What the engine does, in a word that is empty for nothing, and how many wait."""
+        with self._changed:
+            names = [j.name for j in self._jobs if not j.cancelled()]
+        return {"running": names[0] if names else "", "waiting": len(names[1:])}
 
     # ---- the owner thread ----------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from ..decode.bundled_curve import bundled_curve
 from ..decode.confidence import ConfidenceFit
 from ..decode.cost_curve import BUSY, CostCurve
 from ..decode.measure import Measurement, Measuring, load_curve, made_of, save_curve
+from ..decode.prefixes import Prefixes
 from ..decode.rounds import Round
 from ..decode.strict import Noise, load_noise, measure_noise, save_noise
 from ..machine import machine, versions
@@ -66,6 +67,7 @@ class Models:
     noise:    how far logits move with the width here, once that is known
     read_s:   seconds that a token of the last prompt took to read; 0 before there was one
     fits:     how far confidences by margin are off here, by drafter
+    prefixes: the conversations that requests may go on from
     """
 
     target: Target
@@ -78,6 +80,7 @@ class Models:
     noise: Noise | None = None
     read_s: float = 0.0
     fits: dict[str, ConfidenceFit] = field(default_factory=dict)
+    prefixes: Prefixes = field(default_factory=Prefixes)
 
     @property
     def loaded(self) -> dict[str, Drafter]:

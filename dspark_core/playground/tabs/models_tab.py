@@ -37,6 +37,7 @@ from ..selection import (
     report,
 )
 from ..stream import loaded_words
+from ..use_lane import UsePanel
 from ..widgets import (
     QUIET,
     UNQUEUED,
@@ -276,7 +277,7 @@ class ModelsTab:
 
     # ---- its components ------------------------------------------------------------------------------
 
-    def build(self, page: gr.Blocks, head: gr.HTML, raced: Raced) -> None:
+    def build(self, page: gr.Blocks, head: gr.HTML, raced: Raced, use: UsePanel) -> None:
         """`head` says what is loaded; it follows, also after a race, since another page may have loaded."""
         first = PresetMenu(self.sources.first)
         with raced.below:
@@ -294,6 +295,7 @@ class ModelsTab:
                 buttons = self._buttons()
                 places |= {**buttons, "progress": progress("shelf-progress"), "verdict": verdict_box("shelf-verdict")}
                 places["report"] = _models_table("shelf-report", "What was chosen")
+                use.build("use-model", head.change)
             with gr.Column(elem_classes="chart proof"):
                 static("<h3>On this machine</h3>")
                 with gr.Row(elem_classes="buttons"):

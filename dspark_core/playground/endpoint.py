@@ -1,0 +1,278 @@
+"""An endpoint in the form of OpenAI's API, on the page's own engine, port and guard.
+
+A request is a job of the worker's like a race, in order of arrival. What comes of it goes from the owner thread to the
+server's loop; a connection that is closed cancels it, and its decode ends within a round.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ..decode.rounds import Prefill
+from ..errors import ApiError, ContextError, ModelError, Refused
+from ..race.answer import Began, Ended, Piece
+from ..race.records import Failed
+from .api_request import AT, BASE, Asked, ChatAsked, CompletionAsked, ServedModels, error_body
+from .worker import Job, NoEngine, Worker
+
+RETRY_S = 2  # when a client that was turned away may try again
+LOAD_S = 60.0  # how long a request waits for the program's first load
+NUMBERS = itertools.count(1)
+LANE_HEADER = "x-dspark-lane"
+INTERRUPTED = "The request was ended before its answer was there."
+
+
+class Mailbox:
+    """Takes a job's events on the owner thread and gives them on the server's loop; None is the last."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[tuple[int, Any] | None] = asyncio.Queue()
+
+    def put(self, pair: tuple[int, Any] | None) -> None:
+        with contextlib.suppress(RuntimeError):  # the server has ended
+            self._loop.call_soon_threadsafe(self._events.put_nowait, pair)
+
+    async def get(self) -> Any:
+        pair = await self._events.get()
+        return pair and pair[1]
+
+
+class Answer:
+    """One request: its job, and OpenAI's form of what comes of it."""
+
+    def __init__(self, asked: Asked, model: str):
+        self.asked, self.model = asked, model
+        self.chat = isinstance(asked, ChatAsked)
+        self.id = f"{'chatcmpl' if self.chat else 'cmpl'}-{secrets.token_hex(12)}"
+        self.created = int(time.time())
+        self.mailbox = Mailbox()
+        self.job = Job(f"request {next(NUMBERS)}", "request", self._work, _events=self.mailbox)  # type: ignore[arg-type]
+
+    @property
+    def lane(self) -> str:
+        return self.model.rpartition(AT)[2]
+
+    def _work(self, engine: Any, job: Job) -> Iterator[tuple[int, Any]]:
+        """On the owner thread."""
+        from ..race.completion import complete
+
+        try:
+            served = ServedModels(engine)
+            models = engine.models
+            lane = served.lane(self.asked.model)
+            self.model = served.name_of(lane)
+            for event in complete(models, self.asked.answer_request(lane), job.cancelled):
+                if not isinstance(event, Prefill):
+                    yield -1, event
+        except ApiError as error:
+            yield -1, error
+        except ContextError as error:
+            param = "messages" if self.chat else "prompt"
+            yield -1, ApiError(str(error), 400, param, "context_length_exceeded")
+        except Refused as error:
+            unready = isinstance(error, ModelError) and not engine.name
+            yield -1, ApiError(str(error), 503 if unready else 400)
+
+    async def next_event(self) -> Any:
+        """Began, then Pieces, then Ended; None where the job ends without. Raises ApiError."""
+        event = await self.mailbox.get()
+        if isinstance(event, Failed):
+            raise ApiError(event.message, 500, code="failed")
+        if isinstance(event, ApiError):
+            raise event
+        return event
+
+    def usage(self, began: Began, ended: Ended, tokens: int) -> dict[str, Any]:
+        prompt, figures = len(began.prompt_ids), ended.figures
+        accepted = figures["accepted"]
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": tokens,
+            "total_tokens": prompt + tokens,
+            "prompt_tokens_details": {"cached_tokens": began.cached},
+            "completion_tokens_details": {
+                "accepted_prediction_tokens": accepted,
+                "rejected_prediction_tokens": (figures["proposed"] or 0) - (accepted or 0),
+            },
+            "speculation": {"lane": self.lane, **figures},
+        }
+
+    def document(self, choices: list[dict[str, Any]], streamed: bool, **more: Any) -> dict[str, Any]:
+        kind = ("chat.completion" if self.chat else "text_completion") + ".chunk" * (streamed and self.chat)
+        head = {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+        return {**head, "choices": choices, **more}
+
+    def chunk(
+        self,
+        text: str | None,
+        finish: str | None = None,
+        first: bool = False,
+        token_ids: tuple[int, ...] | None = None,
+    ) -> bytes:
+        """A server-sent event with a piece of the answer."""
+        if self.chat:
+            delta = {"role": "assistant"} if first else {}
+            said: dict[str, Any] = {"delta": delta | ({} if text is None else {"content": text})}
+        else:
+            said = {"text": text or ""}
+        choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish}
+        choice |= {} if token_ids is None else {"token_ids": token_ids}
+        usage = {"usage": None} if self.asked.usage_streamed else {}
+        return event_of(self.document([choice], True, **usage))
+
+    async def whole(self, began: Began) -> dict[str, Any]:
+        """The answer in one document. Raises ApiError."""
+        texts: list[str] = []
+        ids: list[int] = []
+        while isinstance(event := await self.next_event(), Piece):
+            texts.append(event.text)
+            ids += event.token_ids
+        if not isinstance(event, Ended):
+            raise ApiError(INTERRUPTED, 503, code="cancelled")
+        text = "".join(texts)
+        answer = {"message": {"role": "assistant", "content": text, "refusal": None}} if self.chat else {"text": text}
+        choice: dict[str, Any] = {"index": 0, **answer, "logprobs": None, "finish_reason": event.finish}
+        if self.asked.return_token_ids:
+            choice |= {"token_ids": ids, "prompt_token_ids": list(began.prompt_ids)}
+        return self.document([choice], False, usage=self.usage(began, event, len(ids)))
+
+    async def stream(self, began: Began) -> AsyncIterator[bytes]:
+        """The answer in server-sent events; an error in the middle of it is one of them."""
+        tokens = 0
+        with_ids = self.asked.return_token_ids
+        if self.chat:
+            yield self.chunk("", first=True)
+        try:
+            while isinstance(event := await self.next_event(), Piece):
+                tokens += len(event.token_ids)
+                if event.text or with_ids:
+                    yield self.chunk(event.text, token_ids=event.token_ids if with_ids else None)
+            if not isinstance(event, Ended):
+                raise ApiError(INTERRUPTED, 503, code="cancelled")
+            yield self.chunk(None, event.finish)
+            if self.asked.usage_streamed:
+                yield event_of(self.document([], True, usage=self.usage(began, event, tokens)))
+            yield b"data: [DONE]\n\n"
+        except ApiError as error:
+            yield event_of(error_body(error))
+
+
+def event_of(document: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+
+
+class Endpoint:
+    """Answers what is below BASE; everything else goes on to `app`, which stands behind it."""
+
+    def __init__(self, app: ASGIApp, worker: Worker):
+        self.app, self.worker = app, worker
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith(f"{BASE}/"):
+            await self.app(scope, receive, send)
+            return
+        try:
+            response = await self._answer(scope["method"], scope["path"].removeprefix(BASE), receive, send)
+        except ApiError as error:
+            headers = {"retry-after": str(RETRY_S)} if error.status in (429, 503) else {}
+            response = JSONResponse(error_body(error), error.status, headers)
+        if response:
+            await response(scope, receive, send)
+
+    async def _answer(self, method: str, path: str, receive: Receive, send: Send) -> JSONResponse | None:
+        """None where it has been sent already. Raises ApiError."""
+        kinds: dict[str, type[Asked]] = {"/chat/completions": ChatAsked, "/completions": CompletionAsked}
+        models = path == "/models" or path.startswith("/models/")
+        if path not in kinds and not models:
+            raise ApiError(f"There is no {BASE}{path[:100]} here.", 404, code="not_found")
+        if method != (wanted := "GET" if models else "POST"):
+            raise ApiError(f"{BASE}{path[:100]} takes {wanted}, not {method[:20]}.", 405, code="method_not_allowed")
+        if models:
+            return JSONResponse(await self._models(path.removeprefix("/models").removeprefix("/")))
+        return await self._complete(kinds[path].read(await self._body(receive)), receive, send)
+
+    async def _served(self) -> ServedModels:
+        """What is loaded; as the program starts, that is waited for. Raises ApiError."""
+        until = asyncio.get_running_loop().time() + LOAD_S
+        while not self.worker.ready and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(0.05)
+        engine = self.worker.engine
+        if not self.worker.ready:
+            raise ApiError(
+                f"Models are being loaded ({self.worker.progress}): try again in a while.", 503, code="loading"
+            )
+        if isinstance(engine, NoEngine) or not engine.name:
+            words = getattr(engine, "problem", "") or "No model is loaded: load one on the page's Models tab."
+            raise ApiError(words, 503, code="no_model")
+        return ServedModels(engine)
+
+    async def _models(self, name: str) -> dict[str, Any]:
+        served = await self._served()
+        facts = {"object": "model", "created": 0, "owned_by": "dspark-playground"}
+        if not name:
+            return {"object": "list", "data": [{"id": n, **facts} for n in served.names()]}
+        served.lane(name)
+        return {"id": name, **facts}
+
+    async def _complete(self, asked: Asked, receive: Receive, send: Send) -> JSONResponse | None:
+        """Run a request; its client may go away at any time. Raises ApiError, but not once anything was sent."""
+        served = await self._served()
+        lane = served.lane(asked.model)
+        asked.answer_request(lane)  # what is wrong with it is said at once
+        answer = Answer(asked, served.name_of(lane))
+        if not self.worker.submit(answer.job):
+            raise ApiError(answer.job.refusal, 429, code="queue_full")
+        replying = asyncio.create_task(self._reply(answer, send))
+        leaving = asyncio.create_task(self._left(receive))
+        try:
+            await asyncio.wait([replying, leaving], return_when=asyncio.FIRST_COMPLETED)
+            return replying.result() if replying.done() else None
+        finally:
+            answer.job.cancel()  # of no effect on one that is over
+            for task in (replying, leaving):
+                task.cancel()
+            await asyncio.wait([replying, leaving])
+
+    @staticmethod
+    async def _reply(answer: Answer, send: Send) -> JSONResponse | None:
+        """Nothing is sent before the answer begins: until then an error has a status of its own. Raises ApiError."""
+        began = await answer.next_event()
+        if not isinstance(began, Began):
+            raise ApiError(INTERRUPTED, 503, code="cancelled")
+        headers = {LANE_HEADER: answer.lane, "cache-control": "no-store"}
+        if not answer.asked.stream:
+            return JSONResponse(await answer.whole(began), 200, headers)
+        headers |= {"content-type": "text/event-stream; charset=utf-8"}
+        listed = [(k.encode(), v.encode()) for k, v in headers.items()]
+        await send({"type": "http.response.start", "status": 200, "headers": listed})
+        async for chunk in answer.stream(began):
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        return None
+
+    @staticmethod
+    async def _body(receive: Receive) -> bytes:
+        """The guard has limited it. Raises ApiError if the client went away."""
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise ApiError("The request was not sent to its end.")
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                return bytes(body)
+
+    @staticmethod
+    async def _left(receive: Receive) -> None:
+        """Returns when the client has closed its connection."""
+        while (await receive())["type"] != "http.disconnect":
+            pass

@@ -1,0 +1,100 @@
+"""One answer by one lane, alone on the device: a decode whose text ends where it was asked to, and which goes on from
+what earlier answers left behind."""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
+
+import mlx.core as mx
+
+from ..decode.plain import plain
+from ..decode.prefixes import Prefix
+from ..decode.rounds import Prefill, Round, Settings, Start
+from ..decode.speculative import Options, speculative
+from ..errors import ContextError, ModelError
+from ..models.drafter import Drafter
+from ..models.target import Target
+from .answer import AnswerRequest, AnswerText, Began, Ended, Piece
+from .loaded import Models
+from .race import schedule_of
+from .records import LaneRecord, LaneSpec
+
+
+def complete(
+    models: Models, request: AnswerRequest, cancelled: Callable[[], bool] = lambda: False
+) -> Generator[Began | Prefill | Piece | Ended, None, None]:
+    """Run a request on the thread that owns MLX: Began, Prefill events, a Piece for every step, Ended.
+
+    `cancelled` is asked after every event of the decode. Raises ModelError for a conversation or a drafter that cannot
+    be used, ContextError for a prompt that does not fit, DecodeError for one that is none or for logits that are not
+    finite.
+    """
+    target, spec = models.target, request.lane
+    drafter = models.drafters.get(spec.drafter_id, "there is none of this name.") if spec.speculative else None
+    if isinstance(drafter, str):
+        raise ModelError(f"{spec.method} is not running: {drafter}")
+    prompt = prompt_ids(target, request)
+    if len(prompt) >= target.context_length:
+        raise ContextError(
+            f"The prompt has {len(prompt):,} tokens; the context of {target.name} holds {target.context_length:,}."
+        )
+    stop_ids = target.stop_ids if request.settings.stop_ids is None else request.settings.stop_ids
+    settings = replace(request.settings, stop_ids=stop_ids | request.stop_ids)
+    prefix = models.prefixes.begin(target, drafter, prompt)
+    yield Began(tuple(prompt), len(prefix.ids))
+    lane, text, finish = LaneRecord(spec), AnswerText(target.token_bytes, request.stop), ""
+    events = _decode(models, spec, prompt, settings, prefix)
+    for event in events:
+        lane.add(event)
+        if cancelled():
+            finish = "cancelled"
+        elif isinstance(event, Prefill):
+            yield event
+        else:
+            piece = _piece(event, text, settings.stop_ids or frozenset())
+            finish = "stop" if text.stopped else event.finish or ""
+            if finish and not text.stopped:
+                piece = replace(piece, texts=(*piece.texts, *text.end()))
+                finish = "stop" if text.stopped else finish
+            yield piece
+        if finish:
+            break
+    yield Ended("length" if finish == "context" else finish, lane)
+    events.close()
+    mx.synchronize()
+    models.prefixes.keep(prefix, [*prompt, *lane.output], len(prompt))
+
+
+def prompt_ids(target: Target, request: AnswerRequest) -> list[int]:
+    """The token ids of a request's prompt. Raises ModelError."""
+    prompt = request.prompt
+    if isinstance(prompt, str):
+        return target.encode_text(prompt)
+    if prompt and isinstance(prompt[0], dict):
+        return target.encode_chat(list(prompt), request.thinking)  # type: ignore[arg-type]
+    return list(prompt)  # type: ignore[arg-type]
+
+
+def _decode(
+    models: Models, spec: LaneSpec, prompt: list[int], settings: Settings, prefix: Prefix
+) -> Generator[Prefill | Start | Round, None, None]:
+    if prefix.context is None:
+        yield from plain(models.target, prompt, settings, prefilled=prefix)
+        return
+    drafter: Drafter = prefix.context
+    schedule = schedule_of(spec, models, drafter)
+    yield from speculative(models.target, drafter, prompt, settings, schedule, Options(prefilled=prefix))
+
+
+def _piece(event: Start | Round, text: AnswerText, stop_ids: frozenset[int]) -> Piece:
+    """What a step adds to the text, up to a stop string."""
+    tokens: Sequence[int] = [event.token_id] if isinstance(event, Start) else event.committed
+    accepted = event.accepted if isinstance(event, Round) else 0
+    texts: list[tuple[str, bool]] = []
+    ids: list[int] = []
+    for i, token in enumerate(tokens):
+        if text.stopped:
+            break
+        ids.append(token)
+        if token not in stop_ids:
+            texts += text.add(token, i < accepted)
+    return Piece(tuple(texts), tuple(ids))

@@ -1,0 +1,351 @@
+"""The endpoint over HTTP: exact, in OpenAI's form, in turn with races, and gone with the connection."""
+
+import http.client
+import json
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+
+import gradio as gr
+import pytest
+
+from dspark_core.decode.rounds import Settings
+from dspark_core.models.token_bytes import TextStream
+from dspark_core.playground.access import chosen_api_key
+from dspark_core.playground.serve import launch
+from dspark_core.playground.worker import MAX_WAITING, Job, NoEngine, Worker
+from tests.playground.serving import served
+from tests.playground.talking import NAME, TalkingEngine, ask, asked, events, plain_ids, talking_models
+
+LONG = 400  # tokens: seconds
+
+
+@pytest.fixture(scope="module")
+def page():
+    with served(TalkingEngine) as page:
+        until(lambda: page.worker.ready)
+        yield page
+        page.until_idle()
+
+
+def until(condition, seconds=30.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def chat(text="Hello.", lane="plain", **more):
+    return {"model": f"{NAME}@{lane}", "messages": [{"role": "user", "content": text}], "max_tokens": 12, **more}
+
+
+def expected(messages, tokens=12):
+    """(ids, text) of plain decoding."""
+    target, _ = talking_models()
+    ids = plain_ids(target, target.encode_chat(messages), Settings(tokens))
+    stream = TextStream(target.token_bytes)
+    text = "".join(stream.add(i) for i in ids if i not in target.stop_ids)
+    return ids, text + stream.end().rstrip("\ufffd")
+
+
+@contextmanager
+def occupied(page, session="somebody's page"):
+    """The engine is at work for somebody else, until the end of the block."""
+    free, runs = threading.Event(), threading.Event()
+
+    def work(engine, job):
+        runs.set()
+        free.wait(60)
+        yield -1, None
+
+    job = Job(session, "race", work)
+    assert page.worker.submit(job)
+    runs.wait(10)
+    try:
+        yield job
+    finally:
+        free.set()
+
+
+@pytest.mark.parametrize("lane", ["plain", "dspark", "dflash:block=4"])
+def test_chat_is_the_plain_lanes_streamed_and_not(page, lane):
+    talk = [{"role": "system", "content": "Be brief."}, *chat("Name three primes.")["messages"]]
+    ids, text = expected(talk)
+    body = chat(lane=lane, messages=talk, temperature=0, return_token_ids=True, user="somebody", unheard_of=[1])
+    status, headers, whole = ask(page.port, "/chat/completions", body)
+    (choice,), usage = whole["choices"], whole["usage"]
+    assert status == 200 and whole["object"] == "chat.completion" and whole["model"].startswith(f"{NAME}@{lane}")
+    assert choice["message"] == {"role": "assistant", "content": text, "refusal": None}
+    assert choice["token_ids"] == ids and choice["finish_reason"] in ("stop", "length")
+    assert usage["completion_tokens"] == len(ids) and usage["prompt_tokens"] == len(choice["prompt_token_ids"])
+    drafts, figures = usage["completion_tokens_details"], usage["speculation"]
+    assert figures["accepted"] == drafts["accepted_prediction_tokens"]
+    assert figures["proposed"] - figures["accepted"] == drafts["rejected_prediction_tokens"]
+    assert headers["x-dspark-lane"] == figures["lane"] == whole["model"].partition("@")[2]
+    assert figures["rounds"] > 0 and "access-control-allow-origin" not in headers
+
+    more = {"stream": True, "stream_options": {"include_usage": True}}
+    with asked(page.port, "/chat/completions", body | more) as answer:
+        assert answer.getheader("content-type").startswith("text/event-stream")
+        *chunks, last, done = events(answer)
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    assert deltas[0] == {"role": "assistant", "content": ""} and done == "[DONE]"
+    assert "".join(d.get("content", "") for d in deltas) == text
+    assert [i for chunk in chunks for i in chunk["choices"][0].get("token_ids", [])] == ids
+    assert [c["choices"][0]["finish_reason"] for c in chunks] == [None] * (len(chunks) - 1) + [choice["finish_reason"]]
+    assert last["choices"] == [] and {c["id"] for c in chunks} == {last["id"]}
+    again = last["usage"]
+    assert again["prompt_tokens_details"]["cached_tokens"] == usage["prompt_tokens"] - 1
+    assert again["completion_tokens"] == len(ids)
+
+
+def test_completions_of_a_text_and_of_ids(page):
+    target, _ = talking_models()
+    prompt = target.encode_text("Once upon")
+    ids = plain_ids(target, prompt, Settings(16))
+    for asked_for in ("Once upon", ["Once upon"], prompt, [prompt]):
+        body = {"model": "dspark:cap=2", "prompt": asked_for, "return_token_ids": True}
+        whole = ask(page.port, "/completions", body)[2]
+        assert whole["object"] == "text_completion" and whole["choices"][0]["token_ids"] == ids
+    with asked(page.port, "/completions", body | {"stream": True}) as answer:
+        *chunks, done = events(answer)
+    assert "".join(c["choices"][0]["text"] for c in chunks) == whole["choices"][0]["text"] and done == "[DONE]"
+
+
+def test_models_are_named_with_their_lanes(page):
+    names = [NAME, f"{NAME}@plain", f"{NAME}@dspark", f"{NAME}@dflash"]
+    assert [m["id"] for m in ask(page.port, "/models")[2]["data"]] == names
+    for name in (*names, f"{NAME}@dspark:cap=2", "dflash:block=3"):
+        status, _, model = ask(page.port, f"/models/{name.replace('@', '%40')}")
+        assert (status, model["id"], model["object"]) == (200, name, "model")
+    used = {
+        ask(page.port, "/chat/completions", chat() | {"model": n, "max_tokens": 1})[1]["x-dspark-lane"] for n in names
+    }
+    assert used == {"dspark:hardware", "plain", "dflash:hardware"}
+
+
+REFUSED = [
+    (b"{", 400, None),
+    (b"[]", 400, None),
+    (b"\xff\xfe", 400, None),
+    (b"[" * 100_000, 400, None),
+    ({"messages": []}, 400, "model"),
+    (chat() | {"messages": []}, 400, "messages"),
+    (chat() | {"messages": "x"}, 400, "messages"),
+    (chat() | {"messages": [{"role": "tool", "content": "x"}]}, 400, "messages"),
+    (chat() | {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, 400, "messages"),
+    (chat() | {"model": "gpt-4o"}, 404, "model"),
+    (chat(lane="plain:cap=3"), 404, "model"),
+    (chat(n=2), 400, "n"),
+    (chat(tools=[{"type": "function"}]), 400, "tools"),
+    (chat(logit_bias={"5": 1}), 400, "logit_bias"),
+    (chat(logprobs=True), 400, "logprobs"),
+    (chat(response_format={"type": "json_object"}), 400, "response_format"),
+    (chat(presence_penalty=0.5), 400, "presence_penalty"),
+    (chat(max_tokens=0), 400, "max_tokens"),
+    (chat(max_tokens="many"), 400, "max_tokens"),
+    (chat(temperature=3), 400, "temperature"),
+    (chat(top_p=-0.1), 400, "top_p"),
+    (chat(stop=[""]), 400, "stop"),
+    (chat(stop=["x"] * 100), 400, "stop"),
+    (chat(stream_options={"include_usage": True}), 400, "stream_options"),
+    (chat("long " * 200), 400, "messages"),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "param"), REFUSED)
+def test_what_cannot_be_had_is_refused_by_name(page, body, status, param):
+    for stream in (False, True) if isinstance(body, dict) and "stream_options" not in body else (False,):
+        asked_for = body | {"stream": stream} if isinstance(body, dict) else body
+        got, headers, document = ask(page.port, "/chat/completions", asked_for)
+        error = document["error"]
+        assert (got, error["param"]) == (status, param), error
+        assert error["type"] == "invalid_request_error" and headers["content-type"] == "application/json"
+        assert error["message"].endswith((".", ")")) and "\n" not in error["message"] and len(error["message"]) < 500
+
+
+def test_what_means_nothing_else_is_taken(page):
+    neutral = {"n": 1, "tools": [], "tool_choice": "none", "logit_bias": {}, "logprobs": False, "presence_penalty": 0}
+    more = {"response_format": {"type": "text"}, "top_k": -1, "top_p": 1, "seed": -5, "stop": None, "stream": False}
+    parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo."}]
+    body = chat(messages=[{"role": "user", "content": parts, "name": "x"}], **neutral, **more)
+    answer = ask(page.port, "/chat/completions", body)[2]
+    assert answer["choices"][0]["message"]["content"] == expected(chat()["messages"])[1]
+
+
+def test_paths_and_methods(page):
+    for path, method, status in (("/nope", "GET", 404), ("/models", "DELETE", 405), ("/completions", "GET", 405)):
+        got, _, document = ask(page.port, path, method=method)
+        assert got == status and document["error"]["message"]
+
+
+GUARDED = [
+    ({"Host": "evil.example"}, 400),
+    ({"Origin": "http://evil.example"}, 403),
+    ({"Origin": "null"}, 403),
+    ({"Sec-Fetch-Site": "cross-site"}, 403),
+    ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 403),
+]
+
+
+@pytest.mark.parametrize(("headers", "status"), GUARDED)
+def test_the_pages_guard_stands_before_it(page, headers, status):
+    for path, body in (("/models", None), ("/chat/completions", chat())):
+        with asked(page.port, path, body, headers) as answer:
+            assert answer.status == status and answer.getheader("access-control-allow-origin") is None
+            assert status == 400 or b'"permission_error"' in answer.read()
+
+
+def test_bodies_are_limited(page):
+    assert ask(page.port, "/chat/completions", chat("x" * 2_100_000))[0] == 413
+    assert ask(page.port, "/chat/completions", b"", {"Transfer-Encoding": "chunked"}, "POST")[0] == 411
+
+
+def test_a_request_waits_its_turn_and_so_does_a_race(page, monkeypatch):
+    run, ran, threads = Job.run, [], []
+    monkeypatch.setattr(Job, "run", lambda job, engine: (ran.append(job.name), run(job, engine)))
+    with occupied(page):
+        for n in range(3):
+            if n == 2:
+                race = Job("another page", "race", lambda engine, job: iter([]))
+                assert page.worker.submit(race)
+                assert page.worker._waiting(race) == "Waiting: 3 jobs before this one."
+            body = chat(str(n), max_tokens=2)
+            threads.append(threading.Thread(target=ask, args=(page.port, "/chat/completions", body)))
+            threads[-1].start()
+            until(lambda: len(page.worker._jobs) == n + 2 + (n == 2))  # noqa: B023
+    for thread in threads:
+        thread.join(30)
+    page.until_idle()
+    assert ran == ["race", "request", "request", "race", "request"]
+
+
+def test_a_full_queue_says_when_to_try_again_and_who_went_away_leaves_a_place(page):
+    with occupied(page), ExitStack() as waiting:
+        page.worker.stop("nobody")
+        clients = [waiting.enter_context(_silent(page.port, chat(max_tokens=1))) for _ in range(MAX_WAITING)]
+        until(lambda: len(page.worker._jobs) == MAX_WAITING + 1)
+        status, headers, document = ask(page.port, "/chat/completions", chat())
+        assert status == 429 and int(headers["retry-after"]) > 0 and document["error"]["type"] == "rate_limit_error"
+        clients[3].close()
+        until(lambda: any(job.cancelled() for job in page.worker._jobs))
+        waiting.enter_context(_silent(page.port, chat(max_tokens=1)))
+        until(lambda: sum(not job.cancelled() for job in page.worker._jobs) == MAX_WAITING + 1)
+        assert len(page.worker._jobs) == MAX_WAITING + 1
+    page.until_idle(30)
+
+
+@contextmanager
+def _silent(port, body):
+    """A connection that has sent a request and does not read."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("POST", "/v1/chat/completions", json.dumps(body))
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_closed_connection_ends_its_decode(page, stream):
+    prefixes, began = page.worker.engine.models.prefixes, time.monotonic()
+    text = f"Go on for ever, {'with' if stream else 'without'} a stream."
+    with asked_or_left(page, chat(text, max_tokens=LONG, stop_token_ids=None, stream=stream)) as answer:
+        if stream:
+            next(events(answer))
+    page.until_idle()
+    ids = prefixes._kept[-1][0].ids
+    assert len(ids) < LONG and time.monotonic() - began < 10
+    assert ask(page.port, "/chat/completions", chat())[0] == 200
+
+
+@contextmanager
+def asked_or_left(page, body):
+    """The open answer of a stream, or a connection that is closed once its request runs."""
+    if body["stream"]:
+        with asked(page.port, "/chat/completions", body) as answer:
+            yield answer
+        return
+    with _silent(page.port, body):
+        until(lambda: page.worker._running is not None)
+        yield None
+
+
+def test_a_races_stop_ends_nobodys_request(page):
+    with asked(page.port, "/chat/completions", chat("Run.", max_tokens=40, stream=True)) as answer:
+        stream = events(answer)
+        next(stream)
+        for session in ("", "a page", "script 1"):
+            page.worker.stop(session)
+        assert [*stream][-1] == "[DONE]"
+
+
+def test_an_error_in_the_middle_is_an_event_of_the_stream(page, monkeypatch):
+    from dspark_core.race import completion
+
+    plain = completion.plain
+
+    def failing(*args, **more):
+        for n, event in enumerate(plain(*args, **more)):
+            if n == 5:
+                raise RuntimeError("the device is gone")
+            yield event
+
+    monkeypatch.setattr(completion, "plain", failing)
+    with asked(page.port, "/chat/completions", chat("Fail.", stream=True)) as answer:
+        *_, last = events(answer)
+    assert last["error"]["type"] == "server_error" and "the device is gone" in last["error"]["message"]
+    status, _, document = ask(page.port, "/chat/completions", chat("Fail."))
+    assert status == 500 and "the device is gone" in document["error"]["message"]
+
+
+def test_nothing_is_loaded_yet_or_never(page, monkeypatch):
+    monkeypatch.setattr(page.worker, "ready", False)
+    monkeypatch.setattr(page.worker, "progress", "weights")
+    threading.Timer(0.2, setattr, (page.worker, "ready", True)).start()  # who asks while the program starts waits
+    assert ask(page.port, "/models")[0] == 200
+    monkeypatch.setattr(page.worker, "ready", False)
+    monkeypatch.setattr("dspark_core.playground.endpoint.LOAD_S", 0.01)
+    status, headers, document = ask(page.port, "/models")
+    assert status == 503 and headers["retry-after"] and "weights" in document["error"]["message"]
+    assert ask(page.port, "/chat/completions", chat())[0] == 503
+    monkeypatch.setattr(page.worker, "ready", True)
+    monkeypatch.setattr(page.worker, "engine", NoEngine("There is no such model."))
+    status, _, document = ask(page.port, "/chat/completions", chat())
+    assert status == 503 and "no such model" in document["error"]["message"]
+
+
+KEY, TOKEN = "key-for-tests", "not-a-secret-for-tests"
+
+
+@pytest.mark.parametrize(("token", "right"), [("", [KEY]), (TOKEN, [KEY, TOKEN])])
+def test_with_a_key_only_who_has_it_is_answered(token, right):
+    page = gr.Blocks()
+    page.worker = Worker(TalkingEngine)
+    launch(page, 0, browser=False, block=False, token=token, api_key=KEY)
+    try:
+        port = page.server.listener.getsockname()[1]
+        until(lambda: page.worker.ready)
+        for wrong in ({}, {"Authorization": KEY}, {"Authorization": f"Bearer {KEY}x"}, {"Authorization": "Bearer "}):
+            for path, body in (("/models", None), ("/chat/completions", chat())):
+                status, headers, document = ask(port, path, body, wrong)
+                assert status == 401 and document["error"]["code"] == "invalid_api_key"
+                assert headers["www-authenticate"] == "Bearer"
+        for key in right:
+            assert ask(port, "/models", None, {"Authorization": f"Bearer {key}"})[0] == 200
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("GET", "/config", headers={"Authorization": f"Bearer {KEY}"})
+        assert connection.getresponse().status == (401 if token else 200), "the key is the endpoint's alone"
+        connection.close()
+    finally:
+        page.close(verbose=False)
+
+
+def test_a_key_that_can_be_none_is_one_sentence(monkeypatch):
+    monkeypatch.setenv("DSPARK_API_KEY", KEY)
+    assert chosen_api_key(None) == KEY and chosen_api_key("another-key") == "another-key"
+    monkeypatch.delenv("DSPARK_API_KEY")
+    assert chosen_api_key(None) == ""
+    for bad in ("", "short", "with a space", "é" * 20, "x" * 201):
+        with pytest.raises(ValueError, match="--api-key and DSPARK_API_KEY take 8 to 200"):
+            chosen_api_key(bad)

@@ -1,0 +1,92 @@
+"""The command in the terminal: text, marks, figures, JSON, a conversation, and errors in one sentence."""
+
+import io
+import json
+import sys
+
+import pytest
+
+from dspark_core import generate
+from dspark_core.decode.rounds import Settings
+from dspark_core.race.answer import Piece
+from dspark_core.race.lane_spec import read_lane
+from dspark_core.race.loaded import Models
+from tests.playground.talking import plain_ids, talking_models
+
+
+class Screen(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run the command on tiny models: (standard output, standard error)."""
+    target, drafters = talking_models()
+    models = Models(target, dict(drafters))
+
+    def run(*words, given="", screen=False):
+        monkeypatch.setattr(
+            generate, "load", lambda preset, lane: (models, read_lane(lane or "dspark", models.infos).spec)
+        )
+        monkeypatch.setattr(sys, "stdin", io.StringIO(given))
+        if screen:
+            monkeypatch.setattr(sys, "stdout", out := Screen())
+            generate.main([*words, "--tokens", "12"])
+            return out.getvalue(), capsys.readouterr().err
+        generate.main([*words, "--tokens", "12"])
+        return tuple(capsys.readouterr())
+
+    run.models = models
+    return run
+
+
+def expected(models, *texts):
+    target = models.target
+    return plain_ids(target, target.encode_chat([{"role": "user", "content": t} for t in texts]), Settings(12))
+
+
+@pytest.mark.parametrize("lane", ["plain", "dspark:cap=2"])
+def test_an_answer_as_json_as_text_and_from_standard_input(command, lane):
+    out, err = command("Say it.", "--lane", lane, "--json")
+    document = json.loads(out)
+    assert document["lane"] == lane and document["tokens"] == len(expected(command.models, "Say it.")) and not err
+    assert (document["proposed"] > 0) == (lane != "plain") and document["cached_tokens"] == 0
+    again, figures = command("-", "--lane", lane, given="Say it.")
+    assert again == document["text"] + "\n"
+    assert figures.startswith(f"[{lane}, ") and "tok/s" in figures and "known)" in figures
+    assert json.loads(command("Say it.", "--lane", lane, "--json", "--stop", document["text"][3:5])[0])["text"] in again
+
+
+def test_accepted_drafts_are_bold_on_a_terminal_which_obeys_no_model(command):
+    marked, _ = command("Say it.", "--lane", "dspark", screen=True)
+    plain, _ = command("Say it.", "--lane", "dspark", "--plain", screen=True)
+    assert generate.BOLD in marked and "\x1b" not in plain
+    assert marked.replace(generate.BOLD, "").replace(generate.REGULAR, "") == plain
+    screen = Screen()
+    out = generate.Terminal(screen, marked=True, silent=False)
+    out.write(Piece((("\x1b]0;x\x07\x9b2J", False), ("a\tb\n", True)), (1, 2)))
+    assert screen.getvalue() == f"\ufffd]0;x\ufffd\ufffd2J{generate.BOLD}a\tb\n{generate.REGULAR}"
+
+
+def test_a_conversation_goes_on_from_what_is_there(command):
+    lines = [json.loads(line) for line in command("--chat", "--json", given="One.\n\nTwo.\n")[0].splitlines()]
+    assert [line["cached_tokens"] > 0 for line in lines] == [False, True]
+    assert lines[1]["prompt_tokens"] > lines[0]["prompt_tokens"] + lines[0]["tokens"]
+    out, err = command("--chat", "--json", given=f"{'long ' * 200}\nTwo.\n")
+    assert "error: The prompt has" in err and json.loads(out)["tokens"], "the conversation goes on without that turn"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["x", "--lane", "nope"], "error: There is no lane 'nope'; there are plain, dspark, dflash."),
+        (["x", "--preset", "nope"], "error: There is no preset 'nope'; there are smollm2-135m, "),
+        (["x", "--tokens", "0"], "error: max_tokens must be at least 1, not 0."),
+        (["x", "--temperature", "-1"], "error: temperature must be between 0 and 100, not -1.0."),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(words, sentence):
+    with pytest.raises(SystemExit) as end:
+        generate.main(words)
+    assert str(end.value.code).startswith(sentence) and "\n" not in str(end.value.code)
