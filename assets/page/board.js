@@ -2,7 +2,7 @@
 // The race board. Its value is a string of records that only grows (dspark_core/playground/stream.py says
 // which); each frame parses the new tail and appends to the panes. Model text goes through textContent only.
 import { $, code, invisible, make, onValue, racing, recall, remember } from './dom.js';
-import { draw, drawTimes, histogramWords, makeDrawings, makeFigures, shownRounds } from './figures.js';
+import { draw, drawSpeeds, drawTimes, histogramWords, makeDrawings, makeFigures, shownRounds } from './figures.js';
 import { describe } from './rounds.js';
 
 /** @import {Board, LaneView, Round, Token} from './rounds.js' */
@@ -15,6 +15,7 @@ const BLOCK_LONGEST = 1024;  // ... or at the end of a round after this many
 const FRAME_MS = 30;         // a frame takes in records for this long; the next one goes on
 
 export const board = /** @type {Board} */ ($('.board')), panes = $('.panes'), verdict = $('.board-verdict');
+const outcome = $('.board-outcome');
 const details = $('.board-details'), HINT = details.textContent;
 /** @type {Lane[]} */
 export let lanes = [];
@@ -255,6 +256,11 @@ const HANDLERS = {
     go.addEventListener('click', () => { proof.click(); proof.focus(); });
     verdict.append(' ', go);
   },
+  O(paid, idle, words) {
+    outcome.textContent = words;
+    outcome.dataset.paid = paid;
+    Object.assign($('.board-next').dataset, { paid, idle });
+  },
   Z(how, words) {
     setState(how);
     if (how !== 'failed') $('.board-status').textContent = OVER[how] || '';  // else it says why
@@ -322,8 +328,9 @@ function start(id) {
   lanes = [];
   lit = [];
   panes.replaceChildren();
-  verdict.textContent = '';
+  verdict.textContent = outcome.textContent = '';
   verdict.dataset.kind = '';
+  Object.assign($('.board-next').dataset, { paid: '', idle: '' });
   $('.board-announce').textContent = '';
   $('.board-status').textContent = '';
   details.textContent = HINT;
@@ -371,7 +378,9 @@ function flush() {
 
 /** Draw the lanes that have changed. */
 export function drawDirty() {
-  for (const lane of lanes) if (lane.dirty) draw(lane, lanes, maxTokens);
+  const dirty = lanes.filter((lane) => lane.dirty);
+  for (const lane of dirty) draw(lane, lanes, maxTokens);
+  if (dirty.length) drawSpeeds(lanes);
 }
 
 /** Draw how many times as fast as plain each lane is. */
@@ -499,6 +508,7 @@ for (const key of ['rejected', 'size']) {
   const choice = $('.pick-' + key), before = recall(key);
   const apply = () => {
     board.dataset[key] = choice.value;
+    if (key === 'size') document.body.dataset.text = choice.value;  // charts and proof have it, too
     remember(key, choice.value);
   };
   if (before !== null && [...choice.options].some((option) => option.value === before)) choice.value = before;

@@ -50,6 +50,7 @@ import { make, svg } from './dom.js';
  */
 
 const SPEED_TOKENS = 16;  // tok/s over time looks back over this many tokens
+const FEWEST = 8;  // tokens of either lane before one is held against the other, while they run
 const FIGURES = [['speed', 'tok/s'], ['times', '× plain'], ['perRound', 'tokens per round'], ['rate', 'accepted']];
 
 /**
@@ -153,7 +154,7 @@ export function draw(lane, lanes, maxTokens) {
   const tokens = lane.rounds[rounds]?.to || 0;
   lane.fill.style.width = Math.min(100, 100 * tokens / maxTokens) + '%';
   if (!lane.plain) drawHistogram(lane);
-  drawSpeed(lane, lanes);
+  lane.speeds = speedsOf(lane.points, Math.max(0, rounds));
   if (lane.stick) lane.text.scrollTop = lane.text.scrollHeight;
 }
 
@@ -163,7 +164,8 @@ export function draw(lane, lanes, maxTokens) {
  * @param {Lane} [plain]
  */
 export function drawTimes(lane, plain) {
-  const ratio = plain?.rate && lane.rate ? lane.rate / plain.rate : 0;
+  const enough = [lane, plain].every((one) => one && (one.over || one.committed >= FEWEST));
+  const ratio = enough && plain?.rate && lane.rate ? lane.rate / plain.rate : 0;
   lane.figure.times.textContent = !ratio ? '–' : lane.plain ? '1' : ratio.toFixed(2);
   lane.figure.times.dataset.trend = lane.plain || !ratio ? '' : ratio >= 1.005 ? 'up' : ratio < 0.995 ? 'down' : '';
 }
@@ -191,12 +193,11 @@ function drawHistogram(lane) {
 }
 
 /**
- * @param {Lane} lane
+ * Draw every lane's tok/s over time, all on one scale: a lane that has ended is drawn again while others go on.
  * @param {readonly Lane[]} lanes
  */
-function drawSpeed(lane, lanes) {
-  lane.speeds = speedsOf(lane.points, Math.max(0, shownRounds(lane) - 1));
+export function drawSpeeds(lanes) {
   const right = Math.max(...lanes.map((l) => l.seconds), 1e-9);
   const top = 1.1 * Math.max(...lanes.flatMap((l) => l.speeds.map((s) => s[1])), 1e-9);
-  lane.line.setAttribute('points', lineThrough(lane.speeds, right, top));
+  for (const lane of lanes) lane.line.setAttribute('points', lineThrough(lane.speeds, right, top));
 }

@@ -41,7 +41,7 @@ pace.value = SPEEDS.map(String).find((speed) => speed === recall('replay-speed')
 paceLabel.append(pace);
 bar.append(play, previous, next, slider, clock, paceLabel);
 bar.hidden = true;
-panes.before(bar);
+panes.after(bar);
 
 // all: every moment at which a lane committed something, once and in order
 const replay = { now: 0, length: 0, all: /** @type {number[]} */ ([]), timer: 0, ticked: 0 };

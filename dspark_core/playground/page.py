@@ -25,6 +25,7 @@ from ..race.trace import dumps
 from .controls import controls
 from .environment import drop_options
 from .links import fill_and_store
+from .next_race import NextRace
 from .race_memory import RaceMemory
 from .race_request import Offers, RaceForm, form_of, offers_of, request_of
 from .saved import traced
@@ -61,6 +62,7 @@ def build(worker: Worker, prompts: list[Prompt], sources: ModelSources | None = 
             ProveTab(worker, ask, prompts).build()
             ModelsTab(worker, sources).build(page, models, raced)
         cost.build_advice()
+        NextRace(worker, ask, raced, prompts).build()
 
         filled = fill_and_store(page, ask)
         ask.follow_limits(models)

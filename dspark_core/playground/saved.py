@@ -46,6 +46,7 @@ def board_of(trace: Trace) -> str:
     board.strict(race)
     if race.verdict:
         board.verdict(race.verdict)
+    board.outcome(race)
     board.over("stopped" if race.interrupted else "done", announcement(race))
     board.status(f"A kept race: {title(trace)}.")
     return board.whole
@@ -143,7 +144,7 @@ h1 { font-size: 24px; margin: 0 0 2px; }
 
 
 def saved_page(trace: Trace) -> str:
-    code = "(() => {\n" + script("offline", "replay") + "})();\n"
+    code = "(() => {\n" + script("offline", "replay", "stage", "next") + "})();\n"
     style = STYLE + page_file("board.css") + page_file("saved.css")
     race = trace.race
     words = {

@@ -19,6 +19,7 @@ at the end the whole race is sent once, for a board that missed some (a tab in t
     F lane words                  the lane failed (lane -1: the race)
     A lane words                  the lane ended; what strict mode did in it
     V kind words                  the verdict
+    O paid idle words             what came of the race: see race/outcome.py
     Z how words                   the race is over; words are announced to screen readers
 
 A token is one character that says what became of it, then its text:
@@ -41,6 +42,7 @@ from ..models.info import DrafterInfo
 from ..models.token_bytes import TextStream
 from ..race.inspection import AGAIN, BONUS, CORRECTION, OWN, fates_of
 from ..race.metrics import metrics, plain_metrics, strictness, times_plain
+from ..race.outcome import outcome
 from ..race.records import (
     PLAIN,
     DeviceNoise,
@@ -176,6 +178,11 @@ class BoardText:
     def verdict(self, verdict: Verdict) -> None:
         self.records += record("V", verdict.kind, verdict.words)
 
+    def outcome(self, race: RaceRecord) -> None:
+        """Which lane was first, or why drafting did not pay."""
+        if (found := outcome(race)).words:
+            self.records += record("O", "" if found.paid is None else int(found.paid), found.idle, found.words)
+
     def strict(self, race: RaceRecord) -> None:
         """What strict mode did in each lane, once they have ended."""
         for i, lane in enumerate(race.lanes):
@@ -286,6 +293,7 @@ class RaceView:
         if self.race:
             self.race.stopped = stopped
             self.board.strict(self.race)
+            self.board.outcome(self.race)
         how = "failed" if self.failed else "stopped" if stopped else "done"
         self.board.over(how, announcement(self.race) if self.race else f"Race {how}.")
 

@@ -70,6 +70,18 @@ class Tab:
     def until(self, state, seconds=60):
         self.page.wait_for_function(f"document.body.dataset.race === '{state}'", timeout=1000 * seconds)
 
+    def board_in_view(self, lines=3):
+        """Whether the top of every pane of a row and some lines of its answer are within the window."""
+        return self.page.evaluate(
+            """lines => [...document.querySelectorAll('#board .pane .text')].slice(0, 2).every(text => {
+                const { top, bottom } = text.getBoundingClientRect();
+                const seen = Math.min(bottom, innerHeight) - Math.max(top, 0);
+                return text.closest('.pane').getBoundingClientRect().top >= 0
+                    && seen >= lines * parseFloat(getComputedStyle(text).lineHeight) * 0.9;
+            })""",
+            lines,
+        )
+
     def answer(self, lane):
         """What stands in a pane: every token that was not rejected, without the stop token's mark."""
         script = """i => [...document.querySelectorAll(`.pane[data-lane="${i}"] .text :is(span.tok:not(.e), .tail)`)]

@@ -192,6 +192,10 @@ def test_before_a_race_the_lanes_that_would_run_are_shown(recorded, open_tab):
     tab.page.wait_for_function("document.querySelectorAll('.pane').length === 3")
     tab.race()
     tab.until("done")
+    settings = tab.page.get_by_role("button", name="Lanes and settings")
+    assert settings.get_attribute("aria-expanded") == "false", "they fold at Race"
+    assert tab.board_in_view()
+    settings.click()
     choose(tab, "Lane 4", "DSpark")
     tab.page.wait_for_function(
         "document.querySelector('#settings-summary').innerText.includes('DSpark · hardware-aware;')"
