@@ -24,6 +24,7 @@ let run = null;
 /** @type {Element[]} */
 let lit = [];
 let maxTokens = 0, offset = 0, pending = '', frame = 0;
+let recorded = '';  // words on the recording that is shown, if one is
 
 // ---- lanes ---------------------------------------------------------------------------------------------
 
@@ -276,7 +277,8 @@ const HANDLERS = {
 
 /** @param {string} state */
 function setState(state) {
-  board.dataset.state = document.body.dataset.race = state;
+  board.dataset.state = state;
+  document.body.dataset.race = recorded ? 'idle' : state;
   const live = state === 'running';
   for (const button of document.querySelectorAll('#race, #stop')) button.toggleAttribute('data-live', live);
 }
@@ -334,22 +336,31 @@ function start(id) {
   $('.board-announce').textContent = '';
   $('.board-status').textContent = '';
   details.textContent = HINT;
+  board.toggleAttribute('data-recorded', Boolean(recorded));
   setState(id.startsWith('idle') ? 'idle' : 'running');
   board.dispatchEvent(new CustomEvent('race-start'));
 }
 
 // Called at every update, also while the tab is hidden and no frames are drawn: the window may have moved on by
 // the next one. Records that were missed all the same come with the whole race at its end.
-function take() {
-  const value = props.value || '', head = value.indexOf(RECORD);
+/**
+ * @param {string} value
+ * @param {string} [words]  of a recording
+ */
+function take(value, words = '') {
+  const head = value.indexOf(RECORD);
   const [kind, id, base] = value.slice(0, head).split(FIELD);
   if (kind !== 'R') return;
   if (id.startsWith('refused')) {
     HANDLERS.F(...value.slice(head + 1, value.lastIndexOf(RECORD)).split(FIELD).slice(1));
     return;
   }
-  if (id.startsWith('idle') && run && !run.startsWith('idle')) return;
+  if (id.startsWith('idle') && run && !run.startsWith('idle')) {
+    // Over a recording, once the visitor chooses lanes.
+    if (!recorded || !document.querySelector('#settings-head [aria-expanded=true]')) return;
+  }
   if (id !== run) {
+    recorded = words;
     start(id);
     pending = '';
     offset = 0;
@@ -374,6 +385,24 @@ function flush() {
   pending = pending.slice(from);
   drawDirty();
   if (pending) frame ||= requestAnimationFrame(flush);
+}
+
+/**
+ * Show a recording, all of it at once, until there is a race.
+ * @param {string} records  as a value has them
+ * @param {string} words  in place of what they say themselves
+ */
+export function showRecords(records, words) {
+  run = null;
+  take(records, words);
+  while (pending) flush();
+  $('.board-status').textContent = words;
+}
+
+/** Show the value again, in place of a recording. */
+export function showValue() {
+  run = null;
+  take(props.value || '');
 }
 
 /** Draw the lanes that have changed. */
@@ -535,8 +564,9 @@ theme.addEventListener('click', () => {
 const press = (selector) => /** @type {HTMLElement?} */ (document.querySelector(selector))?.click();
 
 document.addEventListener('keydown', (event) => {
+  if (!element.isConnected) return;
   if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) press('#race');
   if (event.key === 'Escape' && racing()) press('#stop');
 });
 
-onValue(take);
+onValue(() => take(props.value || ''));

@@ -45,6 +45,11 @@ const lanes = () => findBoard()?.view().lanes ?? [];
 function open({ lane, at, quiet }, from) {
   const held = lanes()[lane]?.rounds[at];
   if (!held || held.first) return;
+  if (findBoard()?.hasAttribute('data-recorded')) {
+    findBoard()?.mark(lane, at);
+    if (!quiet) findBoard()?.explain('This is a recording. Press Race: the rounds of your own race can be opened.');
+    return;
+  }
   if (racing()) {
     findBoard()?.explain('A round can be opened when the race is over. Stop ends it.');
     return;

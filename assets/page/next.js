@@ -1,6 +1,6 @@
 // @ts-check
-// What a visitor may do when a race is over, under its verdict: be shown what happened, race a text where drafting pays,
-// with the setting that is advised, or drafting whatever it costs. Each presses a button that the page has elsewhere.
+// What a visitor may do when a race is over, under its verdict: be shown what happened, race a text where drafting
+// pays, with the setting that is advised, or drafting whatever it costs. Each presses a button of the page.
 import { board } from './board.js';
 import { $, make } from './dom.js';
 
@@ -15,7 +15,7 @@ function offerNext() {
   const offers = [
     ['What happened?', '.tour-start', paid],
     ['Try a text where it pays', '#next-pays', paid === '0'],
-    ['Draft anyway', '#next-anyway', idle && idle !== '-1'],
+    ['Draft anyway', '#next-anyway', idle && idle !== '-1' && !board.hasAttribute('data-recorded')],
     [advised ?? '', '#next-advised', paid && advised],
   ];
   row.replaceChildren(...offers.filter(([, place, fits]) => fits && found(place)).map(([words, place]) => {

@@ -1,11 +1,13 @@
 // @ts-check
 // The race in view: at Race its settings fold and the board comes to the top of the window. On other tabs what asks for
 // a race is slim; on the stage, for a projector, all of it is left out.
-import { board } from './board.js';
+import { board, lanes } from './board.js';
 import { $, make, racing } from './dom.js';
+import { playAlone } from './replay.js';
 
 const page = document.body, stage = $('.pick-stage');
 const leave = make('button', 'stage-leave', 'Leave the stage', { type: 'button' });  // also where other tabs are open
+const QUICK_S = 2.5, READABLE = 24;  // a race over sooner, of so many tokens, was too quick to be read
 
 /** @param {boolean} on */
 function setStage(on) {
@@ -34,7 +36,16 @@ function raceAsked() {
   /** @type {HTMLElement?} */
   const tab = document.querySelector('#tabs [role=tab]');
   if (tab && page.hasAttribute('data-elsewhere')) tab.click();
-  board.addEventListener('race-start', () => requestAnimationFrame(toTop), { once: true });
+  board.addEventListener('race-start', () => {
+    requestAnimationFrame(toTop);
+    board.addEventListener('race-over', replayQuick, { once: true });
+  }, { once: true });
+}
+
+function replayQuick() {
+  const most = Math.max(...lanes.map((lane) => lane.committed), 0);
+  const quick = lanes.every((lane) => lane.seconds < QUICK_S) && most >= READABLE;
+  if (quick && board.dataset.state === 'done') playAlone(0);
 }
 
 document.addEventListener('click', (event) => {

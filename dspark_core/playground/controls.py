@@ -3,7 +3,6 @@
 Handlers find their inputs by the names of the controls (widgets.listen), never by their places.
 """
 
-import html
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -13,7 +12,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from ..presets import KINDS, Prompt
+from ..presets import Prompt
 from ..race.lane_spec import MAX_LANES, find, schedules
 from ..race.records import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, MAX_SYSTEM, PLAIN, LaneSpec, RaceRequest
 from .conversation import ConversationRow, conversation_row
@@ -130,7 +129,7 @@ class Controls:
 
 def controls(prompts: list[Prompt], offers: Callable[[], Offers]) -> Controls:
     """Everything above the tabs but the head. `offers()` is what lanes may run at the time."""
-    prompt, start, stop = _ask_row()
+    prompt, start, stop = _ask_row(prompts[0].text if prompts else "")
     conversation = conversation_row()
     _chips(prompt, prompts)
     with gr.Column(elem_id="settings"):
@@ -151,14 +150,16 @@ def controls(prompts: list[Prompt], offers: Callable[[], Offers]) -> Controls:
     return Controls(inputs, start, stop, changed, conversation, offers, gr.State(Limits(offers())), cut)
 
 
-def _ask_row() -> tuple[gr.Textbox, gr.Button, gr.Button]:
+def _ask_row(first: str) -> tuple[gr.Textbox, gr.Button, gr.Button]:
+    """The prompt is filled in: one click to a race."""
     with gr.Row(elem_id="ask"):
         prompt = gr.Textbox(
-            label="Prompt",
-            lines=2,
+            first,
+            label="Prompt (Ctrl+Enter races, Esc stops)",
+            lines=1,
             max_lines=8,
             max_length=MAX_PROMPT,
-            placeholder="Ask something, or pick an example below. Ctrl+Enter races, Esc stops.",
+            placeholder="Ask something, or pick an example below.",
             elem_id="prompt",
             scale=6,
         )
@@ -169,17 +170,15 @@ def _ask_row() -> tuple[gr.Textbox, gr.Button, gr.Button]:
 
 
 def _chips(prompt: gr.Textbox, prompts: list[Prompt]) -> None:
+    """Examples, in the order of the file; that of their kinds is the same."""
     with gr.Row(elem_id="chips"):
-        for kind in KINDS:
-            examples = [p for p in prompts if p.kind == kind]
+        static("<p>Which is easiest to guess ahead?</p>", elem_classes="kind")
+        for kind in dict.fromkeys(p.kind for p in prompts):
             with gr.Row(elem_classes="chip-group"):
                 static(f"<p>{kind}</p>", elem_classes="kind")
-                for example in examples:
+                for example in (p for p in prompts if p.kind == kind):
                     chip = gr.Button(example.title, size="sm", variant="secondary")
                     chip.click(None, None, prompt, js=f"() => {json.dumps(example.text)}", api_visibility="private")
-                for p in examples[:1]:  # all of a kind say the same
-                    words = f"Most tokens per round expected from {p.lead}: {p.why}."
-                    static(f"<p>{html.escape(words)}</p>", elem_classes="lead", visible=bool(p.lead))
 
 
 def _settings(prompt: gr.Textbox, offers: Callable[[], Offers]) -> RaceInputs:

@@ -79,11 +79,7 @@ def build(worker: Worker, prompts: list[Prompt], sources: ModelSources | None = 
 def _head() -> gr.HTML:
     """Returns the place for what is loaded."""
     with gr.Row(elem_id="head"):
-        static(
-            "<h1>DSpark Playground</h1><p>One prompt, one target model, several ways to decode it. "
-            "See which drafts the target accepts, and what that does to the speed.</p>",
-            elem_id="title",
-        )
+        static(page_file("head.html"), elem_id="title")
         tour()
         return plain_text("Loading …", "models")
 

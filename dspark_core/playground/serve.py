@@ -27,6 +27,7 @@ from .channel import SCRIPT, Streams
 from .engine import PresetEngine
 from .listening import ADDRESS, PageServer, listening_socket
 from .page import build
+from .recordings import FirstPicture
 from .selection import ModelSources
 from .widgets import script, stylesheets
 from .worker import MAX_WAITING, Worker
@@ -248,7 +249,8 @@ def absent(path: str) -> tuple[int, str] | None:
 def middleware(token: str = "", port: int = 0) -> list[Middleware]:
     """What stands before the page, from the outside in."""
     gate = [Middleware(TokenGate, token=token, port=port)] if token else []
-    return [Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS), Middleware(OriginGuard), *gate, Middleware(Streams)]
+    page = [Middleware(FirstPicture), Middleware(Streams)]
+    return [Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS), Middleware(OriginGuard), *gate, *page]
 
 
 def theme() -> gr.themes.Base:

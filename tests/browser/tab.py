@@ -24,6 +24,10 @@ class Tab:
 
     def __init__(self, browser, url, **options):
         self.context = browser.new_context(viewport={"width": 1440, "height": 1000}, **options)
+        # Nothing plays by itself, but where a test is about that.
+        self.context.add_init_script("""try {
+            if (!localStorage.getItem('dspark-replay-auto')) localStorage.setItem('dspark-replay-auto', 'off');
+        } catch { /* no page yet */ }""")
         self.page = self.context.new_page()
         self.url, self.outside, self.complaints = url, [], []
         self.page.on("request", self._request)

@@ -224,7 +224,8 @@ def test_the_verdict_of_sampled_lanes_leads_to_the_proof(recorded, open_tab):
 def test_an_empty_prompt_is_answered_in_words(recorded, open_tab):
     recorded.worker.engine = replay()
     tab = open_tab(recorded.url)
-    tab.page.click("#race")
+    assert "binary search" in tab.page.input_value("#prompt textarea"), "one click starts a race"
+    tab.race("")
     tab.until("failed")
     assert "Type a prompt" in tab.page.inner_text(".board-status")
     tab.race()
