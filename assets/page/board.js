@@ -32,8 +32,9 @@ let recorded = '';  // words on the recording that is shown, if one is
  * @param {number} i
  * @param {string} method
  * @param {string} label
+ * @param {string} about  who made the method, and what it does
  */
-function addLane(i, method, label) {
+function addLane(i, method, label, about) {
   const plain = method === 'plain', name = label ? method + ' · ' + label : method;
   const pane = make('section', 'pane' + (plain ? ' plain' : ''), undefined, { 'aria-label': name });
   pane.dataset.lane = String(i);
@@ -42,6 +43,7 @@ function addLane(i, method, label) {
   copy.type = 'button';
   copy.setAttribute('aria-label', 'Copy the answer of ' + name);
   head.append(title, copy);
+  const maker = make('p', 'about', about, about ? { title: about } : {});
 
   const { figures, figure } = makeFigures(), { drawings, histogram, line } = makeDrawings();
   const bar = make('div', 'bar'), fill = make('i');
@@ -49,7 +51,7 @@ function addLane(i, method, label) {
   const text = make('div', 'text', undefined, { role: 'log', 'aria-live': 'off', 'aria-label': name + ': the answer' });
   text.tabIndex = 0;
   const note = make('p', 'note', 'waiting');
-  pane.append(head, figures, drawings, bar, note, text);
+  pane.append(head, maker, figures, drawings, bar, note, text);
   panes.append(pane);
 
   /** @type {Lane} */
@@ -194,7 +196,7 @@ const HANDLERS = {
     setState('idle');
   },
   N(max) { maxTokens = Number(max); },
-  L(i, method, label) { addLane(Number(i), method, label); },
+  L(i, method, label, about = '') { addLane(Number(i), method, label, about); },
   M(words) { $('.board-status').textContent = words; },
   W(i) { note(lanes[Number(i)], 'warming up, off the clock', 'busy'); },
   P(i, done, total) {

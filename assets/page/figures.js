@@ -51,7 +51,12 @@ import { make, svg } from './dom.js';
 
 const SPEED_TOKENS = 16;  // tok/s over time looks back over this many tokens
 const FEWEST = 8;  // tokens of either lane before one is held against the other, while they run
-const FIGURES = [['speed', 'tok/s'], ['times', '× plain'], ['perRound', 'tokens per round'], ['rate', 'accepted']];
+const FIGURES = [
+  ['speed', 'tok/s', 'Tokens per second of decoding, on this lane’s own clock'],
+  ['times', '× plain', 'How many times as fast as the plain lane of the same race'],
+  ['perRound', 'tokens per round', 'A round is one draft and one check by the target'],
+  ['rate', 'accepted', 'Share of the drafts sent that the target agreed with'],
+];
 
 /**
  * How many rounds are to be seen, the prompt's own token among them.
@@ -103,8 +108,8 @@ export function makeFigures() {
   const figures = make('dl', 'figures');
   /** @type {Record<string, HTMLElement>} */
   const figure = {};
-  for (const [key, term] of FIGURES) {
-    const cell = make('div', 'figure-' + key);
+  for (const [key, term, meaning] of FIGURES) {
+    const cell = make('div', 'figure-' + key, undefined, { title: meaning });
     figure[key] = make('dd', '', '–');
     cell.append(make('dt', '', term), figure[key]);
     figures.append(cell);

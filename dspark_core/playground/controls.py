@@ -33,6 +33,8 @@ from .race_request import (
 )
 from .widgets import QUIET, Call, Updates, listen, plain_text, script, static
 
+LANE = """<button type="button" class="term">lane?<span role="tooltip">One way of decoding
+the prompt, with a pane of its own. All lanes of a race use the same target.</span></button>"""
 HIDDEN = "hidden"  # made, but not shown: see _fold
 
 
@@ -135,6 +137,7 @@ def controls(prompts: list[Prompt], offers: Callable[[], Offers]) -> Controls:
     with gr.Column(elem_id="settings"):
         with gr.Row(elem_id="settings-head"):
             _fold("Lanes and settings", "settings-body")
+            static(LANE, elem_id="lane-term")
             summary = plain_text("", "settings-summary")
         cut = plain_text("", "settings-cut")
         inputs = _settings(prompt, offers)
@@ -258,7 +261,7 @@ def _lane_inputs(i: int, offers: Callable[[], Offers]) -> LaneInputs:
             block,
             step=1,
             label="Block length",
-            info="short for chat, the whole block for code and math",
+            info="in slots of the block; short for chat, whole for code and math",
             visible=HIDDEN,
         )
         schedule = FittedMenu(

@@ -9,7 +9,8 @@ at the end the whole race is sent once, for a board that missed some (a tab in t
                                   A run named "idle ..." shows only where no race is; "refused ..." leaves the panes
     I words...                    nothing runs; what each lane would do
     N max_tokens
-    L lane method label           a lane ("plain" is the method of a lane without a drafter)
+    L lane method label about     a lane ("plain" is the method of a lane without a drafter); who made the method, and
+                                  what it does
     M words                       what the engine is doing, for the status line
     W lane                        lane is warming up, off the clock
     P lane done total             prompt tokens read
@@ -38,6 +39,7 @@ from dataclasses import replace
 from zlib import crc32
 
 from ..decode.rounds import Prefill, Round, Start
+from ..models.drafters import constants
 from ..models.info import DrafterInfo
 from ..models.token_bytes import TextStream
 from ..race.inspection import AGAIN, BONUS, CORRECTION, OWN, fates_of
@@ -60,9 +62,25 @@ from .worker import Busy, NoEngine, Waiting, Worker, race_job
 
 RECORD, FIELD = "\x1e", "\x1f"
 WINDOW = 32_768  # characters
-ABOUT_PLAIN = "The target alone, one token a step. This is the yardstick, and its text is the one to match."
+ABOUT_PLAIN = (
+    "The target alone, one token a step. The others are measured against it, and its text is the one to match."
+)
 SIGNS = {OWN: "p", AGAIN: "p", BONUS: "b", CORRECTION: "c"}
 _NO_SEPARATORS = str.maketrans("", "", RECORD + FIELD)
+
+
+def about(method: str) -> str:
+    """Who made a method and what it does, in a sentence that stays on its pane; empty for one that is not known."""
+    if method == PLAIN:
+        return ABOUT_PLAIN.partition(". ")[0] + "."
+    facts = constants(method)
+    what = facts.get("ABOUT", "").partition(". ")[0].rstrip(".")
+    by = f"By {facts['BY']}. " if "BY" in facts else ""
+    return f"{by}{what}." if what else ""
+
+
+def lane_records(lanes: Iterable[LaneSpec]) -> str:
+    return "".join(record("L", i, spec.method, spec.label, about(spec.method)) for i, spec in enumerate(lanes))
 
 
 def record(*fields) -> str:
@@ -93,11 +111,11 @@ class LaneText:
 def idle(lanes: Iterable[LaneSpec], infos: Iterable[DrafterInfo]) -> str:
     """The board's value before any race: the lanes that would run, and what their drafters do, as far as it is
     known."""
-    about = {PLAIN: ABOUT_PLAIN, **{info.id: info.about for info in infos}}
+    words = {PLAIN: ABOUT_PLAIN, **{info.id: info.about for info in infos}}
     specs = list(lanes)
-    shown = "".join(record("L", i, spec.method, spec.label) for i, spec in enumerate(specs))
-    shown += record("M", "Pick a prompt, then press Race.")
-    shown += record("I", *(about.get(spec.drafter_id, "") for spec in specs))
+    shown = lane_records(specs)
+    shown += record("M", "Press Race: these lanes run.")
+    shown += record("I", *(words.get(spec.drafter_id, "") or about(spec.method) for spec in specs))
     return record("R", f"idle {crc32(shown.encode()):08x}", 0) + shown  # another run whenever it shows something else
 
 
@@ -111,9 +129,7 @@ class BoardText:
 
     def __init__(self, run: int, request: RaceRequest):
         self._run, self._base = run, 0
-        self.records = record("N", request.settings.max_tokens)
-        for i, spec in enumerate(request.lanes):
-            self.records += record("L", i, spec.method, spec.label)
+        self.records = record("N", request.settings.max_tokens) + lane_records(request.lanes)
         self._lanes: list[LaneText] = []
 
     @property

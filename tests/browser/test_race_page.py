@@ -184,7 +184,9 @@ def test_before_a_race_the_lanes_that_would_run_are_shown(recorded, open_tab):
     recorded.worker.engine = replay()
     tab = open_tab(recorded.url)
     tab.until("idle")
-    assert tab.page.locator(".pane").count() == 3 and "yardstick" in tab.page.inner_text(".pane[data-lane='0']")
+    assert tab.page.locator(".pane").count() == 3 and "measured against it" in tab.page.inner_text(
+        ".pane[data-lane='0']"
+    )
     tab.page.get_by_role("button", name="Lanes and settings").click()
     choose(tab, "Lane 4", "DSpark")
     tab.page.wait_for_function("document.querySelectorAll('.pane').length === 4")
