@@ -106,6 +106,7 @@ function tokenNode({ kind, text }) {
   const node = make(gone ? 'del' : 'span', 'tok ' + kind, text);
   const sign = kind === 'e' ? 'end' : kind === 'd' ? '' : signOf(text, gone);
   if (sign) node.dataset.sign = sign;
+  if (gone && text.trim().length === 1) node.classList.add('single');
   return node;
 }
 

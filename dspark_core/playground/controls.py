@@ -95,6 +95,7 @@ class Controls:
              (gradio 6.31)
     conversation: the conversation so far
     offers:  what lanes may run at the time
+    defaults: the button that sets every setting back
     limits:  what the controls are fitted to, and `cut` the place that says what of a link or a stored setting was too
              much (limits.py)
     """
@@ -107,6 +108,7 @@ class Controls:
     offers: Callable[[], Offers]
     limits: gr.State
     cut: gr.HTML
+    defaults: gr.Button
 
     def request(self, values: Mapping[str, Any]) -> RaceRequest:
         """The race that is asked for. Raises ValueError, in one sentence for the visitor."""
@@ -140,7 +142,7 @@ def controls(prompts: list[Prompt], offers: Callable[[], Offers]) -> Controls:
             static(LANE, elem_id="lane-term")
             summary = plain_text("", "settings-summary")
         cut = plain_text("", "settings-cut")
-        inputs = _settings(prompt, offers)
+        inputs, defaults = _settings(prompt, offers)
 
     def sum_up(call: Call) -> Updates:
         return {"summary": in_words(read_form(call.values), offers().infos)}
@@ -150,7 +152,7 @@ def controls(prompts: list[Prompt], offers: Callable[[], Offers]) -> Controls:
     any_change = partial(gr.on, [control.change for control in settings.values()])
     shown = {"summary": summary}
     changed = listen(any_change, sum_up, settings, shown, queue=False, trigger_mode="always_last", **QUIET)
-    return Controls(inputs, start, stop, changed, conversation, offers, gr.State(Limits(offers())), cut)
+    return Controls(inputs, start, stop, changed, conversation, offers, gr.State(Limits(offers())), cut, defaults)
 
 
 def _ask_row(first: str) -> tuple[gr.Textbox, gr.Button, gr.Button]:
@@ -184,13 +186,13 @@ def _chips(prompt: gr.Textbox, prompts: list[Prompt]) -> None:
                     chip.click(None, None, prompt, js=f"() => {json.dumps(example.text)}", api_visibility="private")
 
 
-def _settings(prompt: gr.Textbox, offers: Callable[[], Offers]) -> RaceInputs:
-    """Lanes, sampling and order, which unfold."""
+def _settings(prompt: gr.Textbox, offers: Callable[[], Offers]) -> tuple[RaceInputs, gr.Button]:
+    """Lanes, sampling and order, which unfold, and the button that sets them back."""
     with gr.Column(elem_id="settings-body"):
         with gr.Row(elem_id="lanes"):
             lanes = tuple(_lane_inputs(i, offers) for i in range(MAX_LANES))
         with gr.Row(elem_id="sampling"):
-            max_tokens = gr.Slider(8, 512, 96, step=1, label="Max tokens", elem_id="max-tokens")
+            max_tokens = gr.Slider(8, 512, 96, step=1, label="Max tokens", info="of each answer", elem_id="max-tokens")
             temperature = gr.Slider(0, 2, 0, step=0.05, label="Temperature", info="0 is greedy", elem_id="temperature")
             top_k = gr.Slider(0, 200, 0, step=1, label="Top-k", info="0 is off")
             top_p = gr.Slider(0.05, 1, 1, step=0.05, label="Top-p", info="1 is off")
@@ -211,7 +213,9 @@ def _settings(prompt: gr.Textbox, offers: Callable[[], Offers]) -> RaceInputs:
             max_length=MAX_SYSTEM,
             elem_id="system",
         )
-    return RaceInputs(prompt, max_tokens, temperature, top_k, top_p, seed, order, system, strict, lanes)
+        defaults = gr.Button("Back to the defaults", size="sm", elem_id="defaults")
+    inputs = RaceInputs(prompt, max_tokens, temperature, top_k, top_p, seed, order, system, strict, lanes)
+    return inputs, defaults
 
 
 def _fold(title: str, body: str) -> None:

@@ -364,4 +364,6 @@ def loaded_words(worker: Worker) -> str:
         return f"No race can be run: {engine.problem}"
     if not engine.name:
         return getattr(engine, "problem", "") or "No model is loaded: load one on the Models tab."
-    return "\n".join([f"{engine.name}, {engine.precision}", *(f"{m}: {how}" for m, how in engine.drafters.items())])
+    order = [info.method for info in getattr(engine, "infos", ())]
+    drafters = sorted(engine.drafters.items(), key=lambda d: order.index(d[0]) if d[0] in order else len(order))
+    return "\n".join([f"{engine.name}, {engine.precision}", *(f"{m}: {how}" for m, how in drafters)])
