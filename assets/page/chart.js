@@ -45,7 +45,7 @@ function fit() {
   const size = LETTERS[document.body.dataset.text ?? ''] ?? LETTERS.normal, font = plot?._fullLayout?.font?.size;
   if (!font || !window.Plotly || font === size) return;
   const axes = Object.fromEntries(['xaxis', 'yaxis'].map((axis) => [axis + '.title.font.size', size - 1]));
-  window.Plotly.relayout(plot, { 'font.size': size, ...axes });
+  window.Plotly.relayout(plot, { 'font.size': size, 'margin.r': 24 + 9 * (size - LETTERS.normal), ...axes });
 }
 
 const card = element.closest('.chart');

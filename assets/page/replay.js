@@ -47,7 +47,7 @@ const auto = make('input', 'replay-auto'), autoLabel = make('label', '', '', { t
   + 'too quick to be read replay by themselves, once' });
 auto.type = 'checkbox';
 auto.checked = recall('replay-auto') !== 'off';
-autoLabel.append(auto, ' by itself');
+autoLabel.append(auto, ' plays by itself');
 bar.append(play, previous, next, slider, clock, paceLabel, autoLabel);
 bar.hidden = true;
 panes.after(bar);

@@ -192,7 +192,7 @@ def _settings(prompt: gr.Textbox, offers: Callable[[], Offers]) -> tuple[RaceInp
         with gr.Row(elem_id="lanes"):
             lanes = tuple(_lane_inputs(i, offers) for i in range(MAX_LANES))
         with gr.Row(elem_id="sampling"):
-            max_tokens = gr.Slider(8, 512, 96, step=1, label="Max tokens", info="of each answer", elem_id="max-tokens")
+            max_tokens = gr.Slider(8, 512, 96, step=1, label="Max tokens", elem_id="max-tokens")
             temperature = gr.Slider(0, 2, 0, step=0.05, label="Temperature", info="0 is greedy", elem_id="temperature")
             top_k = gr.Slider(0, 200, 0, step=1, label="Top-k", info="0 is off")
             top_p = gr.Slider(0.05, 1, 1, step=0.05, label="Top-p", info="1 is off")

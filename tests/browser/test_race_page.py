@@ -150,6 +150,15 @@ def test_a_lane_that_does_not_speculate_says_why(recorded, open_tab):
     tab.until("done")
     assert f"Nothing drafted in 39 of 39 rounds: {why}." in tab.page.inner_text(".pane[data-lane='1'] .note")
     assert "Nothing" not in tab.page.inner_text(".pane[data-lane='2'] .note")
+    assert tab.page.inner_text(".board-outcome").startswith("DSpark first: 40 tokens in 1.9 s, plain 3.9 s: 2.00 ×")
+    tab.page.get_by_role("button", name="Draft anyway").click()
+    tab.page.wait_for_function(
+        """document.querySelector('#settings-summary').innerText.includes(
+            'plain, DSpark · full block, DFlash · block 8')"""
+    )
+    tab.page.wait_for_function(
+        "document.body.dataset.race === 'done' && document.querySelector('.pane h3 small').innerText === 'full block'"
+    )
 
 
 def test_nothing_moves_for_who_asked_for_less_motion(recorded, open_tab):

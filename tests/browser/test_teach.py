@@ -32,7 +32,10 @@ def test_why_dspark_keeps_its_later_positions_longer_is_shown_within_two_minutes
             'plain, DSpark · full block, DFlash · block 16; up to 48 tokens')"""
     )
     page.click("#race")
+    page.wait_for_function("document.querySelectorAll('.pane .round').length > 3", timeout=1000 * LESSON_S)
+    assert tab.board_in_view(), "while it runs"
     tab.until("done", LESSON_S)
+    assert tab.board_in_view()
     assert "Identical output" in page.inner_text(".board-verdict")
     # 2: what is to be explained
     page.get_by_role("tab", name="Charts").click()

@@ -149,7 +149,7 @@ class RaceCharts:
                 marker=marker,
                 customdata=counts,
                 hovertemplate="position %{x}: %{y:.0%}, n = %{customdata}",
-                text=[f"n={n}" for n in counts],
+                text=["" if k and len(counts) > 8 and n == counts[k - 1] else f"n={n}" for k, n in enumerate(counts)],
                 textposition="outside",
                 textangle=-90,
                 textfont={"size": 11},
