@@ -2,7 +2,7 @@
 // The race board. Its value is a string of records that only grows (dspark_core/playground/stream.py says
 // which); each frame parses the new tail and appends to the panes. Model text goes through textContent only.
 import { $, code, invisible, make, onValue, racing, recall, remember } from './dom.js';
-import { draw, drawTimes, histogramWords, makeDrawings, makeFigures, shownRounds } from './figures.js';
+import { draw, drawSpeeds, drawTimes, histogramWords, makeDrawings, makeFigures, shownRounds } from './figures.js';
 import { describe } from './rounds.js';
 
 /** @import {Board, LaneView, Round, Token} from './rounds.js' */
@@ -15,6 +15,7 @@ const BLOCK_LONGEST = 1024;  // ... or at the end of a round after this many
 const FRAME_MS = 30;         // a frame takes in records for this long; the next one goes on
 
 export const board = /** @type {Board} */ ($('.board')), panes = $('.panes'), verdict = $('.board-verdict');
+const outcome = $('.board-outcome');
 const details = $('.board-details'), HINT = details.textContent;
 /** @type {Lane[]} */
 export let lanes = [];
@@ -23,6 +24,7 @@ let run = null;
 /** @type {Element[]} */
 let lit = [];
 let maxTokens = 0, offset = 0, pending = '', frame = 0;
+let recorded = '';  // words on the recording that is shown, if one is
 
 // ---- lanes ---------------------------------------------------------------------------------------------
 
@@ -30,8 +32,9 @@ let maxTokens = 0, offset = 0, pending = '', frame = 0;
  * @param {number} i
  * @param {string} method
  * @param {string} label
+ * @param {string} about  who made the method, and what it does
  */
-function addLane(i, method, label) {
+function addLane(i, method, label, about) {
   const plain = method === 'plain', name = label ? method + ' · ' + label : method;
   const pane = make('section', 'pane' + (plain ? ' plain' : ''), undefined, { 'aria-label': name });
   pane.dataset.lane = String(i);
@@ -40,6 +43,7 @@ function addLane(i, method, label) {
   copy.type = 'button';
   copy.setAttribute('aria-label', 'Copy the answer of ' + name);
   head.append(title, copy);
+  const maker = make('p', 'about', about, about ? { title: about } : {});
 
   const { figures, figure } = makeFigures(), { drawings, histogram, line } = makeDrawings();
   const bar = make('div', 'bar'), fill = make('i');
@@ -47,7 +51,7 @@ function addLane(i, method, label) {
   const text = make('div', 'text', undefined, { role: 'log', 'aria-live': 'off', 'aria-label': name + ': the answer' });
   text.tabIndex = 0;
   const note = make('p', 'note', 'waiting');
-  pane.append(head, figures, drawings, bar, note, text);
+  pane.append(head, maker, figures, drawings, bar, note, text);
   panes.append(pane);
 
   /** @type {Lane} */
@@ -102,6 +106,7 @@ function tokenNode({ kind, text }) {
   const node = make(gone ? 'del' : 'span', 'tok ' + kind, text);
   const sign = kind === 'e' ? 'end' : kind === 'd' ? '' : signOf(text, gone);
   if (sign) node.dataset.sign = sign;
+  if (gone && text.trim().length === 1) node.classList.add('single');
   return node;
 }
 
@@ -192,7 +197,7 @@ const HANDLERS = {
     setState('idle');
   },
   N(max) { maxTokens = Number(max); },
-  L(i, method, label) { addLane(Number(i), method, label); },
+  L(i, method, label, about = '') { addLane(Number(i), method, label, about); },
   M(words) { $('.board-status').textContent = words; },
   W(i) { note(lanes[Number(i)], 'warming up, off the clock', 'busy'); },
   P(i, done, total) {
@@ -255,6 +260,11 @@ const HANDLERS = {
     go.addEventListener('click', () => { proof.click(); proof.focus(); });
     verdict.append(' ', go);
   },
+  O(paid, idle, words) {
+    outcome.textContent = words;
+    outcome.dataset.paid = paid;
+    Object.assign($('.board-next').dataset, { paid, idle });
+  },
   Z(how, words) {
     setState(how);
     if (how !== 'failed') $('.board-status').textContent = OVER[how] || '';  // else it says why
@@ -270,7 +280,8 @@ const HANDLERS = {
 
 /** @param {string} state */
 function setState(state) {
-  board.dataset.state = document.body.dataset.race = state;
+  board.dataset.state = state;
+  document.body.dataset.race = recorded ? 'idle' : state;
   const live = state === 'running';
   for (const button of document.querySelectorAll('#race, #stop')) button.toggleAttribute('data-live', live);
 }
@@ -322,27 +333,37 @@ function start(id) {
   lanes = [];
   lit = [];
   panes.replaceChildren();
-  verdict.textContent = '';
+  verdict.textContent = outcome.textContent = '';
   verdict.dataset.kind = '';
+  Object.assign($('.board-next').dataset, { paid: '', idle: '' });
   $('.board-announce').textContent = '';
   $('.board-status').textContent = '';
   details.textContent = HINT;
+  board.toggleAttribute('data-recorded', Boolean(recorded));
   setState(id.startsWith('idle') ? 'idle' : 'running');
   board.dispatchEvent(new CustomEvent('race-start'));
 }
 
 // Called at every update, also while the tab is hidden and no frames are drawn: the window may have moved on by
 // the next one. Records that were missed all the same come with the whole race at its end.
-function take() {
-  const value = props.value || '', head = value.indexOf(RECORD);
+/**
+ * @param {string} value
+ * @param {string} [words]  of a recording
+ */
+function take(value, words = '') {
+  const head = value.indexOf(RECORD);
   const [kind, id, base] = value.slice(0, head).split(FIELD);
   if (kind !== 'R') return;
   if (id.startsWith('refused')) {
     HANDLERS.F(...value.slice(head + 1, value.lastIndexOf(RECORD)).split(FIELD).slice(1));
     return;
   }
-  if (id.startsWith('idle') && run && !run.startsWith('idle')) return;
+  if (id.startsWith('idle') && run && !run.startsWith('idle')) {
+    // Over a recording, once the visitor chooses lanes.
+    if (!recorded || !document.querySelector('#settings-head [aria-expanded=true]')) return;
+  }
   if (id !== run) {
+    recorded = words;
     start(id);
     pending = '';
     offset = 0;
@@ -369,9 +390,29 @@ function flush() {
   if (pending) frame ||= requestAnimationFrame(flush);
 }
 
+/**
+ * Show a recording, all of it at once, until there is a race.
+ * @param {string} records  as a value has them
+ * @param {string} words  in place of what they say themselves
+ */
+export function showRecords(records, words) {
+  run = null;
+  take(records, words);
+  while (pending) flush();
+  $('.board-status').textContent = words;
+}
+
+/** Show the value again, in place of a recording. */
+export function showValue() {
+  run = null;
+  take(props.value || '');
+}
+
 /** Draw the lanes that have changed. */
 export function drawDirty() {
-  for (const lane of lanes) if (lane.dirty) draw(lane, lanes, maxTokens);
+  const dirty = lanes.filter((lane) => lane.dirty);
+  for (const lane of dirty) draw(lane, lanes, maxTokens);
+  if (dirty.length) drawSpeeds(lanes);
 }
 
 /** Draw how many times as fast as plain each lane is. */
@@ -499,6 +540,7 @@ for (const key of ['rejected', 'size']) {
   const choice = $('.pick-' + key), before = recall(key);
   const apply = () => {
     board.dataset[key] = choice.value;
+    if (key === 'size') document.body.dataset.text = choice.value;  // charts and proof have it, too
     remember(key, choice.value);
   };
   if (before !== null && [...choice.options].some((option) => option.value === before)) choice.value = before;
@@ -525,8 +567,9 @@ theme.addEventListener('click', () => {
 const press = (selector) => /** @type {HTMLElement?} */ (document.querySelector(selector))?.click();
 
 document.addEventListener('keydown', (event) => {
+  if (!element.isConnected) return;
   if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) press('#race');
   if (event.key === 'Escape' && racing()) press('#stop');
 });
 
-onValue(take);
+onValue(() => take(props.value || ''));

@@ -35,6 +35,25 @@ const SAVES = {
   },
 };
 
+// ---- as large as the board's text: a plot is drawn anew at every update, in the size that the server has for it ----
+
+/** @type {Record<string, number>} */
+const LETTERS = { normal: 14, large: 17, projector: 22 };
+
+function fit() {
+  const plot = /** @type {any} */ (element.closest('.chart')?.querySelector('.js-plotly-plot'));
+  const size = LETTERS[document.body.dataset.text ?? ''] ?? LETTERS.normal, font = plot?._fullLayout?.font?.size;
+  if (!font || !window.Plotly || font === size) return;
+  const axes = Object.fromEntries(['xaxis', 'yaxis'].map((axis) => [axis + '.title.font.size', size - 1]));
+  window.Plotly.relayout(plot, { 'font.size': size, 'margin.r': 24 + 9 * (size - LETTERS.normal), ...axes });
+}
+
+const card = element.closest('.chart');
+if (card?.querySelector('.gradio-plot, [id^=plot-]')) {
+  new MutationObserver(() => requestAnimationFrame(fit)).observe(card, { childList: true, subtree: true });
+  new MutationObserver(fit).observe(document.body, { attributeFilter: ['data-text'] });
+}
+
 const buttons = [...element.querySelectorAll('button')];
 for (const button of buttons) button.addEventListener('click', () => SAVES[button.dataset.save ?? '']());
 

@@ -50,7 +50,13 @@ import { make, svg } from './dom.js';
  */
 
 const SPEED_TOKENS = 16;  // tok/s over time looks back over this many tokens
-const FIGURES = [['speed', 'tok/s'], ['times', '× plain'], ['perRound', 'tokens per round'], ['rate', 'accepted']];
+const FEWEST = 8;  // tokens of either lane before one is held against the other, while they run
+const FIGURES = [
+  ['speed', 'tok/s', 'Tokens per second of decoding, on this lane’s own clock'],
+  ['times', '× plain', 'How many times as fast as the plain lane of the same race'],
+  ['perRound', 'tokens per round', 'A round is one draft and one check by the target'],
+  ['rate', 'accepted', 'Share of the drafts sent that the target agreed with'],
+];
 
 /**
  * How many rounds are to be seen, the prompt's own token among them.
@@ -102,8 +108,8 @@ export function makeFigures() {
   const figures = make('dl', 'figures');
   /** @type {Record<string, HTMLElement>} */
   const figure = {};
-  for (const [key, term] of FIGURES) {
-    const cell = make('div', 'figure-' + key);
+  for (const [key, term, meaning] of FIGURES) {
+    const cell = make('div', 'figure-' + key, undefined, { title: meaning });
     figure[key] = make('dd', '', '–');
     cell.append(make('dt', '', term), figure[key]);
     figures.append(cell);
@@ -153,7 +159,7 @@ export function draw(lane, lanes, maxTokens) {
   const tokens = lane.rounds[rounds]?.to || 0;
   lane.fill.style.width = Math.min(100, 100 * tokens / maxTokens) + '%';
   if (!lane.plain) drawHistogram(lane);
-  drawSpeed(lane, lanes);
+  lane.speeds = speedsOf(lane.points, Math.max(0, rounds));
   if (lane.stick) lane.text.scrollTop = lane.text.scrollHeight;
 }
 
@@ -163,7 +169,8 @@ export function draw(lane, lanes, maxTokens) {
  * @param {Lane} [plain]
  */
 export function drawTimes(lane, plain) {
-  const ratio = plain?.rate && lane.rate ? lane.rate / plain.rate : 0;
+  const enough = [lane, plain].every((one) => one && (one.over || one.committed >= FEWEST));
+  const ratio = enough && plain?.rate && lane.rate ? lane.rate / plain.rate : 0;
   lane.figure.times.textContent = !ratio ? '–' : lane.plain ? '1' : ratio.toFixed(2);
   lane.figure.times.dataset.trend = lane.plain || !ratio ? '' : ratio >= 1.005 ? 'up' : ratio < 0.995 ? 'down' : '';
 }
@@ -191,12 +198,11 @@ function drawHistogram(lane) {
 }
 
 /**
- * @param {Lane} lane
+ * Draw every lane's tok/s over time, all on one scale: a lane that has ended is drawn again while others go on.
  * @param {readonly Lane[]} lanes
  */
-function drawSpeed(lane, lanes) {
-  lane.speeds = speedsOf(lane.points, Math.max(0, shownRounds(lane) - 1));
+export function drawSpeeds(lanes) {
   const right = Math.max(...lanes.map((l) => l.seconds), 1e-9);
   const top = 1.1 * Math.max(...lanes.flatMap((l) => l.speeds.map((s) => s[1])), 1e-9);
-  lane.line.setAttribute('points', lineThrough(lane.speeds, right, top));
+  for (const lane of lanes) lane.line.setAttribute('points', lineThrough(lane.speeds, right, top));
 }

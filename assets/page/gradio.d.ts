@@ -15,6 +15,7 @@ declare function trigger(event: string, data?: object): void;
 interface Window {
   Plotly?: {
     toImage(figure: object, options: object): Promise<string>;
+    relayout(plot: unknown, changes: object): void;
     newPlot(place: string, data: unknown, layout: unknown, options: object): void;
   };
 }

@@ -45,6 +45,11 @@ const lanes = () => findBoard()?.view().lanes ?? [];
 function open({ lane, at, quiet }, from) {
   const held = lanes()[lane]?.rounds[at];
   if (!held || held.first) return;
+  if (findBoard()?.hasAttribute('data-recorded')) {
+    findBoard()?.mark(lane, at);
+    if (!quiet) findBoard()?.explain('This is a recording. Press Race: the rounds of your own race can be opened.');
+    return;
+  }
   if (racing()) {
     findBoard()?.explain('A round can be opened when the race is over. Stop ends it.');
     return;
@@ -248,7 +253,8 @@ function drawSlot(looked, cell, k) {
   const words = isOwn(cell) ? ownStory(looked, withBias, cell) : slotStory(looked, withBias, cell, k);
   slotPanel.replaceChildren(make('p', 'slot-story', words), tables);
   if (isOwn(cell)) {
-    const corrects = cell.kind === 'correction', title = corrects ? RESIDUAL : 'Target, after the block';
+    const corrects = cell.kind === 'correction', slots = blockOf(looked, withBias).slots.length;
+    const title = corrects ? RESIDUAL : slots ? 'Target, after the block' : 'Target';
     top(tables, title, cell.candidates, cell.token_id, corrects ? 'left' : 'p');
   } else {
     const few = withBias && looked.candidates ? ', of ' + looked.candidates + ' candidates' : '';
@@ -257,7 +263,10 @@ function drawSlot(looked, cell, k) {
     const own = blockOf(looked, withBias).own;
     if (cell.outcome === 'rejected' && own) top(tables, RESIDUAL, own.candidates, own.token_id, 'left');
   }
-  if (!tables.childElementCount) tables.append(make('p', 'slot-none', 'The race wrote down no distribution here.'));
+  if (!tables.childElementCount) {
+    const busy = panel.dataset.state === 'busy';
+    tables.append(make('p', 'slot-none', busy ? 'Computing …' : 'The race wrote down no distribution here.'));
+  }
 }
 
 /**

@@ -30,6 +30,7 @@ export const duration = (s) => s < 1 ? (1000 * s).toFixed(s < 0.01 ? 1 : 0) + ' 
 export function short(x) {
   if (!known(x)) return '–';
   if (x >= 0.9995) return '1';
+  if (x >= 0.995) return x.toFixed(3);
   if (x >= 0.01) return x.toFixed(2);
   return x >= 0.0005 ? x.toFixed(3) : x > 0 ? '<.001' : '0';
 }

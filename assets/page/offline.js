@@ -8,6 +8,8 @@ for (const [selector, text] of Object.entries(data.words)) {
   if (place) place.textContent = text;
 }
 document.title = data.words.h1;
+const hint = document.querySelector('.board-details');  // no inspector is here
+if (hint) hint.textContent = (hint.textContent ?? '').replace(/ Click it .*/, '');
 if (matchMedia('(prefers-color-scheme: dark)').matches) document.body.classList.add('dark');
 
 export const element = document.getElementById('board'), props = { value: data.records };

@@ -2,8 +2,8 @@
 // The board's replay. A race that is over stands on the board as a whole; the replay shows of every lane what it had
 // committed at one moment of own time, the same moment for all lanes, prefill included. Nothing is built anew: what
 // came later is hidden.
-import { board, drawAllTimes, drawDirty, lanes, panes, show, verdict } from './board.js';
-import { make, recall, remember } from './dom.js';
+import { board, drawAllTimes, drawDirty, lanes, panes, show } from './board.js';
+import { $, make, recall, remember } from './dom.js';
 import { shownRounds } from './figures.js';
 import { countUpTo } from './rounds.js';
 
@@ -18,9 +18,11 @@ import { countUpTo } from './rounds.js';
  * @property {string | undefined} state  at the end
  */
 
-const TICK_MS = matchMedia('(prefers-reduced-motion: reduce)').matches ? 500 : 50;
-const SPEEDS = [0.1, 0.25, 0.5, 1, 2, 4];
+const STILL = matchMedia('(prefers-reduced-motion: reduce)').matches, TICK_MS = STILL ? 500 : 50;
+const SPEEDS = [0.05, 0.1, 0.25, 0.5, 1, 2, 4];
+const READING_S = 8;  // what plays by itself takes so long, or longer
 
+const result = $('.board-result');
 const bar = make('div', 'replay', undefined, { role: 'group', 'aria-label': 'Replay' });
 /**
  * @param {string} name
@@ -37,14 +39,21 @@ slider.min = '0';
 slider.step = 'any';
 slider.setAttribute('aria-label', 'Moment of the race');
 for (const speed of SPEEDS) pace.append(make('option', '', speed + ' ×', { value: String(speed) }));
-pace.value = SPEEDS.map(String).find((speed) => speed === recall('replay-speed')) ?? '1';
+/** @param {number} speed */
+const setPace = (speed) => { pace.value = String(SPEEDS.includes(speed) ? speed : 1); };
+setPace(Number(recall('replay-speed') ?? 1));
 paceLabel.append(pace);
-bar.append(play, previous, next, slider, clock, paceLabel);
+const auto = make('input', 'replay-auto'), autoLabel = make('label', '', '', { title: 'Recordings and races that were '
+  + 'too quick to be read replay by themselves, once' });
+auto.type = 'checkbox';
+auto.checked = recall('replay-auto') !== 'off';
+autoLabel.append(auto, ' plays by itself');
+bar.append(play, previous, next, slider, clock, paceLabel, autoLabel);
 bar.hidden = true;
-panes.before(bar);
+panes.after(bar);
 
-// all: every moment at which a lane committed something, once and in order
-const replay = { now: 0, length: 0, all: /** @type {number[]} */ ([]), timer: 0, ticked: 0 };
+// all: every moment at which a lane committed something, once and in order; alone: it plays by itself
+const replay = { now: 0, length: 0, all: /** @type {number[]} */ ([]), timer: 0, ticked: 0, alone: false };
 /** @type {Map<Lane, Track>} */
 const tracks = new Map();
 /** @param {Lane} lane */
@@ -53,7 +62,7 @@ const trackOf = (lane) => /** @type {Track} */ (tracks.get(lane));
 board.addEventListener('race-start', () => {
   pause();
   bar.hidden = true;
-  verdict.style.visibility = '';
+  result.style.visibility = '';
 });
 
 board.addEventListener('race-over', () => {
@@ -92,7 +101,7 @@ function seek(moment) {
   }
   drawDirty();
   drawAllTimes();
-  verdict.style.visibility = end ? '' : 'hidden';
+  result.style.visibility = end ? '' : 'hidden';
   tell();
 }
 
@@ -155,6 +164,44 @@ function pause() {
   clearInterval(replay.timer);
   replay.timer = 0;
   setPlay('Play', '▶');
+  if (replay.alone) setPace(Number(recall('replay-speed') ?? 1));
+  replay.alone = false;
+}
+
+function playOn() {
+  replay.ticked = performance.now();
+  replay.timer = setInterval(tick, TICK_MS);
+  setPlay('Pause', '❚❚');
+}
+
+/** From where there is something to see: no lane has a token before. */
+function rewind() {
+  for (const lane of lanes) lane.stick = true;
+  seek(replay.all[0]);
+}
+
+/**
+ * Play the race on the board by itself, at a speed at which it can be read, unless the visitor wants no such thing.
+ * @param {number} from  a moment of it
+ */
+export function playAlone(from) {
+  if (STILL || !auto.checked || !replay.all.length || from >= replay.length) return;
+  pause();
+  const fastest = (replay.length - replay.all[0]) / READING_S;
+  rewind();
+  if (from > replay.now) seek(from);
+  setPace([...SPEEDS].reverse().find((speed) => speed <= fastest) ?? SPEEDS[0]);
+  replay.alone = true;
+  playOn();
+}
+
+/**
+ * The moment that another board's replay has come to; its end, if it does not run.
+ * @param {Element} other
+ */
+export function shownMoment(other) {
+  const at = /** @type {HTMLInputElement?} */ (other.querySelector('.replay-at'));
+  return other.querySelector('.replay-play[aria-label=Pause]') && at ? Number(at.value) : Infinity;
 }
 
 /**
@@ -170,13 +217,8 @@ function setPlay(label, sign) {
 
 play.addEventListener('click', () => {
   if (replay.timer) return pause();
-  if (replay.now >= replay.length) {
-    for (const lane of lanes) lane.stick = true;
-    seek(0);
-  }
-  replay.ticked = performance.now();
-  replay.timer = setInterval(tick, TICK_MS);
-  setPlay('Pause', '❚❚');
+  if (replay.now >= replay.length) rewind();
+  playOn();
 });
 
 /**
@@ -194,4 +236,14 @@ function step(by) {
 next.addEventListener('click', () => step(1));
 previous.addEventListener('click', () => step(-1));
 slider.addEventListener('input', () => { pause(); seek(Number(slider.value)); });
-pace.addEventListener('change', () => remember('replay-speed', pace.value));
+pace.addEventListener('change', () => {
+  replay.alone = false;
+  remember('replay-speed', pace.value);
+});
+auto.addEventListener('change', () => {
+  remember('replay-auto', auto.checked ? null : 'off');
+  if (!auto.checked && replay.alone) {
+    pause();
+    seek(replay.length);
+  }
+});

@@ -39,7 +39,11 @@ async function open(files) {
   }
   say('Opening …');
   try {
-    trigger('upload', { text: await chosen.text() });
+    const text = await chosen.text();
+    if (/^\s*<!doctype html/i.test(text)) {
+      return say('This is a page, for a browser. The race itself is the .json that “Save as JSON” gives.', true);
+    }
+    trigger('upload', { text });
   } catch {
     say('This file cannot be read.', true);
   }

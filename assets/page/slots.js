@@ -91,12 +91,13 @@ export const written = (round, withBias) => !withBias || round.written > round.b
  * Where what is shown of a round comes from.
  * @param {Inspection} round
  */
-export function recomputedWords({ recomputed, prefix, reused, seconds, agrees, greedy, temperature }) {
+export function recomputedWords({ block, recomputed, prefix, reused, seconds, agrees, greedy, temperature }) {
   if (!recomputed) return 'What the race wrote down.';
   const how = greedy
     ? 'Greedy keeps a draft if it is the target’s most probable token; the probabilities are shown at temperature 1.'
     : 'At temperature ' + temperature + ', with the race’s own random numbers.';
-  const same = agrees ? 'the same drafts, the same fate'
+  const same = agrees && !block.slots.length ? 'the same token'
+    : agrees ? 'the same drafts, the same fate'
     : 'it came out differently this time, the drafts and fate shown are the race’s';
   const again = reused ? ' (' + reused + ' still at hand)' : '';
   return 'Recomputed from the ' + prefix + ' tokens before this round' + again + ' in ' + seconds.toFixed(2) + ' s: '

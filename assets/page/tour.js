@@ -78,7 +78,10 @@ const STEPS = [
     look: true,
     words: ({ plain, round }) => 'One pass of the target goes over all ' + count(round.proposed, 'draft')
       + ' at once and says what it would have put in each slot: p beside the drafter’s q. Draft and pass together took '
-      + duration(round.time - round.before) + '; a plain step takes ' + duration(perRound(plain)) + '.',
+      + duration(round.time - round.before) + '; a plain step takes ' + duration(perRound(plain)) + '.'
+      + (document.querySelector('.inspector-bias:not([hidden]) .bias:not([hidden])')
+        ? ' This drafter’s drafts see each other; DFlash’s do not. Switch that off here, and see what it drafts then.'
+        : ''),
   },
   {
     title: 'What is kept',
@@ -106,7 +109,7 @@ const STEPS = [
     words({ plain, lane }) {
       const tokens = lane.committed / rounds(lane), cost = perRound(lane) / perRound(plain), times = tokens / cost;
       return 'Over the whole race a round of ' + lane.name + ' gave ' + tokens.toFixed(2)
-        + ' tokens and took as long as ' + cost.toFixed(2) + ' plain steps. '
+        + ' tokens to the answer and took as long as ' + cost.toFixed(2) + ' plain steps. '
         + 'It pays when the first number is the larger one: here ' + times.toFixed(2) + ' × plain, so '
         + (times > 1 ? 'it pays' : 'it does not pay') + ' with this prompt, on this machine. '
         + 'Fewer drafts per round cost less; an easier text has more of them accepted.';
@@ -129,7 +132,7 @@ function show() {
   nextButton.disabled = !race;
   if (!race) {
     $('.tour-words').textContent = racing() ? 'The tour goes on when the race is over.'
-      : 'The tour goes through a race of yours. Pick an example and press Race, with a plain lane and a drafter; '
+      : 'The tour goes through a race of yours. Press Race, with a plain lane and a drafter; '
         + 'it goes on when the race is over.';
     light(document.querySelector('#race'));
     return;

@@ -5,6 +5,9 @@ import { $, onValue, parsed } from './dom.js';
 onValue(() => {
   const { kind, words, more } = parsed({}), box = $('.board-verdict');
   box.dataset.kind = kind || '';
+  const fresh = !box.textContent;
   box.textContent = words || '';
+  const { bottom } = box.getBoundingClientRect();
+  if (fresh && words && bottom > innerHeight) box.scrollIntoView({ block: 'center', behavior: 'instant' });
   $('.more').textContent = more || '';
 });

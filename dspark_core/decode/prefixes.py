@@ -9,7 +9,7 @@ each prompt; where no copy reaches back far enough, the prompt is prefilled as i
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import mlx.core as mx
 from mlx_lm.models.cache import KVCache
@@ -65,6 +65,8 @@ class Prefix:
     ids:       of the positions that both hold
     snapshots: position -> what of `entries` cannot go back at will as it was there, by its place
     """
+
+    seconds: ClassVar[float] = 0.0  # of the prefill before a decode: what is known costs it none
 
     cache: Cache
     context: CountedContext | None

@@ -3,7 +3,6 @@
 Handlers find their inputs by the names of the controls (widgets.listen), never by their places.
 """
 
-import html
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -13,7 +12,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from ..presets import KINDS, Prompt
+from ..presets import Prompt
 from ..race.lane_spec import MAX_LANES, find, schedules
 from ..race.records import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, MAX_SYSTEM, PLAIN, LaneSpec, RaceRequest
 from .conversation import ConversationRow, conversation_row
@@ -34,6 +33,8 @@ from .race_request import (
 )
 from .widgets import QUIET, Call, Updates, listen, plain_text, script, static
 
+LANE = """<button type="button" class="term">lane?<span role="tooltip">One way of decoding
+the prompt, with a pane of its own. All lanes of a race use the same target.</span></button>"""
 HIDDEN = "hidden"  # made, but not shown: see _fold
 
 
@@ -94,6 +95,7 @@ class Controls:
              (gradio 6.31)
     conversation: the conversation so far
     offers:  what lanes may run at the time
+    defaults: the button that sets every setting back
     limits:  what the controls are fitted to, and `cut` the place that says what of a link or a stored setting was too
              much (limits.py)
     """
@@ -106,6 +108,7 @@ class Controls:
     offers: Callable[[], Offers]
     limits: gr.State
     cut: gr.HTML
+    defaults: gr.Button
 
     def request(self, values: Mapping[str, Any]) -> RaceRequest:
         """The race that is asked for. Raises ValueError, in one sentence for the visitor."""
@@ -130,15 +133,16 @@ class Controls:
 
 def controls(prompts: list[Prompt], offers: Callable[[], Offers]) -> Controls:
     """Everything above the tabs but the head. `offers()` is what lanes may run at the time."""
-    prompt, start, stop = _ask_row()
+    prompt, start, stop = _ask_row(prompts[0].text if prompts else "")
     conversation = conversation_row()
     _chips(prompt, prompts)
     with gr.Column(elem_id="settings"):
         with gr.Row(elem_id="settings-head"):
             _fold("Lanes and settings", "settings-body")
+            static(LANE, elem_id="lane-term")
             summary = plain_text("", "settings-summary")
         cut = plain_text("", "settings-cut")
-        inputs = _settings(prompt, offers)
+        inputs, defaults = _settings(prompt, offers)
 
     def sum_up(call: Call) -> Updates:
         return {"summary": in_words(read_form(call.values), offers().infos)}
@@ -148,17 +152,19 @@ def controls(prompts: list[Prompt], offers: Callable[[], Offers]) -> Controls:
     any_change = partial(gr.on, [control.change for control in settings.values()])
     shown = {"summary": summary}
     changed = listen(any_change, sum_up, settings, shown, queue=False, trigger_mode="always_last", **QUIET)
-    return Controls(inputs, start, stop, changed, conversation, offers, gr.State(Limits(offers())), cut)
+    return Controls(inputs, start, stop, changed, conversation, offers, gr.State(Limits(offers())), cut, defaults)
 
 
-def _ask_row() -> tuple[gr.Textbox, gr.Button, gr.Button]:
+def _ask_row(first: str) -> tuple[gr.Textbox, gr.Button, gr.Button]:
+    """The prompt is filled in: one click to a race."""
     with gr.Row(elem_id="ask"):
         prompt = gr.Textbox(
-            label="Prompt",
-            lines=2,
+            first,
+            label="Prompt (Ctrl+Enter races, Esc stops)",
+            lines=1,
             max_lines=8,
             max_length=MAX_PROMPT,
-            placeholder="Ask something, or pick an example below. Ctrl+Enter races, Esc stops.",
+            placeholder="Ask something, or pick an example below.",
             elem_id="prompt",
             scale=6,
         )
@@ -169,21 +175,19 @@ def _ask_row() -> tuple[gr.Textbox, gr.Button, gr.Button]:
 
 
 def _chips(prompt: gr.Textbox, prompts: list[Prompt]) -> None:
+    """Examples, in the order of the file; that of their kinds is the same."""
     with gr.Row(elem_id="chips"):
-        for kind in KINDS:
-            examples = [p for p in prompts if p.kind == kind]
+        static("<p>Which is easiest to guess ahead?</p>", elem_classes="kind")
+        for kind in dict.fromkeys(p.kind for p in prompts):
             with gr.Row(elem_classes="chip-group"):
                 static(f"<p>{kind}</p>", elem_classes="kind")
-                for example in examples:
+                for example in (p for p in prompts if p.kind == kind):
                     chip = gr.Button(example.title, size="sm", variant="secondary")
                     chip.click(None, None, prompt, js=f"() => {json.dumps(example.text)}", api_visibility="private")
-                for p in examples[:1]:  # all of a kind say the same
-                    words = f"Most tokens per round expected from {p.lead}: {p.why}."
-                    static(f"<p>{html.escape(words)}</p>", elem_classes="lead", visible=bool(p.lead))
 
 
-def _settings(prompt: gr.Textbox, offers: Callable[[], Offers]) -> RaceInputs:
-    """Lanes, sampling and order, which unfold."""
+def _settings(prompt: gr.Textbox, offers: Callable[[], Offers]) -> tuple[RaceInputs, gr.Button]:
+    """Lanes, sampling and order, which unfold, and the button that sets them back."""
     with gr.Column(elem_id="settings-body"):
         with gr.Row(elem_id="lanes"):
             lanes = tuple(_lane_inputs(i, offers) for i in range(MAX_LANES))
@@ -209,7 +213,9 @@ def _settings(prompt: gr.Textbox, offers: Callable[[], Offers]) -> RaceInputs:
             max_length=MAX_SYSTEM,
             elem_id="system",
         )
-    return RaceInputs(prompt, max_tokens, temperature, top_k, top_p, seed, order, system, strict, lanes)
+        defaults = gr.Button("Back to the defaults", size="sm", elem_id="defaults")
+    inputs = RaceInputs(prompt, max_tokens, temperature, top_k, top_p, seed, order, system, strict, lanes)
+    return inputs, defaults
 
 
 def _fold(title: str, body: str) -> None:
@@ -259,7 +265,7 @@ def _lane_inputs(i: int, offers: Callable[[], Offers]) -> LaneInputs:
             block,
             step=1,
             label="Block length",
-            info="short for chat, the whole block for code and math",
+            info="in slots of the block; short for chat, whole for code and math",
             visible=HIDDEN,
         )
         schedule = FittedMenu(

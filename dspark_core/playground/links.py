@@ -119,7 +119,12 @@ def fill_and_store(page: gr.Blocks, ask: Controls) -> gr.events.Dependency:
         updates = filled(ask, values | from_link(dict(visitor.query_params), ask.offers().infos))
         return {places[name]: value for name, value in updates.items()}
 
+    def back() -> dict[Component, Any]:
+        first = {name: value for name, value in ask.inputs.first_values.items() if name != "prompt"}
+        return {stored: None} | {places[name]: value for name, value in filled(ask, first).items()}
+
     places = {"limits": ask.limits, "cut": ask.cut, **ask.inputs.named}
+    ask.defaults.click(back, None, [stored, *places.values()], queue=False, **QUIET)
     return page.load(fill, stored, list(places.values()), queue=False, **QUIET)
 
 

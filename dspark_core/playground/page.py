@@ -25,6 +25,7 @@ from ..race.trace import dumps
 from .controls import controls
 from .environment import drop_options
 from .links import fill_and_store
+from .next_race import NextRace
 from .race_memory import RaceMemory
 from .race_request import Offers, RaceForm, form_of, offers_of, request_of
 from .saved import traced
@@ -66,6 +67,7 @@ def build(worker: Worker, prompts: list[Prompt], sources: ModelSources | None = 
             ProveTab(worker, ask, prompts).build()
             ModelsTab(worker, sources).build(page, models, raced, use)
         cost.build_advice()
+        NextRace(worker, ask, raced, prompts).build()
 
         filled = fill_and_store(page, ask)
         ask.follow_limits(models)
@@ -82,11 +84,7 @@ def build(worker: Worker, prompts: list[Prompt], sources: ModelSources | None = 
 def _head() -> gr.HTML:
     """Returns the place for what is loaded."""
     with gr.Row(elem_id="head"):
-        static(
-            "<h1>DSpark Playground</h1><p>One prompt, one target model, several ways to decode it. "
-            "See which drafts the target accepts, and what that does to the speed.</p>",
-            elem_id="title",
-        )
+        static(page_file("head.html"), elem_id="title")
         tour()
         return plain_text("Loading …", "models")
 

@@ -13,6 +13,7 @@ from datetime import datetime
 
 from ..models.token_bytes import TextStream
 from ..offline_page import offline_page
+from ..race.outcome import outcome
 from ..race.records import Failed, LaneRecord, RaceRecord, exact
 from ..race.trace import Trace, trace_of
 from .stream import RUNS, BoardText, announcement, source_of
@@ -46,8 +47,9 @@ def board_of(trace: Trace) -> str:
     board.strict(race)
     if race.verdict:
         board.verdict(race.verdict)
+    board.outcome(race)
     board.over("stopped" if race.interrupted else "done", announcement(race))
-    board.status(f"A kept race: {title(trace)}.")
+    board.status(f"A kept race, on “{prompt_words(trace, 90)}”: {title(trace)}.")
     return board.whole
 
 
@@ -143,15 +145,17 @@ h1 { font-size: 24px; margin: 0 0 2px; }
 
 
 def saved_page(trace: Trace) -> str:
-    code = "(() => {\n" + script("offline", "replay") + "})();\n"
+    code = "(() => {\n" + script("offline", "replay", "stage", "next") + "})();\n"
     style = STYLE + page_file("board.css") + page_file("saved.css")
     race = trace.race
     words = {
-        "h1": f"A race on {title(trace)}",
+        "h1": f"A race on “{prompt_words(trace, 90)}”",
+        ".came": " ".join(filter(None, (outcome(race).words, race.verdict.words if race.verdict else ""))),
         ".asked": "\n\n".join(m["content"] for m in race.request.messages),
         ".facts": _facts(trace),
     }
     body = f"""<h1></h1>
+<p class="came"></p>
 <p class="asked"></p>
 <div id="board">{page_file("board.html")}</div>
 <p class="facts"></p>"""
@@ -162,6 +166,7 @@ def _facts(trace: Trace) -> str:
     request = trace.race.request
     how = request.settings
     told = [
+        title(trace),
         f"{trace.race.prompt_tokens} prompt tokens, at most {how.max_tokens} new ones, "
         f"temperature {exact(how.temperature)}",
         *(f"{method}: {text}" for method, text in trace.drafters.items()),

@@ -29,6 +29,7 @@ from .endpoint import Endpoint
 from .engine import PresetEngine
 from .listening import ADDRESS, PageServer, listening_socket
 from .page import build
+from .recordings import FirstPicture
 from .selection import ModelSources
 from .widgets import script, stylesheets
 from .worker import MAX_WAITING, Worker
@@ -272,7 +273,7 @@ def middleware(token: str = "", port: int = 0, api_key: str = "", worker: Worker
     gate = [Middleware(TokenGate, token=token, port=port, api_key=api_key)] if token or api_key else []
     endpoint = [Middleware(Endpoint, worker=worker)] if worker else []
     guards = [Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS), Middleware(OriginGuard)]
-    return [*guards, *gate, *endpoint, Middleware(Streams)]
+    return [*guards, *gate, *endpoint, Middleware(FirstPicture), Middleware(Streams)]
 
 
 def theme() -> gr.themes.Base:

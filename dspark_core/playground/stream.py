@@ -9,7 +9,8 @@ at the end the whole race is sent once, for a board that missed some (a tab in t
                                   A run named "idle ..." shows only where no race is; "refused ..." leaves the panes
     I words...                    nothing runs; what each lane would do
     N max_tokens
-    L lane method label           a lane ("plain" is the method of a lane without a drafter)
+    L lane method label about     a lane ("plain" is the method of a lane without a drafter); who made the method, and
+                                  what it does
     M words                       what the engine is doing, for the status line
     W lane                        lane is warming up, off the clock
     P lane done total             prompt tokens read
@@ -19,6 +20,7 @@ at the end the whole race is sent once, for a board that missed some (a tab in t
     F lane words                  the lane failed (lane -1: the race)
     A lane words                  the lane ended; what strict mode did in it
     V kind words                  the verdict
+    O paid idle words             what came of the race: see race/outcome.py
     Z how words                   the race is over; words are announced to screen readers
 
 A token is one character that says what became of it, then its text:
@@ -40,10 +42,12 @@ from zlib import crc32
 from ..catalog.local import weight_bytes
 from ..catalog.memory import gigabytes
 from ..decode.rounds import Prefill, Round, Start
+from ..models.drafters import constants
 from ..models.info import DrafterInfo
 from ..models.token_bytes import TextStream
 from ..race.inspection import AGAIN, BONUS, CORRECTION, OWN, fates_of
 from ..race.metrics import metrics, plain_metrics, strictness, times_plain
+from ..race.outcome import outcome
 from ..race.records import (
     PLAIN,
     DeviceNoise,
@@ -61,9 +65,25 @@ from .worker import Busy, NoEngine, Waiting, Worker, race_job
 
 RECORD, FIELD = "\x1e", "\x1f"
 WINDOW = 32_768  # characters
-ABOUT_PLAIN = "The target alone, one token a step. This is the yardstick, and its text is the one to match."
+ABOUT_PLAIN = (
+    "The target alone, one token a step. The others are measured against it, and its text is the one to match."
+)
 SIGNS = {OWN: "p", AGAIN: "p", BONUS: "b", CORRECTION: "c"}
 _NO_SEPARATORS = str.maketrans("", "", RECORD + FIELD)
+
+
+def about(method: str) -> str:
+    """Who made a method and what it does, in a sentence that stays on its pane; empty for one that is not known."""
+    if method == PLAIN:
+        return ABOUT_PLAIN.partition(". ")[0] + "."
+    facts = constants(method)
+    what = facts.get("ABOUT", "").partition(". ")[0].rstrip(".")
+    by = f"By {facts['BY']}. " if "BY" in facts else ""
+    return f"{by}{what}." if what else ""
+
+
+def lane_records(lanes: Iterable[LaneSpec]) -> str:
+    return "".join(record("L", i, spec.title, spec.label, about(spec.method)) for i, spec in enumerate(lanes))
 
 
 def record(*fields) -> str:
@@ -94,11 +114,11 @@ class LaneText:
 def idle(lanes: Iterable[LaneSpec], infos: Iterable[DrafterInfo]) -> str:
     """The board's value before any race: the lanes that would run, and what their drafters do, as far as it is
     known."""
-    about = {PLAIN: ABOUT_PLAIN, **{info.id: info.about for info in infos}}
+    words = {PLAIN: ABOUT_PLAIN, **{info.id: info.about for info in infos}}
     specs = list(lanes)
-    shown = "".join(record("L", i, spec.title, spec.label) for i, spec in enumerate(specs))
-    shown += record("M", "Pick a prompt, then press Race.")
-    shown += record("I", *(about.get(spec.drafter_id, "") for spec in specs))
+    shown = lane_records(specs)
+    shown += record("M", "Press Race: these lanes run.")
+    shown += record("I", *(words.get(spec.drafter_id, "") or about(spec.method) for spec in specs))
     return record("R", f"idle {crc32(shown.encode()):08x}", 0) + shown  # another run whenever it shows something else
 
 
@@ -112,9 +132,7 @@ class BoardText:
 
     def __init__(self, run: int, request: RaceRequest):
         self._run, self._base = run, 0
-        self.records = record("N", request.settings.max_tokens)
-        for i, spec in enumerate(request.lanes):
-            self.records += record("L", i, spec.title, spec.label)
+        self.records = record("N", request.settings.max_tokens) + lane_records(request.lanes)
         self._lanes: list[LaneText] = []
 
     @property
@@ -178,6 +196,11 @@ class BoardText:
 
     def verdict(self, verdict: Verdict) -> None:
         self.records += record("V", verdict.kind, verdict.words)
+
+    def outcome(self, race: RaceRecord) -> None:
+        """Which lane was first, or why drafting did not pay."""
+        if (found := outcome(race)).words:
+            self.records += record("O", "" if found.paid is None else int(found.paid), found.idle, found.words)
 
     def strict(self, race: RaceRecord) -> None:
         """What strict mode did in each lane, once they have ended."""
@@ -289,6 +312,7 @@ class RaceView:
         if self.race:
             self.race.stopped = stopped
             self.board.strict(self.race)
+            self.board.outcome(self.race)
         how = "failed" if self.failed else "stopped" if stopped else "done"
         self.board.over(how, announcement(self.race) if self.race else f"Race {how}.")
 
@@ -357,5 +381,7 @@ def loaded_words(worker: Worker) -> str:
         return f", {gigabytes(bytes_)}" if bytes_ else ""
 
     places = choice.drafters if choice else {}
-    drafters = [f"{name}: {how}{size(places.get(name.lower()))}" for name, how in engine.drafters.items()]
+    order = [info.method for info in getattr(engine, "infos", ())]
+    listed = sorted(engine.drafters.items(), key=lambda d: order.index(d[0]) if d[0] in order else len(order))
+    drafters = [f"{name}: {how}{size(places.get(name.lower()))}" for name, how in listed]
     return "\n".join([f"{engine.name}, {engine.precision}{size(choice and choice.target)}", *drafters])

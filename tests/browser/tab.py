@@ -24,6 +24,10 @@ class Tab:
 
     def __init__(self, browser, url, **options):
         self.context = browser.new_context(viewport={"width": 1440, "height": 1000}, **options)
+        # Nothing plays by itself, but where a test is about that.
+        self.context.add_init_script("""try {
+            if (!localStorage.getItem('dspark-replay-auto')) localStorage.setItem('dspark-replay-auto', 'off');
+        } catch { /* no page yet */ }""")
         self.page = self.context.new_page()
         self.url, self.outside, self.complaints = url, [], []
         self.page.on("request", self._request)
@@ -65,6 +69,18 @@ class Tab:
 
     def until(self, state, seconds=60):
         self.page.wait_for_function(f"document.body.dataset.race === '{state}'", timeout=1000 * seconds)
+
+    def board_in_view(self, lines=3):
+        """Whether the top of every pane of a row and some lines of its answer are within the window."""
+        return self.page.evaluate(
+            """lines => [...document.querySelectorAll('#board .pane .text')].slice(0, 2).every(text => {
+                const { top, bottom } = text.getBoundingClientRect();
+                const seen = Math.min(bottom, innerHeight) - Math.max(top, 0);
+                return text.closest('.pane').getBoundingClientRect().top >= 0
+                    && seen >= lines * parseFloat(getComputedStyle(text).lineHeight) * 0.9;
+            })""",
+            lines,
+        )
 
     def answer(self, lane):
         """What stands in a pane: every token that was not rejected, without the stop token's mark."""

@@ -150,6 +150,15 @@ def test_a_lane_that_does_not_speculate_says_why(recorded, open_tab):
     tab.until("done")
     assert f"Nothing drafted in 39 of 39 rounds: {why}." in tab.page.inner_text(".pane[data-lane='1'] .note")
     assert "Nothing" not in tab.page.inner_text(".pane[data-lane='2'] .note")
+    assert tab.page.inner_text(".board-outcome").startswith("DSpark first: 40 tokens in 1.9 s, plain 3.9 s: 2.00 ×")
+    tab.page.get_by_role("button", name="Draft anyway").click()
+    tab.page.wait_for_function(
+        """document.querySelector('#settings-summary').innerText.includes(
+            'plain, DSpark · full block, DFlash · block 8')"""
+    )
+    tab.page.wait_for_function(
+        "document.body.dataset.race === 'done' && document.querySelector('.pane h3 small').innerText === 'full block'"
+    )
 
 
 def test_nothing_moves_for_who_asked_for_less_motion(recorded, open_tab):
@@ -184,7 +193,9 @@ def test_before_a_race_the_lanes_that_would_run_are_shown(recorded, open_tab):
     recorded.worker.engine = replay()
     tab = open_tab(recorded.url)
     tab.until("idle")
-    assert tab.page.locator(".pane").count() == 3 and "yardstick" in tab.page.inner_text(".pane[data-lane='0']")
+    assert tab.page.locator(".pane").count() == 3 and "measured against it" in tab.page.inner_text(
+        ".pane[data-lane='0']"
+    )
     tab.page.get_by_role("button", name="Lanes and settings").click()
     choose(tab, "Lane 4", "DSpark")
     tab.page.wait_for_function("document.querySelectorAll('.pane').length === 4")
@@ -192,6 +203,10 @@ def test_before_a_race_the_lanes_that_would_run_are_shown(recorded, open_tab):
     tab.page.wait_for_function("document.querySelectorAll('.pane').length === 3")
     tab.race()
     tab.until("done")
+    settings = tab.page.get_by_role("button", name="Lanes and settings")
+    assert settings.get_attribute("aria-expanded") == "false", "they fold at Race"
+    assert tab.board_in_view()
+    settings.click()
     choose(tab, "Lane 4", "DSpark")
     tab.page.wait_for_function(
         "document.querySelector('#settings-summary').innerText.includes('DSpark · hardware-aware;')"
@@ -220,7 +235,8 @@ def test_the_verdict_of_sampled_lanes_leads_to_the_proof(recorded, open_tab):
 def test_an_empty_prompt_is_answered_in_words(recorded, open_tab):
     recorded.worker.engine = replay()
     tab = open_tab(recorded.url)
-    tab.page.click("#race")
+    assert "binary search" in tab.page.input_value("#prompt textarea"), "one click starts a race"
+    tab.race("")
     tab.until("failed")
     assert "Type a prompt" in tab.page.inner_text(".board-status")
     tab.race()

@@ -64,7 +64,10 @@ def test_why_dspark_keeps_its_later_positions_longer_is_shown_within_two_minutes
     )
     with recorded_race(product.worker.engine) as records:
         page.click("#race")
+        page.wait_for_function("document.querySelectorAll('.pane .round').length > 3", timeout=1000 * LESSON_S)
+        assert tab.board_in_view(), "while it runs"
         tab.until("done", LESSON_S)
+    assert tab.board_in_view()
     assert "Identical output: 3 lanes" in page.inner_text(".board-verdict")
     check_panes(tab, product.worker.engine, records[0])
     # 2: what is to be explained

@@ -2,8 +2,10 @@
 
 import socket
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from unittest.mock import patch
+from urllib.request import urlopen
 
 from dspark_core.playground.page import build
 from dspark_core.playground.serve import launch
@@ -25,14 +27,18 @@ class Served:
 
 
 @contextmanager
-def served(load, sources=None):
-    """Serve a page whose worker loads its engine by `load(progress)`; `sources`: the models that can be chosen."""
+def served(load, sources=None, recorded=False):
+    """Serve a page whose worker loads its engine by `load(progress)`; `sources`: the models that can be chosen;
+    `recorded`: with the recordings that the product has."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     worker = Worker(load)
     page = build(worker, load_prompts(), sources)
-    launch(page, port, browser=False, block=False)
+    with nullcontext() if recorded else patch("dspark_core.playground.recordings.recordings", tuple):
+        launch(page, port, browser=False, block=False)
+        with urlopen(f"http://127.0.0.1:{port}/robots.txt"):  # the first request makes what stands before the page
+            pass
     try:
         yield Served(f"http://127.0.0.1:{port}", port, worker)
     finally:

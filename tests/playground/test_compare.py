@@ -33,6 +33,21 @@ def test_figures_stand_side_by_side_with_their_ratio():
     assert "× plain" not in groups["plain"] and told["notes"] == []
 
 
+def test_only_what_exceeds_the_noise_of_identical_races_is_marked():
+    left = long_trace(80, seed=1, seconds=20)
+    near, far = long_trace(80, seed=1, seconds=17.5), long_trace(80, seed=1, seconds=12)
+    marks = []
+    for right in (left, near, far):
+        rows = [row for group in table(left, right)[1].values() for row in group.items()]
+        marks.append({figure: row[3] for figure, row in rows if row[3] is not None})
+    assert marks == [{}, {}, {"tok/s": 1}], "0.86 and 1.14 are within it"
+    other = long_trace(80, seed=1, seconds=20)
+    for lane in other.race.lanes[1:]:  # every draft rejected
+        lane.rounds = [replace(r, accepted=0) for r in lane.rounds]
+    rows = table(left, other)[1]["DSpark · full block"]
+    assert rows["tokens per round"][3] == rows["acceptance rate"][3] == 0
+
+
 def test_answers_to_one_prompt_are_parted_where_they_differ():
     left = long_trace(40, seed=1)
     told, _ = table(left, left)

@@ -4,7 +4,7 @@ from dspark_core.decode.plain import plain
 from dspark_core.decode.rounds import Prefill, Round, Settings, Start
 from dspark_core.decode.schedule import FullBlock
 from dspark_core.decode.speculative import Options, speculative
-from dspark_core.playground.stream import FIELD, RECORD, WINDOW, BoardText, LaneText, announcement, record
+from dspark_core.playground.stream import FIELD, RECORD, WINDOW, BoardText, LaneText, about, announcement, record
 from dspark_core.race.inspection import fates_of, recorded
 from dspark_core.race.records import Failed, LaneRecord, LaneSpec, RaceRecord, RaceRequest, Verdict
 from tests.decode.noisy import NoisyTarget
@@ -40,9 +40,16 @@ def test_it_opens_with_the_run_and_its_lanes():
     assert records(board()) == [
         ["R", "7", "0"],
         ["N", "9"],
-        ["L", "0", "plain", ""],
-        ["L", "1", "DSpark", "full block"],
+        ["L", "0", "plain", "", "The target alone, one token a step."],
+        ["L", "1", "DSpark", "full block", about("DSpark")],
     ]
+
+
+def test_every_method_says_on_its_pane_who_made_it_and_what_it_does():
+    made = {method: about(method) for method in ("DSpark", "DFlash", "DFlash2")}
+    assert made["DSpark"].startswith("By DeepSeek. Drafts a block at once; a small head")
+    assert made["DFlash"].startswith("By z-lab. ") and made["DFlash2"].startswith("By z-lab. ")
+    assert about("<b>nothing") == ""
 
 
 def test_it_only_grows():

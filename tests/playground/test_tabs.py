@@ -12,7 +12,7 @@ from dspark_core.decode.rounds import Settings
 from dspark_core.models.info import DrafterInfo
 from dspark_core.playground.saved import traced
 from dspark_core.playground.saved_bar import SavedBar
-from dspark_core.playground.stream import board_updates, idle
+from dspark_core.playground.stream import ABOUT_PLAIN, board_updates, idle
 from dspark_core.playground.tabs.compare_tab import NOTHING, CompareTab
 from dspark_core.playground.tabs.cost_tab import CostTab
 from dspark_core.playground.tabs.prove_tab import ProveTab
@@ -217,7 +217,7 @@ def test_an_idle_board_says_what_the_loaded_drafters_do():
     said = [r.split("\x1f")[1:] for r in after.split("\x1e") if r.startswith("I")]
     assert said == [
         [
-            "The target alone, one token a step. This is the yardstick, and its text is the one to match.",
+            ABOUT_PLAIN,
             "It looks back.",
             "Twice.",
         ]

@@ -18,6 +18,7 @@ from ..drafter import BlockDrafter, Pick, Weights
 METHOD = "DFlash2"
 TITLE = "DFlash 2"
 HEADS = ("selector",)
+BY = "z-lab"
 ABOUT = (
     "Drafts a block at once, each slot hearing the one before it; a selector then picks every token among a few "
     "candidates by the token before. A single step of the target checks the whole block."

@@ -16,6 +16,7 @@ from ..weights import wide_product
 
 METHOD = "DSpark"
 HEADS = ("markov",)
+BY = "DeepSeek"
 ABOUT = (
     "Drafts a block at once; a small head then settles it token by token, each one seeing the one before. "
     "A single step of the target checks the whole block."

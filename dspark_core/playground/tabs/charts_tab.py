@@ -25,6 +25,8 @@ from ..widgets import QUIET, Call, Updates, listen, plain_text, script, static
 from ..worker import Worker
 from .race_tab import ENGINE_USE, Raced, asked_race, race_inputs
 
+PARTS = ("draft", "verify", "rest")
+FEWEST = 5  # a share of fewer rounds than this is left out of the chart; the table has it
 TITLES = {
     "speed": "tok/s by lane",
     "lengths": "Tokens per round, share of rounds",
@@ -76,13 +78,13 @@ class RaceCharts:
                 each = [round(1000 * s / rounds, 2) for s in (parts.draft, parts.verify, parts.rest)]
                 rows.append([lane.spec.name, *each, rounds])
         figure = blank_figure("ms a round")
-        for k, part in enumerate(("draft", "verify", "rest"), start=1):
+        for k, part in enumerate(PARTS, start=1):
             figure.add_bar(
                 name=part,
                 y=[row[0] for row in rows],
                 x=[row[k] for row in rows],
                 orientation="h",
-                marker=bar_marker(k),
+                marker=bar_marker(len(PARTS) + k),  # no lane's colour
             )
         figure.update_layout(barmode="stack", legend={"traceorder": "normal"}, yaxis={"autorange": "reversed"})
         return self._finished("spent", figure, ["lane", "draft ms", "verify ms", "rest ms", "rounds"], rows)
@@ -128,21 +130,23 @@ class RaceCharts:
         for i, lane in self.drafting:
             counts, rounds = lengths(lane.rounds), len(lane.rounds)
             shares = [round(n / rounds, 4) for n in counts.values()]
-            figure.add_bar(name=lane.spec.name, x=list(counts), y=shares, marker=bar_marker(i))
+            width = 0.8 / len(self.drafting)  # else two bars far apart are as wide as what is between them
+            figure.add_bar(name=lane.spec.name, x=list(counts), y=shares, marker=bar_marker(i), width=width)
             rows += [[lane.spec.name, k, n, share] for (k, n), share in zip(counts.items(), shares, strict=True)]
         figure.update_layout(barmode="group", showlegend=True, xaxis={"dtick": 1}, yaxis={"tickformat": ".0%"})
         return self._finished("lengths", figure, ["lane", "tokens in the round", "rounds", "share"], rows)
 
     def positions(self, kind: str) -> Chart:
         """`kind`: a position where all before were accepted ("conditional"), or of all rounds that sent it."""
-        figure, rows = blank_figure(f"draft position; grey: n < {MIN_SAMPLES}", "accepted"), []
+        figure, rows = blank_figure(f"draft position; grey: n < {MIN_SAMPLES}, not shown: n < {FEWEST}", "accepted"), []
         for i, lane in self.drafting:
             points = [
                 (p.slot, getattr(p, kind), p.reached if kind == "conditional" else p.sent)
                 for p in positions(lane.rounds)
             ]
-            points = [p for p in points if p[2]]
-            counts = [n for _, _, n in points]  # which stand on the bars where they change
+            rows += [[lane.spec.name, slot, round(share, 4), n, n >= MIN_SAMPLES] for slot, share, n in points if n]
+            points = [p for p in points if p[2] >= FEWEST]
+            counts = [n for _, _, n in points]
             marker = bar_marker(i)
             marker["color"] = [COLOURS[i] if n >= MIN_SAMPLES else GREY for n in counts]
             marker["opacity"] = [1.0 if n >= MIN_SAMPLES else 0.45 for n in counts]
@@ -154,14 +158,13 @@ class RaceCharts:
                 marker=marker,
                 customdata=counts,
                 hovertemplate="position %{x}: %{y:.0%}, n = %{customdata}",
-                text=["" if k and n == counts[k - 1] else f"n={n}" for k, n in enumerate(counts)],
+                text=["" if k and len(counts) > 8 and n == counts[k - 1] else f"n={n}" for k, n in enumerate(counts)],
                 textposition="outside",
                 textangle=-90,
                 textfont={"size": 11},
                 constraintext="none",
                 cliponaxis=False,
             )
-            rows += [[lane.spec.name, slot, round(share, 4), n, n >= MIN_SAMPLES] for slot, share, n in points]
         figure.update_layout(
             barmode="group",
             showlegend=True,
@@ -173,9 +176,10 @@ class RaceCharts:
         )
 
     def time(self) -> Chart:
-        figure, rows = blank_figure("own time, s", "tok/s, last 16 tokens"), []
+        figure, rows, latest = blank_figure("own time, s", "tok/s, last 16 tokens"), [], 0.0
         for i, lane in enumerate(self.lanes):
             points = [(round(t, 4), round(s, 3)) for t, s in speed_over_time(lane.rounds)]
+            latest = max([latest, *(t for t, _ in points)])
             figure.add_scatter(
                 name=lane.spec.name,
                 x=[t for t, _ in points],
@@ -184,8 +188,9 @@ class RaceCharts:
                 line={"color": COLOURS[i], "dash": DASHES[i], "width": 2.5},
             )
             rows += [[lane.spec.name, t, s] for t, s in points]
-        figure.update_layout(xaxis={"rangemode": "tozero"}, yaxis={"rangemode": "tozero"})
-        return self._finished("time", figure, ["lane", "own time s", "tok/s"], rows)
+        figure.update_layout(xaxis={"range": [0, 1.02 * latest or 1]}, yaxis={"rangemode": "tozero"})
+        short = "too short a race: this takes more than 16 tokens" if any(x.rounds for x in self.lanes) else ""
+        return self._finished("time", figure, ["lane", "own time s", "tok/s"], rows, short)
 
     def reliability(self) -> Chart:
         """Confidence against the share accepted, of lanes whose schedule asked for confidences."""
@@ -222,9 +227,10 @@ class RaceCharts:
         return chart
 
     @staticmethod
-    def _finished(name: str, figure: go.Figure, columns: list[str], rows: list[list]) -> Chart:
+    def _finished(name: str, figure: go.Figure, columns: list[str], rows: list[list], why: str = "") -> Chart:
+        """`why` there is nothing, where it is not that there was no race."""
         if not rows:
-            nothing_yet(figure)
+            nothing_yet(figure, why or "nothing to show yet")
         return Chart(figure, table_value(name, TITLES[name], columns, rows))
 
 

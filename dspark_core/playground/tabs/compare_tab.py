@@ -5,7 +5,9 @@ The compare tab: two of the races this page keeps, side by side.
 
 import itertools
 import json
+import math
 from itertools import zip_longest
+from statistics import variance
 
 import gradio as gr
 
@@ -17,6 +19,7 @@ from ..saved import answer_text, race_names, reference, title
 from ..saved_bar import SavedRaces
 from ..widgets import QUIET, Call, Updates, listen, page_file, script, static
 
+IDENTICAL = 0.16  # of the larger: speeds of identical decodes differ by as much (README)
 # figure: (words, digits, unit, whether more is better: None if that is no question)
 FIGURES = {
     "tok_s": ("tok/s", 2, "", True),
@@ -138,9 +141,25 @@ class ComparedRaces:
             in_unit = [None if v is None else f"{100 * v:{form}} %" if unit == "%" else f"{v:{form}}" for v in (x, y)]
             shown = [words or "–" for words in in_unit]
             ratio = f"{y / x:.2f}" if x and y and more is not None else ""
-            better = None if more is None or not x or not y or shown[0] == shown[1] else int((y > x) == more)
+            better = None
+            if more is not None and x is not None and y is not None and abs(y - x) > self._noise(key, x, y, i, j):
+                better = int((y > x) == more)
             rows.append([words, *shown, ratio, better])
         return rows
+
+    def _noise(self, key: str, x: float, y: float, i: int | None, j: int | None) -> float:
+        """What two identical runs may differ by in a figure: of speeds what was measured (IDENTICAL), of counts two
+        standard errors of the difference."""
+        if key not in ("acceptance", "tokens_per_round") or i is None or j is None:
+            return IDENTICAL * max(x, y)
+        squares = 0.0
+        for rounds in (self.left.race.lanes[i].rounds, self.right.race.lanes[j].rounds):
+            proposed = sum(r.proposed for r in rounds)
+            # Drafts of one round share their fate, so a round counts once.
+            drafts = [(r.acceptance_length, r.accepted * len(rounds) / proposed if proposed else 0.0) for r in rounds]
+            values = [draft[key == "acceptance"] for draft in drafts]
+            squares += variance(values) / len(values) if len(values) > 1 else math.inf
+        return 2 * math.sqrt(squares)
 
     @staticmethod
     def _lane_figures(race: RaceRecord, lane: int | None) -> dict[str, float | None]:
@@ -163,7 +182,8 @@ class CompareTab:
         with gr.Tab("Compare", id="compare"):
             static(
                 "<p>Two races of this page, raced or opened: 8-bit against bf16, one model against another, "
-                "a cap against a full block.</p>"
+                "a cap against a full block. ✓ marks only what is further apart than identical races may be: 16 % of a "
+                "speed, two standard errors of a count.</p>"
             )
             with gr.Row():
                 left = gr.Dropdown([], label="Left", elem_id="compare-left")

@@ -68,12 +68,22 @@ GREEDY = """
 <h3>Greedy: is it the target’s own text?</h3>
 <p>Every example prompt is decoded by the target alone and with each drafter, and compared token by token. Where they
 part, the target is asked again: were its two best logits so close that rounding decides (a tie), or not (a real
-divergence)?</p>
+divergence)? A logit is the target’s score of a token; the table gives how far apart the two best were (gap), how far
+they had to move for the other choice (needed), and what rounding can move.</p>
 """
 PAIR_COLUMNS = ["first token", "second token", "exact", "drawn", "drawn times", "expected times"]
 AGREEMENT_COLUMNS = [
-    *("prompt", "verdict", "tokens", "lane", "first differs at token", "gap there", "needed", "rounding"),
-    *("closest call", "positions tied"),
+    *(
+        "prompt",
+        "verdict",
+        "tokens",
+        "lane",
+        "first differs at token",
+        "gap there, logits",
+        "needed, logits",
+        "rounding, logits",
+    ),
+    *("closest call, logits", "positions tied"),
 ]
 
 
@@ -153,7 +163,7 @@ def draw_verdict(e: DrawEvidence, info: DrafterInfo) -> tuple[str, str]:
     away = f"The counts of {c.n:,} draws are {100 * c.distance:.2g} % away from the target’s distribution"
     if not e.flagged:
         luck = f"{away}; exact draws would be {100 * c.noise:.2g} % away, by luck alone."
-        often = f"So uneven a result, or more, comes {chance(e.p_value)}. {comparisons(e)}"
+        often = f"A result at least this uneven comes {chance(e.p_value)}. {comparisons(e)}"
         if right:
             return "identical", f"Exact, as far as these draws can tell. {luck} {often}"
         if e.request.sampler == NO_BIAS and not info.has_bias:
@@ -494,4 +504,6 @@ class ProveTab:
                 f"{e.same} of {e.repeated} draws that the race’s own loop repeated with the same random numbers gave "
                 f"the same tokens{apart}."
             )
+        if c.n < e.request.n:
+            parts.append(f"Stopped after {e.request.seconds:.0f} s: {c.n:,} of {e.request.n:,} draws.")
         return " ".join([*parts, f"Took {e.seconds:.0f} s."])

@@ -58,7 +58,7 @@ class RaceTab:
             board = gr.HTML(
                 self.preview(Call("", ask.inputs.first_values))["board"],
                 html_template=page_file("board.html"),
-                js_on_load=script("replay"),
+                js_on_load=script("replay", "stage", "next", "recorded"),
                 apply_default_css=False,
                 elem_id="board",
             )

@@ -15,7 +15,7 @@ test('how many', () => {
 
 test('probabilities in a column', () => {
   const values = [1, 0.9996, 0.9994, 0.5, 0.01, 0.0099, 0.0005, 0.0004, 0, null, undefined];
-  assert.deepEqual(values.map(short), ['1', '1', '1.00', '0.50', '0.01', '0.010', '0.001', '<.001', '0', '–', '–']);
+  assert.deepEqual(values.map(short), ['1', '1', '0.999', '0.50', '0.01', '0.010', '0.001', '<.001', '0', '–', '–']);
 });
 
 test('probabilities in a sentence', () => {
