@@ -4,6 +4,7 @@ MLX streams belong to the thread that made them, so everything that imports MLX 
 makes a `Job` and follows it with `Worker.events`; a Stop ends it within a round.
 """
 
+import atexit
 import logging
 import os
 import queue
@@ -156,11 +157,15 @@ class Worker:
         self.ready = False
         self.progress = "starting"
         self.idling = ""
-        self._load, self._idle = load, idle
+        self._load = load
+        self._idle: Callable[[Any], str] | None = idle
+        self._step = threading.Lock()  # held while a step of idle work is under way
         self._jobs: list[Job] = []  # the first one is running
         self._running: Job | None = None
         self._changed = threading.Condition()
         threading.Thread(target=self._keep_owner, name="mlx-owner-watch", daemon=True).start()
+        if idle is not None:
+            atexit.register(self.rest)  # Python's end and MLX at work in another thread do not go together
 
     @property
     def error(self) -> str:
@@ -292,13 +297,21 @@ class Worker:
     def _idle_step(self) -> bool:
         """One step of idle work; is there more?"""
         words = ""
-        try:
-            if not isinstance(self.engine, NoEngine):
-                words = self._idle(self.engine)
-        except BaseException:  # nobody asked for it: whoever needs what it was for meets what is wrong
-            logging.exception("idle work failed")
+        with self._step:
+            idle = self._idle
+            try:
+                if idle is not None and not isinstance(self.engine, NoEngine):
+                    words = idle(self.engine)
+            except BaseException:  # nobody asked for it: whoever needs what it was for meets what is wrong
+                logging.exception("idle work failed")
         self.idling = words
         return bool(words)
+
+    def rest(self) -> None:
+        """No idle work from here on. Returns once the step under way is over."""
+        self._idle = None
+        with self._step:
+            pass
 
     def _end(self, job: Job) -> None:
         """Take a job off the queue, and let who follows it know."""

@@ -345,6 +345,17 @@ def test_idle_work_ends_and_is_asked_for_again_after_a_job():
     until(lambda: len(idle.engines) == before + 1)  # a load may have brought some
 
 
+def test_idle_work_has_ended_when_the_program_does():
+    idle = Idle(9)
+    worker = Worker(lambda tell: "an engine", idle)
+    until(lambda: idle.engines)
+    threading.Timer(0.05, idle.go.release).start()
+    worker.rest()
+    assert idle.done == 1, "the step under way was waited for"
+    until(lambda: worker.ready and not worker.idling)
+    assert len(idle.engines) == 1, "and no other was begun"
+
+
 def test_idle_work_that_fails_costs_nobody_anything():
     def broken(engine):
         raise MemoryError
