@@ -85,13 +85,13 @@ class Prefilled:
         self.cache.clear()
         self.tapped.clear()
 
-    def features(self, taps: tuple[int, ...]) -> mx.array | None:
-        """[n, m*d]; None without taps. Raises DecodeError for a layer that was not kept."""
+    def features(self, taps: tuple[int, ...], rows: slice = slice(None)) -> mx.array | None:
+        """[n, m*d] of these positions; None without taps. Raises DecodeError for a layer that was not kept."""
         if not taps:
             return None
         if missing := [t for t in taps if t not in self.tapped]:
             raise DecodeError(f"The prefill did not keep the states of layers {missing}.")
-        return mx.concatenate([self.tapped[t] for t in taps], axis=-1)
+        return mx.concatenate([self.tapped[t][rows] for t in taps], axis=-1)
 
 
 def prefill_once(target: Target, prompt: list[int], taps: tuple[int, ...] = ()) -> Prefilled:
@@ -142,10 +142,9 @@ def prefill(
         if prefilled.prompt != request.prompt:
             raise DecodeError("The prefill is that of another prompt.")
         prefilled.into(cache)
-        features = prefilled.features(taps)
         for start in range(0, total, PREFILL_CHUNK):  # as its own prefill would: what is drafted stays the same
             rows = slice(start, start + PREFILL_CHUNK)
-            mx.eval(extend(ids[rows], None if features is None else features[rows]))
+            mx.eval(extend(ids[rows], prefilled.features(taps, rows)))
         yield Prefill(total, total)
         return prefilled.logits
     done, borders = 0, [total]

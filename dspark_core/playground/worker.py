@@ -4,6 +4,7 @@ MLX streams belong to the thread that made them, so everything that imports MLX 
 makes a `Job` and follows it with `Worker.events`; a Stop ends it within a round.
 """
 
+import atexit
 import logging
 import os
 import queue
@@ -22,6 +23,7 @@ from ..race.records import Failed, RaceRecord, RaceRequest, Waiting
 MAX_WAITING = 8  # jobs that may wait for the engine behind the one that runs
 LOST = "The engine's thread ended{}, so no model is loaded any more: load one on the Models tab."
 LAST_MOMENT_S = 1.0  # in which a job that has shown its result may still be at work
+LAST_STEP_S = 10.0  # that the end of the program waits for a step of idle work
 BREATH_S = 0.03  # between two steps of idle work, for all else that this machine does
 
 
@@ -156,11 +158,15 @@ class Worker:
         self.ready = False
         self.progress = "starting"
         self.idling = ""
-        self._load, self._idle = load, idle
+        self._load = load
+        self._idle: Callable[[Any], str] | None = idle
+        self._resting = False  # the owner thread waits for a job, and for nothing else
         self._jobs: list[Job] = []  # the first one is running
         self._running: Job | None = None
         self._changed = threading.Condition()
         threading.Thread(target=self._keep_owner, name="mlx-owner-watch", daemon=True).start()
+        if idle is not None:
+            atexit.register(self.rest)  # Python's end and MLX at work in another thread do not go together
 
     @property
     def error(self) -> str:
@@ -299,21 +305,29 @@ class Worker:
         seconds: float | None = 0.0
         while True:
             with self._changed:
+                self._resting = seconds is None
+                self._changed.notify_all()
                 if self._changed.wait_for(lambda: self._jobs, seconds):
-                    self._running = self._jobs[0]
+                    self._running, self._resting = self._jobs[0], False
                     return self._running
             seconds = BREATH_S if self._idle_step() else None
 
     def _idle_step(self) -> bool:
         """One step of idle work; is there more?"""
-        words = ""
+        words, idle = "", self._idle
         try:
-            if not isinstance(self.engine, NoEngine):
-                words = self._idle(self.engine)
+            if idle is not None and not isinstance(self.engine, NoEngine):
+                words = idle(self.engine)
         except BaseException:  # nobody asked for it: whoever needs what it was for meets what is wrong
             logging.exception("idle work failed")
         self.idling = words
         return bool(words)
+
+    def rest(self) -> None:
+        """No idle work from here on. Returns once the step under way is over."""
+        self._idle = None
+        with self._changed:
+            self._changed.wait_for(lambda: self._resting or self._running or not self.ready, LAST_STEP_S)
 
     def _end(self, job: Job) -> None:
         """Take a job off the queue, and let who follows it know."""

@@ -137,6 +137,7 @@ class Models:
         self.measuring = measuring = Measurement(self.target, self.loaded, quick)
         try:
             for event in measuring.run():
+                self.measuring = self.measuring or measuring  # another one may have been begun and left
                 if isinstance(event, CostCurve):
                     self.curve = event = self._refined(event)
                     self.raced.clear()

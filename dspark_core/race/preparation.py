@@ -34,7 +34,7 @@ def prepare(models: Models) -> Generator[str, None, None]:
         for spec in cold:
             for _ in rehearse(models, asked, spec, prompt, Options(prefilled=prefilled)):
                 yield KERNELS
-    while models.known_curve() is None:
+    if models.loaded and models.known_curve() is None:
         began, words = time.monotonic(), COSTS.format(left="")
         yield words
         events = models.measure_curve()

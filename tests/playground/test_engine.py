@@ -48,6 +48,24 @@ def test_every_golden_pair_takes_the_place_of_the_last_and_races(engine):
     assert output == first
 
 
+def test_what_is_got_ready_goes_with_its_model(engine, tmp_path, monkeypatch):
+    """A switch in the middle of it: the new model is got ready from the start, and nothing holds the old one."""
+    monkeypatch.setattr("dspark_core.store.cache_directory", lambda: tmp_path)
+    monkeypatch.setattr("dspark_core.decode.measure.FULL_S", 0.1)
+    for _ in range(40):
+        assert engine.prepare()
+    assert engine.models.measuring
+    old = weakref.ref(engine.models.target)
+    engine.load(choice("C"))
+    gc.collect()
+    assert old() is None, "the old target is still held"
+    while engine.prepare():
+        pass
+    assert engine.models.known_curve().knows("dflash") and engine.prepare() == ""
+    engine.unload()
+    assert engine.prepare() == ""
+
+
 def test_what_does_not_fit_is_refused_before_anything_is_unloaded(engine, tmp_path):
     before, target = races(engine), engine.models.target
     broken = copy("target", "A", tmp_path)

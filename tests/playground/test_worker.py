@@ -345,6 +345,18 @@ def test_idle_work_ends_and_is_asked_for_again_after_a_job():
     until(lambda: len(idle.engines) == before + 1)  # a load may have brought some
 
 
+def test_idle_work_has_ended_when_the_program_does():
+    idle = Idle(9)
+    idle.go.release()
+    worker = Worker(lambda tell: "an engine", idle)
+    until(lambda: worker.ready and len(idle.engines) == 2)
+    threading.Timer(0.05, idle.go.release).start()
+    worker.rest()
+    assert idle.done == 2 and not worker.idling, "the step under way was waited for"
+    assert list(worker.events(Job("a page", "race", lambda engine, job: [(-1, engine)])))[-1] == (-1, "an engine")
+    assert len(idle.engines) == 2, "and no other was begun"
+
+
 def test_idle_work_that_fails_costs_nobody_anything():
     def broken(engine):
         raise MemoryError

@@ -63,6 +63,20 @@ def test_a_race_may_come_between_any_two_steps_and_a_measurement_by_hand_ends_it
     assert list(steps) == [] and models.known_curve() == curve
 
 
+def test_a_measurement_by_hand_that_was_left_changes_nothing(models):
+    steps = prepare(models)
+    while models.usable_curve().borrowed:
+        next(steps)
+    by_hand = models.measure_curve()
+    next(by_hand)
+    assert models.usable_curve().borrowed
+    by_hand.close()
+    next(steps)
+    assert not models.usable_curve().borrowed, "what was measured before it is there again"
+    list(steps)
+    assert models.known_curve()
+
+
 def test_every_step_is_a_single_operation(models, monkeypatch):
     """No step runs the target twice: a round of a drafting lane, or one forward of the measurement (plain steps go by
     three, pipelined)."""
