@@ -168,7 +168,8 @@ class ModelCards:
                     shown = now
                     page.working[preset.name] = share, words, "stop"
                     yield self.value(page, patched=True)
-            page.end(preset.name, KINDS_OF_END.get(kind, kind), words)
+            more = f" {self.left_out()}" if kind == "identical" and job.name == "load" else ""
+            page.end(preset.name, KINDS_OF_END.get(kind, kind), (words + more).strip())
         except ModelError as error:
             page.end(preset.name, "bad", str(error))
         finally:
@@ -407,6 +408,13 @@ class ModelCards:
             else:
                 yield min(event.done / event.total if event.total else 0.0, 0.999), event.words, ""
         yield ended
+
+    def left_out(self) -> str:
+        """Which of the page's usual lanes cannot run on what is loaded."""
+        why = getattr(self.worker.engine, "problems", {})
+        firsts = self.sources.first.first_drafters if self.sources.first else {}
+        words = [f"Lanes of {d.method} will not run: {why[id_]}" for id_, d in firsts.items() if id_ in why]
+        return " ".join(words)
 
     @staticmethod
     def download_words(running: list[Download]) -> tuple[float, str]:
