@@ -196,8 +196,9 @@ class ModelCards:
         targets = preset.targets or (PresetTarget("as it is", preset.target),)
         versions = {t.precision: ModelPart(TARGET, t.path, "", t.sizes, t.licence) for t in targets}
         drafters = {id_: ModelPart(d.method, d.path, d.title, d.sizes, d.licence) for id_, d in options(preset).items()}
-        versions_here = {precision: self.sources.located(part) for precision, part in versions.items()}
-        return PresetParts(preset, versions_here, {id_: self.sources.located(part) for id_, part in drafters.items()})
+        known = self.sources.remembered
+        versions_here = {precision: known(part) for precision, part in versions.items()}
+        return PresetParts(preset, versions_here, {id_: known(part) for id_, part in drafters.items()})
 
     def chosen(self, page: PageCards, known: PresetParts, acted: bool = False) -> tuple[Selection, list[LocatedPart]]:
         """What a page chose of a preset. Where it did not yet: what is loaded, or the first precision that is here, or
