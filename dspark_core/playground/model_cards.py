@@ -202,7 +202,7 @@ class ModelCards:
 
     def chosen(self, page: PageCards, known: PresetParts, acted: bool = False) -> tuple[Selection, list[LocatedPart]]:
         """What a page chose of a preset. Where it did not yet: what is loaded, or the first precision that is here, or
-        that fits; the first drafter of each method. `acted`: from now on that is what it chose."""
+        that fits best; the first drafter of each method. `acted`: from now on that is what it chose."""
         precision, drafters = page.chosen.get(known.preset.name) or self._first_choice(known)
         if acted:
             page.chosen[known.preset.name] = precision, drafters
@@ -227,7 +227,8 @@ class ModelCards:
                     there = [id_ for id_, d in known.drafters.items() if d.directory in loaded.drafters.values()]
                     return precision, tuple(there)
         here = [precision for precision, part in known.versions.items() if part.here]
-        fit = [p for p in known.versions if not here and self._fits(*self._selected(known, p, first)) == "yes"]
+        fits = {p: self._fits(*self._selected(known, p, first)) for p in known.versions if not here}
+        fit = [p for how in ("yes", "hardly") for p, fit in fits.items() if fit == how]
         return next(iter([*here, *fit, *known.versions])), first
 
     def _fits(self, selection: Selection, parts: Sequence[LocatedPart]) -> str:

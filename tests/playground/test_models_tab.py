@@ -377,7 +377,10 @@ def sized(sources, tmp_path):
 
 def test_a_card_says_without_a_network_what_a_download_brings_and_whether_it_fits(sized, fake):
     """By the preset's sizes: with 0.8 GB for two lanes, 10.8 GB at 8 bits and 6.8 GB at 4."""
-    for memory, precision, fits in ((16e9, "8-bit", "fits"), (9e9, "4-bit", "fits"), (5.9e9, "8-bit", "too large")):
+    for memory, precision, fits in (
+        *((16e9, "8-bit", "fits"), (9e9, "4-bit", "fits")),
+        *((7e9, "4-bit", "tight"), (5.9e9, "8-bit", "too large")),
+    ):
         card = card_of(cards_of(sized, int(memory)).value(PageCards()), "sized")
         assert (card["version"], badges(card)) == (precision, [fits, "to download"]), memory
     page, cards = PageCards(), cards_of(sized, int(11.3e9))
