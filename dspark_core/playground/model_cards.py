@@ -168,7 +168,8 @@ class ModelCards:
                     shown = now
                     page.working[preset.name] = share, words, "stop"
                     yield self.value(page, patched=True)
-            page.end(preset.name, KINDS_OF_END.get(kind, kind), words)
+            more = f" {self.left_out()}" if kind == "identical" and job.name == "load" else ""
+            page.end(preset.name, KINDS_OF_END.get(kind, kind), (words + more).strip())
         except ModelError as error:
             page.end(preset.name, "bad", str(error))
         finally:
@@ -195,12 +196,13 @@ class ModelCards:
         targets = preset.targets or (PresetTarget("as it is", preset.target),)
         versions = {t.precision: ModelPart(TARGET, t.path, "", t.sizes, t.licence) for t in targets}
         drafters = {id_: ModelPart(d.method, d.path, d.title, d.sizes, d.licence) for id_, d in options(preset).items()}
-        versions_here = {precision: self.sources.located(part) for precision, part in versions.items()}
-        return PresetParts(preset, versions_here, {id_: self.sources.located(part) for id_, part in drafters.items()})
+        known = self.sources.remembered
+        versions_here = {precision: known(part) for precision, part in versions.items()}
+        return PresetParts(preset, versions_here, {id_: known(part) for id_, part in drafters.items()})
 
     def chosen(self, page: PageCards, known: PresetParts, acted: bool = False) -> tuple[Selection, list[LocatedPart]]:
         """What a page chose of a preset. Where it did not yet: what is loaded, or the first precision that is here, or
-        that fits; the first drafter of each method. `acted`: from now on that is what it chose."""
+        that fits best; the first drafter of each method. `acted`: from now on that is what it chose."""
         precision, drafters = page.chosen.get(known.preset.name) or self._first_choice(known)
         if acted:
             page.chosen[known.preset.name] = precision, drafters
@@ -225,7 +227,8 @@ class ModelCards:
                     there = [id_ for id_, d in known.drafters.items() if d.directory in loaded.drafters.values()]
                     return precision, tuple(there)
         here = [precision for precision, part in known.versions.items() if part.here]
-        fit = [p for p in known.versions if not here and self._fits(*self._selected(known, p, first)) == "yes"]
+        fits = {p: self._fits(*self._selected(known, p, first)) for p in known.versions if not here}
+        fit = [p for how in ("yes", "hardly") for p, fit in fits.items() if fit == how]
         return next(iter([*here, *fit, *known.versions])), first
 
     def _fits(self, selection: Selection, parts: Sequence[LocatedPart]) -> str:
@@ -407,6 +410,13 @@ class ModelCards:
             else:
                 yield min(event.done / event.total if event.total else 0.0, 0.999), event.words, ""
         yield ended
+
+    def left_out(self) -> str:
+        """Which of the page's usual lanes cannot run on what is loaded."""
+        why = getattr(self.worker.engine, "problems", {})
+        firsts = self.sources.first.first_drafters if self.sources.first else {}
+        words = [f"Lanes of {d.method} will not run: {why[id_]}" for id_, d in firsts.items() if id_ in why]
+        return " ".join(words)
 
     @staticmethod
     def download_words(running: list[Download]) -> tuple[float, str]:

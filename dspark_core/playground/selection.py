@@ -286,7 +286,7 @@ class ModelSources:
         return [self._looked_up(p, cancelled) if again or not p.here else p for p in parts]
 
     def located(self, part: ModelPart, folder: Path | None = None) -> LocatedPart:
-        """A part with its place on this machine, or what the hub said of it when it was asked. No network.
+        """A part with its place on this machine. No network.
 
         folder: a directory that is also looked in
         """
@@ -296,7 +296,8 @@ class ModelSources:
                 below = (folder / place.repo, folder / place.repo.partition("/")[2]) if folder else ()
                 place, note = self.hub.find(place, below)  # in a directory of the visitor's as owner/name or as name
             if place is None:
-                return self._answered(LocatedPart(part, note=note))
+                fetched = self.hub.fetched(part.place) if isinstance(part.place, HubName) else 0
+                return LocatedPart(part, note=note, fetched=fetched)
             located = LocatedPart(part, place, self._source(place), facts=Facts.read(place, part.name))
             if located.source == local.HF:
                 left = sum(file.stat().st_size for file in unchecked(place, self.hub.record))
@@ -309,13 +310,11 @@ class ModelSources:
         except OSError as error:
             return LocatedPart(part, problem=f"{error.filename or place} cannot be read ({in_one_line(error)}).")
 
-    def _answered(self, located: LocatedPart) -> LocatedPart:
-        """A part that is not here, with what is known of it without asking (again)."""
-        name = located.part.place
-        if not isinstance(name, HubName):
+    def remembered(self, part: ModelPart) -> LocatedPart:
+        """The same; of one that is not here with what the hub said when it was asked last."""
+        located, name = self.located(part), part.place
+        if located.here or not isinstance(name, HubName) or name not in self._answers:
             return located
-        if name not in self._answers:
-            return replace(located, fetched=self.hub.fetched(name))
         plan, found = self._answers[name]
         here = sum(self.hub.here(name.repo, f, plan.revision) for f in plan.files)
         return replace(located, plan=replace(plan, here=here), facts=found)

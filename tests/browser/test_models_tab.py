@@ -117,6 +117,7 @@ def test_from_the_hub_to_a_race_and_back(models, open_tab):
     link = "/?preset=tiny&lanes=plain,dspark:cap=3,dflash:block=4&tokens=8"
     tab = models_page(open_tab, page, link)
     assert "not looked up" in text(tab, "#shelf-report", "org/tiny")
+    assert not tab.page.is_visible("#stop-loading") and not tab.page.is_visible("#cancel-download")
     assert not fake.requests, "the page asked the hub by itself"
     tab.page.click("#look-up")
     assert "it fits" in text(tab, "#shelf-report", "To download: ") and "7 MB" in tab.page.inner_text("#shelf-report")

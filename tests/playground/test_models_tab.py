@@ -378,7 +378,10 @@ def sized(sources, tmp_path):
 
 def test_a_card_says_without_a_network_what_a_download_brings_and_whether_it_fits(sized, fake):
     """By the preset's sizes: with 0.8 GB for two lanes, 10.8 GB at 8 bits and 6.8 GB at 4."""
-    for memory, precision, fits in ((16e9, "8-bit", "fits"), (9e9, "4-bit", "fits"), (5.9e9, "8-bit", "too large")):
+    for memory, precision, fits in (
+        *((16e9, "8-bit", "fits"), (9e9, "4-bit", "fits")),
+        *((7e9, "4-bit", "tight"), (5.9e9, "8-bit", "too large")),
+    ):
         card = card_of(cards_of(sized, int(memory)).value(PageCards()), "sized")
         assert (card["version"], badges(card)) == (precision, [fits, "to download"]), memory
     page, cards = PageCards(), cards_of(sized, int(11.3e9))
@@ -391,6 +394,12 @@ def test_a_card_says_without_a_network_what_a_download_brings_and_whether_it_fit
     assert [v["words"] for v in card["versions"]] == ["8-bit, about 8.0 GB", "4-bit, about 4.0 GB (assumed)"]
     shown = card["target"]["licence"], card["drafters"][0]["licence"], card["drafters"][0]["size"]
     assert shown == ("Apache-2.0", "MIT", "about 2.0 GB") and not fake.requests
+    begun = sized.hub.folder("org/large") / "blobs"
+    begun.mkdir(parents=True)
+    with open(begun / "1.incomplete", "wb") as half:  # of a download before this program was started
+        half.truncate(3_000_000_000)
+    card = card_of(cards.value(page), "sized")
+    assert card["button"]["words"] == "Download 7.0 GB" and card["remove"] == f"rm -r {begun.parent}"
     chosen = sized.selection(ModelForm("sized", "8-bit", ["dspark"], "auto"))
     told = report(chosen, sized.locate(chosen), MACHINE)
     assert told["rows"][0][4] == "about 8.0 GB" and "By the sizes in the presets." in words(told)
@@ -418,7 +427,8 @@ def test_a_card_s_button_looks_up_downloads_loads_and_unloads(sources, fake):
     assert "--mode dspark --model org/tiny --drafter org/dspark" in card["command"]
     assert "MB" in loaded_words(cards.worker).splitlines()[0]
     cards.choose(Call("", {"page": page}, {"card": "tiny", "precision": "bf16", "drafters": ["dspark"]}))
-    assert [pressed(cards, page)["button"]["action"] for _ in range(3)] == ["download", "load", "unload"]
+    assert [pressed(cards, page)["button"]["action"] for _ in range(2)] == ["download", "load"]
+    assert f"Lanes of DFlash will not run: {NOT_WANTED}" in pressed(cards, page)["said"]["words"]
     asked_for, page = len(fake.requests), PageCards()  # unloaded and loaded again, a page stays with what it had
     assert [pressed(cards, page)["version"] for _ in range(2)] == ["bf16", "bf16"]
     assert len(fake.requests) == asked_for
@@ -440,9 +450,6 @@ def test_a_card_says_what_the_hub_refuses_and_what_goes_on(sources, fake):
     assert "what has arrived is kept" in card_of(last)["said"]["words"]
     *_, last = seen
     assert card_of(last)["busy"] is None
-    fake.pace = 0.0
-    fresh = ModelSources([*sources.presets.values()], (), sources.hub)  # as after a new start
-    assert any("models--org--dspark" in place for place in card_of(cards_of(fresh).value(PageCards()))["places"])
 
 
 def test_one_sentence_for_all_that_cannot_be_reached(sources):

@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
@@ -10,6 +11,7 @@ import pytest
 
 from dspark_core.decode.rounds import Settings
 from dspark_core.models.info import DrafterInfo
+from dspark_core.playground.engine import Choice
 from dspark_core.playground.saved import traced
 from dspark_core.playground.saved_bar import SavedBar
 from dspark_core.playground.stream import ABOUT_PLAIN, board_updates, idle
@@ -18,6 +20,7 @@ from dspark_core.playground.tabs.cost_tab import CostTab
 from dspark_core.playground.tabs.prove_tab import ProveTab
 from dspark_core.playground.widgets import Call, listen
 from dspark_core.playground.worker import NoEngine, Worker
+from dspark_core.race.forecast import Suggestion
 from dspark_core.race.records import PLAIN, LaneSpec, RaceRequest
 from dspark_core.race.trace import dumps
 from tests.playground.replay import ReplayEngine, three_lanes
@@ -195,6 +198,23 @@ def test_before_anything_is_loaded_the_cost_tab_is_empty():
     tab = CostTab(worker, SimpleNamespace(offers=lambda: SimpleNamespace(infos=())), None)
     call = Call("me", {"race": race(), "trace": None})
     assert "Not measured yet" in tab.draw(call)["about"] and tab.advise(call) == {"advice": "[]"}
+
+
+def test_the_fastest_setting_of_a_race_stands_as_a_command(monkeypatch):
+    """Of lanes that drafted long enough; none where plain decoding was faster."""
+    choice = Choice("A", Path("/m/target"), {"dspark": Path("/m/drafter")}, "auto", "8-bit")
+    tab = CostTab(SimpleNamespace(engine=SimpleNamespace(choice=choice)), None, None)
+    lanes = [SimpleNamespace(spec=SimpleNamespace(name=name), rounds=[0] * n) for name, n in (("DSpark", 9), ("b", 2))]
+    run = SimpleNamespace(lanes=lanes, request=SimpleNamespace(profile=False))
+    best = Suggestion("DSpark", "dspark", 3, 3, 9.0, 0.2, 1.4)
+    found = [best, replace(best, cap=2, times=1.2), replace(best, lane="b", cap=7, times=3.0)]
+    monkeypatch.setattr("dspark_core.playground.tabs.cost_tab.suggest", lambda curve, race: found)
+    (line,) = tab._outside(object(), run, "")
+    assert line["command"] == (
+        "mlx-dspark generate --mode dspark --model /m/target --drafter /m/drafter --max-draft 3 --drafter-bits 8"
+    )
+    found[:] = [replace(best, cap=0)]
+    assert tab._outside(object(), run, "") == [] == tab._outside(object(), None, "")
 
 
 # ---- the board -------------------------------------------------------------------------------------------

@@ -258,20 +258,13 @@ class ModelsTab:
         notice = getattr(self.worker.engine, "notice", "")
         return {"head": loaded_words(self.worker), "notice": notice}
 
-    def _left_out(self) -> str:
-        """Which of the page's usual lanes cannot run on what is loaded."""
-        why = getattr(self.worker.engine, "problems", {})
-        firsts = self.sources.first.first_drafters if self.sources.first else {}
-        words = [f"Lanes of {d.method} will not run: {why[id_]}" for id_, d in firsts.items() if id_ in why]
-        return " ".join(words)
-
     def _followed(self, job: Job) -> Iterator[Updates]:
         """What shows while a job changes what is loaded."""
         yield {"progress": progressed(0, "Starting …"), "verdict": decided("", ""), **SHOWN["stop"]}
         for share, words, kind in self.cards.followed(job):
             if not kind:
                 yield {"progress": progressed(share, words)}
-        more = self._left_out() if kind == "identical" else ""
+        more = self.cards.left_out() if kind == "identical" else ""
         ended = {"progress": progressed(1, ""), "verdict": decided(kind, words, more), **GONE["stop"]}
         yield {**ended, **self.loaded(Call(job.session))}
 
