@@ -97,7 +97,7 @@ class WindowCache:
 Replay = Callable[[Any, tuple[mx.array, ...]], Any]
 
 
-@dataclass
+@dataclass(eq=False)
 class Stretch:
     """The rows of one forward: start, their first position; inputs [1, n, ...] of the recurrence; before, the state
     before them, where `whole` says that it is there (None at the beginning of the text)."""
@@ -124,7 +124,9 @@ class RecurrentCache:
         self.offset = 0
         self.rows: Any = None  # [1, up to tail + MAX_ROLLBACK, C]: newest inputs of the convolution
         self.recurrent: Any = None  # the state after `offset` rows
+        self._tail = 0
         self._stretches: list[Stretch] = []
+        self._whole: list[Stretch] = []  # those of them whose state before is there: two old ones and the newest
         self._replay: Replay | None = None
 
     def extend_rows(self, rows: mx.array, tail: int) -> mx.array:
@@ -140,19 +142,21 @@ class RecurrentCache:
 
     def extend_state(self, state: Any, inputs: tuple[mx.array, ...], replay: Replay) -> None:
         """The state after the newest n rows, whose inputs [1, n, ...] gave it; `extend_rows` had them before."""
-        n = inputs[0].shape[1]
-        self._stretches.append(Stretch(self.offset - n, inputs, self.recurrent))
+        stretches, whole = self._stretches, self._whole
+        newest = Stretch(self.offset - inputs[0].shape[1], inputs, self.recurrent)
+        stretches.append(newest)
+        whole.append(newest)
         self.recurrent, self._replay = state, replay
-        whole = [s for s in self._stretches if s.whole]
         while len(whole) > 1 and whole[1].start <= self.offset - MAX_ROLLBACK:
-            del self._stretches[: self._stretches.index(whole[1])]
-            del whole[0]
-        for stretch in whole[2:-1]:
-            stretch.before, stretch.whole = None, False
+            del stretches[: stretches.index(whole[1])], whole[0]
+        while len(whole) > 3:
+            whole[2].before, whole[2].whole = None, False
+            del whole[2]
 
     def start_from(self, state: Any) -> None:
         """The state in the middle of a forward; nothing before it can be rolled back to."""
         self._stretches.clear()
+        self._whole.clear()
         self.recurrent = state
 
     def trim(self, n: int) -> int:
@@ -185,6 +189,7 @@ class RecurrentCache:
             state = self._replay(state, tuple(c[0] if len(c) == 1 else mx.concatenate(c, axis=1) for c in columns))
         else:
             stretches.pop()
+        self._whole = [s for s in stretches if s.whole]
         self.recurrent = state
 
     def is_trimmable(self) -> bool:
@@ -196,6 +201,7 @@ class RecurrentCache:
     def __deepcopy__(self, memo: dict[int, Any]) -> "RecurrentCache":
         other = copy.copy(self)
         other._stretches = [replace(s) for s in self._stretches]
+        other._whole = [s for s in other._stretches if s.whole]
         return other
 
     @property

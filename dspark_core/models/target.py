@@ -29,6 +29,7 @@ from .tokenizer_files import eos_ids, has_tokenizer
 from .weights import check_precision, convert, read_weights, wide_product
 
 Progress = Callable[[str], None]
+WIDTH_EPS = 2.0**-10  # GPUs may multiply float32 with 10 bits of mantissa, by the kernel that a width takes
 
 
 class Target:
@@ -167,6 +168,8 @@ class Target:
                 f"{self.name}: the tapped forward differs from the model's own logits by {worst:.3g}, "
                 f"more than {tolerance:.3g}; this mlx-lm version is not supported."
             )
+        # Rows that are computed with fewer others are rounded otherwise; a state that is not the text's own does more.
+        tolerance = 32 * max(mx.finfo(self.dtype).eps, WIDTH_EPS) * mx.abs(own).max().item()
         worst = mx.abs(own - self._read_with_rollbacks(ids)).max().item()
         if not worst <= tolerance:
             self.no_rollback = (
@@ -177,7 +180,7 @@ class Target:
     def _read_with_rollbacks(self, ids: mx.array) -> mx.array:
         """Logits [8, V] of 8 ids, read in pieces, with drafts between them that are rejected."""
         cache, rows = self.new_cache(), []
-        for first, last, wrong in ((0, 3, 0), (3, 5, 2), (5, 6, 0), (6, 7, 3), (7, 8, 0)):
+        for first, last, wrong in ((0, 4, 2), (4, 5, 3), (5, 8, 0)):
             drafts = (ids[:wrong] + 1) % self.vocab_size
             hidden, _ = self.forward(mx.concatenate([ids[first:last], drafts]), cache)
             rows.append(hidden[: last - first])

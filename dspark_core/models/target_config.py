@@ -212,7 +212,10 @@ def _target_config(
         text = None
     if text:  # a wrapper ties by a field of its own; mlx-lm has the vocabulary there, too
         inner = {name: value for name, value in text.items() if value is not None and name != "tie_word_embeddings"}
-        text = {name: config.get(name) for name in ("vocab_size", "tie_word_embeddings")} | inner
+        tied = config.get("tie_word_embeddings")
+        if tied is None and tensors and not has_head(tensors):  # no file can mean a head that it does not have
+            tied = text.get("tie_word_embeddings")
+        text = {"vocab_size": config.get("vocab_size"), "tie_word_embeddings": tied} | inner
     fields = TargetFields(where, text or config, defaults=family.defaults(kind))
     fields.size("vocab_size", MAX_VOCABULARY)
     fields.size("num_attention_heads", MAX_HEADS)
@@ -241,6 +244,11 @@ def _target_config(
     )
     _check_shapes(fields, read, at, tensors)
     return read
+
+
+def has_head(tensors: Mapping[str, TensorInfo]) -> bool:
+    """Is there a head, of whatever form?"""
+    return any(name.removeprefix(WRAPPED).startswith("lm_head.") for name in tensors)
 
 
 def own_head(tensors: Mapping[str, TensorInfo]) -> bool:
@@ -294,7 +302,7 @@ def _check_shapes(fields: TargetFields, read: TargetConfig, at: str, tensors: Ma
                 f"{fields.where}: {heads} heads of head_dim {shape.head_dim} cannot share {shape.kv_heads} key/value "
                 "heads; num_attention_heads must be a multiple of num_key_value_heads, and head_dim even."
             )
-    if tensors and not read.tied and not any(n.removeprefix(WRAPPED).startswith("lm_head.") for n in tensors):
+    if tensors and not read.tied and not has_head(tensors):
         raise ModelError(f"{fields.where}: tie_word_embeddings must be true where the files have no lm_head.weight.")
 
 

@@ -68,7 +68,10 @@ def _converted(module: nn.Module, precision: str) -> str:
         _dequantize_narrow(module)
         return stored
     dequantize_model(module)
+    # A gated delta net's decay is an exponential of an exponential of these; mlx-lm keeps them as they are, too.
+    decays = [(name, w) for name, w in tree_flatten(module.parameters()) if name.endswith("A_log")]
     module.set_dtype(mx.bfloat16)
+    module.update(tree_unflatten(decays))
     if precision != "bf16":
         bits = int(precision.removesuffix("-bit"))
         nn.quantize(module, group_size=GROUP_SIZE, bits=bits, class_predicate=_fits_groups)
