@@ -93,7 +93,7 @@ def idle(lanes: Iterable[LaneSpec], infos: Iterable[DrafterInfo]) -> str:
     known."""
     about = {PLAIN: ABOUT_PLAIN, **{info.id: info.about for info in infos}}
     specs = list(lanes)
-    shown = "".join(record("L", i, spec.title, spec.label) for i, spec in enumerate(specs))
+    shown = "".join(record("L", i, spec.method, spec.label) for i, spec in enumerate(specs))
     shown += record("M", "Pick a prompt, then press Race.")
     shown += record("I", *(about.get(spec.drafter_id, "") for spec in specs))
     return record("R", f"idle {crc32(shown.encode()):08x}", 0) + shown  # another run whenever it shows something else
@@ -111,7 +111,7 @@ class BoardText:
         self._run, self._base = run, 0
         self.records = record("N", request.settings.max_tokens)
         for i, spec in enumerate(request.lanes):
-            self.records += record("L", i, spec.title, spec.label)
+            self.records += record("L", i, spec.method, spec.label)
         self._lanes: list[LaneText] = []
 
     @property
