@@ -117,7 +117,7 @@ class Round:
                max_tokens: draft_ids[:accepted] + (next_id,), or a prefix of that
     time_s:    decode seconds on the lane's own clock, from `Start` to this commit
     finish:    None, "stop", "length" (max_tokens) or "context" (the model's context is full)
-    confidence: the confidence head's probability per drafted slot, where it was asked for
+    confidence: the drafter's calibrated probability per drafted slot, where it was asked for
     detail:    at temperature > 0
     spent:     where the decode was profiled
     looked:    the block was computed and its first confidence asked before any draft was made. Without drafts,

@@ -15,8 +15,9 @@ from .rounds import Round
 class Schedule:
     """What the loop asks. A schedule that learns gives every decode an object of its own in `begin`.
 
-    needs_confidence: `proposed` wants the confidences, so the drafter must have a confidence head
-    looks:            `look` wants the first slot's confidence before any head row is computed
+    needs_confidence: `proposed` wants the confidences, so the drafter must give some
+    looks:            `look` wants the first slot's confidence before any head row is computed, of a drafter that
+                      knows it by then (`has_look`)
     """
 
     needs_confidence: bool = False

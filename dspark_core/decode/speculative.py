@@ -36,7 +36,7 @@ from .strict import Strict
 class Options:
     """How a decode runs, whatever it decodes.
 
-    confidence: fill `Round.confidence`, where the drafter has a confidence head
+    confidence: fill `Round.confidence`, where the drafter gives any
     profile:    time draft and verification apart (one synchronisation more a round)
     prefilled:  the prompt's prefill, done before, or that of its beginning, with the drafter's context
     strict:     how far the device moves logits with the width; above 0, greedy choices that this could have turned are

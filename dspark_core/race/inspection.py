@@ -36,7 +36,7 @@ class Slot:
     q, p:       the drafter's and the target's probability of the token, p given the drafts before it
     accept:     min(1, p/q)
     drawn:      the random number that was compared with `accept` (temperature > 0)
-    confidence: the confidence head's probability that the token is accepted if those before it are, calibrated as the
+    confidence: the drafter's probability that the token is accepted if those before it are, calibrated as the
                 schedule has it
     drafter:    the most probable tokens of the distribution it was drafted from: TOP of them, or up to MOST where it
                 was settled among so few candidates

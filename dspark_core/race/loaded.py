@@ -60,26 +60,26 @@ class Models:
 
     drafters: by id (see `drafter_ids`); a sentence in place of one says why it cannot run
     warm:     lanes that have run before, so that nothing compiles on the clock
+    fits:     how far confidences by margin are off here, by drafter
     kept:     what the inspector keeps of the last round it looked at; a race drops it
     curve:    what a step costs here, once that is measured
     measuring: the measurement that will tell, while it is under way
     raced:    (drafter's id, rounds) of the lanes of each race meanwhile
     noise:    how far logits move with the width here, once that is known
     read_s:   seconds that a token of the last prompt took to read; 0 before there was one
-    fits:     how far confidences by margin are off here, by drafter
     prefixes: the conversations that requests may go on from
     """
 
     target: Target
     drafters: dict[str, Drafter | str]
     warm: set[Warmth] = field(default_factory=set)
+    fits: dict[str, ConfidenceFit] = field(default_factory=dict)
     kept: object | None = None
     curve: CostCurve | None = None
     measuring: Measurement | None = None
     raced: list[list[tuple[str, Sequence[Round]]]] = field(default_factory=list)
     noise: Noise | None = None
     read_s: float = 0.0
-    fits: dict[str, ConfidenceFit] = field(default_factory=dict)
     prefixes: Prefixes = field(default_factory=Prefixes)
 
     @property
@@ -182,15 +182,19 @@ class Models:
             return None
         return self.fits.setdefault(drafter_id, ConfidenceFit(drafter.info.max_drafts))
 
-    def learn(self, record: RaceRecord) -> None:
-        """Refine the curve, here and on disk, and the fits with the rounds of a finished race. Not with sampled ones,
-        and the curve not with those of strict mode or a profile, which do more than decode."""
-        curve, request = self.known_curve(), record.request
-        for lane in record.lanes if request.settings.greedy else ():
+    def learn_confidences(self, record: RaceRecord) -> None:
+        """Refine the fits with the rounds of a finished race; not with sampled ones, whose drafts are accepted by
+        chance, too."""
+        for lane in record.lanes if record.request.settings.greedy else ():
             if fit := self.fit(lane.spec.drafter_id):
                 for r in lane.rounds:
                     if judged := judged_drafts(r):
                         fit.observe([logit(c) for c, _ in judged], r.accepted)
+
+    def learn(self, record: RaceRecord) -> None:
+        """Refine the curve, here and on disk, with the rounds of a finished race. Not with sampled ones, nor with those
+        of strict mode or a profile, which do more than decode."""
+        curve, request = self.known_curve(), record.request
         if request.profile or request.strict or not request.settings.greedy:
             return
         lanes: list[tuple[str, Sequence[Round]]] = [(lane.spec.drafter_id, lane.rounds) for lane in record.lanes]

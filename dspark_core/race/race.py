@@ -246,6 +246,7 @@ def race(
     finally:
         events.close()
     if not record.stopped:
+        models.learn_confidences(record)
         models.learn(record)
         record.verdict = judge(target, prompt, record, models.verdict_noise)
         yield -1, record.verdict

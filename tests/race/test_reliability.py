@@ -6,8 +6,10 @@ import pytest
 
 from dspark_core.decode.rounds import Round, Settings
 from dspark_core.playground.tabs.charts_tab import NO_CONFIDENCES, RaceCharts
+from dspark_core.race.loaded import Models
 from dspark_core.race.records import PLAIN, LaneRecord, LaneSpec, RaceRecord, RaceRequest
 from dspark_core.race.reliability import Reliability, judged_drafts
+from tests.conftest import GOLDEN, load_golden
 
 
 def round_of(confidence, sent, accepted, bonus=None):
@@ -44,3 +46,18 @@ def test_the_chart_says_how_far_a_lane_is_off_and_why_there_is_nothing():
     assert json.loads(chart.table)["rows"][0] == ["DFlash · x", 0.2, 0.3, 0.25, 0.0, 1]
     empty = drawn(round_of(None, 2, 2))
     assert not empty.figure.data and empty.figure.layout.annotations[0].text == NO_CONFIDENCES
+
+
+def test_finished_races_teach_how_far_the_margin_is_off(golden_a):
+    """Greedy ones alone, and drafters that have no confidence head."""
+    c = load_golden(GOLDEN / "C")
+    models = Models(c.target, {"dflash": c.drafter, "dspark": golden_a.drafter})
+    rounds = [round_of((0.9, 0.8, 0.7), 3, 0)] * 300
+    lanes = [LaneRecord(LaneSpec(method), rounds=rounds) for method in ("DFlash", "DSpark")]
+    for temperature in (1.0, 0.0):
+        before = models.fit("dflash").logits([2.0])
+        request = RaceRequest("hello", tuple(lane.spec for lane in lanes), Settings(temperature=temperature))
+        models.learn_confidences(RaceRecord("target", "float32", request, 2, lanes))
+        assert (models.fit("dflash").logits([2.0]) == before) == bool(temperature)
+    assert models.fit("dflash").logits([2.0])[0] < 0 and models.fit("dflash").logits([0, 2.0])[1] == 2.0
+    assert models.fit("dspark") is models.fit("plain") is None

@@ -7,6 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from dspark_core.models.config import read_calibration  # noqa: E402
 from dspark_core.training.torch_drafter import TorchDrafter  # noqa: E402
 from dspark_core.training.torch_target import TorchTarget  # noqa: E402
 
@@ -60,6 +61,13 @@ def test_the_confidence_head_is_calibrated():
     assert found["bins"] == 20 and found["rounds"] >= 20_000 and found["prompts"] > 0
     assert max(found["ece_after"]) <= 0.02
     assert all(len(found[k]) == 7 for k in ("temperatures", "ece_before", "ece_after", "ece_noise_floor", "auc"))
+
+
+def test_the_margin_of_dflash_is_calibrated():
+    found = record(DFLASH_16, "calibration")
+    margins = read_calibration(ASSETS / "models" / DFLASH_16, 15).margins
+    assert len(margins) == 15 and all(w > 0.3 for w, _ in margins), "surer is more often right"
+    assert found["slots"] >= 20_000 and found["auc"] >= 0.84 and found["fit_rounds"] > 1000
 
 
 @pytest.mark.long
