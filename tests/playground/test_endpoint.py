@@ -12,6 +12,7 @@ import pytest
 
 from dspark_core.decode.rounds import Settings
 from dspark_core.models.token_bytes import TextStream
+from dspark_core.playground import serve
 from dspark_core.playground.access import TokenGate, chosen_api_key
 from dspark_core.playground.serve import launch
 from dspark_core.playground.worker import MAX_WAITING, Job, NoEngine, Worker
@@ -314,6 +315,25 @@ def test_nothing_is_loaded_yet_or_never(page, monkeypatch):
     monkeypatch.setattr(page.worker, "engine", NoEngine("There is no such model."))
     status, _, document = ask(page.port, "/chat/completions", chat())
     assert status == 503 and "no such model" in document["error"]["message"]
+
+
+@pytest.mark.parametrize("words", [["--serve"], ["--serve", "--api-key", "key-for-tests"], ["--serve", "--token"]])
+def test_serve_opens_no_browser_and_prints_what_a_client_needs(words, monkeypatch, capsys):
+    launched = []
+
+    def launch(page, port, browser, ready, token="", api_key=""):
+        launched.append((browser, bool(token), api_key))
+        ready(f"http://127.0.0.1:7870/{'?token=x' if token else ''}")
+
+    monkeypatch.setattr(serve, "launch", launch)
+    monkeypatch.setattr(serve, "build", lambda *asked: None)
+    monkeypatch.setattr(serve, "PresetEngine", lambda *asked: NoEngine("none"))
+    monkeypatch.setenv("DSPARK_TOKEN", TOKEN)
+    serve.main(words if "--token" in words else [*words, "--no-token"])
+    key = {2: "the token", 3: "the key"}.get(len(words), "anything")
+    assert launched == [(False, "--token" in words, KEY if "--api-key" in words else "")]
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told.startswith(f"OpenAI-compatible: base URL http://127.0.0.1:7870/v1, API key: {key}, models: ")
 
 
 KEY, TOKEN = "key-for-tests", "not-a-secret-for-tests"
