@@ -63,6 +63,7 @@ class Prefix:
     cache:     one entry a layer
     context:   None for plain decoding
     ids:       of the positions that both hold
+    length:    positions in the cache when that was noted: a recurrent layer does not say
     snapshots: position -> what of `entries` cannot go back at will as it was there, by its place
     """
 
@@ -71,6 +72,7 @@ class Prefix:
     cache: Cache
     context: CountedContext | None
     ids: list[int] = field(default_factory=list)
+    length: int = 0
     snapshots: dict[int, dict[int, Any]] = field(default_factory=dict)
 
     @property
@@ -100,24 +102,19 @@ class Prefix:
     def go_back(self, position: int) -> int:
         """Drop what is behind `position`, or a little more where only a snapshot reaches back that far. Returns the
         position that it holds now. Raises ValueError if none of them does; then this is of no use any more."""
-        held = self._held()
         try:
-            self._trim(position, held - position, {})
+            self._trim(position, {})
         except ValueError:
             position = max((p for p in self.snapshots if p <= position), default=0)
             if not position:
                 raise
-            self._trim(position, held - position, self.snapshots[position])
-        self.ids = self.ids[:position]
+            self._trim(position, self.snapshots[position])
+        self.ids, self.length = self.ids[:position], position
         self.snapshots = {p: entries for p, entries in self.snapshots.items() if p <= position}
         return position
 
-    def _held(self) -> int:
-        """Positions in the target's cache; a recurrent layer does not say."""
-        return max(getattr(entry, "offset", 0) for entry in self.cache)
-
-    def _trim(self, position: int, n: int, restored: dict[int, Any]) -> None:
-        """Bring every entry to `position`, `n` back, unless a copy takes its place. Raises ValueError."""
+    def _trim(self, position: int, restored: dict[int, Any]) -> None:
+        """Bring every entry to `position`, or a copy into its place. Raises ValueError."""
         inner = self.context and self.context.inner
         drafted = inner.cache if isinstance(inner, BlockContext) else []
         for i, entry in enumerate(self.entries):
@@ -125,7 +122,7 @@ class Prefix:
             if i in restored:
                 place[at] = copy.deepcopy(restored[i])
                 continue
-            back = entry.offset - position if hasattr(entry, "offset") else n
+            back = getattr(entry, "offset", self.length) - position
             if back > 0:
                 entry.trim(back)
         if self.context is not None and isinstance(inner, BlockContext):
@@ -133,22 +130,32 @@ class Prefix:
         elif self.context is not None and self.context.length > position:
             self.context.rollback(self.context.length - position)
 
-    def branch(self) -> "Prefix | None":
-        """A copy, so that this one stays as it is; None where the drafter's context is of an unknown kind."""
-        twin = Prefix(copy.deepcopy(self.cache), None, [*self.ids], dict(self.snapshots))
+    def branch(self, position: int) -> "Prefix | None":
+        """A copy of the first positions, so that this one stays as it is; None where the drafter's context is of an
+        unknown kind."""
+
+        def copied(entry: Any) -> Any:
+            if type(entry) is not KVCache:  # of bounded size
+                return copy.deepcopy(entry)
+            twin, rows = KVCache(), min(entry.offset, position)
+            twin.keys, twin.values = (mx.contiguous(x[..., :rows, :]) for x in (entry.keys, entry.values))
+            twin.offset = rows
+            return twin
+
+        twin = Prefix([copied(entry) for entry in self.cache], None, [*self.ids], self.length, dict(self.snapshots))
         if self.context is None:
             return twin
         if not isinstance(self.context.inner, BlockContext):
             return None
         twin.context = CountedContext(self.context.drafter)
-        twin.context.inner.cache = copy.deepcopy(self.context.inner.cache)  # type: ignore[attr-defined]
+        twin.context.inner.cache = [copied(entry) for entry in self.context.inner.cache]  # type: ignore[attr-defined]
         twin.context.length = self.context.length
         return twin
 
     def hold(self, ids: Sequence[int]) -> None:
         """Note what the caches hold after a decode of which `ids` are the prompt and the output."""
-        held = self._held()
-        self.ids = list(ids[: held if self.context is None else min(held, self.context.length)])
+        self.length = max(getattr(entry, "offset", 0) for entry in self.cache)
+        self.ids = list(ids[: self.length if self.context is None else min(self.length, self.context.length)])
         mx.eval([entry.state for entry in self.entries])
 
     @property
@@ -173,7 +180,7 @@ class Prefixes:
         best, asked = max(fitting, key=lambda k: k[0].shared(prompt), default=(None, 0))
         shared = best.shared(prompt) if best else 0
         if best is not None and shared >= MIN_KEPT:
-            branched = best.branch() if shared < asked - OPENING else None
+            branched = best.branch(shared) if shared < asked - OPENING else None
             if branched is None:
                 self._kept = [k for k in self._kept if k[0] is not best]
             prefix = branched or best

@@ -232,8 +232,8 @@ class ServedModels:
     def lane(self, model: str) -> LaneSpec:
         """Raises ApiError."""
         name, at, lane = model.rpartition(AT)
-        if not at:
-            name, lane = (self.name, self.usual) if model == self.name else (self.name, model)
+        if not at or model == self.name:
+            name, lane = self.name, self.usual if model == self.name else model
         try:
             if name != self.name:
                 raise ValueError("it is not loaded")

@@ -6,7 +6,6 @@ server's loop; a connection that is closed cancels it, and its decode ends withi
 
 import asyncio
 import contextlib
-import itertools
 import json
 import secrets
 import time
@@ -25,7 +24,6 @@ from .worker import Job, NoEngine, Worker
 
 RETRY_S = 2  # when a client that was turned away may try again
 LOAD_S = 60.0  # how long a request waits for the program's first load
-NUMBERS = itertools.count(1)
 LANE_HEADER = "x-dspark-lane"
 INTERRUPTED = "The request was ended before its answer was there."
 
@@ -55,7 +53,8 @@ class Answer:
         self.id = f"{'chatcmpl' if self.chat else 'cmpl'}-{secrets.token_hex(12)}"
         self.created = int(time.time())
         self.mailbox = Mailbox()
-        self.job = Job(f"request {next(NUMBERS)}", "request", self._work, _events=self.mailbox)  # type: ignore[arg-type]
+        # A page names its own session, so that this one's name is nobody's to guess.
+        self.job = Job(self.id, "request", self._work, _events=self.mailbox)  # type: ignore[arg-type]
 
     @property
     def lane(self) -> str:

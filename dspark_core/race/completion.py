@@ -38,7 +38,8 @@ def complete(
             f"The prompt has {len(prompt):,} tokens; the context of {target.name} holds {target.context_length:,}."
         )
     stop_ids = target.stop_ids if request.settings.stop_ids is None else request.settings.stop_ids
-    settings = replace(request.settings, stop_ids=stop_ids | request.stop_ids)
+    more = frozenset(i for i in request.stop_ids if i < target.vocab_size)
+    settings = replace(request.settings, stop_ids=stop_ids | more)
     prefix = models.prefixes.begin(target, drafter, prompt)
     yield Began(tuple(prompt), len(prefix.ids))
     lane, text, finish = LaneRecord(spec), AnswerText(target.token_bytes, request.stop), ""

@@ -17,12 +17,13 @@ NAME = "smollm2-135m-instruct"
 
 @pytest.fixture(scope="module")
 def answer(product):
-    """Plain decoding's answer of eight tokens."""
+    """Plain decoding's answer of six tokens."""
     deadline = time.monotonic() + 120
     while not product.worker.ready:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    return openai(product).chat.completions.create(model="plain", messages=TALK, max_tokens=8, temperature=0)
+    with openai(product) as client:
+        return client.chat.completions.create(model="plain", messages=TALK, max_tokens=6, temperature=0)
 
 
 def openai(page):
@@ -36,28 +37,29 @@ def openai(page):
 def test_openai_for_python(product, answer):
     from openai import BadRequestError, NotFoundError
 
-    client, text = openai(product), answer.choices[0].message.content
-    assert next(iter(client.models.list())).id == NAME and text.strip()
-    asked = {"model": f"{NAME}@{LANE}", "messages": TALK, "max_tokens": 8, "temperature": 0}
-    whole = client.chat.completions.with_raw_response.create(**asked)
-    assert whole.headers["x-dspark-lane"] == LANE
-    assert (whole := whole.parse()).choices[0].message.content == text
-    assert whole.usage.completion_tokens == answer.usage.completion_tokens == 8
-    assert whole.usage.completion_tokens_details.accepted_prediction_tokens > 0
-    with client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}) as stream:
-        chunks = list(stream)
-    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == text
-    assert chunks[-2].choices[0].finish_reason == "length"
-    assert chunks[-1].usage.prompt_tokens_details.cached_tokens == whole.usage.prompt_tokens - 1
-    with client.chat.completions.stream(**asked, stop=[text[5:8]]) as events:
-        assert events.get_final_completion().choices[0].message.content == text[: text.index(text[5:8])]
-    completion = client.completions.create(model=LANE, prompt="One, two, three,", max_tokens=3, temperature=0)
-    assert completion.choices[0].text.strip()
-    with pytest.raises(NotFoundError, match="gpt-4o"):
-        client.chat.completions.create(model="gpt-4o", messages=TALK)
-    with pytest.raises(BadRequestError, match="tools") as refusal:
-        client.chat.completions.create(**asked, tools=[{"type": "function", "function": {"name": "f"}}])
-    assert refusal.value.param == "tools"
+    text = answer.choices[0].message.content
+    with openai(product) as client:
+        assert next(iter(client.models.list())).id == NAME and text.strip()
+        asked = {"model": f"{NAME}@{LANE}", "messages": TALK, "max_tokens": 6, "temperature": 0}
+        whole = client.chat.completions.with_raw_response.create(**asked)
+        assert whole.headers["x-dspark-lane"] == LANE
+        assert (whole := whole.parse()).choices[0].message.content == text
+        assert whole.usage.completion_tokens == answer.usage.completion_tokens == 6
+        assert whole.usage.completion_tokens_details.accepted_prediction_tokens > 0
+        with client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}) as stream:
+            chunks = list(stream)
+        assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == text
+        assert chunks[-2].choices[0].finish_reason == "length"
+        assert chunks[-1].usage.prompt_tokens_details.cached_tokens == whole.usage.prompt_tokens - 1
+        with client.chat.completions.stream(**asked, stop=[text[5:8]]) as events:
+            assert events.get_final_completion().choices[0].message.content == text[: text.index(text[5:8])]
+        completion = client.completions.create(model=LANE, prompt="One, two, three,", max_tokens=3, temperature=0)
+        assert completion.choices[0].text.strip()
+        with pytest.raises(NotFoundError, match="gpt-4o"):
+            client.chat.completions.create(model="gpt-4o", messages=TALK)
+        with pytest.raises(BadRequestError, match="tools") as refusal:
+            client.chat.completions.create(**asked, tools=[{"type": "function", "function": {"name": "f"}}])
+        assert refusal.value.param == "tools"
 
 
 def test_openai_for_javascript(product, answer, node_modules):

@@ -1,5 +1,6 @@
 """The endpoint over HTTP: exact, in OpenAI's form, in turn with races, and gone with the connection."""
 
+import asyncio
 import http.client
 import json
 import threading
@@ -11,7 +12,8 @@ import pytest
 
 from dspark_core.decode.rounds import Settings
 from dspark_core.models.token_bytes import TextStream
-from dspark_core.playground.access import chosen_api_key
+from dspark_core.playground import serve
+from dspark_core.playground.access import TokenGate, chosen_api_key
 from dspark_core.playground.serve import launch
 from dspark_core.playground.worker import MAX_WAITING, Job, NoEngine, Worker
 from tests.playground.serving import served
@@ -315,14 +317,32 @@ def test_nothing_is_loaded_yet_or_never(page, monkeypatch):
     assert status == 503 and "no such model" in document["error"]["message"]
 
 
+@pytest.mark.parametrize("words", [["--serve"], ["--serve", "--api-key", "key-for-tests"], ["--serve", "--token"]])
+def test_serve_opens_no_browser_and_prints_what_a_client_needs(words, monkeypatch, capsys):
+    launched = []
+
+    def launch(page, port, browser, ready, token="", api_key=""):
+        launched.append((browser, bool(token), api_key))
+        ready(f"http://127.0.0.1:7870/{'?token=x' if token else ''}")
+
+    monkeypatch.setattr(serve, "launch", launch)
+    monkeypatch.setattr(serve, "build", lambda *asked: None)
+    monkeypatch.setattr(serve, "PresetEngine", lambda *asked: NoEngine("none"))
+    monkeypatch.setenv("DSPARK_TOKEN", TOKEN)
+    serve.main(words if "--token" in words else [*words, "--no-token"])
+    key = {2: "the token", 3: "the key"}.get(len(words), "anything")
+    assert launched == [(False, "--token" in words, KEY if "--api-key" in words else "")]
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told.startswith(f"OpenAI-compatible: base URL http://127.0.0.1:7870/v1, API key: {key}, models: ")
+
+
 KEY, TOKEN = "key-for-tests", "not-a-secret-for-tests"
 
 
-@pytest.mark.parametrize(("token", "right"), [("", [KEY]), (TOKEN, [KEY, TOKEN])])
-def test_with_a_key_only_who_has_it_is_answered(token, right):
+def test_with_a_key_or_the_token_only_who_has_it_is_answered():
     page = gr.Blocks()
     page.worker = Worker(TalkingEngine)
-    launch(page, 0, browser=False, block=False, token=token, api_key=KEY)
+    launch(page, 0, browser=False, block=False, token=TOKEN, api_key=KEY)
     try:
         port = page.server.listener.getsockname()[1]
         until(lambda: page.worker.ready)
@@ -331,14 +351,36 @@ def test_with_a_key_only_who_has_it_is_answered(token, right):
                 status, headers, document = ask(port, path, body, wrong)
                 assert status == 401 and document["error"]["code"] == "invalid_api_key"
                 assert headers["www-authenticate"] == "Bearer"
-        for key in right:
-            assert ask(port, "/models", None, {"Authorization": f"Bearer {key}"})[0] == 200
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-        connection.request("GET", "/config", headers={"Authorization": f"Bearer {KEY}"})
-        assert connection.getresponse().status == (401 if token else 200), "the key is the endpoint's alone"
-        connection.close()
+        for right in (KEY, TOKEN):
+            assert ask(port, "/models", None, {"Authorization": f"Bearer {right}"})[0] == 200
     finally:
         page.close(verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("token", "key", "path", "given", "passes"),
+    [
+        ("", KEY, "/v1/models", "", False),
+        ("", KEY, "/v1/models", KEY, True),
+        ("", KEY, "/config", "", True),
+        (TOKEN, "", "/v1/models", "", False),
+        (TOKEN, "", "/v1/models", TOKEN, True),
+        (TOKEN, KEY, "/config", KEY, False),
+    ],
+)
+def test_the_key_is_the_endpoints_and_the_token_is_for_all(token, key, path, given, passes):
+    passed = []
+
+    async def app(*asked):
+        passed.append(asked)
+
+    async def send(message):
+        passed.append(message) if message.get("status") == 200 else None
+
+    headers = [(b"authorization", f"Bearer {given}".encode())] if given else []
+    scope = {"type": "http", "method": "GET", "path": path, "headers": headers, "query_string": b""}
+    asyncio.run(TokenGate(app, token, 1, key)(scope, None, send))
+    assert bool(passed) == passes
 
 
 def test_a_key_that_can_be_none_is_one_sentence(monkeypatch):

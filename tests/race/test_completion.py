@@ -88,6 +88,11 @@ def test_another_conversation_branches_off_and_leaves_the_first_as_it_was(models
     rng = random.Random(2)
     common = [rng.randrange(240) for _ in range(60)]
     one, two = common + [1] * 30, common + [2] * 30
+    answer(models, [*one, *[3] * 380], "dspark:full", Settings(2))
+    size = models.prefixes.nbytes
+    answer(models, two[:64], "dspark:full", Settings(2))
+    assert models.prefixes.nbytes - size < 0.7 * size, "no more is copied than what both begin with"
+    models.prefixes = Prefixes()
     for prompt, cached in ((one, 0), (two, 60), (one, 89), (two, 89)):
         began, _, ids, _ = answer(models, prompt, "dspark:full", Settings(8, stop_ids=frozenset()))
         assert began.cached == cached
@@ -212,7 +217,7 @@ def test_stop_strings_and_ids_of_an_answer(models, lane):
             stop = text[at : at + size]
             _, got, some, ended = answer(models, prompt, lane, free, stop=(stop, "never to be found"))
             assert got == text[: text.index(stop)] and ended.finish == "stop" and some == ids[: len(some)]
-    _, got, some, ended = answer(models, prompt, lane, free, stop_ids=frozenset(ids[7:8]))
+    _, got, some, ended = answer(models, prompt, lane, free, stop_ids=frozenset([ids[7], 2**70]))
     at = ids.index(ids[7])
     assert some == ids[: at + 1] and ended.finish == "stop"
     began, got, some, _ = answer(models, prompt, lane, free)

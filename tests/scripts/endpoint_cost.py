@@ -119,7 +119,7 @@ def main() -> None:
             print("median ratio of tok/s: client {:.3f}, engine {:.3f}; of processor time: {:.3f}".format(*medians))
         shares = []
         for n in range(a.turns):
-            words = " ".join(prompts[(n + k) % len(prompts)] for k in range(12))
+            words = " ".join(prompts[(n + k) % len(prompts)] for k in range(24))
             talk = [{"role": "user", "content": f"{n}. {words[: 2600 + n]}"}]
             usage, first, _, text = ask(talk, max_tokens=24)
             talk += [{"role": "assistant", "content": text}, {"role": "user", "content": "And in one sentence?"}]

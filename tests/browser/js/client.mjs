@@ -2,7 +2,7 @@
 import OpenAI from 'openai';
 
 const client = new OpenAI({ baseURL: process.argv[2], apiKey: 'none', maxRetries: 0 });
-const asked = { model: 'dspark:cap=3', messages: [{ role: 'user', content: 'Say hello.' }], max_tokens: 8 };
+const asked = { model: 'dspark:cap=3', messages: [{ role: 'user', content: 'Say hello.' }], max_tokens: 6 };
 
 const models = (await client.models.list()).data.map((model) => model.id);
 const whole = await client.chat.completions.create({ ...asked, temperature: 0 });
