@@ -121,7 +121,7 @@ def fill_and_store(page: gr.Blocks, ask: Controls) -> gr.events.Dependency:
 
     def back() -> dict[Component, Any]:
         first = {n: "" if value is None else value for n, value in ask.inputs.first_values.items() if n != "prompt"}
-        return {stored: None} | {places[name]: value for name, value in filled(ask, first).items()}
+        return {stored: {}} | {places[name]: value for name, value in filled(ask, first).items()}
 
     places = {"limits": ask.limits, "cut": ask.cut, **ask.inputs.named}
     ask.defaults.click(back, None, [stored, *places.values()], queue=False, **QUIET)
