@@ -96,7 +96,7 @@ export function recomputedWords({ block, recomputed, prefix, reused, seconds, ag
   const how = greedy
     ? 'Greedy keeps a draft if it is the target’s most probable token; the probabilities are shown at temperature 1.'
     : 'At temperature ' + temperature + ', with the race’s own random numbers.';
-  const same = agrees && !block.slots.length ? 'the same token'
+  const same = agrees && block?.slots.length === 0 ? 'the same token'
     : agrees ? 'the same drafts, the same fate'
     : 'it came out differently this time, the drafts and fate shown are the race’s';
   const again = reused ? ' (' + reused + ' still at hand)' : '';

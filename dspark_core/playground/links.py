@@ -120,8 +120,8 @@ def fill_and_store(page: gr.Blocks, ask: Controls) -> gr.events.Dependency:
         return {places[name]: value for name, value in updates.items()}
 
     def back() -> dict[Component, Any]:
-        first = {name: value for name, value in ask.inputs.first_values.items() if name != "prompt"}
-        return {stored: None} | {places[name]: value for name, value in filled(ask, first).items()}
+        first = {n: "" if value is None else value for n, value in ask.inputs.first_values.items() if n != "prompt"}
+        return {stored: {}} | {places[name]: value for name, value in filled(ask, first).items()}
 
     places = {"limits": ask.limits, "cut": ask.cut, **ask.inputs.named}
     ask.defaults.click(back, None, [stored, *places.values()], queue=False, **QUIET)

@@ -150,7 +150,7 @@ def test_a_lane_that_does_not_speculate_says_why(recorded, open_tab):
     tab.until("done")
     assert f"Nothing drafted in 39 of 39 rounds: {why}." in tab.page.inner_text(".pane[data-lane='1'] .note")
     assert "Nothing" not in tab.page.inner_text(".pane[data-lane='2'] .note")
-    assert tab.page.inner_text(".board-outcome").startswith("DSpark first: 40 tokens in 1.9 s, plain 3.9 s: 2.00 ×")
+    assert tab.page.inner_text(".board-outcome").startswith("DSpark first: 40 tokens in 2.0 s, plain 3.9 s: 2.00 ×")
     tab.page.get_by_role("button", name="Draft anyway").click()
     tab.page.wait_for_function(
         """document.querySelector('#settings-summary').innerText.includes(

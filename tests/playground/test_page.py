@@ -5,6 +5,7 @@ import json
 import math
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -263,11 +264,14 @@ def test_positions_with_too_few_rounds_are_grey_and_say_their_number():
         rows = json.loads(chart.table)["rows"]
         bars = [bar for trace in chart.figure.data for bar in zip(trace.marker.color, trace.customdata, strict=True)]
         drawn = [row for row in rows if row[3] >= 5]  # a share of fewer says nothing; the table has it
-        assert [n for _, n in bars] == [row[3] for row in drawn] and len(drawn) < len(rows)
+        assert [n for _, n in bars] == [row[3] for row in drawn]
         assert [colour != GREY for colour, _ in bars] == [row[3] >= MIN_SAMPLES for row in drawn]
         assert [row[4] for row in rows] == [row[3] >= MIN_SAMPLES for row in rows]
     grey = [row[4] for row in json.loads(RaceCharts(seen).drawn()["conditional"].table)["rows"]]
     assert {True, False} == set(grey)
+    short = RaceCharts(replace(seen, lanes=[replace(x, rounds=x.rounds[:4]) for x in seen.lanes])).drawn()
+    for name in ("conditional", "cumulative"):
+        assert json.loads(short[name].table)["rows"] and not any(trace.y for trace in short[name].figure.data)
 
 
 def test_charts_without_a_race_are_empty():
