@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not sources.presets:
         parser.exit(1, f"No preset can be used: {' '.join(sources.bad)}\n")
     preset = next(iter(sources.presets.values()))
-    worker = Worker(lambda progress: PresetEngine(preset, "auto", progress), PresetEngine.prepare)
+    worker = Worker(lambda progress: PresetEngine(preset, "auto", progress), lambda engine: engine.prepare())
 
     def ready(url: str) -> None:
         print(f"DSpark Playground runs on {url} (Ctrl+C ends it).", flush=True)

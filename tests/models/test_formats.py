@@ -12,6 +12,7 @@ from dspark_core.decode.schedule import FullBlock
 from dspark_core.decode.speculative import speculative
 from dspark_core.errors import ModelError
 from dspark_core.models.checkpoint import load_drafter, open_drafter
+from dspark_core.models.info import MOST_MARGIN, USUAL_MARGIN
 from tests.conftest import golden_paths, load_golden
 from tests.decode.helpers import NEVER, Recorded, output, plain_output, rounds, worst
 
@@ -40,7 +41,9 @@ def test_every_round_is_the_reference_s(further):
         if "rounds.confidence_logits" in e:
             assert worst(block.confidence, e["rounds.confidence_logits"][r]) < TOLERANCE
         else:
-            assert block.confidence is None
+            best = mx.sort(block.logits, axis=-1)[:, -2:]  # no head: the margin of the two best
+            margin = mx.minimum(best[:, 1] - best[:, 0], MOST_MARGIN)
+            assert worst(block.confidence, USUAL_MARGIN[0] * margin + USUAL_MARGIN[1]) < TOLERANCE
         if r >= len(e["rounds.base_logits"]):
             continue
         assert block.logits.shape == block.base.shape == (d.info.max_drafts, further.target.vocab_size)

@@ -2,6 +2,7 @@
 
 import mlx.core as mx
 
+from dspark_core.models.info import MOST_MARGIN, USUAL_MARGIN
 from tests.decode.helpers import worst
 
 from .parity import TOLERANCE, greedy
@@ -62,7 +63,9 @@ def test_every_round_of_the_greedy_run(golden):
         if "rounds.confidence_logits" in e:
             assert worst(block.confidence, e["rounds.confidence_logits"][r]) < TOLERANCE
         else:
-            assert block.confidence is None
+            best = mx.sort(block.logits, axis=-1)[:, -2:]  # no head: the margin of the two best
+            margin = mx.minimum(best[:, 1] - best[:, 0], MOST_MARGIN)
+            assert worst(block.confidence, USUAL_MARGIN[0] * margin + USUAL_MARGIN[1]) < TOLERANCE
         hidden, _ = t.forward(mx.concatenate([anchor, block.ids]), cache)
         assert worst(t.head(hidden), e["rounds.target_logits"][r]) < TOLERANCE
         for c in cache:

@@ -86,6 +86,9 @@ class ReplayEngine:
     def token_bytes(self, token_id):
         return self.pieces.bytes(token_id)
 
+    def prepare(self):
+        return ""
+
     def inspect(self, *asked):
         raise DecodeError("A recording cannot be recomputed.")
 

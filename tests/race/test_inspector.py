@@ -14,6 +14,7 @@ from dspark_core.decode.schedule import ConfidenceThreshold, CumulativeThreshold
 from dspark_core.decode.speculative import speculative
 from dspark_core.errors import DecodeError
 from dspark_core.models.drafter import calibrated
+from dspark_core.models.info import MOST_MARGIN, USUAL_MARGIN
 from dspark_core.race.inspection import recorded
 from dspark_core.race.inspection_checks import InspectionChecks
 from dspark_core.race.inspector import Inspector, judged, reading
@@ -88,7 +89,9 @@ def test_every_greedy_round_shows_the_expected_tensors(golden_acd):
         if "rounds.confidence_logits" in e:
             assert close([s.confidence for s in slots], 1 / (1 + np.exp(-np.array(e["rounds.confidence_logits"][r]))))
         else:
-            assert all(s.confidence is None for s in slots)
+            best = np.sort(draft_logits[r], -1)
+            sure = USUAL_MARGIN[0] * np.minimum(best[:, -1] - best[:, -2], MOST_MARGIN) + USUAL_MARGIN[1]
+            assert close([s.confidence for s in slots], 1 / (1 + np.exp(-sure)))
         assert seen.block.own.token_id == e["rounds.next"][r].item()
         source = p[accepted]
         if accepted < len(ids):
