@@ -216,7 +216,7 @@ class ServedModels:
 
     def __init__(self, engine: Engine):
         self.name: str = engine.name
-        self.infos: tuple[DrafterInfo, ...] = engine.infos
+        self.infos: tuple[DrafterInfo, ...] = getattr(engine, "infos", ())
 
     @property
     def usual(self) -> str:

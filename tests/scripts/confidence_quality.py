@@ -189,7 +189,7 @@ def replayed(schedule: Schedule, accepted: list[int], sure: list[list[float]], c
     return out
 
 
-class Rows(CumulativeThreshold):
+class FixedRows(CumulativeThreshold):
     """Always so many head rows, and of them what the product of the confidences lets through."""
 
     def __init__(self, rows: int, threshold: float):
@@ -216,7 +216,7 @@ def pays(args: argparse.Namespace) -> None:
         ways: dict[str, Schedule] = {f"cap {n}": FixedCap(n) for n in range(1, K + 1)}
         ways["blindly"] = HardwareAware(curve, method, known.acceptance, False, False)
         ways["by confidence"] = HardwareAware(curve, method, known.acceptance, True, False)
-        ways |= {f"{n} rows, product {t}": Rows(n, t) for n in (4, 6, 8) for t in (0.1, 0.2, 0.35)}
+        ways |= {f"{n} rows, product {t}": FixedRows(n, t) for n in (4, 6, 8) for t in (0.1, 0.2, 0.35)}
         ways["fitted online"] = HardwareAware(curve, method, known.acceptance, True, False, fit)
         for name, schedule in ways.items():
             own = replayed(schedule, accepted, confidence, context)

@@ -63,10 +63,10 @@ def test_the_confidence_head_is_calibrated():
     assert all(len(found[k]) == 7 for k in ("temperatures", "ece_before", "ece_after", "ece_noise_floor", "auc"))
 
 
-def test_the_margin_of_dflash_is_calibrated():
-    found = record(DFLASH_16, "calibration")
-    margins = read_calibration(ASSETS / "models" / DFLASH_16, 15).margins
-    assert len(margins) == 15 and all(w > 0.3 for w, _ in margins), "surer is more often right"
+@pytest.mark.parametrize(("drafter", "slots"), [(DFLASH_7, 7), (DFLASH_16, 15)])
+def test_the_margin_of_dflash_is_calibrated(drafter, slots):
+    found, margins = record(drafter, "calibration"), read_calibration(ASSETS / "models" / drafter, slots).margins
+    assert len(margins) == slots and all(w > 0.3 for w, _ in margins), "surer is more often right"
     assert found["slots"] >= 20_000 and found["auc"] >= 0.84 and found["fit_rounds"] > 1000
 
 
