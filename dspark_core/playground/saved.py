@@ -49,7 +49,7 @@ def board_of(trace: Trace) -> str:
         board.verdict(race.verdict)
     board.outcome(race)
     board.over("stopped" if race.interrupted else "done", announcement(race))
-    board.status(f"A kept race, on “{prompt_words(trace, 90)}”: {title(trace)}.")
+    board.status(f"A kept race: {title(trace)}. Its prompt: {one_line(prompt_words(trace, 90))}")
     return board.whole
 
 
@@ -149,7 +149,7 @@ def saved_page(trace: Trace) -> str:
     style = STYLE + page_file("board.css") + page_file("saved.css")
     race = trace.race
     words = {
-        "h1": f"A race on “{prompt_words(trace, 90)}”",
+        "h1": f"A race on “{one_line(prompt_words(trace, 90))}”",
         ".came": " ".join(filter(None, (outcome(race).words, race.verdict.words if race.verdict else ""))),
         ".asked": "\n\n".join(m["content"] for m in race.request.messages),
         ".facts": _facts(trace),
