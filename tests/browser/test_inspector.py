@@ -29,7 +29,9 @@ def rounds_of(lane):
 
 
 def rounded(x):
-    return "1" if x >= 0.9995 else f"{x:.2f}" if x >= 0.01 else f"{x:.3f}" if x >= 0.0005 else "<.001" if x > 0 else "0"
+    if x >= 0.9995 or x < 0.0005:
+        return "1" if x > 0.5 else "<.001" if x > 0 else "0"
+    return f"{x:.2f}" if 0.01 <= x < 0.995 else f"{x:.3f}"
 
 
 def agrees_with(slots, seen):

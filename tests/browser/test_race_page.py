@@ -484,7 +484,7 @@ def test_charts_tables_and_downloads(recorded, open_tab):
     tab.until("done")
     tab.page.get_by_role("tab", name="Charts").click()
     tab.page.wait_for_selector("#plot-time .js-plotly-plot .main-svg", timeout=20000)
-    assert tab.page.locator(".js-plotly-plot").count() == 6
+    assert tab.page.locator(".js-plotly-plot").count() == 7
     tab.page.locator("#tools-speed summary").click()
     assert "DFlash · hardware-aware" in tab.page.inner_text("#tools-speed table")
     starts = {"csv": b"lane,", "json": b"{", "png": b"\x89PNG"}
