@@ -162,8 +162,7 @@ class Prefix:
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         copies = [entry for entries in self.snapshots.values() for entry in entries.values()]
-        arrays = [a for entry in [*self.entries, *copies] for a in entry.state]
-        return sum(int(a.nbytes) for a in arrays if isinstance(a, mx.array))
+        return sum(int(entry.nbytes) for entry in [*self.entries, *copies])
 
 
 class Prefixes:

@@ -11,12 +11,14 @@ import pytest
 from dspark_core.decode.prefixes import OPENING, Prefixes
 from dspark_core.decode.rounds import Prefill, Settings
 from dspark_core.errors import DecodeError, ModelError
+from dspark_core.models.target import load_target
 from dspark_core.models.token_bytes import TextStream
 from dspark_core.race.answer import AnswerRequest, AnswerText, Began, Ended, Piece
 from dspark_core.race.completion import complete
 from dspark_core.race.lane_spec import read_lane
 from dspark_core.race.loaded import Models
 from tests.conftest import GOLDEN, load_golden
+from tests.models.families import saved
 from tests.playground.talking import USUAL, plain_ids, talking_models
 
 LANES = ("plain", "dspark", "dspark:cap=2", "dflash:block=4")
@@ -82,6 +84,23 @@ def test_wrapped_windows_go_back_by_snapshots(name, monkeypatch):
             assert got == plain_ids(golden.target, prompt, Settings(6, stop_ids=free)), (lane, cut)
             if cut == len(ids) - 3:
                 assert began.cached >= len(ids) - OPENING, "the snapshot before the answer"
+
+
+@pytest.mark.parametrize("name", ["qwen3_5", "lfm2"])
+def test_recurrent_layers_go_back_a_little_or_by_snapshots(name, tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    target = load_target(saved(name, tmp_path / "target"))
+    monkeypatch.setattr(target, "text", SimpleNamespace(token_bytes=lambda token_id: b"x"))
+    models, rng, free = Models(target, {}), random.Random(4), frozenset()
+    ids = [rng.randrange(3, target.vocab_size) for _ in range(150)]
+    _, _, out, _ = answer(models, ids, "plain", Settings(90, stop_ids=free))
+    cuts = (len(ids) + len(out), 5), (len(ids) + 60, 4), (len(ids) - 3, 9), (len(ids) - 3, 12), (40, 30)
+    for cut, extra in cuts:
+        prompt = [*ids, *out][:cut] + [rng.randrange(3, target.vocab_size) for _ in range(extra)]
+        began, _, got, _ = answer(models, prompt, "plain", Settings(6, stop_ids=free))
+        assert got == plain_ids(target, prompt, Settings(6, stop_ids=free)), cut
+        if cut >= len(ids) - 3:
+            assert began.cached >= len(ids) - OPENING, cut
 
 
 def test_another_conversation_branches_off_and_leaves_the_first_as_it_was(models):
