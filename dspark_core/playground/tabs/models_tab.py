@@ -72,9 +72,9 @@ bring and whether it fits this machine; it downloads nothing. A small language m
 drafts with, is a target here, not a drafter.</p>
 """
 OWN_NOTE = (
-    "Any target of the Llama, Qwen3 or Gemma-4 family with any DSpark, DFlash or DFlash 2 drafters: a hub name "
-    "(owner/name) or a directory of this machine (beginning with / or ~), drafters one by one with Enter. Weights are "
-    "read from safetensors only, and no code of a model is ever run."
+    "Any target of the Llama, Qwen2, Qwen3, Qwen3.5, LFM2 or Gemma-4 family with any DSpark, DFlash or DFlash 2 "
+    "drafters: a hub name (owner/name) or a directory of this machine (beginning with / or ~), drafters one by one "
+    "with Enter. Weights are read from safetensors only, and no code of a model is ever run."
 )
 DRAFTER_WINDOWS = 512, 1024, 2048, 4096  # of its context: longer text than it was trained on confuses a drafter
 
