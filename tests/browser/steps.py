@@ -70,15 +70,17 @@ def look(page, lane, at):
 
 
 WIDTHS = (1440, 760, 390)
-AXE = """contrast =>
-    axe.run(document, { resultTypes: ['violations'], rules: { 'color-contrast': { enabled: contrast } } })"""
+AXE = "asked => axe.run(document, { resultTypes: ['violations'], ...asked })"
+COLOURS = {"runOnly": ["color-contrast"]}
+SHAPE = {"rules": {"color-contrast": {"enabled": False}}}
 
 
 def violations(tab, where):
-    """What axe finds in light at every width and in dark, and anything that makes the page wider than the window. A
-    width changes no colour, so that contrasts, most of the work, are looked at in the widest. axe has to be there."""
+    """What axe finds, and anything that makes the page wider than the window at any width. A theme changes colours
+    alone and a width none, and contrasts are most of the work: both themes' are looked at wide, all else in light, wide
+    and narrow. axe has to be there."""
     found = []
-    for theme, widths in (("dark", WIDTHS[:1]), ("light", WIDTHS)):
+    for theme, widths in (("dark", {1440: COLOURS}), ("light", {1440: {}, 760: None, 390: SHAPE})):
         tab.page.evaluate("document.querySelector('.pick-theme').click()")
         tab.page.wait_for_function("dark => document.body.classList.contains('dark') === dark", arg=theme == "dark")
         found += _found(tab, f"{where}, {theme}", widths)
@@ -87,12 +89,12 @@ def violations(tab, where):
 
 def _found(tab, where, widths):
     found = []
-    for width in widths:
+    for width, asked in widths.items():
         tab.page.set_viewport_size({"width": width, "height": 1000})
         tab.page.wait_for_timeout(300)  # charts fit themselves to the new width
         if (wide := tab.page.evaluate("document.documentElement.scrollWidth")) > width:
             found.append(f"{where} is {wide} pixels wide in a window of {width}")
-        for v in tab.page.evaluate(AXE, width == WIDTHS[0])["violations"]:
+        for v in tab.page.evaluate(AXE, asked)["violations"] if asked is not None else ():
             if v["impact"] in ("serious", "critical"):
                 found += [
                     f"{where}, {width}: {v['impact']} {v['id']}: {node['html'][:120]} {node['failureSummary'][:260]}"

@@ -5,6 +5,7 @@ import http.client
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import gradio as gr
@@ -379,7 +380,8 @@ def test_the_key_is_the_endpoints_and_the_token_is_for_all(token, key, path, giv
 
     headers = [(b"authorization", f"Bearer {given}".encode())] if given else []
     scope = {"type": "http", "method": "GET", "path": path, "headers": headers, "query_string": b""}
-    asyncio.run(TokenGate(app, token, 1, key)(scope, None, send))
+    with ThreadPoolExecutor() as thread:  # in this one, the browser's loop may be running
+        thread.submit(asyncio.run, TokenGate(app, token, 1, key)(scope, None, send)).result()
     assert bool(passed) == passes
 
 

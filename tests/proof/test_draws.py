@@ -31,7 +31,7 @@ from ..scripts.prove_sweep import asked, flagged, flagged_when_offered, request
 from .wrong_samplers import WRONG
 
 SEEDS, N = range(100), 1000
-SOME, FEW = range(10), range(2)
+SOME, FEW = range(5), range(1)
 DRAWN = 6_000
 
 
@@ -132,7 +132,7 @@ def test_nothing_is_drawn_at_temperature_0(golden_a):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_proof_flags_each_wrong_sampler_it_offers_and_never_the_right_one(golden_e, sampler):
-    """10 seeds of each; python -m tests.scripts.prove_sweep takes 100."""
+    """5 seeds of each; python -m tests.scripts.prove_sweep takes 100."""
     assert flagged_when_offered(golden_e, sampler, SOME) == (0 if sampler == RIGHT else len(SOME))
 
 

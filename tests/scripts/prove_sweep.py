@@ -3,7 +3,7 @@
     .venv/bin/python -m tests.scripts.prove_sweep
 
 The right sampler is to be flagged at most once in 100 seeds, each wrong one at least 99 times: the exit code is 1
-otherwise. The test suite does the same with 20 seeds (tests/proof/test_draws.py).
+otherwise. The test suite does the same with 5 seeds (tests/proof/test_draws.py).
 """
 
 import argparse
