@@ -1,8 +1,11 @@
-"""Clients as people use them, unmodified, against the program as it starts: openai for Python and for JavaScript."""
+"""Clients as people use them, unmodified, against the program as it starts: openai (Python, JavaScript) and llm."""
 
+import importlib.util
 import json
+import os
 import shutil
 import subprocess
+import sys
 import time
 
 import pytest
@@ -70,4 +73,25 @@ def test_openai_for_javascript(product, answer, node_modules):
     said, text = json.loads(done.stdout), answer.choices[0].message.content
     assert said["models"][0] == NAME and said["whole"] == said["text"] == text
     assert said["usage"]["speculation"]["lane"] == LANE and said["refusal"] == [400, "n"]
+    product.until_idle(30)
+
+
+def test_llm_streamed_and_not(product, answer, tmp_path):
+    """With its own plugin for OpenAI's API, in a conversation of two turns."""
+    if importlib.util.find_spec("llm") is None:
+        missing("llm is not installed")
+    models = f"- model_id: dspark\n  model_name: {json.dumps(f'{NAME}@{LANE}')}\n  api_base: {product.url}/v1\n"
+    (tmp_path / "extra-openai-models.yaml").write_text(models)
+
+    def asked(*words):
+        command = [sys.executable, "-m", "llm", *words, "-o", "max_tokens", "6", "-o", "temperature", "0"]
+        environment = os.environ | {"LLM_USER_PATH": str(tmp_path)}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    text = answer.choices[0].message.content.strip()
+    assert asked("-m", "dspark", "Say hello.", "--no-stream") == text
+    assert asked("-m", "dspark", "Say hello.") == text
+    assert asked("-c", "And again?")
     product.until_idle(30)
