@@ -39,6 +39,7 @@ def engine():
     return engine
 
 
+@pytest.mark.sweep  # test_a_script_races_both does the same on tiny models
 def test_they_race_are_saved_and_open_again(engine):
     infos = offers_of(engine).infos
     assert [(i.id, i.block, i.name) for i in infos] == [
