@@ -52,13 +52,14 @@ def alone(page, messages, lane, tokens) -> float:
 
     def work(engine, job):
         from dspark_core.decode.rounds import Round, Settings
+        from dspark_core.decode.speculative import Options
         from dspark_core.race.race import Clock, decode
 
         models = engine.models
         clock = Clock()
         clock.resume()
         prompt, settings = models.target.encode_chat(messages), Settings(tokens, stop_ids=frozenset())
-        rounds = [r for r in decode(models, read_lane(lane, models.infos).spec, prompt, settings, clock)]
+        rounds = [r for r in decode(models, read_lane(lane, models.infos).spec, prompt, settings, clock, Options())]
         rounds = [r for r in rounds if isinstance(r, Round)]
         yield -1, (sum(len(r.committed) for r in rounds), rounds[-1].time_s)
 

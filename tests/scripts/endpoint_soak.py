@@ -189,6 +189,7 @@ class Soak:
     def sampled(engine, body: dict) -> list[int]:
         """The same lane's answer with nothing kept from before: all of it, whatever its stops."""
         from dspark_core.decode.rounds import Start
+        from dspark_core.decode.speculative import Options
         from dspark_core.race.race import Clock, decode
 
         models = engine.models
@@ -198,7 +199,7 @@ class Soak:
         )
         prompt, spec = models.target.encode_chat(body["messages"]), read_lane(body["model"], models.infos).spec
         ids: list[int] = []
-        for event in decode(models, spec, prompt, settings, Clock()):
+        for event in decode(models, spec, prompt, settings, Clock(), Options()):
             ids += [event.token_id] if isinstance(event, Start) else getattr(event, "committed", ())
         return ids
 
