@@ -409,6 +409,9 @@ def test_an_edit_right_after_unfolding_stays(open_tab, wait):
     with served(load) as page:
         tab = open_tab(page.url)
         tab.page.evaluate(edit, wait)
+        tab.page.wait_for_function(
+            "document.querySelector('#settings-summary').innerText.includes('up to 33 tokens, temperature 0.5')"
+        )
         tab.page.wait_for_timeout(600)
         assert tab.page.locator("#max-tokens input[type=number]").input_value() == "33"
         assert "up to 33 tokens, temperature 0.5" in tab.page.inner_text("#settings-summary")
