@@ -1,6 +1,5 @@
 """What every loop does before its first round and at the end of each: limits, prefill, cutting at a stop."""
 
-import copy
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from ..errors import DecodeError
+from ..models.cache import copy_cache
 from ..models.target import Cache, Target
 from .prefixes import Prefix
 from .rounds import Prefill, Settings
@@ -78,7 +78,7 @@ class Prefilled:
     def into(self, cache: Cache) -> None:
         """Give an empty `cache` copies of this one's entries: objects of their own, whose arrays share memory until one
         of the decodes writes to it."""
-        cache[:] = copy.deepcopy(self.cache)
+        cache[:] = copy_cache(self.cache)
 
     def drop(self) -> None:
         """Give its memory back once nothing begins with it any more: who decodes may still hold it."""
