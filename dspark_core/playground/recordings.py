@@ -26,6 +26,7 @@ from .saved import board_of, moment, one_line, prompt_words
 from .widgets import page_file, script, stylesheets
 
 CODE = "/static/first.js"
+MANIFEST = re.compile(rb'<link rel="manifest"[^>]*>')
 BODY = re.compile(rb"<body[^>]*>")
 
 
@@ -87,7 +88,7 @@ class FirstPicture:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = scope["type"] == "http" and scope["method"] == "GET" and scope["path"]
-        if asked not in ("/", CODE) or not self.picture:
+        if asked != "/" and not (asked == CODE and self.code):
             await self.app(scope, receive, send)
             return
         if asked == CODE:
@@ -101,7 +102,8 @@ class FirstPicture:
             if message["type"] == "http.response.start":
                 start.update(message)
                 return
-            body = BODY.sub(lambda tag: tag[0] + self.picture, message.get("body", b""), count=1)
+            body = MANIFEST.sub(b"", message.get("body", b""))  # which is not there, and an ordinary window asks for
+            body = BODY.sub(lambda tag: tag[0] + self.picture, body, count=1)
             sized = [(k, str(len(body)).encode() if k == b"content-length" else v) for k, v in start["headers"]]
             await send({**start, "headers": sized})
             await send({**message, "body": body})

@@ -19,16 +19,27 @@ def missing(why):
     pytest.skip(why)
 
 
+WINDOW = {"width": 1440, "height": 1000}
+
+
 class Tab:
-    """A page with what it asked for, said and threw."""
+    """A page with what it asked for, said and threw; in a context of its own where it is given a browser, in the one
+    given, emptied of what earlier pages left, where it is given that (which has the scripts compiled already)."""
 
     def __init__(self, browser, url, **options):
-        self.context = browser.new_context(viewport={"width": 1440, "height": 1000}, **options)
+        shared = not hasattr(browser, "new_context")
+        self.context = browser if shared else browser.new_context(viewport=WINDOW, **options)
+        self.page = self.context.new_page()
+        if shared:
+            self.context.clear_permissions()
+            origin = "/".join(url.split("/")[:3])
+            asked = {"origin": origin, "storageTypes": "local_storage,cookies,indexeddb"}
+            self.context.new_cdp_session(self.page).send("Storage.clearDataForOrigin", asked)
         # Nothing plays by itself, but where a test is about that.
-        self.context.add_init_script("""try {
+        self.page.add_init_script("""try {
             if (!localStorage.getItem('dspark-replay-auto')) localStorage.setItem('dspark-replay-auto', 'off');
         } catch { /* no page yet */ }""")
-        self.page = self.context.new_page()
+        self.close = self.page.close if shared else self.context.close
         self.url, self.outside, self.complaints = url, [], []
         self.page.on("request", self._request)
         self.page.on("console", self._console)

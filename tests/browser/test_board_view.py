@@ -42,7 +42,7 @@ def test_a_preview_of_lanes_is_no_running_race(recorded, open_tab):
     """Also between its start and its first records, which are drawn a frame later."""
     recorded.worker.engine = replay()
     tab = open_tab(recorded.url)
-    tab.context.add_init_script(
+    tab.page.add_init_script(
         "window.states = []; new MutationObserver(() => window.states.push(document.body.dataset.race))"
         ".observe(document, { subtree: true, attributes: true, attributeFilter: ['data-race'] });"
     )

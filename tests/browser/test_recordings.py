@@ -29,7 +29,7 @@ def test_a_recording_plays_at_once_and_makes_room_for_a_race(opening, open_tab, 
     tab = open_tab(opening.url)
     page = tab.page
     page.evaluate("localStorage.setItem('dspark-replay-auto', 'on')")
-    tab.context.add_init_script(PICTURES)
+    tab.page.add_init_script(PICTURES)
     tab.load()
     page.wait_for_selector(f"#board .replay-play{RUNS}")
     (at, ours), *_ = page.evaluate("window.pictures")
