@@ -27,7 +27,7 @@ from ..models.token_bytes import whole_characters
 from ..race.lane_spec import MAX_LANES, WHOLE, find, lane_text, read_lanes, schedules
 from ..race.records import PLAIN, exact
 from .controls import Controls, LaneInputs
-from .limits import SLIDERS, Limits, SliderKey, fit_lanes, menu
+from .limits import Limits, fit_lanes, menu
 from .race_request import MAX_PROMPT, OFF, LaneForm, Offers, RaceForm, clamp, form_of, lane_key, lanes_of, settings_of
 from .widgets import QUIET
 
@@ -53,7 +53,7 @@ def lanes_of_text(text: str, infos: Sequence[DrafterInfo]) -> tuple[LaneForm, ..
 def link_of(form: RaceForm, infos: Sequence[DrafterInfo]) -> str:
     """A query string that fills the page with these settings."""
     settings = settings_of(form)
-    query = {"prompt": form.prompt, "lanes": ",".join(lane_text(lane, infos) for lane in lanes_of(form, infos))}
+    query = {"prompt": form.prompt, "lanes": ",".join(lane_text(lane) for lane in lanes_of(form, infos))}
     query |= {name: exact(getattr(settings, control)) for name, control in NUMBER_NAMES.items()}
     query["system"] = form.system or ""  # also when empty: the other browser may have one of its own
     if form.strict is True:
@@ -134,26 +134,27 @@ def filled(ask: Controls, values: Mapping[str, Any]) -> dict[str, Any]:
     fit_values = {name: fitting(control, values.get(name)) for name, control in inputs.named.items()}
     updates = {name: value for name, value in fit_values.items() if value is not None}
     lanes: list[LaneForm] = []
-    named: dict[SliderKey, tuple[float, float]] = {}
+    named: dict[int, tuple[float, float]] = {}
     for i, lane in enumerate(inputs.lanes):
-        form, numbers, menus = _lane_filled(i, lane, values, offers)
+        form, menus = _lane_filled(i, lane, values, offers)
         lanes.append(form)
-        named |= numbers
         updates |= menus
+        if lane_key(i, "cap") in values:
+            named[i] = form.cap, form.cap
     limits = replace(ask.limits.value, asked=named)  # the controls stand as the page was built
     fitted = fit_lanes(limits, offers, lanes)
-    updates |= {lane_key(i, slider): update for (i, slider), update in fitted.sliders.items()}
-    given = {key: (number, fitted.sliders[key]["value"]) for key, (number, _) in limits.asked.items()}
+    updates |= {lane_key(i, "cap"): update for i, update in fitted.caps.items()}
+    given = {i: (number, fitted.caps[i]["value"]) for i, (number, _) in limits.asked.items()}
     return updates | {"limits": Limits(offers, given), "cut": fitted.words}
 
 
 def _lane_filled(
     i: int, lane: LaneInputs, values: Mapping[str, Any], offers: Offers
-) -> tuple[LaneForm, dict[SliderKey, tuple[float, float]], dict[str, Any]]:
-    """Of lane number `i`: its controls' values, each length and cap as a link or the browser has it; which of those
-    are; and the updates of its menus, whose choices depend on what is loaded."""
+) -> tuple[LaneForm, dict[str, Any]]:
+    """Of lane number `i`: its controls' values, its cap as a link or the browser has it, if one does; and the updates
+    of its menus, whose choices depend on what is loaded."""
     form = LaneForm(**{name: control.value for name, control in lane.all.items()})
-    drafter, named = values.get(lane_key(i, "drafter")), {}
+    drafter = values.get(lane_key(i, "drafter"))
     menus: dict[str, Any] = {lane_key(i, "drafter"): gr.update(choices=menu(offers, i, form.drafter))}
     if drafter == PLAIN or (drafter == OFF and i > 1) or find(offers.infos, drafter):
         form = replace(form, drafter=drafter)
@@ -164,10 +165,6 @@ def _lane_filled(
         menus[lane_key(i, "schedule")] = gr.update(choices=schedules(info), value=schedule)
     elif info:
         menus[lane_key(i, "schedule")] = gr.update(choices=schedules(info))
-    for name in SLIDERS:
-        asked = values.get(lane_key(i, name))
-        number = asked if asked == WHOLE else clamp(asked, 1, LONGEST_ASKED, math.nan)
-        if not math.isnan(number):
-            named[i, name] = number, number
-            form = replace(form, **{name: number})
-    return form, named, menus
+    asked = values.get(lane_key(i, "cap"))
+    number = asked if asked == WHOLE else clamp(asked, 1, LONGEST_ASKED, math.nan)
+    return form if math.isnan(number) else replace(form, cap=number), menus

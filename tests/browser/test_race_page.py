@@ -154,7 +154,7 @@ def test_a_lane_that_does_not_speculate_says_why(recorded, open_tab):
     tab.page.get_by_role("button", name="Draft anyway").click()
     tab.page.wait_for_function(
         """document.querySelector('#settings-summary').innerText.includes(
-            'plain, DSpark · full block, DFlash · block 8')"""
+            'plain, DSpark · full block, DFlash · cap 7')"""
     )
     tab.page.wait_for_function(
         "document.body.dataset.race === 'done' && document.querySelector('.pane h3 small').innerText === 'full block'"
@@ -375,15 +375,15 @@ def test_four_lanes_with_their_own_settings(recorded, open_tab):
     choose(tab, "Lane 4", "DFlash")
     fourth = tab.page.locator(".lane-controls").nth(3)
     fourth.get_by_label("Sent to verification").click()
-    tab.page.get_by_role("option", name="block length", exact=True).click()
+    tab.page.get_by_role("option", name="fixed cap", exact=True).click()
     boxes = fourth.locator("input[type=number]")
     boxes.first.wait_for(state="visible")
-    boxes.first.fill("6")
+    boxes.first.fill("5")
     boxes.first.blur()
     tab.race()
     tab.until("done")
     heads = [t.replace("\n", " ") for t in tab.page.locator(".pane h3").all_inner_texts()]
-    assert heads == ["plain", "DSpark hardware-aware", "DFlash hardware-aware", "DFlash block 6"]
+    assert heads == ["plain", "DSpark hardware-aware", "DFlash hardware-aware", "DFlash cap 5"]
 
 
 @pytest.mark.parametrize("wait", [0, 100])

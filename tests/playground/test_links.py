@@ -42,7 +42,7 @@ def filled(form: RaceForm, link: str) -> RaceForm:
 
 
 def test_a_link_brings_back_what_it_was_made_of():
-    lanes = "plain,dspark:cap=2,dflash-2:block=5,dflash:block=6"
+    lanes = "plain,dspark:cap=2,dflash-2:cap=5,dflash:full"
     form = asked(
         lanes,
         prompt="Say ${x} & <b>?",
@@ -69,7 +69,6 @@ numbers = st.floats(0, 1) | st.floats(0, 1).map(lambda x: round(x, 7)) | st.samp
 some_lanes = st.builds(
     LaneForm,
     st.sampled_from(["dspark", "dflash", "dflash-2", "plain"]),
-    st.integers(2, 16),
     st.sampled_from([HARDWARE, FULL, CAP, CONFIDENCE, CUMULATIVE]),
     st.integers(1, 7),
     numbers,
@@ -137,7 +136,7 @@ def test_only_values_that_a_control_could_have_are_taken():
 
 def test_a_lane_that_is_off_is_in_no_link():
     form = asked("plain,dspark")
-    forms = (*form.lanes[:2], LaneForm(OFF, 16, FULL, 7, 0.5), LaneForm(None, 16, FULL, 7, 0.5))
+    forms = (*form.lanes[:2], LaneForm(OFF, FULL, 7, 0.5), LaneForm(None, FULL, 7, 0.5))
     assert "lanes=plain,dspark:hardware&" in link_of(replace(form, lanes=forms), INFOS)
 
 
