@@ -301,6 +301,33 @@ def test_stop_in_prefill(recorded, open_tab):
     tab.page.wait_for_function("document.querySelector('.note')?.textContent.includes('prompt')")
     tab.page.click("#stop")
     tab.until("stopped", 5)
+    recorded.until_idle(20)
+    for key in ("click", "Escape"):  # at once, before the server has heard of the race
+        tab.page.evaluate(OVERTAKING, key)
+        tab.until("stopped")
+        recorded.until_idle(20)
+    tab.race("")
+    tab.until("failed")
+    tab.page.click("#stop")  # of no race: the next one is not stopped by it
+    recorded.worker.engine = replay()
+    tab.race()
+    tab.until("done")
+
+
+# Race's request is slower than Stop's, as on a busy machine.
+OVERTAKING = """async key => {
+    const fetched = window.fetch;
+    window.fetch = async (url, ...more) => {
+        if (String(url).includes('queue/join')) await new Promise(go => setTimeout(go, 400));
+        return fetched(url, ...more);
+    };
+    document.body.dataset.race = '';  // what the race before left there
+    document.querySelector('#race').click();
+    if (key === 'click') document.querySelector('#stop').click();
+    else document.body.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }));
+    await new Promise(go => setTimeout(go, 500));
+    window.fetch = fetched;
+}"""
 
 
 def test_stop_while_loading_and_progress_is_shown(open_tab):
