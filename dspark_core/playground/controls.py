@@ -97,6 +97,7 @@ class Controls:
     defaults: the button that sets every setting back
     limits:  what the controls are fitted to, and `cut` the place that says what of a link or a stored setting was too
              much (limits.py)
+    doubts:  the place that says what of a link cannot be had (links.py)
     """
 
     inputs: RaceInputs
@@ -107,6 +108,7 @@ class Controls:
     offers: Callable[[], Offers]
     limits: gr.State
     cut: gr.HTML
+    doubts: gr.HTML
     defaults: gr.Button
 
     def request(self, values: Mapping[str, Any]) -> RaceRequest:
@@ -140,6 +142,7 @@ def controls(prompts: list[Prompt], offers: Callable[[], Offers]) -> Controls:
             _fold("Lanes and settings", "settings-body")
             static(LANE, elem_id="lane-term")
             summary = plain_text("", "settings-summary")
+        doubts = plain_text("", "link-doubts")
         cut = plain_text("", "settings-cut")
         inputs, defaults = _settings(prompt, offers)
 
@@ -151,7 +154,9 @@ def controls(prompts: list[Prompt], offers: Callable[[], Offers]) -> Controls:
     any_change = partial(gr.on, [control.change for control in settings.values()])
     shown = {"summary": summary}
     changed = listen(any_change, sum_up, settings, shown, queue=False, trigger_mode="always_last", **QUIET)
-    return Controls(inputs, start, stop, changed, conversation, offers, gr.State(Limits(offers())), cut, defaults)
+    return Controls(
+        inputs, start, stop, changed, conversation, offers, gr.State(Limits(offers())), cut, doubts, defaults
+    )
 
 
 def _ask_row(first: str) -> tuple[gr.Textbox, gr.Button, gr.Button]:

@@ -12,7 +12,7 @@ What fills the page when it is opened: a link, and for the rest what the same br
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from typing import Any
@@ -80,6 +80,31 @@ def from_link(query: Mapping[str, str], infos: Sequence[DrafterInfo]) -> dict[st
     return filled
 
 
+def link_doubts(
+    query: Mapping[str, str],
+    infos: Sequence[DrafterInfo],
+    controls: Mapping[str, Component],
+    presets: Collection[str],
+) -> str:
+    """What a link asks for that cannot be had, in sentences; empty if there is nothing. `controls`: by their names."""
+    said = []
+    if "lanes" in query:
+        try:
+            read_lanes(whole_characters(query["lanes"]), infos)
+        except LaneError as error:
+            said.append(str(error))
+    if "preset" in query and query["preset"] not in presets:
+        said.append(f"There is no preset {query['preset'][:40]!r}; there are {', '.join(presets)}.")
+    for name in (name for name, control in NUMBER_NAMES.items() if name in query and control in controls):
+        asked = whole_characters(query[name])
+        taken = fitting(controls[NUMBER_NAMES[name]], asked)
+        if taken is None:
+            said.append(f"{name}: {asked[:40]!r} is not a number.")
+        elif taken != float(asked):
+            said.append(f"{name}: {asked[:40]!r} is out of range, {exact(taken)} is taken.")
+    return " ".join(["Not all of this link can be had.", *said]) if said else ""
+
+
 def fitting(control: Component, value: Any) -> Any:
     """`value` as this control could have it, or None."""
     if isinstance(control, gr.Textbox):
@@ -97,9 +122,9 @@ def fitting(control: Component, value: Any) -> Any:
     return value if isinstance(value, str) and value in choices else None
 
 
-def fill_and_store(page: gr.Blocks, ask: Controls) -> gr.events.Dependency:
+def fill_and_store(page: gr.Blocks, ask: Controls, presets: Collection[str] = ()) -> gr.events.Dependency:
     """Store every setting but the prompt in the browser, and fill the page when it opens: the event of that. A link
-    goes before what was stored. Nothing is started."""
+    goes before what was stored, and may name one of `presets`. Nothing is started."""
     stored = gr.BrowserState(None, **STORAGE)
     settings = {name: control for name, control in ask.inputs.named.items() if name != "prompt"}
     gr.on(
@@ -116,14 +141,16 @@ def fill_and_store(page: gr.Blocks, ask: Controls) -> gr.events.Dependency:
     def fill(before: Any, visitor: gr.Request) -> dict[Component, Any]:
         before = before if isinstance(before, dict) else {}
         values = {name: before[name] for name in settings if name in before}
-        updates = filled(ask, values | from_link(dict(visitor.query_params), ask.offers().infos))
+        query, infos = dict(visitor.query_params), ask.offers().infos
+        updates = filled(ask, values | from_link(query, infos))
+        updates |= {"doubts": link_doubts(query, infos, ask.inputs.named, presets)}
         return {places[name]: value for name, value in updates.items()}
 
     def back() -> dict[Component, Any]:
         first = {n: "" if value is None else value for n, value in ask.inputs.first_values.items() if n != "prompt"}
-        return {stored: {}} | {places[name]: value for name, value in filled(ask, first).items()}
+        return {stored: {}, ask.doubts: ""} | {places[name]: value for name, value in filled(ask, first).items()}
 
-    places = {"limits": ask.limits, "cut": ask.cut, **ask.inputs.named}
+    places = {"limits": ask.limits, "cut": ask.cut, "doubts": ask.doubts, **ask.inputs.named}
     ask.defaults.click(back, None, [stored, *places.values()], queue=False, **QUIET)
     return page.load(fill, stored, list(places.values()), queue=False, **QUIET)
 

@@ -71,6 +71,9 @@ def test_a_link_with_nonsense_leaves_the_page_as_it_is(recorded, open_tab):
     other.page.wait_for_timeout(800)
     assert summary(other, "plain") == before
     assert "binary search" in other.page.input_value("#prompt textarea") and not other.complaints
+    doubts = other.page.inner_text("#link-doubts")
+    assert "no lane 'x'" in doubts and "no preset '../../etc'" in doubts and "'many' is not a number" in doubts
+    assert not tab.page.locator("#link-doubts").is_visible()
 
 
 def test_settings_outlast_a_reload_and_a_link_goes_first(recorded, open_tab):

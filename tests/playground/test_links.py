@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspark_core.models.info import DrafterInfo
-from dspark_core.playground.links import fitting, from_link, lanes_of_text, link_of
+from dspark_core.playground.links import fitting, from_link, lanes_of_text, link_doubts, link_of
 from dspark_core.playground.race_request import (
     OFF,
     TOGETHER,
@@ -144,6 +144,25 @@ def test_what_a_link_says_wrongly_is_left_as_it_is():
     form = asked("plain,dspark:cap=3")
     for lanes in ("plain,dspark:cap=x", "plain,dflash-9", "plain", "plain,dspark:"):
         assert filled(form, f"?lanes={lanes}").lanes == form.lanes
+
+
+def test_what_a_link_says_wrongly_is_named():
+    controls = {"max_tokens": gr.Slider(8, 512, 96, step=1), "temperature": gr.Slider(0, 2, 0, step=0.05)}
+
+    def said(**query):
+        return link_doubts(query, INFOS, controls, ["smollm2-135m", "qwen3-4b"])
+
+    assert not said(lanes="plain,dspark:cap=3", tokens="33", temperature="0.7", preset="qwen3-4b", unknown="1")
+    assert (
+        said(lanes="foo")
+        == "Not all of this link can be had. There is no lane 'foo'; there are plain, dspark, dflash, dflash-2."
+    )
+    assert said(lanes="plain").endswith("A race has 2 to 4 lanes, not 1.")
+    assert said(preset="nope").endswith("There is no preset 'nope'; there are smollm2-135m, qwen3-4b.")
+    assert said(tokens="many", temperature="9").endswith(
+        "tokens: 'many' is not a number. temperature: '9' is out of range, 2 is taken."
+    )
+    assert len(said(lanes="x" * 9000, preset="y" * 9000, tokens="9" * 9000)) < 500
 
 
 def test_a_prompt_that_a_field_cut_inside_a_character_has_a_link():
