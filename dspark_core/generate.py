@@ -197,7 +197,7 @@ class Conversation:
             signal.signal(signal.SIGINT, before)
 
     def report(self, text: str, tokens: int, began: Began, ended: Ended) -> None:
-        figures, lane = ended.figures, lane_text(self.lane, self.models.infos)
+        figures, lane = ended.figures, lane_text(self.lane)
         if self.arguments.json:
             head: dict[str, Any] = {"model": self.models.target.name, "lane": lane, "text": text}
             counts = {"prompt_tokens": len(began.prompt_ids), "cached_tokens": began.cached, "tokens": tokens}

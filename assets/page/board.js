@@ -356,6 +356,7 @@ function take(value, words = '') {
   if (kind !== 'R') return;
   if (id.startsWith('refused')) {
     HANDLERS.F(...value.slice(head + 1, value.lastIndexOf(RECORD)).split(FIELD).slice(1));
+    board.dispatchEvent(new CustomEvent('race-refused'));
     return;
   }
   if (id.startsWith('idle') && run && !run.startsWith('idle')) {

@@ -13,6 +13,12 @@
 export const $ = (selector) => /** @type {T} */ (element.querySelector(selector));
 
 /**
+ * The first element of the whole page that a selector finds, if there is one.
+ * @param {string} selector
+ */
+export const onPage = (selector) => /** @type {HTMLElement?} */ (document.querySelector(selector));
+
+/**
  * A new element. Its text never becomes markup.
  * @template {keyof HTMLElementTagNameMap} K
  * @param {K} tag

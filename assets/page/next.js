@@ -2,15 +2,12 @@
 // What a visitor may do when a race is over, under its verdict: be shown what happened, race a text where drafting
 // pays, with the setting that is advised, or drafting whatever it costs. Each presses a button of the page.
 import { board } from './board.js';
-import { $, make } from './dom.js';
+import { $, make, onPage } from './dom.js';
 
 const row = $('.board-next');
 
-/** @param {string} selector */
-const found = (selector) => /** @type {HTMLElement?} */ (document.querySelector(selector));
-
 function offerNext() {
-  const { paid, idle } = row.dataset, advised = found('#next-advised')?.textContent?.trim();
+  const { paid, idle } = row.dataset, advised = onPage('#next-advised')?.textContent?.trim();
   /** @type {[string, string, unknown][]} */
   const offers = [
     ['What happened?', '.tour-start', paid],
@@ -18,9 +15,9 @@ function offerNext() {
     ['Draft anyway', '#next-anyway', idle && idle !== '-1' && !board.hasAttribute('data-recorded')],
     [advised ?? '', '#next-advised', paid && advised],
   ];
-  row.replaceChildren(...offers.filter(([, place, fits]) => fits && found(place)).map(([words, place]) => {
+  row.replaceChildren(...offers.filter(([, place, fits]) => fits && onPage(place)).map(([words, place]) => {
     const button = make('button', '', words, { type: 'button' });
-    button.addEventListener('click', () => found(place)?.click());
+    button.addEventListener('click', () => onPage(place)?.click());
     return button;
   }));
 }
@@ -28,6 +25,6 @@ function offerNext() {
 board.addEventListener('race-start', () => row.replaceChildren());
 board.addEventListener('race-over', offerNext);
 board.addEventListener('race-over', () => {
-  const button = found('#next-advised');  // its words come a moment later
+  const button = onPage('#next-advised');  // its words come a moment later
   if (button) new MutationObserver(offerNext).observe(button, { childList: true, characterData: true, subtree: true });
 }, { once: true });

@@ -78,6 +78,7 @@ async function copy(link) {
  */
 function list(races, on) {
   $('.keep-races').hidden = races.length < 2;
+  for (const kind of ['json', 'page']) $('[data-keep=' + kind + ']').setAttribute('aria-disabled', String(!races.length));
   pick.replaceChildren(...races.map((name, k) => new Option(name, String(k))));
   shown = pick.value = String(on);
 }

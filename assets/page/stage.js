@@ -2,11 +2,12 @@
 // The race in view: at Race its settings fold and the board comes to the top of the window. On other tabs what asks for
 // a race is slim; on the stage, for a projector, all of it is left out.
 import { board, lanes } from './board.js';
-import { $, make, racing } from './dom.js';
+import { $, make, onPage, racing } from './dom.js';
 import { playAlone } from './replay.js';
 
 const page = document.body, stage = $('.pick-stage');
 const leave = make('button', 'stage-leave', 'Leave the stage', { type: 'button' });  // also where other tabs are open
+let asked = false, stopped = false;  // Race was pressed, and its race is not here yet; Stop was, since then
 const QUICK_S = 2.5, READABLE = 24;  // a race over sooner, of so many tokens, was too quick to be read
 
 /** @param {boolean} on */
@@ -30,16 +31,20 @@ function toTop() {
 
 /** Somebody pressed Race, on whatever tab. */
 function raceAsked() {
-  /** @type {HTMLElement?} */
-  const fold = document.querySelector('#settings-head [aria-expanded=true]');
-  fold?.click();
-  /** @type {HTMLElement?} */
-  const tab = document.querySelector('#tabs [role=tab]');
-  if (tab && page.hasAttribute('data-elsewhere')) tab.click();
-  board.addEventListener('race-start', () => {
-    requestAnimationFrame(toTop);
-    board.addEventListener('race-over', replayQuick, { once: true });
-  }, { once: true });
+  onPage('#settings-head [aria-expanded=true]')?.click();
+  if (page.hasAttribute('data-elsewhere')) onPage('#tabs [role=tab]')?.click();
+  asked = true;
+  stopped = false;
+  onPage('#stop')?.setAttribute('data-live', '');
+}
+
+/** A Stop that was pressed since may have come to the server before the race: it comes again. */
+function raceHere() {
+  if (!asked || board.dataset.state !== 'running') return;
+  asked = false;
+  requestAnimationFrame(toTop);
+  board.addEventListener('race-over', replayQuick, { once: true });
+  if (stopped) onPage('#stop')?.click();
 }
 
 function replayQuick() {
@@ -51,11 +56,16 @@ function replayQuick() {
 document.addEventListener('click', (event) => {
   if (!element.isConnected || !(event.target instanceof Element)) return;
   if (event.target.closest('#race')) raceAsked();
+  if (event.target.closest('#stop')) stopped = true;
 });
+board.addEventListener('race-start', raceHere);
+board.addEventListener('race-refused', () => { asked = false; });
 stage.addEventListener('click', () => setStage(true));
 leave.addEventListener('click', () => setStage(false));
 document.addEventListener('keydown', (event) => {
-  if (event.key === 'Escape' && page.hasAttribute('data-stage') && !racing()) setStage(false);
+  if (event.key !== 'Escape' || racing()) return;
+  if (asked) onPage('#stop')?.click();
+  else if (page.hasAttribute('data-stage')) setStage(false);
 }, { capture: true });
 // The board has no width while another tab is open.
 new ResizeObserver(() => {

@@ -107,9 +107,10 @@ const STEPS = [
     title: 'When it pays',
     where: ({ view, lane }) => view.figures(lane.i),
     words({ plain, lane }) {
-      const tokens = lane.committed / rounds(lane), cost = perRound(lane) / perRound(plain), times = tokens / cost;
+      const n = rounds(lane), tokens = lane.rounds.slice(1).reduce((sum, round) => sum + round.length, 0) / n;
+      const cost = perRound(lane) / perRound(plain), times = lane.committed / n / cost;  // both as the board has them
       return 'Over the whole race a round of ' + lane.name + ' gave ' + tokens.toFixed(2)
-        + ' tokens to the answer and took as long as ' + cost.toFixed(2) + ' plain steps. '
+        + ' tokens and took as long as ' + cost.toFixed(2) + ' plain steps. '
         + 'It pays when the first number is the larger one: here ' + times.toFixed(2) + ' × plain, so '
         + (times > 1 ? 'it pays' : 'it does not pay') + ' with this prompt, on this machine. '
         + 'Fewer drafts per round cost less; an easier text has more of them accepted.';

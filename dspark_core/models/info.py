@@ -45,7 +45,7 @@ class DrafterInfo:
     max_drafts:     drafts a round at most; a round may bring fewer, or none
     has_confidence: it gives each draft's logit of being accepted: of its confidence head, or else of its logits' margin
     has_look:       it knows that of the first draft before any head row is computed: it has a confidence head
-    has_bias:       its drafts see each other (a Markov head, a selector); without it a length is a block of slots
+    has_bias:       its drafts see each other (a Markov head, a selector)
     bias:           what lets them, as a sentence names it: "Markov bias"; empty without
     candidates:     tokens that a slot's draft is settled among in the end; 0: all that it can draft
     needs_taps:     its context is made of the target's hidden states
@@ -87,16 +87,6 @@ class DrafterInfo:
         """How a lane names it: empty for the first of its method, its id for a further one."""
         return "" if self.id == self.method.lower() else self.id
 
-    @property
-    def by_block(self) -> bool:
-        """Is its length set as an effective block length, not as a cap on its drafts?"""
-        return not self.has_bias
-
-    @property
-    def shortest(self) -> int:
-        """The block length of a single draft."""
-        return self.length(1)
-
     def drafts(self, length: int) -> int:
         """Drafts that an effective block length sends."""
         return length - self.first_slot
@@ -108,10 +98,6 @@ class DrafterInfo:
         if not as_block and asked > self.max_drafts:
             return f"a cap of {asked:g} was asked for; {self.name} drafts {self.max_drafts} at most"
         return ""
-
-    def length(self, drafts: int) -> int:
-        """The effective block length that sends so many drafts."""
-        return drafts + self.first_slot
 
 
 def drafter_ids(methods: Iterable[str]) -> list[str]:

@@ -227,7 +227,7 @@ class ServedModels:
         return [self.name, *(f"{self.name}{AT}{lane}" for lane in (PLAIN, *(info.id for info in self.infos)))]
 
     def name_of(self, spec: LaneSpec) -> str:
-        return f"{self.name}{AT}{lane_text(spec, self.infos)}"
+        return f"{self.name}{AT}{lane_text(spec)}"
 
     def lane(self, model: str) -> LaneSpec:
         """Raises ApiError."""

@@ -14,9 +14,9 @@ from gradio.components import Component
 
 from ..presets import Prompt
 from ..race.lane_spec import MAX_LANES, find, schedules
-from ..race.records import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, MAX_SYSTEM, PLAIN, LaneSpec, RaceRequest
+from ..race.records import CAP, CONFIDENCE, CUMULATIVE, HARDWARE, MAX_SYSTEM, PLAIN, LaneSpec, RaceRequest
 from .conversation import ConversationRow, conversation_row
-from .limits import SLIDERS, FittedMenu, FittedSlider, Limits, bounds, menu, refit, schedule_menu
+from .limits import FittedMenu, FittedSlider, Limits, menu, most_drafts, refit, schedule_menu
 from .race_request import (
     IN_TURN,
     MAX_PROMPT,
@@ -43,7 +43,6 @@ class LaneInputs:
     """The controls of one lane, under the names of LaneForm."""
 
     drafter: Component
-    length: Component
     schedule: Component
     cap: Component
     threshold: Component
@@ -98,6 +97,7 @@ class Controls:
     defaults: the button that sets every setting back
     limits:  what the controls are fitted to, and `cut` the place that says what of a link or a stored setting was too
              much (limits.py)
+    doubts:  the place that says what of a link cannot be had (links.py)
     """
 
     inputs: RaceInputs
@@ -108,6 +108,7 @@ class Controls:
     offers: Callable[[], Offers]
     limits: gr.State
     cut: gr.HTML
+    doubts: gr.HTML
     defaults: gr.Button
 
     def request(self, values: Mapping[str, Any]) -> RaceRequest:
@@ -141,6 +142,7 @@ def controls(prompts: list[Prompt], offers: Callable[[], Offers]) -> Controls:
             _fold("Lanes and settings", "settings-body")
             static(LANE, elem_id="lane-term")
             summary = plain_text("", "settings-summary")
+        doubts = plain_text("", "link-doubts")
         cut = plain_text("", "settings-cut")
         inputs, defaults = _settings(prompt, offers)
 
@@ -152,7 +154,9 @@ def controls(prompts: list[Prompt], offers: Callable[[], Offers]) -> Controls:
     any_change = partial(gr.on, [control.change for control in settings.values()])
     shown = {"summary": summary}
     changed = listen(any_change, sum_up, settings, shown, queue=False, trigger_mode="always_last", **QUIET)
-    return Controls(inputs, start, stop, changed, conversation, offers, gr.State(Limits(offers())), cut, defaults)
+    return Controls(
+        inputs, start, stop, changed, conversation, offers, gr.State(Limits(offers())), cut, doubts, defaults
+    )
 
 
 def _ask_row(first: str) -> tuple[gr.Textbox, gr.Button, gr.Button]:
@@ -228,25 +232,19 @@ def _fold(title: str, body: str) -> None:
 def lane_view(form: LaneForm, offers: Offers) -> dict[str, dict[str, Any]]:
     """What becomes of a lane's controls when its drafter or its schedule was chosen: updates by their names."""
     info = find(offers.infos, form.drafter)
-    by_block, by_cap = bool(info and info.by_block), bool(info and not info.by_block)
     choices = schedule_menu(info, form.schedule) if info else gr.update()
     schedule = choices.get("value", form.schedule)
     return {
-        "length": gr.update(visible=(by_block and schedule == FULL) or HIDDEN),
         "schedule": {**choices, "visible": info is not None or HIDDEN},
-        "cap": gr.update(visible=(by_cap and schedule == CAP) or HIDDEN),
+        "cap": gr.update(visible=(info is not None and schedule == CAP) or HIDDEN),
         "threshold": gr.update(visible=(info is not None and schedule in (CONFIDENCE, CUMULATIVE)) or HIDDEN),
     }
 
 
-def slider_ends(form: LaneForm, offers: Offers) -> dict[str, dict[str, Any]]:
-    """Updates of a lane's sliders, by their names, when the visitor chose another drafter."""
-    updates = {}
-    for name in SLIDERS:
-        low, high = bounds(offers, name, form.drafter)
-        value = int(clamp(getattr(form, name), low, high, high))
-        updates[name] = gr.update(minimum=low, maximum=high, value=value)
-    return updates
+def cap_ends(form: LaneForm, offers: Offers) -> dict[str, Any]:
+    """The update of a lane's cap when the visitor chose another drafter."""
+    most = most_drafts(offers, form.drafter)
+    return gr.update(minimum=1, maximum=most, value=int(clamp(form.cap, 1, most, most)))
 
 
 def _lane_inputs(i: int, offers: Callable[[], Offers]) -> LaneInputs:
@@ -258,38 +256,33 @@ def _lane_inputs(i: int, offers: Callable[[], Offers]) -> LaneInputs:
     sample = info or next(iter(now.infos), None)
     with gr.Column(min_width=220, elem_classes="lane-controls"):
         drafter = FittedMenu(menu(now, i, first), value=first, label=f"Lane {i + 1}")
-        shortest, block = bounds(now, "length", first)
-        length = FittedSlider(
-            shortest,
-            max(block, shortest + 1),  # gradio takes no slider without a range
-            block,
-            step=1,
-            label="Block length",
-            info="in slots of the block; short for chat, whole for code and math",
-            visible=HIDDEN,
-        )
         schedule = FittedMenu(
             schedules(sample) if sample else [("hardware-aware", HARDWARE)],
             value=HARDWARE,
             label="Sent to verification",
             visible=info is not None or HIDDEN,
         )
-        shortest, longest = bounds(now, "cap", first)
+        most = most_drafts(now, first)
         cap = FittedSlider(
-            shortest, max(longest, 2), min(3, longest), step=1, label="Cap, drafts per round", visible=HIDDEN
+            1,
+            max(most, 2),  # gradio takes no slider without a range
+            min(3, most),
+            step=1,
+            label="Cap, drafts per round",
+            info="few for chat, more for code and math",
+            visible=HIDDEN,
         )
         threshold = gr.Slider(0, 1, 0.5, step=0.05, label="Confidence at least", visible=HIDDEN)
-    lane = LaneInputs(drafter, length, schedule, cap, threshold)
+    lane = LaneInputs(drafter, schedule, cap, threshold)
 
     def reveal(call: Call) -> Updates:
         return lane_view(LaneForm(**call.values), offers())
 
-    def refit_sliders(call: Call) -> Updates:
-        return slider_ends(LaneForm(**call.values), offers())
+    def refit_cap(call: Call) -> Updates:
+        return {"cap": cap_ends(LaneForm(**call.values), offers())}
 
-    sliders = {name: lane.all[name] for name in SLIDERS}
-    # Not at its change event: what a link fills in comes with its own sliders, of which such a call may see older ones.
-    listen(drafter.input, refit_sliders, lane.all, sliders, queue=False, **QUIET)
+    # Not at its change event: what a link fills in comes with its own cap, of which such a call may see older ones.
+    listen(drafter.input, refit_cap, lane.all, {"cap": cap}, queue=False, **QUIET)
     for control in (drafter, schedule):
         listen(control.change, reveal, lane.all, lane.all, queue=False, trigger_mode="multiple", **QUIET)
     return lane

@@ -1,4 +1,4 @@
-"""The lanes' menus and sliders go as far as the loaded drafters do, and follow when another model is loaded.
+"""The lanes' menus and caps go as far as the loaded drafters do, and follow when another model is loaded.
 
 What a link or a setting stored in the browser asks for may come before the model is there, so it is remembered until
 it can be judged: more than the drafter has becomes all it has, and the page says so.
@@ -14,11 +14,8 @@ import gradio as gr
 
 from ..models.info import DrafterInfo
 from ..race.lane_spec import excesses, find, schedules
-from ..race.records import CAP, FULL, HARDWARE, PLAIN
+from ..race.records import HARDWARE, PLAIN
 from .race_request import OFF, LaneForm, Offers, RaceForm, asked_lane, clamp, lane_key
-
-SLIDERS = {"length": FULL, "cap": CAP}  # a lane's slider -> the schedule that it belongs to
-SliderKey = tuple[int, str]  # (lane from 0, which slider)
 
 
 def _unchecked(kind: type) -> Any:
@@ -37,18 +34,19 @@ class Limits:
     """Of one page.
 
     offers: what the controls were last fitted to
-    asked:  slider -> (what was asked for, what the slider was given instead)
+    asked:  lane from 0 -> (the cap that was asked for, what its slider was given instead)
     """
 
     offers: Offers = field(default_factory=Offers)
-    asked: dict[SliderKey, tuple[float, float]] = field(default_factory=dict, hash=False)
+    asked: dict[int, tuple[float, float]] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What becomes of the lanes' controls: updates of sliders and menus, and sentences on what was cut."""
+    """What becomes of the lanes' controls, by their numbers: updates of sliders and menus, and sentences on what was
+    cut."""
 
-    sliders: dict[SliderKey, dict[str, Any]]
+    caps: dict[int, dict[str, Any]]
     drafters: dict[int, dict[str, Any]]
     schedules: dict[int, dict[str, Any]]
     words: str
@@ -56,7 +54,7 @@ class Fit:
     @property
     def updates(self) -> dict[str, Any]:
         """By the names of the controls."""
-        updates = {lane_key(i, name): update for (i, name), update in self.sliders.items()}
+        updates = {lane_key(i, "cap"): update for i, update in self.caps.items()}
         updates |= {lane_key(i, "drafter"): update for i, update in self.drafters.items()}
         return updates | {lane_key(i, "schedule"): update for i, update in self.schedules.items()}
 
@@ -71,36 +69,26 @@ def menu(offers: Offers, lane: int, chosen: object = None) -> list[tuple[str, st
     return [(PLAIN, PLAIN), *drafters, *([(OFF, OFF)] if lane > 1 else [])]
 
 
-def bounds(offers: Offers, slider: str, drafter: object = None) -> tuple[int, int]:
-    """The ends of a lane's slider: those of its drafter, or of the first that has such a slider."""
-    infos = [info for info in offers.infos if info.by_block == (slider == "length")]
-    info = find(infos, drafter) or next(iter(infos), None)
-    if info is None:
-        return 1, 2  # of a slider that shows nowhere; gradio takes none without a range
-    return (info.shortest, info.block) if slider == "length" else (1, info.max_drafts)
+def most_drafts(offers: Offers, drafter: object = None) -> int:
+    """The upper end of a lane's cap: its drafter's, or that of the first there is."""
+    info = find(offers.infos, drafter) or next(iter(offers.infos), None)
+    return info.max_drafts if info else 2  # of a slider that shows nowhere; gradio takes none without a range
 
 
 def fit_lanes(limits: Limits, offers: Offers, lanes: Sequence[LaneForm]) -> Fit:
-    """The controls of `lanes` fitted to `offers`. A slider that stood at all its drafter had stands at all that this
-    one has."""
-    sliders: dict[SliderKey, dict[str, Any]] = {}
+    """The controls of `lanes` fitted to `offers`."""
+    caps: dict[int, dict[str, Any]] = {}
     asked_for = []
     for i, lane in enumerate(lanes):
-        wanted = {}
-        for name in SLIDERS:
-            key = i, name
-            low, high = bounds(offers, name, lane.drafter)
-            value = clamp(getattr(lane, name), 1, math.inf, high)
-            asked, given = limits.asked.get(key, (value, value))
-            asked = asked if value == given else value
-            if key not in limits.asked and value == bounds(limits.offers, name, lane.drafter)[1] and name == "length":
-                asked = high
-            sliders[key] = gr.update(minimum=low, maximum=high, value=int(min(max(asked, low), high)))
-            wanted[name] = asked
-        asked_for.append(asked_lane(LaneForm(lane.drafter, schedule=lane.schedule, **wanted), offers.infos))
+        most = most_drafts(offers, lane.drafter)
+        value = clamp(lane.cap, 1, math.inf, most)
+        asked, given = limits.asked.get(i, (value, value))
+        asked = asked if value == given else value
+        caps[i] = gr.update(minimum=1, maximum=most, value=int(min(asked, most)))
+        asked_for.append(asked_lane(LaneForm(lane.drafter, schedule=lane.schedule, cap=asked), offers.infos))
     drafters = {i: gr.update(choices=menu(offers, i, lane.drafter)) for i, lane in enumerate(lanes)}
     followed = {i: fit_schedule(limits.offers, offers, lane) for i, lane in enumerate(lanes)}
-    return Fit(sliders, drafters, followed, " ".join(excesses(asked_for)))
+    return Fit(caps, drafters, followed, " ".join(excesses(asked_for)))
 
 
 def fit_schedule(before: Offers, offers: Offers, lane: LaneForm) -> dict[str, Any]:

@@ -12,7 +12,7 @@ What fills the page when it is opened: a link, and for the rest what the same br
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from typing import Any
@@ -27,7 +27,7 @@ from ..models.token_bytes import whole_characters
 from ..race.lane_spec import MAX_LANES, WHOLE, find, lane_text, read_lanes, schedules
 from ..race.records import PLAIN, exact
 from .controls import Controls, LaneInputs
-from .limits import SLIDERS, Limits, SliderKey, fit_lanes, menu
+from .limits import Limits, fit_lanes, menu
 from .race_request import MAX_PROMPT, OFF, LaneForm, Offers, RaceForm, clamp, form_of, lane_key, lanes_of, settings_of
 from .widgets import QUIET
 
@@ -53,7 +53,7 @@ def lanes_of_text(text: str, infos: Sequence[DrafterInfo]) -> tuple[LaneForm, ..
 def link_of(form: RaceForm, infos: Sequence[DrafterInfo]) -> str:
     """A query string that fills the page with these settings."""
     settings = settings_of(form)
-    query = {"prompt": form.prompt, "lanes": ",".join(lane_text(lane, infos) for lane in lanes_of(form, infos))}
+    query = {"prompt": form.prompt, "lanes": ",".join(lane_text(lane) for lane in lanes_of(form, infos))}
     query |= {name: exact(getattr(settings, control)) for name, control in NUMBER_NAMES.items()}
     query["system"] = form.system or ""  # also when empty: the other browser may have one of its own
     if form.strict is True:
@@ -80,6 +80,31 @@ def from_link(query: Mapping[str, str], infos: Sequence[DrafterInfo]) -> dict[st
     return filled
 
 
+def link_doubts(
+    query: Mapping[str, str],
+    infos: Sequence[DrafterInfo],
+    controls: Mapping[str, Component],
+    presets: Collection[str],
+) -> str:
+    """What a link asks for that cannot be had, in sentences; empty if there is nothing. `controls`: by their names."""
+    said = []
+    if "lanes" in query:
+        try:
+            read_lanes(whole_characters(query["lanes"]), infos)
+        except LaneError as error:
+            said.append(str(error))
+    if "preset" in query and query["preset"] not in presets:
+        said.append(f"There is no preset {query['preset'][:40]!r}; there are {', '.join(presets)}.")
+    for name in (name for name, control in NUMBER_NAMES.items() if name in query and control in controls):
+        asked = whole_characters(query[name])
+        taken = fitting(controls[NUMBER_NAMES[name]], asked)
+        if taken is None:
+            said.append(f"{name}: {asked[:40]!r} is not a number.")
+        elif taken != float(asked):
+            said.append(f"{name}: {asked[:40]!r} is out of range, {exact(taken)} is taken.")
+    return " ".join(["Not all of this link can be had.", *said]) if said else ""
+
+
 def fitting(control: Component, value: Any) -> Any:
     """`value` as this control could have it, or None."""
     if isinstance(control, gr.Textbox):
@@ -97,9 +122,9 @@ def fitting(control: Component, value: Any) -> Any:
     return value if isinstance(value, str) and value in choices else None
 
 
-def fill_and_store(page: gr.Blocks, ask: Controls) -> gr.events.Dependency:
+def fill_and_store(page: gr.Blocks, ask: Controls, presets: Collection[str] = ()) -> gr.events.Dependency:
     """Store every setting but the prompt in the browser, and fill the page when it opens: the event of that. A link
-    goes before what was stored. Nothing is started."""
+    goes before what was stored, and may name one of `presets`. Nothing is started."""
     stored = gr.BrowserState(None, **STORAGE)
     settings = {name: control for name, control in ask.inputs.named.items() if name != "prompt"}
     gr.on(
@@ -116,14 +141,16 @@ def fill_and_store(page: gr.Blocks, ask: Controls) -> gr.events.Dependency:
     def fill(before: Any, visitor: gr.Request) -> dict[Component, Any]:
         before = before if isinstance(before, dict) else {}
         values = {name: before[name] for name in settings if name in before}
-        updates = filled(ask, values | from_link(dict(visitor.query_params), ask.offers().infos))
+        query, infos = dict(visitor.query_params), ask.offers().infos
+        updates = filled(ask, values | from_link(query, infos))
+        updates |= {"doubts": link_doubts(query, infos, ask.inputs.named, presets)}
         return {places[name]: value for name, value in updates.items()}
 
     def back() -> dict[Component, Any]:
         first = {n: "" if value is None else value for n, value in ask.inputs.first_values.items() if n != "prompt"}
-        return {stored: {}} | {places[name]: value for name, value in filled(ask, first).items()}
+        return {stored: {}, ask.doubts: ""} | {places[name]: value for name, value in filled(ask, first).items()}
 
-    places = {"limits": ask.limits, "cut": ask.cut, **ask.inputs.named}
+    places = {"limits": ask.limits, "cut": ask.cut, "doubts": ask.doubts, **ask.inputs.named}
     ask.defaults.click(back, None, [stored, *places.values()], queue=False, **QUIET)
     return page.load(fill, stored, list(places.values()), queue=False, **QUIET)
 
@@ -134,26 +161,27 @@ def filled(ask: Controls, values: Mapping[str, Any]) -> dict[str, Any]:
     fit_values = {name: fitting(control, values.get(name)) for name, control in inputs.named.items()}
     updates = {name: value for name, value in fit_values.items() if value is not None}
     lanes: list[LaneForm] = []
-    named: dict[SliderKey, tuple[float, float]] = {}
+    named: dict[int, tuple[float, float]] = {}
     for i, lane in enumerate(inputs.lanes):
-        form, numbers, menus = _lane_filled(i, lane, values, offers)
+        form, menus = _lane_filled(i, lane, values, offers)
         lanes.append(form)
-        named |= numbers
         updates |= menus
+        if lane_key(i, "cap") in values:
+            named[i] = form.cap, form.cap
     limits = replace(ask.limits.value, asked=named)  # the controls stand as the page was built
     fitted = fit_lanes(limits, offers, lanes)
-    updates |= {lane_key(i, slider): update for (i, slider), update in fitted.sliders.items()}
-    given = {key: (number, fitted.sliders[key]["value"]) for key, (number, _) in limits.asked.items()}
+    updates |= {lane_key(i, "cap"): update for i, update in fitted.caps.items()}
+    given = {i: (number, fitted.caps[i]["value"]) for i, (number, _) in limits.asked.items()}
     return updates | {"limits": Limits(offers, given), "cut": fitted.words}
 
 
 def _lane_filled(
     i: int, lane: LaneInputs, values: Mapping[str, Any], offers: Offers
-) -> tuple[LaneForm, dict[SliderKey, tuple[float, float]], dict[str, Any]]:
-    """Of lane number `i`: its controls' values, each length and cap as a link or the browser has it; which of those
-    are; and the updates of its menus, whose choices depend on what is loaded."""
+) -> tuple[LaneForm, dict[str, Any]]:
+    """Of lane number `i`: its controls' values, its cap as a link or the browser has it, if one does; and the updates
+    of its menus, whose choices depend on what is loaded."""
     form = LaneForm(**{name: control.value for name, control in lane.all.items()})
-    drafter, named = values.get(lane_key(i, "drafter")), {}
+    drafter = values.get(lane_key(i, "drafter"))
     menus: dict[str, Any] = {lane_key(i, "drafter"): gr.update(choices=menu(offers, i, form.drafter))}
     if drafter == PLAIN or (drafter == OFF and i > 1) or find(offers.infos, drafter):
         form = replace(form, drafter=drafter)
@@ -164,10 +192,6 @@ def _lane_filled(
         menus[lane_key(i, "schedule")] = gr.update(choices=schedules(info), value=schedule)
     elif info:
         menus[lane_key(i, "schedule")] = gr.update(choices=schedules(info))
-    for name in SLIDERS:
-        asked = values.get(lane_key(i, name))
-        number = asked if asked == WHOLE else clamp(asked, 1, LONGEST_ASKED, math.nan)
-        if not math.isnan(number):
-            named[i, name] = number, number
-            form = replace(form, **{name: number})
-    return form, named, menus
+    asked = values.get(lane_key(i, "cap"))
+    number = asked if asked == WHOLE else clamp(asked, 1, LONGEST_ASKED, math.nan)
+    return form if math.isnan(number) else replace(form, cap=number), menus

@@ -6,8 +6,7 @@ which set the page's controls and then press Race.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import gradio as gr
 
@@ -17,14 +16,14 @@ from ..race.lane_spec import find
 from ..race.records import CAP, FULL, HARDWARE
 from .controls import Controls
 from .links import filled
-from .race_request import LaneForm, lane_key, read_form
+from .race_request import lane_key, read_form
 from .tabs.cost_tab import curve_of, race_judged
 from .tabs.race_tab import Raced
 from .widgets import FREE, PRIVATE, QUIET, UNQUEUED, Call, Updates, listen
 from .worker import Worker
 
 PRESS_RACE = "() => document.querySelector('#race').click()"
-ANYWAY = 8  # slots of a block that is drafted whatever it costs
+ANYWAY = 7  # drafts a round, whatever they cost
 
 
 @dataclass(frozen=True)
@@ -53,15 +52,15 @@ class NextRace:
         return {"prompt": self.prompts[0].text} if self.prompts else {}
 
     def anyway(self, call: Call) -> Updates:
-        """Every lane whose schedule may draft nothing drafts a block of ANYWAY slots."""
+        """Every lane whose schedule may draft nothing sends ANYWAY drafts a round."""
         lanes = read_form(call.values).lanes
-        return self._changed(call, {i: (FULL, ANYWAY) for i, lane in enumerate(lanes) if lane.schedule == HARDWARE})
+        return self._changed(call, {i: ANYWAY for i, lane in enumerate(lanes) if lane.schedule == HARDWARE})
 
     def advised(self, call: Call) -> Updates:
         """The lane that the advice is for sends as many drafts as it says."""
         best, lanes = self.best(call), read_form(call.values).lanes
         i = next((i for i, lane in enumerate(lanes) if best and lane.drafter == best.drafter), None)
-        return {} if best is None or i is None else self._changed(call, {i: (CAP, best.cap)})
+        return {} if best is None or i is None else self._changed(call, {i: best.cap})
 
     def advice(self, call: Call) -> Updates:
         best = self.best(call)
@@ -80,21 +79,11 @@ class NextRace:
         gains = [s for s in found if s.cap and s.gain > SAME]
         return max(gains, key=lambda s: s.tok_s, default=None)
 
-    def _changed(self, call: Call, lengths: dict[int, tuple[str, int]]) -> Updates:
-        """The controls with other lengths: for each lane a schedule and the slots (FULL) or drafts (CAP) of it."""
+    def _changed(self, call: Call, drafts: dict[int, int]) -> Updates:
+        """The controls with other lengths, in drafts a round by lane."""
         form, values = read_form(call.values), dict(call.values)
-        for i, (schedule, number) in lengths.items():
+        for i, number in drafts.items():
             if info := find(self.ask.offers().infos, form.lanes[i].drafter):
-                lane = self._lane(form.lanes[i], info, schedule, number)
-                values |= {lane_key(i, f.name): getattr(lane, f.name) for f in fields(lane)}
+                length = {"schedule": FULL} if number >= info.max_drafts else {"schedule": CAP, "cap": number}
+                values |= {lane_key(i, name): value for name, value in length.items()}
         return filled(self.ask, values)
-
-    @staticmethod
-    def _lane(lane: LaneForm, info: Any, schedule: str, number: int) -> LaneForm:
-        """A lane's controls for so many slots or drafts, in the terms in which this drafter's length is set."""
-        drafts = min(info.drafts(number) if schedule == FULL else number, info.max_drafts)
-        if info.by_block:
-            return LaneForm(lane.drafter, info.length(drafts), FULL, lane.cap, lane.threshold)
-        if drafts == info.max_drafts:
-            return LaneForm(lane.drafter, lane.length, FULL, lane.cap, lane.threshold)
-        return LaneForm(lane.drafter, lane.length, CAP, drafts, lane.threshold)

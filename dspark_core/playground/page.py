@@ -69,7 +69,7 @@ def build(worker: Worker, prompts: list[Prompt], sources: ModelSources | None = 
         cost.build_advice()
         NextRace(worker, ask, raced, prompts).build()
 
-        filled = fill_and_store(page, ask)
+        filled = fill_and_store(page, ask, [*sources.presets])
         ask.follow_limits(models)
         race_api(worker, offers)
 

@@ -33,11 +33,9 @@ TOGETHER, IN_TURN = "together, by a fair clock", "one after another"
 
 @dataclass(frozen=True)
 class LaneForm:
-    """The controls of one lane. `drafter` is an id, PLAIN or OFF; `length` counts slots, where the drafter's length is
-    set as a block, and belongs to the schedule FULL; `cap` counts drafts."""
+    """The controls of one lane. `drafter` is an id, PLAIN or OFF; `cap` counts drafts."""
 
     drafter: Any = OFF
-    length: Any = WHOLE
     schedule: Any = HARDWARE
     cap: Any = WHOLE
     threshold: Any = 0.5
@@ -129,8 +127,6 @@ def asked_lane(lane: LaneForm, infos: Sequence[DrafterInfo]) -> AskedLane | None
         return AskedLane(info)
     if info.has_confidence and lane.schedule in (CONFIDENCE, CUMULATIVE):
         return AskedLane(info, lane.schedule, clamp(lane.threshold, 0, 1, 0.5))
-    if info.by_block:
-        return AskedLane(info, BLOCK, clamp(lane.length, info.shortest, math.inf, WHOLE))
     if lane.schedule == CAP:
         return AskedLane(info, CAP, clamp(lane.cap, 1, math.inf, WHOLE))
     return AskedLane(info, FULL)
@@ -145,10 +141,7 @@ def form_of(lane: AskedLane) -> LaneForm:
         return LaneForm(info.id, schedule=lane.schedule, threshold=clamp(number, 0, 1, 0.5))
     if lane.schedule not in (CAP, BLOCK):
         return LaneForm(info.id, schedule=lane.schedule)
-    slots = lane.schedule == BLOCK
-    if info.by_block:
-        return LaneForm(info.id, schedule=FULL, length=number if slots else number + info.first_slot)
-    return LaneForm(info.id, schedule=CAP, cap=number - info.first_slot if slots else number)
+    return LaneForm(info.id, schedule=CAP, cap=number - info.first_slot if lane.schedule == BLOCK else number)
 
 
 def lanes_of(form: RaceForm, infos: Sequence[DrafterInfo]) -> tuple[LaneSpec, ...]:

@@ -4,7 +4,7 @@
     dspark                  how many is decided by this machine's costs; dspark:hardware says the same
     dspark:full             all of them
     dspark:cap=3            three at most
-    dflash:block=6          what a block of six slots drafts
+    dflash:block=6          what the first six slots of a block draft; everywhere else lengths are counted in drafts
     dspark:confidence=0.5   those before the first whose confidence is below 0.5
     dspark:cumulative=0.5   those before the first where the product of the confidences is
     dflash-2:full           the second DFlash drafter that is loaded; `dflash` alone is the first
@@ -56,10 +56,7 @@ class AskedLane:
             return _labelled(spec, threshold=min(max(number, 0.0), 1.0))
         if schedule == HARDWARE:
             return _labelled(spec)
-        cap = self._drafts(info)
-        if not info.by_block:
-            return _labelled(spec, FULL if schedule == FULL else CAP, cap)
-        return _labelled(spec, FULL if cap == info.max_drafts else CAP, cap, slots=info.length(cap))
+        return _labelled(spec, FULL if schedule == FULL else CAP, self._drafts(info))
 
     def _drafts(self, info: DrafterInfo) -> int:
         """How many drafts a round sends at most."""
@@ -106,21 +103,16 @@ def excesses(lanes: Sequence[AskedLane | None]) -> list[str]:
     return [f"Lane {k + 1}: {lane.excess}." for k, lane in enumerate(lanes) if lane and lane.excess]
 
 
-def lane_text(spec: LaneSpec, infos: Sequence[DrafterInfo] = ()) -> str:
-    """The text that `read_lane` reads as `spec`. Without its drafter among `infos` a block is known by the label."""
+def lane_text(spec: LaneSpec) -> str:
+    """The text that `read_lane` reads as `spec`."""
     if not spec.speculative:
         return PLAIN
-    name, info = spec.drafter_id, find(infos, spec.drafter_id)
+    name = spec.drafter_id
     if spec.schedule == HARDWARE:
         return f"{name}:{HARDWARE}"
     if spec.schedule in BY_THRESHOLD:
         return f"{name}:{spec.schedule}={exact(spec.threshold)}"
-    slots = spec.cap if spec.schedule == BLOCK else block_in(spec.label)
-    if info is not None and info.by_block and spec.schedule != BLOCK:
-        slots = info.length(spec.cap) if spec.schedule == CAP else info.block
-    if slots:
-        return f"{name}:{BLOCK}={slots}"
-    return f"{name}:{CAP}={spec.cap}" if spec.schedule == CAP else f"{name}:{FULL}"
+    return f"{name}:{spec.schedule}={spec.cap}" if spec.schedule in (CAP, BLOCK) else f"{name}:{FULL}"
 
 
 def find(infos: Sequence[DrafterInfo], drafter_id: object) -> DrafterInfo | None:
@@ -134,18 +126,18 @@ def method_name(drafter_id: str) -> str:
 
 
 def schedules(info: DrafterInfo) -> list[tuple[str, str]]:
-    """What can be chosen of a drafter, as (words, value). "block length" goes by FULL and a length."""
-    lengths = [("block length", FULL)] if info.by_block else [("full block", FULL), ("fixed cap", CAP)]
+    """What can be chosen of a drafter, as (words, value)."""
     confident = [("confidence threshold", CONFIDENCE), ("cumulative confidence", CUMULATIVE)]
-    return [("hardware-aware", HARDWARE), *lengths, *(confident if info.has_confidence else [])]
+    fixed = [("full block", FULL), ("fixed cap", CAP)]
+    return [("hardware-aware", HARDWARE), *fixed, *(confident if info.has_confidence else [])]
 
 
 # ---- labels --------------------------------------------------------------------------------------------------
 
 
 def label_of(spec: LaneSpec, slots: int = 0) -> str:
-    """The schedule in the page's words: "cap 3", or "block 6" where the length is one of `slots`. A further drafter of
-    a method goes with its number: "#2, cap 3"."""
+    """The schedule in the page's words, such as "cap 3", in drafts. A further drafter of a method goes with its number:
+    "#2, cap 3". `slots`: of a race that was saved when blocks were labelled by theirs, "block 6"."""
     if not spec.speculative:
         return ""
     if spec.schedule == HARDWARE:
@@ -162,14 +154,14 @@ def label_of(spec: LaneSpec, slots: int = 0) -> str:
 
 
 def block_in(label: str) -> int:
-    """The slots that a label names; 0 if it names none."""
+    """The slots that the label of an old race names; 0 if it names none."""
     found = _BLOCK_LABEL.fullmatch(label)
     return int(found[1]) if found else 0
 
 
-def _labelled(spec: LaneSpec, schedule: str = "", cap: int = 0, threshold: float = 0.0, slots: int = 0) -> LaneSpec:
+def _labelled(spec: LaneSpec, schedule: str = "", cap: int = 0, threshold: float = 0.0) -> LaneSpec:
     lane = LaneSpec(spec.method, schedule or spec.schedule, cap, threshold, drafter=spec.drafter)
-    return LaneSpec(lane.method, lane.schedule, cap, threshold, label_of(lane, slots), lane.drafter)
+    return LaneSpec(lane.method, lane.schedule, cap, threshold, label_of(lane), lane.drafter)
 
 
 def _setting(info: DrafterInfo, part: str) -> AskedLane:

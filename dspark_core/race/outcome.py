@@ -59,5 +59,5 @@ def _why(lane: LaneRecord, m: Metrics, plain: Metrics) -> str:
         return f"In {idle} of its {m.rounds} rounds it drafted nothing: plain steps were expected to be faster."
     cost = m.seconds / m.rounds * plain.tokens / plain.seconds
     right = "" if m.acceptance is None else f"{100 * m.acceptance:.0f} % of the drafts sent were right, so "
-    words = f"{right}a round gave {m.tokens / m.rounds:.1f} tokens and took as long as {cost:.1f} plain steps."
+    words = f"{right}a round gave {m.tokens_per_round:.2f} tokens and took as long as {cost:.2f} plain steps."
     return words[0].upper() + words[1:]

@@ -216,10 +216,11 @@ def race(
     target = models.target
     models.kept = None
     prompt = target.encode_chat(request.messages)
-    if request.earlier and len(prompt) >= target.context_length:
+    if len(prompt) >= target.context_length:
+        what, help_ = ("conversation with this prompt", ": start over") if request.earlier else ("prompt", "")
         raise ModelError(
-            f"The conversation with this prompt has {len(prompt):,} tokens; the context of {target.name} holds "
-            f"{target.context_length:,}: start over."
+            f"The {what} has {len(prompt):,} tokens; the context of {target.name} holds "
+            f"{target.context_length:,}{help_}."
         )
     record = RaceRecord(
         target.name, target.precision, request, len(prompt), [LaneRecord(spec) for spec in request.lanes]

@@ -37,50 +37,50 @@ def slider(tab, lane, label):
 def test_a_link_that_asks_for_more_gets_all_there_is_and_is_told(recorded, open_tab):
     recorded.worker.engine = engine("first", DFlash=B7, DSpark=SHORT)
     tab = open_tab(recorded.url + "/?lanes=plain,dflash:block=16,dspark:cap=7,dflash:full&prompt=Hi")
-    said = cut(tab, "Lane 2: block 16 was asked for; dflash-b7 has a block of 7.")
+    said = cut(tab, "Lane 2: a cap of 16 was asked for; dflash-b7 drafts 7 at most.")
     assert "Lane 3: a cap of 7 was asked for; dspark-b5 drafts 5 at most." in said and "Lane 4" not in said
-    summary(tab, "plain, DFlash · block 7, DSpark · cap 5, DFlash · block 7")
+    summary(tab, "plain, DFlash · cap 7, DSpark · cap 5, DFlash · full block")
     tab.page.get_by_role("button", name="Lanes and settings").click()
-    assert slider(tab, 1, "Block length") == (1, 7, 7) and slider(tab, 2, "Cap") == (1, 5, 5)
+    assert slider(tab, 1, "Cap") == (1, 7, 7) and slider(tab, 2, "Cap") == (1, 5, 5)
     tab.page.click("#race")
     tab.until("done")
     heads = [h.replace("\n", " ") for h in tab.page.locator(".pane h3").all_inner_texts()]
-    assert heads == ["plain", "DFlash block 7", "DSpark cap 5", "DFlash block 7"]
+    assert heads == ["plain", "DFlash cap 7", "DSpark cap 5", "DFlash full block"]
     assert not tab.complaints
 
 
 def test_sliders_follow_when_another_model_is_loaded(recorded, open_tab):
     recorded.worker.engine = engine("first", DFlash=B7)
     tab = open_tab(recorded.url + "/?lanes=plain,dflash:full,dflash:block=3,dspark:confidence=0.5&prompt=Hi")
-    summary(tab, "plain, DFlash · block 7, DFlash · block 3, DSpark · confidence ≥ 0.50")
+    summary(tab, "plain, DFlash · full block, DFlash · cap 3, DSpark · confidence ≥ 0.50")
     recorded.worker.engine = engine("second", DFlash=B32, DSpark=SHORT)
     tab.page.click("#race")  # another page loaded it: this one is told when its race is over
     tab.until("done")
-    told = summary(tab, "DFlash · block 32, DFlash · block 3, DSpark · hardware-aware")
+    told = summary(tab, "DFlash · full block, DFlash · cap 3, DSpark · hardware-aware")
     tab.page.get_by_role("button", name="Lanes and settings").click()
-    assert slider(tab, 1, "Block length") == (2, 32, 32) and slider(tab, 2, "Block length") == (2, 32, 3)
+    assert slider(tab, 2, "Cap") == (1, 31, 3)
     asked = []
     tab.page.wait_for_timeout(800)
     tab.page.on("request", lambda request: asked.append(request.url))
     tab.page.wait_for_timeout(800)
-    assert not asked and summary(tab, "block 32") == told
+    assert not asked and summary(tab, "full block") == told
     recorded.worker.engine = engine("third", DFlash=B7)
     tab.page.click("#race")
     tab.until("done")
-    summary(tab, "DFlash · block 7, DFlash · block 3")
+    summary(tab, "DFlash · full block, DFlash · cap 3")
     assert not tab.complaints
 
 
 def test_a_setting_that_was_kept_is_cut_too(recorded, open_tab):
     recorded.worker.engine = engine("first", DFlash=B32)
     tab = open_tab(recorded.url + "/?lanes=plain,dflash:block=30")
-    summary(tab, "DFlash · block 30")
+    summary(tab, "DFlash · cap 29")
     tab.settings(max_tokens=44)  # an edit keeps all settings
     tab.page.wait_for_function("localStorage.getItem('dspark-settings')")
     recorded.worker.engine = engine("second", DFlash=B7)
     tab.load(recorded.url)
-    cut(tab, "Lane 2: block 30 was asked for; dflash-b7 has a block of 7.")
-    summary(tab, "plain, DFlash · block 7; up to 44 tokens")
+    cut(tab, "Lane 2: a cap of 29 was asked for; dflash-b7 drafts 7 at most.")
+    summary(tab, "plain, DFlash · cap 7; up to 44 tokens")
     recorded.worker.engine = replay()
 
 
@@ -89,9 +89,9 @@ def test_a_link_is_judged_when_the_models_are_there(open_tab):
     gate = threading.Event()
     with served(lambda progress: (gate.wait(30), engine("first", DFlash=B7))[1]) as page:
         tab = open_tab(page.url + "/?lanes=plain,dflash:block=12,dflash:full")
-        summary(tab, "DFlash · block 12, DFlash · block 16")
+        summary(tab, "DFlash · cap 11, DFlash · full block")
         assert not tab.page.inner_text("#settings-cut p")
         gate.set()
-        cut(tab, "Lane 2: block 12 was asked for; dflash-b7 has a block of 7.")
-        summary(tab, "DFlash · block 7, DFlash · block 7")
+        cut(tab, "Lane 2: a cap of 11 was asked for; dflash-b7 drafts 7 at most.")
+        summary(tab, "DFlash · cap 7, DFlash · full block")
         assert not tab.complaints

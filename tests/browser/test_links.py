@@ -16,7 +16,7 @@ def test_a_link_fills_the_page_and_starts_nothing(recorded, open_tab):
     recorded.worker.engine = replay()
     lanes = "plain,dflash:block=6,dspark:cap=2"
     tab = open_tab(f"{recorded.url}/?preset=smollm2-135m&prompt=Hi%20%3Cb%3E%24%7Balert(1)%7D&lanes={lanes}&tokens=33")
-    assert "up to 33 tokens" in summary(tab, "plain, DFlash · block 6, DSpark · cap 2")
+    assert "up to 33 tokens" in summary(tab, "plain, DFlash · cap 5, DSpark · cap 2")
     assert tab.page.input_value("#prompt textarea") == "Hi <b>${alert(1)}"
     assert tab.page.evaluate("document.body.dataset.race") == "idle" and recorded.worker.idle
     tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -24,14 +24,14 @@ def test_a_link_fills_the_page_and_starts_nothing(recorded, open_tab):
     assert "starts nothing" in said(tab, "Copied")
     copied = tab.page.evaluate("navigator.clipboard.readText()")
     other = open_tab(copied)
-    same = summary(tab, "plain, DFlash · block 6, DSpark · cap 2")  # while it is filled in, parts of it show
+    same = summary(tab, "plain, DFlash · cap 5, DSpark · cap 2")  # while it is filled in, parts of it show
     assert summary(other, same) == same
     assert other.page.input_value("#prompt textarea") == "Hi <b>${alert(1)}"
     other.page.click("#race")
     other.until("done")
     assert [h.replace("\n", " ") for h in other.page.locator(".pane h3").all_inner_texts()] == [
         "plain",
-        "DFlash block 6",
+        "DFlash cap 5",
         "DSpark cap 2",
     ]
     assert not tab.complaints and not other.complaints
@@ -49,12 +49,12 @@ def test_a_page_at_rest_asks_for_nothing(recorded, open_tab):
         tab.page.wait_for_timeout(1000)
         return not asked
 
-    summary(tab, "plain, DSpark · cap 2, DFlash · block 6; up to 33 tokens")
+    summary(tab, "plain, DSpark · cap 2, DFlash · cap 5; up to 33 tokens")
     assert rests(), "filled by a link"
     tab.page.get_by_role("button", name="Lanes and settings").click()
     tab.page.locator(".lane-controls").nth(1).get_by_label("Lane 2").click()
     tab.page.get_by_role("option", name="DFlash", exact=True).click()
-    summary(tab, "plain, DFlash · hardware-aware, DFlash · block 6; up to 33 tokens")
+    summary(tab, "plain, DFlash · hardware-aware, DFlash · cap 5; up to 33 tokens")
     assert rests(), "after an edit"
     tab.page.click("#race")
     tab.until("done")
@@ -71,6 +71,9 @@ def test_a_link_with_nonsense_leaves_the_page_as_it_is(recorded, open_tab):
     other.page.wait_for_timeout(800)
     assert summary(other, "plain") == before
     assert "binary search" in other.page.input_value("#prompt textarea") and not other.complaints
+    doubts = other.page.inner_text("#link-doubts")
+    assert "no lane 'x'" in doubts and "no preset '../../etc'" in doubts and "'many' is not a number" in doubts
+    assert not tab.page.locator("#link-doubts").is_visible()
 
 
 def test_settings_outlast_a_reload_and_a_link_goes_first(recorded, open_tab):

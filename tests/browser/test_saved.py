@@ -16,13 +16,16 @@ NOISE = ["${alert(1)}", "{{value}}", "</script><script>alert(2)</script>", "<img
 def test_a_race_is_saved_opened_again_and_the_same(recorded, open_tab):
     engine = recorded.worker.engine = replay(HOSTILE * 3)
     tab = open_tab(recorded.url)
-    tab.page.click("[data-keep=json]")
+    saves = "[data-keep=json], [data-keep=page]"
+    assert tab.page.locator(saves).evaluate_all("all => all.map(n => n.ariaDisabled)") == ["true", "true"]
+    tab.page.press("[data-keep=json]", "Enter")
     assert said(tab, "no finished race")
     tab.race("${alert(1)} <b>")
     tab.until("done")
     before = standing(tab.page)
     tab.page.wait_for_timeout(300)
     name, document = save(tab, "json")
+    assert tab.page.locator(saves).evaluate_all("all => all.map(n => n.ariaDisabled)") == ["false", "false"]
     trace = loads(document)
     assert name.startswith("race-a-recording-bf16-") and name.endswith(".json")
     assert [lane.output for lane in trace.race.lanes] == [

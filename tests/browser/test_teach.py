@@ -57,10 +57,10 @@ def test_why_dspark_keeps_its_later_positions_longer_is_shown_within_two_minutes
     page.get_by_role("button", name="Solve for x").click()
     tab.settings(max_tokens=32)
     choose(tab, 2, "full block")
-    choose(tab, 3, "block length")
+    choose(tab, 3, "full block")
     page.wait_for_function(
         """document.querySelector('#settings-summary').innerText.includes(
-            'plain, DSpark · full block, DFlash · block 16; up to 32 tokens')"""
+            'plain, DSpark · full block, DFlash · full block; up to 32 tokens')"""
     )
     with recorded_race(product.worker.engine) as records:
         page.click("#race")

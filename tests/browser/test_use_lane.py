@@ -25,7 +25,7 @@ def test_under_a_race_and_on_the_models_tab(after_race, tiny):
     page.click("#use-lane summary")
     choices = page.locator("#use-lane option").all_inner_texts()
     names = page.locator("#use-lane option").evaluate_all("all => all.map(option => option.value)")
-    assert sorted(names) == ["tiny@dflash:block=7", "tiny@dspark:full", "tiny@plain"]
+    assert sorted(names) == ["tiny@dflash:cap=7", "tiny@dspark:full", "tiny@plain"]
     fastest = max(trace.race.lanes, key=lambda lane: metrics(lane).tok_s)
     assert choices[0].startswith(fastest.spec.name) and "tok/s" in choices[0]
     page.wait_for_function("document.querySelector('#use-lane .use-now').textContent === 'Now: nothing runs.'")

@@ -80,11 +80,11 @@ def test_another_machines_shape_is_named():
 @pytest.mark.parametrize(
     ("cap", "gain", "words"),
     [
-        (0, 0.5, "(the nearest, a cap of 3, is predicted at 0.90 × plain); plain would gain 50 %."),
+        (0, 0.5, "(the nearest, 3 drafts a round, is predicted at 0.90 × plain); plain would gain 50 %."),
         (0, 0.01, "and it lost next to nothing."),
         (0, -0.2, "; this lane did, by 25 %."),
-        (3, 0.2, "fastest on this text would have been a cap of 3, about 9.0 tok/s, a predicted gain of 20 %."),
-        (3, 0.02, "faster on this text (the best, a cap of 3, about 9.0 tok/s, gains 2 %)."),
+        (3, 0.2, "fastest on this text would have been 3 drafts a round, about 9.0 tok/s, a predicted gain of 20 %."),
+        (3, 0.02, "clearly faster on this text (the best, 3 drafts a round, about 9.0 tok/s: 2 % more)."),
         (3, 0.0, "no other fixed length would have been faster on this text."),
         (3, -0.1, ": no fixed length would have been faster on this text."),
     ],

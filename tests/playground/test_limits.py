@@ -8,7 +8,7 @@ import pytest
 from dspark_core.decode.rounds import Settings
 from dspark_core.machine import mlx_device
 from dspark_core.models.info import DrafterInfo, named
-from dspark_core.playground.controls import lane_view, slider_ends
+from dspark_core.playground.controls import cap_ends, lane_view
 from dspark_core.playground.engine import Choice, PresetEngine
 from dspark_core.playground.limits import Limits, fit_lanes
 from dspark_core.playground.links import lanes_of_text
@@ -43,36 +43,36 @@ def lane_of(infos, *values):
 
 
 @pytest.mark.parametrize(
-    ("info", "asked", "label", "sent"),
+    ("info", "asked", "sent"),
     [
-        (B7, 16, "block 7", 7),
-        (B7, 7, "block 7", 7),
-        (B7, 6, "block 6", 6),
-        (B7, 1, "block 1", 1),
-        (B7, 0, "block 1", 1),
-        (B16, 16, "block 16", 15),
-        (B16, 7, "block 7", 6),
-        (B16, 1, "block 2", 1),
-        (B8, 99, "block 8", 7),
+        (B7, 16, 7),
+        (B7, 7, 7),
+        (B7, 6, 6),
+        (B7, 1, 1),
+        (B7, 0, 1),
+        (B16, 16, 15),
+        (B16, 7, 6),
+        (B16, 1, 1),
+        (B8, 99, 7),
     ],
 )
-def test_a_block_length_sends_what_its_slots_predict(info, asked, label, sent):
-    lane = lane_of([info], "dflash", asked, FULL, 3, 0.5)
-    assert (lane.label, lane.cap) == (label, sent)
-    assert lane.schedule == (FULL if sent == info.max_drafts else CAP)
+def test_a_block_length_is_what_its_slots_draft(info, asked, sent):
+    """Links and scripts may name slots; the page counts drafts, whatever drafts them."""
     again = read_lane(f"dflash:block={asked}", [info])
-    assert again.spec == lane and lanes_of(RaceForm(lanes=(form_of(again),)), [info]) == (lane,)
-    assert lane_text(lane, [info]) == f"dflash:{label.replace(' ', '=')}"
+    lane = lane_of([info], "dflash", CAP, sent, 0.5)
+    assert lane == LaneSpec("DFlash", CAP, cap=sent, label=f"cap {sent}") == again.spec
+    assert lanes_of(RaceForm(lanes=(form_of(again),)), [info]) == (lane,)
+    assert lane_text(lane) == f"dflash:cap={sent}"
     assert bool(again.excess) == (asked > info.block)
 
 
 def test_caps_and_confidences_are_the_drafter_s():
-    assert lane_of([CAP5], "dspark", 16, CAP, 7, 0.5) == LaneSpec("DSpark", CAP, cap=5, label="cap 5")
-    assert lane_of([CAP5], "dspark", 16, FULL, 7, 0.5) == LaneSpec("DSpark", FULL, cap=5, label="full block")
-    assert lane_of([CAP5], "dspark", 16, CONFIDENCE, 7, 0.5).label == "full block"  # it has no confidence head
+    assert lane_of([CAP5], "dspark", CAP, 7, 0.5) == LaneSpec("DSpark", CAP, cap=5, label="cap 5")
+    assert lane_of([CAP5], "dspark", FULL, 7, 0.5) == LaneSpec("DSpark", FULL, cap=5, label="full block")
+    assert lane_of([CAP5], "dspark", CONFIDENCE, 7, 0.5).label == "full block"  # it has no confidence head
     both = replace(B7, has_confidence=True)
-    assert [value for _, value in schedules(both)] == [HARDWARE, FULL, CONFIDENCE, CUMULATIVE]
-    assert lane_of([both], "dflash", 7, CONFIDENCE, 7, 0.5).label == "confidence ≥ 0.50"
+    assert [value for _, value in schedules(both)] == [HARDWARE, FULL, CAP, CONFIDENCE, CUMULATIVE]
+    assert lane_of([both], "dflash", CONFIDENCE, 7, 0.5).label == "confidence ≥ 0.50"
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ def test_what_is_loaded_says_how_long_a_lane_may_be(drafter, block, drafts):
     info = infos[0]
     assert (info.block, info.max_drafts, info.name) == (block, drafts, drafter.name)
     assert infos[1:] == (SPARK,) and offers_of(engine, start).choices == (("DFlash", "dflash"),)
-    lane, shorter = read_lane("dflash:block=99", infos).spec, lane_of(infos, "dflash", block - 1, FULL, 3, 0.5)
-    assert (lane.label, lane.cap, shorter.cap) == (f"block {block}", drafts, drafts - 1)
+    lane, shorter = read_lane("dflash:full", infos).spec, read_lane(f"dflash:block={block - 1}", infos).spec
+    assert (lane.label, lane.cap, shorter.cap) == ("full block", drafts, drafts - 1)
     if not embedded:
         engine.models.target.encode_chat = lambda messages: list(range(1, 12))
         settings = Settings(max_tokens=30, stop_ids=frozenset())
@@ -110,27 +110,24 @@ def test_what_is_loaded_says_how_long_a_lane_may_be(drafter, block, drafts):
     assert offers_of(engine, start) == offers_of(None, start)
 
 
-def ends(fitted, lane, slider):
-    update = fitted.sliders[lane, slider]
+def ends(fitted, lane):
+    update = fitted.caps[lane]
     return update["minimum"], update["maximum"], update["value"]
 
 
-def test_sliders_follow_the_drafter():
+def test_caps_follow_the_drafter():
     start, short, long = offers(SPARK, B16), offers(CAP5, B7), offers(CAP5, B16)
     lanes = list(lanes_of_text("plain,dflash:block=12,dspark:cap=6,dflash:full", start.infos))
-    lanes[3] = replace(lanes[3], length=16)  # where it stood at all that the one before had
     fitted = fit_lanes(Limits(start), short, lanes)
-    assert ends(fitted, 1, "length") == (1, 7, 7) == ends(fitted, 3, "length")
-    assert ends(fitted, 2, "cap") == (1, 5, 5)
+    assert ends(fitted, 1) == (1, 7, 7) == ends(fitted, 3) and ends(fitted, 2) == (1, 5, 5)
     assert fitted.words == (
-        "Lane 2: block 12 was asked for; b7 has a block of 7. Lane 3: a cap of 6 was asked for; cap5 drafts 5 at most."
+        "Lane 2: a cap of 11 was asked for; b7 drafts 7 at most. "
+        "Lane 3: a cap of 6 was asked for; cap5 drafts 5 at most."
     )
-    lanes = [replace(lane, length=fitted.sliders[i, "length"]["value"]) for i, lane in enumerate(lanes)]
-    lanes[2] = replace(lanes[2], cap=5)
+    lanes = [replace(lane, cap=fitted.caps[i]["value"]) for i, lane in enumerate(lanes)]
     fitted = fit_lanes(Limits(short), long, lanes)
-    assert ends(fitted, 1, "length") == (2, 16, 16) and not fitted.words
-    lanes[1] = replace(lanes[1], length=5)
-    assert ends(fit_lanes(Limits(short), long, lanes), 1, "length") == (2, 16, 5)
+    assert ends(fitted, 1) == (1, 15, 7) and not fitted.words
+    assert lanes_of(RaceForm(lanes=tuple(lanes)), long.infos)[3].label == "full block"
 
 
 def test_two_drafters_of_a_method_have_a_slider_each():
@@ -138,7 +135,7 @@ def test_two_drafters_of_a_method_have_a_slider_each():
     both = offers(SPARK, B16, second)
     lanes = lanes_of_text("plain,dflash:full,dflash-2:full,dspark:cap=3", both.infos)
     fitted = fit_lanes(Limits(offers(SPARK, B16)), both, lanes)
-    assert ends(fitted, 1, "length") == (2, 16, 16) and ends(fitted, 2, "length") == (1, 7, 7)
+    assert ends(fitted, 1) == (1, 15, 15) and ends(fitted, 2) == (1, 7, 7)
     assert fitted.drafters[1]["choices"] == [
         ("plain", "plain"),
         ("DSpark", "dspark"),
@@ -158,16 +155,15 @@ def test_no_value_of_a_control_does_harm(value):
         for field in fields(lane):
             spoiled = (*lanes[:i], replace(lane, **{field.name: value}), *lanes[i + 1 :])
             fitted = fit_lanes(Limits(offers(SPARK, B16)), now, spoiled)
-            assert all(u["minimum"] <= u["value"] <= u["maximum"] for u in fitted.sliders.values())
+            assert all(u["minimum"] <= u["value"] <= u["maximum"] for u in fitted.caps.values())
             assert in_words(RaceForm(max_tokens=8, lanes=spoiled), now.infos)
-            assert lane_view(spoiled[i], now) and slider_ends(spoiled[i], now)
+            assert lane_view(spoiled[i], now) and cap_ends(spoiled[i], now)
 
 
 def test_the_cost_tab_and_the_proof_speak_of_the_loaded_drafter():
     s = Suggestion("DFlash · block 7", "dflash", 3, 3, 50.0, 0.2, 1.5)
-    assert "block length 3, about" in suggestion_words(s, [B7])
-    assert "block length 4, about" in suggestion_words(s, [B16])
-    assert "a cap of 3, about" in suggestion_words(replace(s, drafter="dspark"), [B7])
+    assert "3 drafts a round, about" in suggestion_words(s) == suggestion_words(replace(s, drafter="dspark"))
+    assert "1 draft a round, about" in suggestion_words(replace(s, cap=1))
     comparison = SimpleNamespace(flagged=False, n=100, distance=0.01, noise=0.01, p_value=0.5)
     request = SimpleNamespace(sampler=NO_BIAS, drafter="dflash")
     evidence = SimpleNamespace(

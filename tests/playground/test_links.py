@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspark_core.models.info import DrafterInfo
-from dspark_core.playground.links import fitting, from_link, lanes_of_text, link_of
+from dspark_core.playground.links import fitting, from_link, lanes_of_text, link_doubts, link_of
 from dspark_core.playground.race_request import (
     OFF,
     TOGETHER,
@@ -42,7 +42,7 @@ def filled(form: RaceForm, link: str) -> RaceForm:
 
 
 def test_a_link_brings_back_what_it_was_made_of():
-    lanes = "plain,dspark:cap=2,dflash-2:block=5,dflash:block=6"
+    lanes = "plain,dspark:cap=2,dflash-2:cap=5,dflash:full"
     form = asked(
         lanes,
         prompt="Say ${x} & <b>?",
@@ -69,7 +69,6 @@ numbers = st.floats(0, 1) | st.floats(0, 1).map(lambda x: round(x, 7)) | st.samp
 some_lanes = st.builds(
     LaneForm,
     st.sampled_from(["dspark", "dflash", "dflash-2", "plain"]),
-    st.integers(2, 16),
     st.sampled_from([HARDWARE, FULL, CAP, CONFIDENCE, CUMULATIVE]),
     st.integers(1, 7),
     numbers,
@@ -137,7 +136,7 @@ def test_only_values_that_a_control_could_have_are_taken():
 
 def test_a_lane_that_is_off_is_in_no_link():
     form = asked("plain,dspark")
-    forms = (*form.lanes[:2], LaneForm(OFF, 16, FULL, 7, 0.5), LaneForm(None, 16, FULL, 7, 0.5))
+    forms = (*form.lanes[:2], LaneForm(OFF, FULL, 7, 0.5), LaneForm(None, FULL, 7, 0.5))
     assert "lanes=plain,dspark:hardware&" in link_of(replace(form, lanes=forms), INFOS)
 
 
@@ -145,6 +144,25 @@ def test_what_a_link_says_wrongly_is_left_as_it_is():
     form = asked("plain,dspark:cap=3")
     for lanes in ("plain,dspark:cap=x", "plain,dflash-9", "plain", "plain,dspark:"):
         assert filled(form, f"?lanes={lanes}").lanes == form.lanes
+
+
+def test_what_a_link_says_wrongly_is_named():
+    controls = {"max_tokens": gr.Slider(8, 512, 96, step=1), "temperature": gr.Slider(0, 2, 0, step=0.05)}
+
+    def said(**query):
+        return link_doubts(query, INFOS, controls, ["smollm2-135m", "qwen3-4b"])
+
+    assert not said(lanes="plain,dspark:cap=3", tokens="33", temperature="0.7", preset="qwen3-4b", unknown="1")
+    assert (
+        said(lanes="foo")
+        == "Not all of this link can be had. There is no lane 'foo'; there are plain, dspark, dflash, dflash-2."
+    )
+    assert said(lanes="plain").endswith("A race has 2 to 4 lanes, not 1.")
+    assert said(preset="nope").endswith("There is no preset 'nope'; there are smollm2-135m, qwen3-4b.")
+    assert said(tokens="many", temperature="9").endswith(
+        "tokens: 'many' is not a number. temperature: '9' is out of range, 2 is taken."
+    )
+    assert len(said(lanes="x" * 9000, preset="y" * 9000, tokens="9" * 9000)) < 500
 
 
 def test_a_prompt_that_a_field_cut_inside_a_character_has_a_link():

@@ -36,12 +36,12 @@ def raced_next(call, updates):
 
 def test_drafting_anyway_leaves_nothing_to_the_costs(page):
     row, call = page
-    assert raced_next(call, row.anyway(call)) == ["plain", "DSpark · full block", "DFlash · block 8"]
+    assert raced_next(call, row.anyway(call)) == ["plain", "DSpark · full block", "DFlash · cap 7"]
 
 
 @pytest.mark.parametrize(
     ("drafter", "cap", "name"),
-    [("dspark", 3, "DSpark · cap 3"), ("dspark", 7, "DSpark · full block"), ("dflash", 3, "DFlash · block 4")],
+    [("dspark", 3, "DSpark · cap 3"), ("dspark", 7, "DSpark · full block"), ("dflash", 3, "DFlash · cap 3")],
 )
 def test_the_advised_setting_is_the_one_that_races(page, monkeypatch, drafter, cap, name):
     row, call = page

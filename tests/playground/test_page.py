@@ -31,7 +31,7 @@ INFOS = (
     ),
     DrafterInfo(id="dflash", method="DFlash", title="DFlash", block=16, first_slot=1, max_drafts=15),
 )
-FORMS = tuple(LaneForm(drafter, 16, FULL, 7, 0.5) for drafter in ("plain", "dspark", "dflash", "off"))
+FORMS = tuple(LaneForm(drafter, FULL, 7, 0.5) for drafter in ("plain", "dspark", "dflash", "off"))
 
 
 def asked(prompt="hello", tokens=24):
@@ -71,24 +71,24 @@ def lane_of(*values):
 
 
 def test_lanes_from_controls():
-    assert lane_of("plain", 16, FULL, 7, 0.5) == LaneSpec("plain")
-    assert lane_of("dflash", 6, FULL, 7, 0.5) == LaneSpec("DFlash", CAP, cap=5, label="block 6")
-    assert lane_of("dflash", 99, FULL, 7, 0.5).schedule == FULL
-    assert lane_of("dspark", 16, CAP, -4, 0.5).cap == 1
-    assert lane_of("dspark", 16, CONFIDENCE, 7, 9).threshold == 1
-    assert lane_of("dspark", 16, CUMULATIVE, 7, 0.3) == LaneSpec(
+    assert lane_of("plain", FULL, 7, 0.5) == LaneSpec("plain")
+    assert lane_of("dflash", CAP, 5, 0.5) == LaneSpec("DFlash", CAP, cap=5, label="cap 5")
+    assert lane_of("dflash", FULL, 7, 0.5) == LaneSpec("DFlash", FULL, cap=15, label="full block")
+    assert lane_of("dspark", CAP, -4, 0.5).cap == 1
+    assert lane_of("dspark", CONFIDENCE, 7, 9).threshold == 1
+    assert lane_of("dspark", CUMULATIVE, 7, 0.3) == LaneSpec(
         "DSpark", CUMULATIVE, threshold=0.3, label="product ≥ 0.30"
     )
     for info in INFOS:
-        assert lane_of(info.id, 16, HARDWARE, 7, 0.5) == LaneSpec(info.method, HARDWARE, label="hardware-aware")
-    assert lane_of("plain", 16, HARDWARE, 7, 0.5) == LaneSpec("plain")
+        assert lane_of(info.id, HARDWARE, 7, 0.5) == LaneSpec(info.method, HARDWARE, label="hardware-aware")
+    assert lane_of("plain", HARDWARE, 7, 0.5) == LaneSpec("plain")
     for none in ("off", "../x", "DSpark", None, [], {}, 3):
-        assert race_request.asked_lane(LaneForm(none, 16, FULL, 7, 0.5), INFOS) is None
+        assert race_request.asked_lane(LaneForm(none, FULL, 7, 0.5), INFOS) is None
 
 
 def test_settings_in_words():
     assert race_request.in_words(RaceForm("", 96, 0, 40, 0.9, 0, lanes=FORMS), INFOS) == (
-        "plain, DSpark · full block, DFlash · block 16; up to 96 tokens, greedy"
+        "plain, DSpark · full block, DFlash · full block; up to 96 tokens, greedy"
     )
     form = RaceForm("", 8, 0.7, 40, 0.9, 3, race_request.IN_TURN, " \n", lanes=FORMS[:2])
     assert race_request.in_words(form, INFOS) == (

@@ -50,7 +50,7 @@ def test_the_example_in_the_readme_runs(page, capsys, tmp_path, monkeypatch):
     assert "http://127.0.0.1:7860" in code
     exec(code.replace("http://127.0.0.1:7860", page.url), {})
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["plain", "DSpark cap 3", "DFlash block 6"]
+    assert [line.split(":")[0] for line in lines] == ["plain", "DSpark cap 3", "DFlash cap 5"]
     assert lines[0] == "plain: 10.0 tok/s"
     trace = loads((tmp_path / "race.json").read_bytes())
     assert trace.race.verdict.kind == "identical" and trace.race.request.settings.max_tokens == 64
@@ -107,7 +107,7 @@ def test_a_script_that_asks_for_more_gets_all_there_is_and_is_told(page):
     page.worker.engine = engine()
     page.worker.engine.infos = (DrafterInfo(id="dflash", method="DFlash", title="b7", block=7, max_drafts=7),)
     job = Client(page.url, verbose=False).submit("hi", "plain,dflash:block=16", api_name="/race")
-    assert job.result()["race"]["lanes"][1]["spec"]["label"] == "block 7"
+    assert job.result()["race"]["lanes"][1]["spec"]["label"] == "cap 7"
     assert job.outputs()[0]["cut"] == "Lane 2: block 16 was asked for; b7 has a block of 7."
     page.worker.engine = engine()
 

@@ -50,9 +50,9 @@ def test_they_race_are_saved_and_open_again(engine):
     request = request_of(form, infos)
     assert [lane.name for lane in request.lanes] == [
         "plain",
-        "DFlash · block 16",
-        "DFlash · #2, block 5",
-        "DFlash · #2, block 7",
+        "DFlash · cap 15",
+        "DFlash · #2, cap 5",
+        "DFlash · #2, full block",
     ]
     events = [event for _, event in race(engine.models, replace(request, together=False))]
     (record,) = [event for event in events if isinstance(event, RaceRecord)]
@@ -65,7 +65,12 @@ def test_they_race_are_saved_and_open_again(engine):
     opened = loads(dumps(trace))
     assert dumps(opened) == dumps(trace)
     assert [lane.spec for lane in opened.race.lanes] == list(request.lanes)
-    assert [lane_text(lane.spec) for lane in opened.race.lanes] == LANES.replace("full", "block=7").split(",")
+    assert [lane_text(lane.spec) for lane in opened.race.lanes] == [
+        "plain",
+        "dflash:cap=15",
+        "dflash-2:cap=5",
+        "dflash-2:full",
+    ]
 
 
 def test_a_link_brings_both_back(engine):
@@ -74,7 +79,7 @@ def test_a_link_brings_both_back(engine):
     assert cut == ["Lane 3: block 9 was asked for; dflash-smollm2-135m-b7 has a block of 7."]
     form = RaceForm("Hi", lanes=tuple(map(form_of, read_lanes("plain,dflash:block=3,dflash-2:block=9", infos))))
     link = link_of(form, infos)
-    assert "lanes=plain,dflash:block=3,dflash-2:block=7&" in link
+    assert "lanes=plain,dflash:cap=2,dflash-2:cap=7&" in link
     again = read_form(from_link(dict(parse_qsl(link[1:], keep_blank_values=True)), infos))
     assert request_of(again, infos) == request
     everything, _ = RaceCall("Hi").asked(offers_of(engine))
@@ -96,7 +101,7 @@ def test_a_script_races_both():
     specs = [lane["spec"] for lane in race["lanes"]]
     assert [(s.get("label", ""), s.get("drafter", "")) for s in specs] == [
         ("", ""),
-        ("block 3", ""),
-        ("#2, block 5", "dflash-2"),
+        ("cap 3", ""),
+        ("#2, cap 5", "dflash-2"),
     ]
     assert race["verdict"]["kind"] == "identical"

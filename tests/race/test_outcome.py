@@ -1,8 +1,11 @@
 """What came of a race in a sentence, from hand-made rounds."""
 
+from dataclasses import replace
+
 import pytest
 
 from dspark_core.decode.rounds import Round, Settings, Start
+from dspark_core.race.metrics import metrics
 from dspark_core.race.outcome import outcome
 from dspark_core.race.records import LaneRecord, LaneSpec, RaceRecord, RaceRequest, Verdict
 
@@ -48,8 +51,11 @@ def test_where_it_did_not_pay_it_says_why():
     assert found.paid is False
     assert found.words == (
         "Drafting did not pay here: plain was first, 9 tokens in 4.0 s, DSpark 5.0 s: 0.80 ×. "
-        "25 % of the drafts sent were right, so a round gave 2.0 tokens and took as long as 2.5 plain steps."
+        "25 % of the drafts sent were right, so a round gave 2.00 tokens and took as long as 2.50 plain steps."
     )
+    cut = lane("DSpark", [(4, 1)] * 3 + [(4, 4)], 1.5)  # at the limit, in the midst of the last round
+    cut.rounds[-1] = replace(cut.rounds[-1], committed=(0,))
+    assert f"a round gave {metrics(cut).tokens_per_round:.2f} tokens" in outcome(race(PLAIN, cut)).words, "the board's"
 
 
 def test_a_lane_that_never_drafted_is_pointed_at():

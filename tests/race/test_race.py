@@ -282,6 +282,8 @@ def test_the_conversation_so_far_and_the_system_turn_reach_the_template(models, 
     monkeypatch.setattr(models.target, "encode_chat", lambda messages: [1] * models.target.context_length)
     with pytest.raises(ModelError, match=r"^The conversation with this prompt has .* tokens; .*: start over\.$"):
         run(models, RaceRequest("And now?", lanes, settings, earlier=(("Hi", "Hello."),)))
+    with pytest.raises(ModelError, match=r"^The prompt has .* tokens; the context of \S+ holds [0-9,]+\.$"):
+        run(models, RaceRequest("At the click, in one sentence, not in every lane.", lanes, settings))
     assert RaceRequest("Hi", lanes, settings, system="  ").messages == [{"role": "user", "content": "Hi"}]
 
 

@@ -174,40 +174,39 @@ def error_words(curve: CostCurve, race: RaceRecord) -> str:
     return f"Predicted against measured speed: {100 * statistics.median(errors):.0f} % off (median; {each})."
 
 
-def setting(info: DrafterInfo | None, cap: int) -> str:
-    return f"block length {info.length(cap)}" if info and info.by_block else f"a cap of {cap}"
-
-
-def suggestion_words(s: Suggestion, infos: Sequence[DrafterInfo] = ()) -> str:
+def suggestion_words(s: Suggestion) -> str:
     """One sentence."""
-    info = find(infos, s.drafter)
 
     def percent(share: float) -> str:
         return f"{100 * share:.0f} %"
 
+    def drafts(cap: int) -> str:
+        return f"{cap} draft{'s' * (cap > 1)} a round"
+
     if s.cap == 0:
-        near = f"the nearest, {setting(info, s.best)}, is predicted at {s.times:.2f} × plain"
+        near = f"the nearest, {drafts(s.best)}, is predicted at {s.times:.2f} × plain"
         nothing = f"{s.lane}: no fixed length beats plain decoding on this text ({near})"
         if s.gain > SAME:
             return f"{nothing}; plain would gain {percent(s.gain)}."
         if s.gain < -SAME:
             return f"{nothing}; this lane did, by {percent(1 / (1 + s.gain) - 1)}."
         return f"{nothing}, and it lost next to nothing."
-    best = f"{setting(info, s.cap)}, about {s.tok_s:.{1 if s.tok_s < 100 else 0}f} tok/s"
+    best = f"{drafts(s.cap)}, about {s.tok_s:.{1 if s.tok_s < 100 else 0}f} tok/s"
     if s.gain > SAME:
         return f"{s.lane}: fastest on this text would have been {best}, a predicted gain of {percent(s.gain)}."
     if s.gain <= 0:
         other = "" if s.gain else "other "
         return f"{s.lane}: no {other}fixed length would have been faster on this text."
-    return f"{s.lane}: no fixed length would have been faster on this text (the best, {best}, gains {percent(s.gain)})."
+    more = f"the best, {best}: {percent(s.gain)} more"
+    return f"{s.lane}: no fixed length would have been clearly faster on this text ({more})."
 
 
-def suggestions(curve: CostCurve | None, race: RaceRecord | None, infos: Sequence[DrafterInfo] = ()) -> list[str]:
+def suggestions(curve: CostCurve | None, race: RaceRecord | None) -> list[str]:
     """What would have been best on the text of a race, a sentence a lane; none for a race too short to tell."""
     if curve is None or race is None or race.request.profile:
         return []
     long = {lane.spec.name for lane in race.lanes if len(lane.rounds) >= FEWEST_ROUNDS}
-    return [suggestion_words(s, infos) for s in suggest(curve, race) if s.lane in long]
+    return [suggestion_words(s) for s in suggest(curve, race) if s.lane in long]
 
 
 # ---- figures and tables ----------------------------------------------------------------------------------
@@ -353,12 +352,10 @@ def _cost_chart(name: str, figure: go.Figure, rows: list[list]) -> Chart:
     return Chart(figure, _cost_table(name, rows))
 
 
-def advice_on(
-    curve: CostCurve | None, race: RaceRecord | None, trace: Trace | None, infos: Sequence[DrafterInfo] = ()
-) -> list[str]:
+def advice_on(curve: CostCurve | None, race: RaceRecord | None, trace: Trace | None) -> list[str]:
     """What stands under the board: the suggestions for a race, or in one sentence why there can be none."""
     fits, why = race_judged(curve, race, trace)
-    return [why] if why else suggestions(curve, fits, infos)
+    return [why] if why else suggestions(curve, fits)
 
 
 def race_judged(curve: CostCurve | None, race: RaceRecord | None, trace: Trace | None) -> tuple[RaceRecord | None, str]:
@@ -386,7 +383,7 @@ def cost_updates(
         about = decided("", doubt + machine_words(curve), where)
         if curve.borrowed:
             about = decided("", machine_words(curve), BORROWED.format(machine=curve.borrowed))
-    words = " ".join([error_words(curve, race), *suggestions(curve, race, infos)]) if curve and race else why_not
+    words = " ".join([error_words(curve, race), *suggestions(curve, race)]) if curve and race else why_not
     return {
         "about": about,
         **chart_updates("curve", curve_chart(curve, infos)),
@@ -481,7 +478,7 @@ class CostTab:
         if race is None or not self.worker.ready:
             return {"advice": "[]"}
         curve = curve_of(self.worker, call.session)
-        words = advice_on(curve, race, call["trace"], self.ask.offers().infos)
+        words = advice_on(curve, race, call["trace"])
         return {"advice": json.dumps([*words, *self._outside(curve, *race_judged(curve, race, call["trace"]))])}
 
     def _outside(self, curve: CostCurve | None, race: RaceRecord | None, _: str) -> list[dict[str, str]]:
