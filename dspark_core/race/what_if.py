@@ -23,7 +23,8 @@ from .metrics import metrics, plain_metrics, times_plain
 from .records import LaneRecord, RaceRecord
 
 MACHINE, RACE, FREE = "machine", "race", "free"
-THIS_MACHINE, BORROWED = "This machine, as measured.", "Not measured here yet: until then the shape of {machine}."
+THIS_MACHINE = "This machine, as measured."
+BORROWED = "Not measured here yet: until then the proportions of {machine}."
 THIS_RACE = "This machine at the speed that it had in the last race, with what was accepted in it."
 NOTHING_MORE = "The same machine, were a pass over any number of tokens to take as long as one over a single token."
 
@@ -61,13 +62,12 @@ class RoundCosts:
     def raced(self, options: Sequence[Prospect]) -> "RoundCosts":
         """At the speeds of a race, as `raced_prospects` has them; longer rounds as the longest of these."""
         factors = [p.tokens / p.tok_s / (self.verify[p.cap] + self.draft[p.cap]) for p in options[: len(self.verify)]]
-        factors += [factors[-1]] * (len(self.verify) - len(factors))
-        return replace(
-            self,
-            plain=1 / options[0].tok_s,
-            verify=tuple(map(math.prod, zip(self.verify, factors, strict=True))),
-            draft=tuple(map(math.prod, zip(self.draft, factors, strict=True))),
-        )
+        return self.times(factors + [factors[-1]] * (len(self.verify) - len(factors)))
+
+    def times(self, factors: Sequence[float]) -> "RoundCosts":
+        """With the rounds of each number of drafts so many times as long."""
+        verify, draft = (tuple(map(math.prod, zip(s, factors, strict=True))) for s in (self.verify, self.draft))
+        return replace(self, plain=verify[0], verify=verify, draft=draft)
 
     def free(self) -> "RoundCosts":
         """Were verification free."""
@@ -127,6 +127,7 @@ class WhatIf:
     lines: tuple[Line, ...] = ()
     starts: tuple[StartPoint, ...] = ()
     options: tuple[tuple[LaneRecord, list[Prospect]], ...] = field(default=(), repr=False)
+    replayed: bool = False
 
     @staticmethod
     def of(
@@ -138,15 +139,16 @@ class WhatIf:
         lines: tuple[Line, ...] = (),
     ) -> "WhatIf":
         """`race` gives the acceptance, and where it is `judged` by the curve the start point "this race", too; `rows`:
-        see `BatchRows`. Without `lines` there is one for every lane of the race that drafted, or for every drafter."""
+        see `BatchRows`. Without `lines` there is one for every lane of the race that drafted, or for every drafter;
+        with them, of drafters whose rounds are to be replayed, rounds of this race take what they took on average."""
         options = tuple(raced_prospects(curve, race)) if curve and race and judged else ()
-        lines = lines or (raced_lines(race, infos) if race else ())
+        replayed, lines = bool(lines), lines or (raced_lines(race, infos) if race else ())
         if not lines:
             lines = tuple(
                 Line(info.title, info.id, info.method, place, info.max_drafts, info.calibration.acceptance)
                 for place, info in enumerate(infos, start=1)
             )
-        made = WhatIf(lines, options=options)
+        made = WhatIf(lines, options=options, replayed=replayed)
         if not lines:
             return made
         here = [made._machine(curve, rows or {})] if curve else []
@@ -166,18 +168,24 @@ class WhatIf:
         return StartPoint(MACHINE, "this machine", source, curve.plain_s(context), passes, rounds)
 
     def _race(self, curve: CostCurve, rows: Mapping[int, Timing]) -> StartPoint:
-        """The figures of the chart "speed by cap"; a drafter that did not race is as much faster or slower as plain
-        decoding was."""
+        """The figures of the chart "speed by cap", which go by expected tokens, or of rounds to be replayed the times
+        that they took; a drafter that did not race is as much faster or slower as plain decoding was."""
         first, options = self.options[0]
         context, plain = middle_position(first.rounds), 1 / options[0].tok_s
         factor, rounds = plain / curve.plain_s(context), []
         for line in self.lines:
             ran = [o for o in self.options if o[0].spec.drafter_id == line.drafter]
-            for lane, found in [o for o in ran if o[0].spec.name == line.name][:1] or ran[:1]:
-                costs = RoundCosts.of(curve, line.drafter, line.drafts, middle_position(lane.rounds))
-                rounds.append(costs.raced(found))
             if not ran:
                 rounds.append(RoundCosts.of(curve.scaled(factor), line.drafter, line.drafts, context))
+                continue
+            lane, found = next((o for o in ran if o[0].spec.name == line.name), ran[0])
+            costs = RoundCosts.of(curve, line.drafter, line.drafts, middle_position(lane.rounds))
+            if not self.replayed:
+                rounds.append(costs.raced(found))
+                continue
+            took = sum(metrics(lane).seconds for lane, _ in ran)
+            slower = took / sum(curve.seconds(line.drafter, lane.rounds) for lane, _ in ran)
+            rounds.append(costs.times([1 / found[0].tok_s / costs.plain, *[slower] * line.drafts]))
         passes = BatchRows.of(curve, context, rows).times(factor)
         return StartPoint(RACE, "this race", THIS_RACE, plain, passes, tuple(rounds))
 
