@@ -8,6 +8,10 @@ value that the page's own control could have; a link never starts anything. How 
 loaded drafter's to say: asking for more is asking for all of it (limits.py).
 
 What fills the page when it is opened: a link, and for the rest what the same browser had set before.
+
+The parts of the Cost model tab that are set by sliders have a word each, which their own scripts read and write
+(assets/page/parts.js): `what-if=start:free,accept:0.9` and `users=users:8,seed:1`. `open=what-if` or `open=many-users`
+opens the tab that such a part is in.
 """
 
 import json
@@ -32,6 +36,7 @@ from .race_request import MAX_PROMPT, OFF, LaneForm, Offers, RaceForm, clamp, fo
 from .widgets import QUIET
 
 LONGEST_ASKED = 1000
+OPENED = {"what-if": "cost", "many-users": "cost"}  # a part's id -> its tab's
 MAX_LINK = 60_000  # characters; the server takes 65,536 with the browser's headers
 NUMBER_NAMES = {  # a link's name -> the control's
     "tokens": "max_tokens",
@@ -95,6 +100,8 @@ def link_doubts(
             said.append(str(error))
     if "preset" in query and query["preset"] not in presets:
         said.append(f"There is no preset {query['preset'][:40]!r}; there are {', '.join(presets)}.")
+    if query.get("open", "what-if") not in OPENED:
+        said.append(f"A link opens {' or '.join(OPENED)}, not {query['open'][:40]!r}.")
     for name in (name for name, control in NUMBER_NAMES.items() if name in query and control in controls):
         asked = whole_characters(query[name])
         taken = fitting(controls[NUMBER_NAMES[name]], asked)
@@ -122,9 +129,11 @@ def fitting(control: Component, value: Any) -> Any:
     return value if isinstance(value, str) and value in choices else None
 
 
-def fill_and_store(page: gr.Blocks, ask: Controls, presets: Collection[str] = ()) -> gr.events.Dependency:
+def fill_and_store(
+    page: gr.Blocks, ask: Controls, tabs: gr.Tabs, presets: Collection[str] = ()
+) -> gr.events.Dependency:
     """Store every setting but the prompt in the browser, and fill the page when it opens: the event of that. A link
-    goes before what was stored, and may name one of `presets`. Nothing is started."""
+    goes before what was stored, and may name one of `presets` and open one of `tabs`. Nothing is started."""
     stored = gr.BrowserState(None, **STORAGE)
     settings = {name: control for name, control in ask.inputs.named.items() if name != "prompt"}
     gr.on(
@@ -144,7 +153,8 @@ def fill_and_store(page: gr.Blocks, ask: Controls, presets: Collection[str] = ()
         query, infos = dict(visitor.query_params), ask.offers().infos
         updates = filled(ask, values | from_link(query, infos))
         updates |= {"doubts": link_doubts(query, infos, ask.inputs.named, presets)}
-        return {places[name]: value for name, value in updates.items()}
+        opened = {tabs: gr.update(selected=OPENED[query["open"]])} if query.get("open") in OPENED else {}
+        return {places[name]: value for name, value in updates.items()} | opened
 
     def back() -> dict[Component, Any]:
         first = {n: "" if value is None else value for n, value in ask.inputs.first_values.items() if n != "prompt"}
@@ -152,7 +162,7 @@ def fill_and_store(page: gr.Blocks, ask: Controls, presets: Collection[str] = ()
 
     places = {"limits": ask.limits, "cut": ask.cut, "doubts": ask.doubts, **ask.inputs.named}
     ask.defaults.click(back, None, [stored, *places.values()], queue=False, **QUIET)
-    return page.load(fill, stored, list(places.values()), queue=False, **QUIET)
+    return page.load(fill, stored, [*places.values(), tabs], queue=False, **QUIET)
 
 
 def filled(ask: Controls, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def build(worker: Worker, prompts: list[Prompt], sources: ModelSources | None = 
         page.worker = worker  # which the endpoint shares: serve.launch
         models = _head()
         ask = controls(prompts, offers)
-        with gr.Tabs(elem_id="tabs"):
+        with gr.Tabs(elem_id="tabs") as tabs:
             raced = RaceTab(worker, ask, RaceMemory(lambda: page.state_holder.session_data)).build()
             ChartsTab(worker, ask, raced).build()
             use = UsePanel(worker, page)
@@ -69,7 +69,7 @@ def build(worker: Worker, prompts: list[Prompt], sources: ModelSources | None = 
         cost.build_advice()
         NextRace(worker, ask, raced, prompts).build()
 
-        filled = fill_and_store(page, ask, [*sources.presets])
+        filled = fill_and_store(page, ask, tabs, [*sources.presets])
         ask.follow_limits(models)
         race_api(worker, offers)
 
