@@ -35,6 +35,7 @@ def board_of(trace: Trace) -> str:
     race = trace.race
     board = BoardText(next(RUNS), race.request)
     board.begin(trace.token_text, trace.stop_ids, len(race.lanes))
+    board.begin_passes(race, trace.machine)
     timed = []
     for i, lane in enumerate(race.lanes):
         if lane.start:
