@@ -134,7 +134,10 @@ function take() {
   if (first) chosen = interesting(round, withBias);
   drawBias(round);
   drawSlots(round);
-  if (answer.state !== 'busy') panel.dispatchEvent(new CustomEvent('round-shown', { bubbles: true }));
+  if (answer.state !== 'busy') {
+    const detail = { lane: place?.lane ?? 0, at: place?.at ?? 0, round };
+    panel.dispatchEvent(new CustomEvent('round-shown', { bubbles: true, detail }));
+  }
   if (!scrolls) return;
   if (answer.state !== 'busy') scrolls = false;
   const { top, height } = panel.getBoundingClientRect();  // all of it if it fits, else from its top on

@@ -126,7 +126,7 @@ export function slotStory(round, withBias, slot, k) {
     return both + 'The verification refused it, but so closely that strict mode asked plain decoding’s own numbers: '
       + 'they chose this very token, and it stands in the answer.';
   }
-  if (round.greedy) return both + greedyFate(slot);
+  if (round.greedy) return both + greedyFate(slot, blockOf(round, withBias).own);
   const rule = known(slot.accept) ? 'It is accepted with probability min(1, p/q) = ' + fine(slot.accept)
     : 'It was compared with p/q';
   const drawn = known(slot.drawn) ? '; the number drawn was ' + fine(slot.drawn) : '';
@@ -136,8 +136,9 @@ export function slotStory(round, withBias, slot, k) {
 /**
  * What became of a draft where the most probable token decides.
  * @param {Slot} slot
+ * @param {OwnToken?} own  the target's own token behind the accepted drafts
  */
-function greedyFate(slot) {
+function greedyFate(slot, own) {
   const best = slot.target[0], itself = best?.token_id === slot.token_id;
   if (slot.outcome === 'accepted') {
     return !best || itself ? 'It is the target’s most probable token: accepted.'
@@ -148,7 +149,8 @@ function greedyFate(slot) {
     return 'Computed again it is the target’s most probable token; by the numbers that decided in the race it was not: '
       + 'rejected.';
   }
-  return 'The target’s most probable token is ' + (best ? quoted(best.text) : 'another one') + ': rejected.';
+  const other = best ?? (own?.kind === 'correction' ? own : null);
+  return 'The target’s most probable token is ' + (other ? quoted(other.text) : 'another one') + ': rejected.';
 }
 
 /**

@@ -161,9 +161,9 @@ class LanePasses:
 def passes_words(profiled: bool, machine: str) -> str:
     """How the time of a race's passes is told apart, in a sentence."""
     if profiled:
-        return "Drafting and verification were timed apart in this race."
-    whose = f"of another machine ({machine})" if machine else "of the machine that it ran on"
-    return f"A round’s length is measured; drafting and verification share it as the cost curve {whose} has them."
+        return "Its parts were timed apart in this race."
+    whose = f"of another machine: {machine}" if machine else "of the machine that it ran on"
+    return f"Its length is measured, its parts are split by the cost curve {whose}."
 
 
 class BoardText:
