@@ -87,6 +87,25 @@ export function interesting(round, withBias) {
  */
 export const written = (round, withBias) => !withBias || round.written > round.block.accepted;
 
+const ALTERNATIVES = 5;
+
+/**
+ * What the drafter might have put into every slot: the most probable tokens, with and without what lets its drafts see
+ * each other. Nothing where they were not computed; no row without where it has no such thing.
+ * @param {Inspection} round
+ * @returns {{ slot: number, how: string, drafted: number, best: number?, tokens: readonly Candidate[] }[]}
+ */
+export function alternativesOf(round) {
+  const name = biasOf(round);
+  return round.block.slots.slice(0, MOST_SLOTS).flatMap((slot, k) => {
+    const other = round.without?.slots[k], best = slot.target[0]?.token_id ?? null;
+    const kinds = other ? [['with ' + name, slot], ['without', other]] : [['', slot]];
+    return /** @type {[string, Slot][]} */ (kinds).filter(([, { drafter }]) => drafter.length).map(([how, from]) => ({
+      slot: k, how, drafted: from.token_id, best, tokens: from.drafter.slice(0, ALTERNATIVES),
+    }));
+  });
+}
+
 /**
  * Where what is shown of a round comes from.
  * @param {Inspection} round
