@@ -3,7 +3,7 @@
 // which); each frame parses the new tail and appends to the panes. Model text goes through textContent only.
 import { $, code, invisible, make, onValue, racing, recall, remember } from './dom.js';
 import { draw, drawSpeeds, drawTimes, histogramWords, makeDrawings, makeFigures, shownRounds } from './figures.js';
-import { describe } from './rounds.js';
+import { describe, moreOf } from './rounds.js';
 
 /** @import {Board, LaneView, Round, Token} from './rounds.js' */
 /** @import {Lane} from './figures.js' */
@@ -24,6 +24,8 @@ let run = null;
 /** @type {Element[]} */
 let lit = [];
 let maxTokens = 0, offset = 0, pending = '', frame = 0;
+/** How the race decodes, and how the time of its passes is told apart. */
+export const how = { temperature: 0, words: '' };
 let recorded = '';  // words on the recording that is shown, if one is
 
 // ---- lanes ---------------------------------------------------------------------------------------------
@@ -57,7 +59,7 @@ function addLane(i, method, label, about) {
   /** @type {Lane} */
   const lane = {
     i, name, plain, pane, text, note, figures, figure, histogram, line, fill,
-    rounds: [], nodes: [], tokens: [], answer: '', block: null, blockTokens: 0, tail: null,
+    rounds: [], more: [], nodes: [], tokens: [], answer: '', block: null, blockTokens: 0, tail: null,
     committed: 0, seconds: 0, rate: 0, proposed: 0, accepted: 0, undrafted: 0, unsent: 0, idle: '', lengths: [],
     bars: [], points: [], speeds: [], firstToken: 0,
     stick: true, dirty: false, over: false,
@@ -141,8 +143,10 @@ function openRound(lane, at, step) {
 function nextRound(lane, counts, texts, finish) {
   const tokens = texts.map((text) => Object.freeze({ kind: text[0], text: text.slice(1) }));
   const from = lane.tokens.length, to = from + tokens.filter(({ kind }) => kind !== 'r' && kind !== 'd').length;
+  const more = moreOf(lane.more, counts.time - lane.seconds);
+  lane.more = [];
   return Object.freeze({
-    ...counts, first: counts.index < 0, at: lane.rounds.length, from, to, before: lane.seconds,
+    ...counts, ...more, first: counts.index < 0, at: lane.rounds.length, from, to, before: lane.seconds,
     proposedSoFar: lane.proposed + counts.proposed, acceptedSoFar: lane.accepted + counts.accepted,
     length: counts.accepted + (finish === 'stop' && to - from <= counts.accepted ? 0 : 1),
     tokens: Object.freeze(tokens),
@@ -215,6 +219,8 @@ const HANDLERS = {
     note(lane, firstTokenWords(lane));
     if (finish) end(lane, finish);
   },
+  T(temperature, words) { Object.assign(how, { temperature: Number(temperature), words }); },
+  Q(i, ...fields) { lanes[Number(i)].more = fields; },
   D(i, ...fields) {
     const lane = lanes[Number(i)];
     const [index, time, drafted, proposed, accepted] = fields.slice(0, 5).map(Number);
@@ -339,6 +345,7 @@ function start(id) {
   $('.board-announce').textContent = '';
   $('.board-status').textContent = '';
   details.textContent = HINT;
+  Object.assign(how, { temperature: 0, words: '' });
   board.toggleAttribute('data-recorded', Boolean(recorded));
   setState(id.startsWith('idle') ? 'idle' : 'running');
   board.dispatchEvent(new CustomEvent('race-start'));
@@ -413,7 +420,9 @@ export function showValue() {
 export function drawDirty() {
   const dirty = lanes.filter((lane) => lane.dirty);
   for (const lane of dirty) draw(lane, lanes, maxTokens);
-  if (dirty.length) drawSpeeds(lanes);
+  if (!dirty.length) return;
+  drawSpeeds(lanes);
+  board.dispatchEvent(new CustomEvent('lanes-drawn'));
 }
 
 /** Draw how many times as fast as plain each lane is. */
@@ -429,7 +438,7 @@ export function drawAllTimes() {
  * @param {Element?} node
  * @returns {Found?}
  */
-function roundAt(node) {
+export function roundAt(node) {
   const found = /** @type {HTMLElement?} */ (node?.closest?.('.round') ?? null);
   const pane = /** @type {HTMLElement?} */ (found?.closest('.pane') ?? null);
   const lane = lanes[Number(pane?.dataset.lane)];
@@ -440,7 +449,7 @@ function roundAt(node) {
  * A round in words.
  * @param {Found} found
  */
-const inWords = ({ lane, round }) => lane.name + ', ' + describe(lane, round);
+export const inWords = ({ lane, round }) => lane.name + ', ' + describe(lane, round);
 
 /**
  * Light a round, and what the other lanes put in its place; or nothing.
@@ -449,6 +458,7 @@ const inWords = ({ lane, round }) => lane.name + ', ' + describe(lane, round);
 export function show(found) {
   for (const node of lit) node.classList.remove('lit');
   lit = [];
+  board.dispatchEvent(new CustomEvent('round-lit', { detail: found }));
   if (!found) return;
   const { lane, round } = found;
   for (const other of lanes) {
@@ -461,11 +471,12 @@ export function show(found) {
 /**
  * A round that is to be looked at closer: the inspector listens.
  * @param {Found?} found
+ * @param {HTMLElement} [from]  where the focus goes back to; else to the round
  */
-function pick(found) {
+export function pick(found, from) {
   if (!found?.round || found.round.first) return;
   const { lane, round } = found;
-  const detail = { lane: lane.i, at: round.at, from: lane.nodes[round.at][0] };
+  const detail = { lane: lane.i, at: round.at, from: from ?? lane.nodes[round.at][0] };
   board.dispatchEvent(new CustomEvent('round-picked', { bubbles: true, detail }));
 }
 

@@ -25,6 +25,7 @@ import { make, svg } from './dom.js';
  * @property {SVGElement[]} bars
  * @property {SVGElement} line  of its speed
  * @property {Round[]} rounds  none of them changes any more
+ * @property {string[]} more  what is said of the round that comes next
  * @property {HTMLElement[][]} nodes  of each round
  * @property {HTMLElement[]} tokens  of each committed token
  * @property {string} answer

@@ -20,7 +20,10 @@ interface Window {
   };
 }
 
-/** A round of the board that is to be looked at closer: see `open` in inspector.js. */
+/**
+ * A round of the board that is to be looked at closer: see `open` in inspector.js; and one that was, with what was found.
+ */
 interface DocumentEventMap {
+  'round-shown': CustomEvent<{ lane: number; at: number; round: import('./slots.js').Inspection }>;
   'round-picked': CustomEvent<{ lane: number; at: number; quiet?: boolean; from?: HTMLElement }>;
 }

@@ -5,7 +5,7 @@ import { $, findBoard, make, racing, visible } from './dom.js';
 import { known, short } from './numbers.js';
 import { describe } from './rounds.js';
 import {
-  biasOf, blockOf, cellsOf, interesting, isOwn, ownStory, recomputedWords, slotStory, written,
+  alternativesOf, biasOf, blockOf, cellsOf, interesting, isOwn, ownStory, recomputedWords, slotStory, written,
 } from './slots.js';
 
 /** @import {Candidate, Inspection, OwnToken, Slot} from './slots.js' */
@@ -67,7 +67,7 @@ function open({ lane, at, quiet }, from) {
     $('.inspector-scroll').querySelector('.slot-labels')?.remove();
     row.replaceChildren();
     slotPanel.replaceChildren();
-    $('.inspector-bias').hidden = true;
+    $('.inspector-bias').hidden = $('.alternatives').hidden = true;
   }
   trigger('select', { n: asked, lane, index: held.index });
   if (moves) panel.focus({ preventScroll: true });
@@ -134,7 +134,11 @@ function take() {
   if (first) chosen = interesting(round, withBias);
   drawBias(round);
   drawSlots(round);
-  if (answer.state !== 'busy') panel.dispatchEvent(new CustomEvent('round-shown', { bubbles: true }));
+  drawAlternatives(round);
+  if (answer.state !== 'busy') {
+    const detail = { lane: place?.lane ?? 0, at: place?.at ?? 0, round };
+    panel.dispatchEvent(new CustomEvent('round-shown', { bubbles: true, detail }));
+  }
   if (!scrolls) return;
   if (answer.state !== 'busy') scrolls = false;
   const { top, height } = panel.getBoundingClientRect();  // all of it if it fits, else from its top on
@@ -262,6 +266,11 @@ function drawSlot(looked, cell, k) {
     top(tables, 'Target, slot ' + (k + 1), cell.target, cell.token_id, 'p');
     const own = blockOf(looked, withBias).own;
     if (cell.outcome === 'rejected' && own) top(tables, RESIDUAL, own.candidates, own.token_id, 'left');
+    const other = looked.without && blockOf(looked, !withBias).slots[k];
+    if (other) {
+      const title = 'Drafter, slot ' + (k + 1) + ', with' + (withBias ? 'out ' : ' ') + biasOf(looked);
+      top(tables, title, other.drafter, other.token_id, 'q', 'other');
+    }
   }
   if (!tables.childElementCount) {
     const busy = panel.dataset.state === 'busy';
@@ -276,11 +285,12 @@ function drawSlot(looked, cell, k) {
  * @param {readonly Candidate[]} candidates
  * @param {number} token  the one that is looked at
  * @param {string} kind
+ * @param {string} [look]
  */
-function top(into, title, candidates, token, kind) {
+function top(into, title, candidates, token, kind, look = 'top') {
   if (!candidates.length) return;
   const most = candidates.slice(0, MOST_CANDIDATES);
-  const table = make('table', 'top ' + kind), body = make('tbody');
+  const table = make('table', look + ' ' + kind), body = make('tbody');
   for (const c of most) {
     const line = make('tr', c.token_id === token ? 'this' : '');
     const name = make('th', '', visible(c.text), { scope: 'row' });
@@ -293,6 +303,37 @@ function top(into, title, candidates, token, kind) {
   }
   table.append(make('caption', '', title + ': top ' + most.length), body);
   into.append(table);
+}
+
+/**
+ * Every slot's alternatives in one table: a row a slot, or two.
+ * @param {Inspection} looked
+ */
+function drawAlternatives(looked) {
+  const place = $('.alternatives'), all = alternativesOf(looked), table = make('table'), body = make('tbody');
+  place.hidden = !all.length;
+  if (!all.length) return;
+  const bias = looked.without ? ', with and without ' + biasOf(looked) : '', most = all[0].tokens.length;
+  const title = 'Every slot’s ' + (most === 5 ? 'five' : most) + ' most probable drafts' + bias;
+  $('.alternatives summary').textContent = title;
+  for (const { slot, how, drafted, best, tokens } of all) {
+    const line = make('tr', how === 'without' ? 'without' : ''), name = 'slot ' + (slot + 1) + (how ? ', ' + how : '');
+    line.append(make('th', '', name, { scope: 'row' }));
+    for (const { token_id, text, probability } of tokens) {
+      const cell = make('td', token_id === drafted ? 'drafted' : ''), right = token_id === best;
+      const marks = [token_id === drafted && 'drafted', right && 'the target’s choice'].filter(Boolean).join(', ');
+      cell.style.setProperty('--share', 100 * share(probability) + '%');
+      cell.append(make('b', right ? 'right' : '', visible(text)), ' ' + short(probability));
+      if (marks) cell.append(make('span', 'sr-only', ' (' + marks + ')'));
+      line.append(cell);
+    }
+    body.append(line);
+  }
+  table.append(make('caption', '', '▸ was drafted; ✓ is the target’s most probable token there, behind the drafts '
+    + 'before it.'), body);
+  const scroll = $('.alternatives-scroll');
+  scroll.setAttribute('aria-label', title);
+  scroll.replaceChildren(table);
 }
 
 // ---- moving ---------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ const SPEEDS = [0.05, 0.1, 0.25, 0.5, 1, 2, 4];
 const READING_S = 8;  // what plays by itself takes so long, or longer
 
 const result = $('.board-result');
-const bar = make('div', 'replay', undefined, { role: 'group', 'aria-label': 'Replay' });
+export const bar = make('div', 'replay', undefined, { role: 'group', 'aria-label': 'Replay' });
 /**
  * @param {string} name
  * @param {string} label
@@ -53,7 +53,7 @@ bar.hidden = true;
 panes.after(bar);
 
 // all: every moment at which a lane committed something, once and in order; alone: it plays by itself
-const replay = { now: 0, length: 0, all: /** @type {number[]} */ ([]), timer: 0, ticked: 0, alone: false };
+export const replay = { now: 0, length: 0, all: /** @type {number[]} */ ([]), timer: 0, ticked: 0, alone: false };
 /** @type {Map<Lane, Track>} */
 const tracks = new Map();
 /** @param {Lane} lane */
@@ -87,7 +87,7 @@ board.addEventListener('race-over', () => {
  * Show the race as it stood `moment` seconds after its start.
  * @param {number} moment
  */
-function seek(moment) {
+export function seek(moment) {
   replay.now = Math.max(0, Math.min(replay.length, moment));
   const end = replay.now >= replay.length;
   for (const lane of lanes) {
@@ -101,6 +101,7 @@ function seek(moment) {
   }
   drawDirty();
   drawAllTimes();
+  board.dispatchEvent(new CustomEvent('replay-moment', { detail: { now: replay.now, end } }));
   result.style.visibility = end ? '' : 'hidden';
   tell();
 }
@@ -160,7 +161,7 @@ function tick() {
   if (replay.now >= replay.length) pause();
 }
 
-function pause() {
+export function pause() {
   clearInterval(replay.timer);
   replay.timer = 0;
   setPlay('Play', '▶');
@@ -175,7 +176,7 @@ function playOn() {
 }
 
 /** From where there is something to see: no lane has a token before. */
-function rewind() {
+export function rewind() {
   for (const lane of lanes) lane.stick = true;
   seek(replay.all[0]);
 }

@@ -25,6 +25,29 @@ import { quoted } from './dom.js';
  * @property {number} proposedSoFar  of all rounds up to this one
  * @property {number} acceptedSoFar  the same
  * @property {readonly Token[]} tokens
+ * @property {Readonly<Parts>} parts
+ * @property {Readonly<Known>} known
+ */
+
+/**
+ * Seconds of a round's parts, which add up to it.
+ * @typedef {object} Parts
+ * @property {string} how  "timed" apart in the race, "split" by a cost curve; empty where all of it counts as
+ *   verification
+ * @property {number} draft
+ * @property {number} verify
+ * @property {number} again  of close calls that strict mode decided again
+ * @property {number} wait  of everything else
+ */
+
+/**
+ * What is known of a round's drafts, slot by slot, as far as the race wrote it down.
+ * @typedef {object} Known
+ * @property {boolean} later  q and p were computed after the race
+ * @property {readonly number[]} confidence
+ * @property {readonly number[]} q  the drafter's probabilities
+ * @property {readonly number[]} p  the target's
+ * @property {readonly Token[]} hidden  drafts that stand nowhere on the board
  */
 
 /**
@@ -87,6 +110,82 @@ export function ownToken(round) {
   return round.tokens.filter((token) => 'cbpe'.includes(token.kind)).at(-1);
 }
 
+const ROUNDING = 1e-3;  // of a record's seconds, which have four digits
+
+/**
+ * What a record says of a round beside its tokens.
+ * @param {readonly string[]} fields  none where nothing is known
+ * @param {number} seconds  that it took
+ * @returns {{ parts: Readonly<Parts>, known: Readonly<Known> }}
+ */
+export function moreOf([how = '', draft, verify, again, later, confidence, q, p, ...hidden], seconds) {
+  const [a, b, c] = [draft, verify ?? seconds, again].map((text) => Number(text ?? 0));
+  const left = seconds - a - b - c, wait = left > ROUNDING * seconds ? left : 0;
+  const numbers = (/** @type {string | undefined} */ text) => Object.freeze(text ? text.split(' ').map(Number) : []);
+  const tokens = hidden.map((text) => Object.freeze({ kind: text[0], text: text.slice(1) }));
+  return {
+    parts: Object.freeze({ how, draft: a, verify: seconds - a - c - wait, again: c, wait }),
+    known: Object.freeze({
+      later: later === '1', confidence: numbers(confidence), q: numbers(q), p: numbers(p),
+      hidden: Object.freeze(tokens),
+    }),
+  };
+}
+
+/**
+ * Every draft of a round in its slot, those that stand nowhere on the board among them.
+ * @param {Round} round
+ * @returns {Token[]}
+ */
+export function draftsOf(round) {
+  const own = ownToken(round), again = own?.kind === 'p' && round.proposed > 0;  // it is a draft, too
+  return [...round.tokens.filter((token) => token !== own || again), ...round.known.hidden];
+}
+
+// ---- before it is checked --------------------------------------------------------------------------------
+
+/**
+ * A round's phases, each with the moment at which it ends, in seconds from the round's beginning: its block is drafted,
+ * the target checks it.
+ * @param {Round} round
+ * @returns {[phase: 'draft' | 'check', end: number][]}
+ */
+export function phasesOf({ drafted, before, time, parts }) {
+  const length = time - before, drafting = parts.how ? parts.draft : length / 3;
+  return drafted ? [['draft', drafting], ['check', length]] : [['check', length]];
+}
+
+/**
+ * The phase that a round is in, and how much of it is over; none before it has begun and once it is over.
+ * @param {Round} round
+ * @param {number} elapsed  seconds from its beginning
+ * @returns {{ phase: 'draft' | 'check', share: number }?}
+ */
+export function phaseAt(round, elapsed) {
+  if (elapsed <= 0 || elapsed >= round.time - round.before) return null;
+  let from = 0;
+  for (const [phase, end] of phasesOf(round)) {
+    if (elapsed < end) return { phase, share: (elapsed - from) / (end - from) };
+    from = end;
+  }
+  return null;
+}
+
+/**
+ * The next moment to look at, when a round is gone through phase by phase: the middle of a phase, or the round's end.
+ * @param {Round} round
+ * @param {number} elapsed  seconds from its beginning
+ */
+export function nextStop(round, elapsed) {
+  let from = 0;
+  for (const [, end] of phasesOf(round)) {
+    const middle = (from + end) / 2;
+    if (middle > elapsed + 1e-9) return middle;
+    from = end;
+  }
+  return round.time - round.before;
+}
+
 // ---- rounds in words -----------------------------------------------------------------------------------
 
 /**
@@ -103,6 +202,19 @@ export function describe(lane, round) {
   const place = 'round ' + (round.index + 1) + ', ' + at + '. ';
   if (!round.drafted) return place + 'Nothing drafted; a plain step gives ' + chosen + '. ' + took;
   return place + fate(round, chosen) + '. ' + took;
+}
+
+/**
+ * Where a round's time went, and how that is known; nothing where it was one pass of the target.
+ * @param {Round} round
+ */
+export function partWords({ parts }) {
+  if (!parts.how && !parts.again) return '';
+  const named = [['drafting', parts.draft], ['verification', parts.verify], ['decided again', parts.again],
+    ['waiting', parts.wait]].filter(([, seconds]) => Number(seconds) >= 0.0005);
+  const words = named.map(([name, seconds]) => name + ' ' + Number(seconds).toFixed(3) + ' s').join(', ');
+  const how = parts.how === 'timed' ? ', timed apart' : parts.how ? ', split as the cost curve has it' : '';
+  return words && words[0].toUpperCase() + words.slice(1) + how + '.';
 }
 
 /**

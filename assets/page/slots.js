@@ -87,6 +87,25 @@ export function interesting(round, withBias) {
  */
 export const written = (round, withBias) => !withBias || round.written > round.block.accepted;
 
+const ALTERNATIVES = 5;
+
+/**
+ * What the drafter might have put into every slot: the most probable tokens, with and without what lets its drafts see
+ * each other. Nothing where they were not computed; no row without where it has no such thing.
+ * @param {Inspection} round
+ * @returns {{ slot: number, how: string, drafted: number, best: number?, tokens: readonly Candidate[] }[]}
+ */
+export function alternativesOf(round) {
+  const name = biasOf(round);
+  return round.block.slots.slice(0, MOST_SLOTS).flatMap((slot, k) => {
+    const other = round.without?.slots[k], best = slot.target[0]?.token_id ?? null;
+    const kinds = other ? [['with ' + name, slot], ['without', other]] : [['', slot]];
+    return /** @type {[string, Slot][]} */ (kinds).filter(([, { drafter }]) => drafter.length).map(([how, from]) => ({
+      slot: k, how, drafted: from.token_id, best, tokens: from.drafter.slice(0, ALTERNATIVES),
+    }));
+  });
+}
+
 /**
  * Where what is shown of a round comes from.
  * @param {Inspection} round
@@ -126,7 +145,7 @@ export function slotStory(round, withBias, slot, k) {
     return both + 'The verification refused it, but so closely that strict mode asked plain decoding’s own numbers: '
       + 'they chose this very token, and it stands in the answer.';
   }
-  if (round.greedy) return both + greedyFate(slot);
+  if (round.greedy) return both + greedyFate(slot, blockOf(round, withBias).own);
   const rule = known(slot.accept) ? 'It is accepted with probability min(1, p/q) = ' + fine(slot.accept)
     : 'It was compared with p/q';
   const drawn = known(slot.drawn) ? '; the number drawn was ' + fine(slot.drawn) : '';
@@ -136,8 +155,9 @@ export function slotStory(round, withBias, slot, k) {
 /**
  * What became of a draft where the most probable token decides.
  * @param {Slot} slot
+ * @param {OwnToken?} own  the target's own token behind the accepted drafts
  */
-function greedyFate(slot) {
+function greedyFate(slot, own) {
   const best = slot.target[0], itself = best?.token_id === slot.token_id;
   if (slot.outcome === 'accepted') {
     return !best || itself ? 'It is the target’s most probable token: accepted.'
@@ -148,7 +168,8 @@ function greedyFate(slot) {
     return 'Computed again it is the target’s most probable token; by the numbers that decided in the race it was not: '
       + 'rejected.';
   }
-  return 'The target’s most probable token is ' + (best ? quoted(best.text) : 'another one') + ': rejected.';
+  const other = best ?? (own?.kind === 'correction' ? own : null);
+  return 'The target’s most probable token is ' + (other ? quoted(other.text) : 'another one') + ': rejected.';
 }
 
 /**

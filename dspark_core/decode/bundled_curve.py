@@ -4,11 +4,10 @@ What a verification of n rows costs in plain steps depends on the kind of device
 good enough to begin with; `CostCurve.borrowed` names the machine, and the page says so.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from ..models.info import DrafterInfo
 from .cost_curve import BLIND, FEWEST, WAITED, CostCurve, Costs, Timing
 
 
@@ -49,7 +48,7 @@ SHAPES = {
 }
 
 
-def bundled_curve(made_of: Mapping[str, str], infos: Mapping[str, DrafterInfo], plain_s: float = 0.0) -> CostCurve:
+def bundled_curve(made_of: Mapping[str, str], drafters: Collection[str], plain_s: float = 0.0) -> CostCurve:
     """For what `made_of` says and drafters by id; `plain_s` is a plain step here, if it was measured: the other
     machine's own step without."""
     shape = SHAPES.get(made_of.get("device", "").partition(",")[0], SHAPES["CPU"])
@@ -60,9 +59,9 @@ def bundled_curve(made_of: Mapping[str, str], infos: Mapping[str, DrafterInfo], 
 
     verify, draft, most = points(shape.verify), points(shape.draft), max(shape.draft)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    costs = Costs(1, points({1: 1.0})[1], verify, dict.fromkeys(infos, draft))
+    costs = Costs(1, points({1: 1.0})[1], verify, dict.fromkeys(drafters, draft))
     curve = CostCurve(dict(made_of), now, 0.0, (costs,), borrowed=shape.machine)
     parts = draft[most].median / step + curve.verify_s(most + 1, 1) / step
     blind, waited = points({0: parts, 1: parts + shape.wait}).values()
-    whole = {id_: {BLIND: blind, WAITED: waited} for id_ in infos}
+    whole = {id_: {BLIND: blind, WAITED: waited} for id_ in drafters}
     return replace(curve, costs=(replace(costs, whole=whole),))

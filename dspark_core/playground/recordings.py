@@ -23,7 +23,7 @@ from ..race.outcome import outcome
 from ..race.records import exact
 from ..race.trace import Trace, loads
 from .saved import board_of, moment, one_line, prompt_words
-from .widgets import page_file, script, stylesheets
+from .widgets import BOARD_SCRIPTS, page_file, script, stylesheets
 
 CODE = "/static/first.js"
 MANIFEST = re.compile(rb'<link rel="manifest"[^>]*>')
@@ -73,7 +73,7 @@ class FirstPicture:
     def __init__(self, app: ASGIApp):
         self.app, self.picture, self.code = app, b"", b""
         if shown := recordings():
-            self.code = f"(() => {{\n{script('first', 'recorded')}}})();\n".encode()
+            self.code = f"(() => {{\n{script('first', *BOARD_SCRIPTS, 'recorded')}}})();\n".encode()
             self.picture = self._picture(shown, sha256(self.code).hexdigest()[:12]).encode()
 
     @staticmethod

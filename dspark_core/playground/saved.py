@@ -17,7 +17,7 @@ from ..race.outcome import outcome
 from ..race.records import Failed, LaneRecord, RaceRecord, exact
 from ..race.trace import Trace, trace_of
 from .stream import RUNS, BoardText, announcement, source_of
-from .widgets import page_file, script
+from .widgets import BOARD_SCRIPTS, page_file, script
 
 MAX_SAVED = 8  # races of one page; the oldest goes first
 
@@ -35,6 +35,7 @@ def board_of(trace: Trace) -> str:
     race = trace.race
     board = BoardText(next(RUNS), race.request)
     board.begin(trace.token_text, trace.stop_ids, len(race.lanes))
+    board.begin_passes(race, trace.machine)
     timed = []
     for i, lane in enumerate(race.lanes):
         if lane.start:
@@ -145,8 +146,8 @@ h1 { font-size: 24px; margin: 0 0 2px; }
 
 
 def saved_page(trace: Trace) -> str:
-    code = "(() => {\n" + script("offline", "replay", "stage", "next") + "})();\n"
-    style = STYLE + page_file("board.css") + page_file("saved.css")
+    code = "(() => {\n" + script("offline", *BOARD_SCRIPTS, "stage", "next") + "})();\n"
+    style = STYLE + "".join(map(page_file, ("board.css", "saved.css", "passes.css")))
     race = trace.race
     words = {
         "h1": f"A race on “{one_line(prompt_words(trace, 90))}”",

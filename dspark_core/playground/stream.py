@@ -15,6 +15,11 @@ at the end the whole race is sent once, for a board that missed some (a tab in t
     W lane                        lane is warming up, off the clock
     P lane done total             prompt tokens read
     S lane prefill_s finish token the token that the prompt itself gives
+    T temperature words           how the race decodes, and how the time of its passes is told apart
+    Q lane how draft verify again later confidence q p token...    of the round that comes next, what the board shows on
+                                  demand: seconds of its parts (how as in race/passes.py: empty where it is the whole),
+                                  and of its drafts, in numbers that stand in a row, as many as are known; later: q and
+                                  p were computed after the race; drafts that the round does not show
     D lane index time_s drafted proposed accepted bonus finish token...    a round
     E lane text                   the lane ended; text is what was held back: an unfinished character, for one
     F lane words                  the lane failed (lane -1: the race)
@@ -24,7 +29,8 @@ at the end the whole race is sent once, for a board that missed some (a tab in t
     Z how words                   the race is over; words are announced to screen readers
 
 A token is one character that says what became of it, then its text:
-    a accepted, r rejected, d discarded after a rejection, c correction, b bonus, p the target's own, e stop token.
+    a accepted, r rejected, d discarded after a rejection, c correction, b bonus, p the target's own, e stop token;
+    u one that was drafted and is not shown.
     Where strict mode asked plain decoding's own numbers and they chose the draft that the verification refused, that
     token stands once, as the target's own, with the drafts behind it after it.
 
@@ -33,7 +39,7 @@ A race, as the board sees it: the worker's events become the board's value, 20 t
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -42,18 +48,21 @@ from zlib import crc32
 from ..catalog.local import weight_bytes
 from ..catalog.memory import gigabytes
 from ..decode.rounds import Prefill, Round, Start
+from ..machine import device_of
 from ..models.drafters import constants
 from ..models.info import DrafterInfo
 from ..models.token_bytes import TextStream
 from ..race.inspection import AGAIN, BONUS, CORRECTION, OWN, fates_of
 from ..race.metrics import metrics, plain_metrics, strictness, times_plain
 from ..race.outcome import outcome
+from ..race.passes import Parts, costs_elsewhere
 from ..race.records import (
     PLAIN,
     DeviceNoise,
     Failed,
     LaneRecord,
     LaneSpec,
+    PassCosts,
     RaceRecord,
     RaceRequest,
     RaceSource,
@@ -127,6 +136,36 @@ def refusal(run: int, words: str) -> str:
     return record("R", f"refused {run}", 0) + record("F", -1, words)
 
 
+class LanePasses:
+    """What a lane's rounds say beside their tokens: the fields of their Q records."""
+
+    def __init__(self, lane: LaneRecord, costs: PassCosts):
+        self._drafter, self._costs, self._before = lane.spec.drafter_id, costs, 0.0
+        self._seen = {i.index: i.block.slots for i in lane.inspections}
+
+    def fields(self, r: Round, hidden: list[str]) -> list[str]:
+        """Of the lane's next round; none where nothing is known."""
+        parts = Parts.of(r, r.time_s - self._before, self._drafter, self._costs)
+        self._before = r.time_s
+        how = "" if parts.how == Parts.WHOLE else parts.how
+        seen = () if r.detail else self._seen.get(r.index, ())
+        q, p = (r.detail.q, r.detail.p) if r.detail else ([s.q for s in seen], [s.p for s in seen])
+        confidence = r.confidence or [s.confidence for s in seen]
+        numbers = [" ".join(f"{x:.3g}" for x in row if x is not None) for row in (confidence, q, p)]
+        if not (how or hidden or parts.again or any(numbers)):
+            return []
+        seconds = [f"{x:.4g}" for x in (parts.draft, parts.verify, parts.again)]
+        return [how, *seconds, "1" if seen else "", *numbers, *hidden]
+
+
+def passes_words(profiled: bool, machine: str) -> str:
+    """How the time of a race's passes is told apart, in a sentence."""
+    if profiled:
+        return "Its parts were timed apart in this race."
+    whose = f"of another machine: {machine}" if machine else "of the machine that it ran on"
+    return f"Its length is measured, its parts are split by the cost curve {whose}."
+
+
 class BoardText:
     """The records of one race, grown by `add`."""
 
@@ -134,6 +173,7 @@ class BoardText:
         self._run, self._base = run, 0
         self.records = record("N", request.settings.max_tokens) + lane_records(request.lanes)
         self._lanes: list[LaneText] = []
+        self._passes: list[LanePasses] = []
 
     @property
     def value(self) -> str:
@@ -151,6 +191,16 @@ class BoardText:
 
     def begin(self, token_bytes: Callable[[int], bytes], stop_ids: frozenset[int], lanes: int) -> None:
         self._lanes = [LaneText(token_bytes, stop_ids) for _ in range(lanes)]
+
+    def begin_passes(self, race: RaceRecord, machine: Mapping[str, str]) -> None:
+        """The rounds that follow say where their time went, and what is known of their drafts."""
+        drafters = {lane.spec.drafter_id for lane in race.lanes if lane.spec.speculative}
+        costs = race.costs or costs_elsewhere(device_of(machine), drafters)
+        self._passes = [LanePasses(lane, costs) for lane in race.lanes]
+        settings = race.request.settings
+        temperature = 0.0 if settings.greedy else settings.temperature
+        words = passes_words(race.request.profile, costs.machine) if drafters else ""
+        self.records += record("T", exact(temperature), words)
 
     def status(self, words: str) -> None:
         self.records += record("M", words)
@@ -186,13 +236,23 @@ class BoardText:
         accepted, kind = min(r.accepted, len(r.committed)), fates_of(r)[1]
         tokens = [text.committed(t, "a") for t in r.committed[:accepted]]
         behind = r.draft_ids[r.accepted : r.proposed]
+        hidden = self._hidden(text, r, kind) if self._passes else []
         if kind == CORRECTION:
             tokens += text.rejected(behind)
         tokens += [text.committed(t, SIGNS[kind]) for t in r.committed[accepted:]]
         if kind == AGAIN and not r.finish:
             tokens += text.rejected(behind[1:], first="d")
         counts = len(r.draft_ids), r.proposed, r.accepted, int(r.bonus)
-        return record("D", lane, r.index, exact(r.time_s), *counts, r.finish or "", *tokens)
+        more = self._passes[lane].fields(r, hidden) if self._passes else []
+        before = record("Q", lane, *more) if more else ""
+        return before + record("D", lane, r.index, exact(r.time_s), *counts, r.finish or "", *tokens)
+
+    def _hidden(self, text: LaneText, r: Round, kind: str) -> list[str]:
+        """Drafts behind the accepted ones that stand nowhere in the round's tokens, as they would have read."""
+        shown = r.proposed if kind in (CORRECTION, AGAIN) else r.accepted
+        if len(r.draft_ids) <= shown or len(r.committed) < r.accepted:
+            return []
+        return ["u" + t[1:] for t in text.rejected(r.draft_ids[r.accepted :])[shown - r.accepted :]]
 
     def verdict(self, verdict: Verdict) -> None:
         self.records += record("V", verdict.kind, verdict.words)
@@ -303,6 +363,7 @@ class RaceView:
         self.race = replace(race, lanes=[LaneRecord(lane.spec) for lane in race.lanes])
         source, earlier = source_of(race), len(race.request.earlier)
         self.board.begin(source.token_bytes, source.stop_ids, len(race.lanes))
+        self.board.begin_passes(race, source.machine)
         context = f", {earlier} earlier exchanges in it" if earlier else ""
         self.board.status(f"Racing on {race.target}, {race.precision}, prompt of {race.prompt_tokens} tokens{context}.")
 

@@ -24,6 +24,8 @@ from ..paths import assets
 IMPORT = re.compile(r"^import \{[^}]*\} from '\./(\w+)\.js';\n", re.MULTILINE)
 LEFT_OUT = re.compile(r"^import [^;]*;\n|^export |^ *//.*\n|^ */\*\*[\s\S]*?\*/\n", re.MULTILINE)
 
+BOARD_SCRIPTS = ("replay", "passes", "steps", "token_card")  # of every board, also of a saved page's
+
 
 def page_file(name: str) -> str:
     """The text of a file of the page's front end."""

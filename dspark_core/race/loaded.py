@@ -25,7 +25,8 @@ from ..models.drafter import Drafter
 from ..models.drafters import constants
 from ..models.info import DrafterInfo, named
 from ..models.target import Target
-from .records import BLOCK, CAP, HARDWARE, LaneSpec, RaceRecord, RaceRequest, RaceSource
+from .passes import costs_by
+from .records import BLOCK, CAP, HARDWARE, LaneSpec, PassCosts, RaceRecord, RaceRequest, RaceSource
 from .reliability import judged_drafts
 
 
@@ -158,6 +159,17 @@ class Models:
             infos = {id_: d.info for id_, d in self.loaded.items()}
             curve = bundled_curve(made_of(self.target, self.loaded), infos)
         return curve
+
+    def pass_costs(self, request: RaceRequest, prompt: int) -> PassCosts | None:
+        """What the parts of a pass cost in the middle of a race on so many prompt tokens; None of plain lanes alone."""
+        raced = {spec.drafter_id for spec in request.lanes}
+        most = {id_: d.info.max_drafts for id_, d in self.loaded.items() if id_ in raced}
+        if not most:
+            return None
+        curve = self.usable_curve()
+        foreign = next((id_ for id_ in most if not curve.knows(id_)), "")
+        curve = self.usable_curve(foreign) if foreign else curve
+        return costs_by(curve, most, prompt + request.settings.max_tokens // 2)
 
     def _refined(self, curve: CostCurve) -> CostCurve:
         """With what races taught while it was measured."""

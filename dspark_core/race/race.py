@@ -228,6 +228,7 @@ def race(
     record.source = models.source()
     if noise := models.known_noise():
         record.noise = noise.largest
+    record.costs = models.pass_costs(request, len(prompt))
     yield -1, record
     strictly = request.strict and request.settings.greedy
     if strictly and record.noise is None and not cancelled():

@@ -230,10 +230,37 @@ class RaceSource:
     opening: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class PassCosts:
+    """Seconds that the parts of a pass take by themselves, by the cost curve that the race began with.
+
+    verify:  of width 1, 2, ...
+    draft:   by drafter's id: a look, then 1, 2, ... drafts
+    wait:    by drafter's id, for the confidences, where the host waited for them
+    machine: where that was measured, if it was not where the race ran
+    """
+
+    verify: tuple[float, ...]
+    draft: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    wait: dict[str, float] = field(default_factory=dict)
+    machine: str = ""
+
+    def split(self, r: Round, drafter: str) -> tuple[float, float, float] | None:
+        """Drafting, verification and waiting of such a round; None where a part of it is not known."""
+        draft = self.draft.get(drafter, ())
+        if len(r.draft_ids) >= len(draft) or r.proposed >= len(self.verify):
+            return None
+        waits = (r.confidence is not None) + r.looked
+        drafting = draft[len(r.draft_ids)] if r.draft_ids or r.looked else 0.0
+        return drafting, self.verify[r.proposed], waits * self.wait.get(drafter, 0.0)
+
+
 @dataclass(slots=True)
 class RaceRecord:
     """`noise`: how far this target's logits move with the width on this device, in logits; None if that is not known.
     A strict race always knows it, and at 0 nothing was decided again, for nothing can differ.
+
+    `costs`: by which rounds that were not timed apart are split (passes.py); None in files of before there were any.
 
     `source` is for the trace and is part of no document."""
 
@@ -245,6 +272,7 @@ class RaceRecord:
     stopped: bool = False
     verdict: Verdict | None = None
     noise: float | None = None
+    costs: PassCosts | None = None
     source: RaceSource | None = field(default=None, compare=False, repr=False, metadata={"saved": False})
 
     @property

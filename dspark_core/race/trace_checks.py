@@ -7,9 +7,10 @@ words are worked out anew and never taken from the file.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from ..decode.cost_curve import MOST_METHODS, WIDEST
 from ..machine import device_of
-from .lane_checks import MAX_NAME, LaneChecks
-from .records import MAX_EARLIER, MAX_EXCHANGES, MAX_SYSTEM, Difference, LaneRecord, RaceRecord, Verdict
+from .lane_checks import MAX_NAME, MAX_SECONDS, LaneChecks
+from .records import MAX_EARLIER, MAX_EXCHANGES, MAX_SYSTEM, Difference, LaneRecord, PassCosts, RaceRecord, Verdict
 from .schema import Place, require
 from .verdict_words import kind_of, parted, participants, verdict_words
 
@@ -95,8 +96,24 @@ class RaceChecks:
         size = sum(len(turn["content"].encode()) for turn in request.messages)
         fits = race.prompt_tokens <= 20 * size + 100_000
         require(fits, "is more than the conversation has text for", "prompt_tokens")
+        if race.costs is not None:
+            with Place("costs"):
+                self._costs(race.costs)
         greedy = not request.strict or request.settings.greedy
         require(greedy, "is for greedy decoding only, and this race was sampled", "request", "strict")
+
+    @staticmethod
+    def _costs(costs: PassCosts) -> None:
+        """Believed as they are, for no round tells how long its parts took: but they must be times."""
+        fits = len(costs.machine) <= MAX_NAME and costs.machine.isprintable()
+        require(fits, "is too long, or cannot be shown", "machine")
+        tables: dict[str, dict[str, tuple[float, ...]]]
+        tables = {"verify": {"": costs.verify}, "draft": costs.draft, "wait": {i: (s,) for i, s in costs.wait.items()}}
+        for name, table in tables.items():
+            short = len(table) <= MOST_METHODS and all(len(row) <= WIDEST for row in table.values())
+            require(short and all(len(key) <= MAX_NAME for key in table), "is too long", name)
+            times = all(0 <= seconds <= MAX_SECONDS for row in table.values() for seconds in row)
+            require(times, "has a number that is no time", name)
 
     def _size(self, race: RaceRecord) -> None:
         shown_ids = [i for lane in race.lanes for i in ids_of(lane)]

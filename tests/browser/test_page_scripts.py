@@ -11,7 +11,7 @@ import pytest
 
 import dspark_core
 from dspark_core.paths import assets
-from dspark_core.playground.widgets import script
+from dspark_core.playground.widgets import BOARD_SCRIPTS, script
 
 from .tab import missing
 
@@ -48,9 +48,9 @@ def test_pure_functions(node):
 def test_every_script_is_the_body_of_one_function(node):
     """No name is taken twice in what is put together, and nothing of a module is left in it."""
     bodies = {name: script(name) for name in NAMES} | {
-        "a saved page": script("offline", "replay", "stage", "next"),
-        "the first picture": script("first", "recorded"),
-        "the board": script("replay", "stage", "next", "recorded"),
+        "a saved page": script("offline", *BOARD_SCRIPTS, "stage", "next"),
+        "the first picture": script("first", *BOARD_SCRIPTS, "recorded"),
+        "the board": script(*BOARD_SCRIPTS, "stage", "next", "recorded"),
     }
     for name, body in bodies.items():
         assert not re.search(r"^\s*(import|export)\b", body, re.MULTILINE), name

@@ -14,7 +14,7 @@ from ..inspector_panel import InspectorPanel
 from ..race_memory import RaceMemory
 from ..saved_bar import SavedBar, SavedRaces
 from ..stream import RUNS, board_updates, idle, refusal
-from ..widgets import PRIVATE, UNQUEUED, Call, Updates, listen, page_file, script
+from ..widgets import BOARD_SCRIPTS, PRIVATE, UNQUEUED, Call, Updates, listen, page_file, script
 from ..worker import MAX_WAITING, Worker
 
 # Of every event that runs a job on the engine: the worker says who waits for what, which gradio's queue does not.
@@ -58,7 +58,7 @@ class RaceTab:
             board = gr.HTML(
                 self.preview(Call("", ask.inputs.first_values))["board"],
                 html_template=page_file("board.html"),
-                js_on_load=script("replay", "stage", "next", "recorded"),
+                js_on_load=script(*BOARD_SCRIPTS, "stage", "next", "recorded"),
                 apply_default_css=False,
                 elem_id="board",
             )
