@@ -11,7 +11,7 @@ onValue(() => {
     const node = make('article', card.right ? 'right' : '');
     node.dataset.kind = card.kind;
     node.append(
-      make('h4', '', (card.right ? '' : 'Wrong: ') + card.title), make('p', 'badge', card.badge),
+      make('h4', '', (card.right ? '' : 'Wrong: ') + card.title), make('p', 'outcome', card.badge),
       make('p', 'away', card.away), make('p', '', card.p), make('p', '', card.draws), make('p', 'why', card.why),
     );
     return node;

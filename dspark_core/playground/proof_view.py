@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 import plotly.graph_objects as go
@@ -25,7 +25,7 @@ from ..proof.evidence import (
 )
 from .tabs.charts_tab import blank_figure, nothing_yet, table_value
 
-PAIRS = 12  # in the chart
+PAIRS, FEWEST = 12, 5  # in the chart, and how often one of them is drawn or expected
 MOST = 3.0  # times as often as exact: what lies beyond stands at the chart's edge
 SHORT = {  # a sampler in a word or two
     RIGHT: "the real one",
@@ -69,7 +69,7 @@ AGREEMENT_COLUMNS = [
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Proof:
     """The evidence of a proof with what the page needs to show it, whatever is loaded by then.
 
@@ -220,13 +220,15 @@ def draw_figure(proofs: Sequence[Proof]) -> go.Figure:
         n = max(1, proof.evidence.comparison.n)
         for pair in proof.evidence.pairs:
             share = max(pair.probability, pair.drawn / n)
+            if share * n < FEWEST:
+                continue
             key = pair.first, pair.second
             worth[key] = max(worth.get(key, (0.0, pair)), (share, pair), key=lambda found: found[0])
     pairs = [pair for _, pair in sorted(worth.values(), key=lambda found: -found[0])[:PAIRS]]
     if not pairs:
         nothing_yet(figure, "nothing drawn yet")
         return figure
-    text = proofs[0].text
+    text = replace(proofs[0], texts={i: t for proof in proofs for i, t in proof.texts.items()}).text
     read = [f"{text(p.first)} · {text(p.second)}" for p in pairs]
     # Two tokens may read the same, and a category axis would merge them.
     labels = [escape(label) + " " * read[:i].count(label) for i, label in enumerate(read)]

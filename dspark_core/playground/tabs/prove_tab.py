@@ -103,13 +103,12 @@ class Proven:
     """What others may use of the tab.
 
     asked: the controls of the draws, by the names that `draw_request` reads
-    last:  the Proofs shown, one a sampler; it changes when a proof is over
-    row:   the button that draws with all samplers; its id is "draw-row"
+    last:  the Proofs shown, one a sampler, none while they are drawn, or why there are none; it changes when a proof
+           is over
     """
 
     asked: Mapping[str, Component]
     last: gr.State
-    row: gr.Button
 
 
 # ---- what the page sends, made safe ----------------------------------------------------------------------
@@ -203,7 +202,7 @@ class ProveTab:
         listen(draw.click, self.draw, asked, shown, api_name="prove_sampling", **ENGINE_USE)
         listen(row.click, self.draw_row, asked, shown, api_name="prove_samplers", **ENGINE_USE)
         listen(stop.click, self.stop, {}, {}, **UNQUEUED)
-        return Proven(asked, last, row)
+        return Proven(asked, last)
 
     def _build_agreement(self) -> None:
         static(GREEDY)
@@ -282,7 +281,7 @@ class ProveTab:
             return
         if samplers:
             request = replace(request, seconds=ROW_SECONDS)
-        yield {"progress": progressed(0, "Starting …"), "verdict": decided("", ""), "cards": "[]"}
+        yield {"progress": progressed(0, "Starting …"), "verdict": decided("", ""), "cards": "[]", "last": []}
         proofs: list[Proof] = []
         failed, wanted = None, len(samplers) or 1
         for _, event in self.worker.events(self.proof_job(call.session, request, samplers)):
@@ -298,7 +297,7 @@ class ProveTab:
             self.paces[self._pace_key(request.drafter)] = proofs[-1].evidence.pace
             yield {"progress": progressed(1, ""), **self._drawn(proofs), "last": proofs}
         else:
-            yield {"progress": progressed(1, failed or "Stopped.")}
+            yield {"progress": progressed(1, failed or "Stopped."), "last": failed or "The draws were stopped."}
 
     @staticmethod
     def _progress(event: Step | Waiting) -> Updates:
