@@ -78,6 +78,9 @@ function ask(one, text = '') {
   one.options.forEach((option, k) => choice(option, () => answer(k)));
   if (!one.options.length) guess();
   fit();
+  if (one.options.length) return;
+  found('#tabs [role=tab]')?.click();  // where the prompt that will race can be seen
+  scrollTo(0, 0);
 }
 
 /** A number to guess, of 100. */

@@ -126,9 +126,11 @@ class Controls:
 
     def refit(self, call: Call) -> Updates:
         """What changes when another model may be loaded."""
-        now = self.offers()
+        now, faults = self.offers(), call["limits"].faults
         fitted = refit(call["limits"], now, read_form(call.values))
-        return {} if fitted is None else {"limits": Limits(now), "cut": fitted.words, **fitted.updates}
+        if fitted is None:
+            return {}
+        return {"limits": Limits(now, faults=faults), "cut": f"{faults} {fitted.words}".strip(), **fitted.updates}
 
 
 def controls(prompts: list[Prompt], offers: Callable[[], Offers]) -> Controls:

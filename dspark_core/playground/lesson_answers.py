@@ -95,7 +95,7 @@ def later_drafts(facts: Facts) -> Answer:
     (one, kept, sent), (other, kept_2, sent_2) = counts.values()
     rate, rate_2 = kept / sent, kept_2 / sent_2
     right = 0 if rate_2 < 0.8 * rate else 1 if rate_2 <= 1.25 * rate else 2
-    first = f"In first place the target kept {share(one.accepted, one.sent)} of DSpark’s drafts and "
+    first = f"In place 1 of the block the target kept {share(one.accepted, one.sent)} of DSpark’s drafts and "
     first += f"{share(other.accepted, other.sent)} of DFlash’s; in places {LATER} to 7 {share(kept, sent)} of DSpark’s "
     first += f"and {share(kept_2, sent_2)} of DFlash’s."
     why = (
@@ -105,7 +105,7 @@ def later_drafts(facts: Facts) -> Answer:
     if right:
         why = "So this race does not show what the lesson is about: mostly DSpark’s later drafts last longer. " + why
     best = max(spark.rounds, key=lambda r: (r.accepted, -r.index))
-    why += f" Below: DSpark’s round {best.index + 1}, drafted again without it."
+    why += f" Above: DSpark’s round {best.index + 1}, drafted again without it."
     return Answer(f"{first} {why}", (right,), {"lane": facts.at(spark), "at": best.index + 1, "bias": False})
 
 

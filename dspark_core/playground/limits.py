@@ -38,10 +38,12 @@ class Limits:
 
     offers: what the controls were last fitted to
     asked:  slider -> (what was asked for, what the slider was given instead)
+    faults: what the link that filled the page says wrongly, in sentences
     """
 
     offers: Offers = field(default_factory=Offers)
     asked: dict[SliderKey, tuple[float, float]] = field(default_factory=dict, hash=False)
+    faults: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@
 
 Lanes are in the words of race/lane_spec.py. `system=` is the conversation's system turn, empty for the chat template's
 own; `strict=1` turns strict mode on. What a link, a script or a browser's storage says is taken only where it is a
-value that the page's own control could have; a link never starts anything. How long a block or a cap may be is the
-loaded drafter's to say: asking for more is asking for all of it (limits.py).
+value that the page's own control could have, and of a link the page says what was not; a link never starts anything.
+How long a block or a cap may be is the loaded drafter's to say: asking for more is asking for all of it (limits.py).
 
 What fills the page when it is opened: a link, and for the rest what the same browser had set before.
 """
@@ -80,6 +80,29 @@ def from_link(query: Mapping[str, str], infos: Sequence[DrafterInfo]) -> dict[st
     return filled
 
 
+def link_faults(query: Mapping[str, str], ask: Controls) -> str:
+    """What a link says wrongly, in sentences for the visitor; names that mean nothing to this page are no faults."""
+    out = []
+    if "lanes" in query:
+        try:
+            lanes_of_text(query["lanes"], ask.offers().infos)
+        except LaneError as error:
+            out.append(f"The link’s lanes were left out. {error}")
+    for name, control in NUMBER_NAMES.items():
+        if name not in query:
+            continue
+        given, taken = query[name][:40], fitting(ask.inputs.named[control], query[name])
+        if taken is None:
+            out.append(f"The link’s {name}={given} is no number, and was left out.")
+        elif clamp(given, -math.inf, math.inf, math.nan) != taken:
+            out.append(f"The link’s {name}={given} became {exact(taken)}.")
+    if len(query.get("prompt", "")) > MAX_PROMPT:
+        out.append(f"The link’s prompt was cut to {MAX_PROMPT:,} characters.")
+    if "preset" in query:
+        out.append("Links choose no model: load one on the Models tab.")
+    return " ".join(out)
+
+
 def fitting(control: Component, value: Any) -> Any:
     """`value` as this control could have it, or None."""
     if isinstance(control, gr.Textbox):
@@ -116,7 +139,9 @@ def fill_and_store(page: gr.Blocks, ask: Controls) -> gr.events.Dependency:
     def fill(before: Any, visitor: gr.Request) -> dict[Component, Any]:
         before = before if isinstance(before, dict) else {}
         values = {name: before[name] for name in settings if name in before}
-        updates = filled(ask, values | from_link(dict(visitor.query_params), ask.offers().infos))
+        query = dict(visitor.query_params)
+        faults = link_faults(query, ask)
+        updates = filled(ask, values | from_link(query, ask.offers().infos), faults)
         return {places[name]: value for name, value in updates.items()}
 
     def back() -> dict[Component, Any]:
@@ -128,8 +153,9 @@ def fill_and_store(page: gr.Blocks, ask: Controls) -> gr.events.Dependency:
     return page.load(fill, stored, list(places.values()), queue=False, **QUIET)
 
 
-def filled(ask: Controls, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The updates, by the names of the controls, that fill the page with `values`, as far as they could have them."""
+def filled(ask: Controls, values: Mapping[str, Any], faults: str = "") -> dict[str, Any]:
+    """The updates, by the names of the controls, that fill the page with `values`, as far as they could have them;
+    `faults` is said beside what of them was too much."""
     inputs, offers = ask.inputs, ask.offers()
     fit_values = {name: fitting(control, values.get(name)) for name, control in inputs.named.items()}
     updates = {name: value for name, value in fit_values.items() if value is not None}
@@ -144,7 +170,7 @@ def filled(ask: Controls, values: Mapping[str, Any]) -> dict[str, Any]:
     fitted = fit_lanes(limits, offers, lanes)
     updates |= {lane_key(i, slider): update for (i, slider), update in fitted.sliders.items()}
     given = {key: (number, fitted.sliders[key]["value"]) for key, (number, _) in limits.asked.items()}
-    return updates | {"limits": Limits(offers, given), "cut": fitted.words}
+    return updates | {"limits": Limits(offers, given, faults), "cut": f"{faults} {fitted.words}".strip()}
 
 
 def _lane_filled(

@@ -68,8 +68,14 @@ def test_a_link_with_nonsense_leaves_the_page_as_it_is(recorded, open_tab):
     before = summary(tab, "plain")
     nonsense = "/?lanes=x,%3Cscript%3E&tokens=many&temperature=nan&seed=-1&prompt=&preset=..%2F..%2Fetc&unknown=1"
     other = open_tab(recorded.url + nonsense)
-    other.page.wait_for_timeout(800)
+    other.page.wait_for_function("document.querySelector('#settings-cut')?.innerText.includes('left out')")
     assert summary(other, "plain") == before
+    assert other.page.inner_text("#settings-cut") == (
+        "The link’s lanes were left out. There is no lane 'x'; there are plain, dspark, dflash. "
+        "The link’s tokens=many is no number, and was left out. "
+        "The link’s temperature=nan is no number, and was left out. The link’s seed=-1 became 0. "
+        "Links choose no model: load one on the Models tab."
+    )
     assert "binary search" in other.page.input_value("#prompt textarea") and not other.complaints
 
 
