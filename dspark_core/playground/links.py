@@ -109,6 +109,8 @@ def link_doubts(
             said.append(f"{name}: {asked[:40]!r} is not a number.")
         elif taken != float(asked):
             said.append(f"{name}: {asked[:40]!r} is out of range, {exact(taken)} is taken.")
+    if len(query.get("prompt", "")) > MAX_PROMPT:
+        said.append(f"The prompt is cut to {MAX_PROMPT:,} characters.")
     return " ".join(["Not all of this link can be had.", *said]) if said else ""
 
 

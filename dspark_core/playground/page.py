@@ -24,6 +24,7 @@ from ..race.records import PLAIN, Failed, RaceRequest
 from ..race.trace import dumps
 from .controls import controls
 from .environment import drop_options
+from .lessons import Lessons, lesson_strip
 from .links import fill_and_store
 from .next_race import NextRace
 from .race_memory import RaceMemory
@@ -53,7 +54,7 @@ def build(worker: Worker, prompts: list[Prompt], sources: ModelSources | None = 
 
     with gr.Blocks(title="DSpark Playground", analytics_enabled=False, fill_width=True) as page:
         page.worker = worker  # which the endpoint shares: serve.launch
-        models = _head()
+        models, strip = _head()
         ask = controls(prompts, offers)
         with gr.Tabs(elem_id="tabs") as tabs:
             raced = RaceTab(worker, ask, RaceMemory(lambda: page.state_holder.session_data)).build()
@@ -64,10 +65,11 @@ def build(worker: Worker, prompts: list[Prompt], sources: ModelSources | None = 
             cost = CostTab(worker, ask, raced)
             cost.build()
             CompareTab(raced.saved).build()
-            ProveTab(worker, ask, prompts).build()
+            proven = ProveTab(worker, ask, prompts).build()
             ModelsTab(worker, sources).build(page, models, raced, use)
         cost.build_advice()
         NextRace(worker, ask, raced, prompts).build()
+        Lessons(worker, ask, raced, proven, prompts).build(strip)
 
         filled = fill_and_store(page, ask, tabs, [*sources.presets])
         ask.follow_limits(models)
@@ -81,12 +83,13 @@ def build(worker: Worker, prompts: list[Prompt], sources: ModelSources | None = 
     return page
 
 
-def _head() -> gr.HTML:
-    """Returns the place for what is loaded."""
+def _head() -> tuple[gr.HTML, gr.HTML]:
+    """Returns the place for what is loaded, and that of the lessons."""
     with gr.Row(elem_id="head"):
         static(page_file("head.html"), elem_id="title")
         tour()
-        return plain_text("Loading …", "models")
+        strip = lesson_strip()
+        return plain_text("Loading …", "models"), strip
 
 
 NOTICE_S = 0.5  # how often a script hears that its race goes on

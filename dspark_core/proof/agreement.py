@@ -1,5 +1,6 @@
 """Is greedy output the target's own? Many prompts, every lane, and how near a tie the answers came."""
 
+import time
 from collections.abc import Callable, Iterator
 
 import mlx.core as mx
@@ -16,11 +17,14 @@ from .evidence import Agreement, AgreementRequest, Step
 
 
 def agreement(
-    models: Models, request: AgreementRequest, cancelled: Callable[[], bool] = lambda: False
+    models: Models,
+    request: AgreementRequest,
+    cancelled: Callable[[], bool] = lambda: False,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[tuple[int, Step | Agreement]]:
     """Yields (-1, Step) while it works and (-1, Agreement) for every prompt that was decoded to its end."""
     lanes = LaneSpec(PLAIN), *(LaneSpec(i.method, label="full block", drafter=i.lane_drafter) for i in models.infos)
-    settings = Settings(max_tokens=request.tokens)
+    settings, began = Settings(max_tokens=request.tokens), clock()
     for k, prompt in enumerate(request.prompts):
         asked = RaceRequest(prompt, lanes, settings, together=False)
         events = race(models, asked, cancelled)
@@ -32,8 +36,9 @@ def agreement(
                     record = event
                 elif isinstance(event, Round):
                     committed += len(event.committed)
-                    share = min(1.0, committed / (request.tokens * len(lanes)))
-                    yield -1, Step((k + share) / len(request.prompts), f"prompt {k + 1} of {len(request.prompts)}")
+                    share = (k + min(1.0, committed / (request.tokens * len(lanes)))) / len(request.prompts)
+                    left = (clock() - began) * (1 / share - 1)
+                    yield -1, Step(share, f"prompt {k + 1} of {len(request.prompts)}", left)
         finally:
             events.close()
         if record is None or record.verdict is None or record.stopped or cancelled():

@@ -4,8 +4,9 @@ What a model gives depends only on the tokens before, so thousands of draws need
 target's distributions is there twice: as the sampler makes it, and as computed apart (exact.py).
 """
 
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import mlx.core as mx
 import numpy as np
@@ -54,6 +55,9 @@ class Drafted:
     q: mx.array
     believed: mx.array
 
+    def honest(self) -> "Drafted":
+        return Drafted(self.q, self.q)
+
 
 @dataclass
 class Continuation:
@@ -87,9 +91,23 @@ class Conditionals:
     after: dict[int, Continuation]
     drafts: int = DRAFTS
 
+    def honest(self) -> "Conditionals":
+        """The same for an acceptance that is given each draft's own q."""
+
+        def own(draft: Drafted | None) -> Drafted | None:
+            return draft and draft.honest()
+
+        after = {a: replace(c, draft=own(c.draft), further=own(c.further)) for a, c in self.after.items()}
+        return replace(self, draft=own(self.draft), after=after)
+
 
 def ask_models(
-    target: Target, drafter: Drafter, prefilled: Prefilled, request: DrawRequest, enough: Callable[[], bool]
+    target: Target,
+    drafter: Drafter,
+    prefilled: Prefilled,
+    request: DrawRequest,
+    enough: Callable[[], bool],
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Step | Conditionals]:
     """Yields Step while it works and the Conditionals at its end: the likeliest first tokens are followed first, until
     `enough()` or until the others expect fewer than MIN_EXPECTED draws."""
@@ -97,11 +115,13 @@ def ask_models(
     found = asking.first()
     likely = np.array(found.first.sampled[0])
     worth = [int(a) for a in np.argsort(-likely)[:MOST_PREFIXES] if request.n * likely[a] >= MIN_EXPECTED]
+    began = clock()
     for i, a in enumerate(worth):
         if enough():
             break
         found.after[a] = asking.after(found, a, enough)
-        yield Step(0.1 + 0.25 * (i + 1) / len(worth), f"asking the models after first token {i + 1} of {len(worth)}")
+        words, left = f"asking the models after first token {i + 1} of {len(worth)}", len(worth) - i - 1
+        yield Step(0.1 + 0.25 * (i + 1) / len(worth), words, left * (clock() - began) / (i + 1))
     yield found
 
 

@@ -4,7 +4,7 @@ A proof is a generator of (-1, event) pairs, like a race: `Step`s while it works
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..decode.rounds import Settings
 from ..race.records import Difference
@@ -16,10 +16,30 @@ SAMPLERS = (RIGHT, ALWAYS, FROM_P, NO_BIAS, BONUS)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How far a proof is: `share` of the whole, 0 to 1, and what it does now."""
+    """How far a proof is: `share` of the whole, 0 to 1, and what it does now; `left_s`: seconds until that is done, by
+    the pace so far, None while there is none."""
 
     share: float
     words: str
+    left_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What the parts of a proof took, in seconds, so that the next one can be announced.
+
+    asking: the prompt and everything that the models were asked, once for all samplers
+    draw:   a single draw
+    repeating: the draws that the decode loop repeated
+    """
+
+    asking: float
+    draw: float
+    repeating: float
+
+    def seconds(self, n: int, samplers: int) -> float:
+        """Of a proof with so many samplers, `n` draws each."""
+        return self.asking + samplers * n * self.draw + self.repeating
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +98,8 @@ class DrawEvidence:
     bonuses:   bonus tokens that were compared
     repeated:  draws done again by the decode loop itself, with the same numbers; `same` of them gave the same tokens
     steady:    the device's numbers do not depend on the width, so all of them must
-    seconds:   wall clock of the whole proof
+    seconds:   wall clock from the beginning of the proof to this evidence
+    pace:      of the proof; no part of what is proven
     """
 
     request: DrawRequest
@@ -94,6 +115,7 @@ class DrawEvidence:
     same: int
     steady: bool
     seconds: float
+    pace: Pace = field(default=Pace(0.0, 0.0, 0.0), compare=False)
 
     @property
     def freedom(self) -> int:

@@ -8,6 +8,7 @@ random numbers, and must come to the same tokens.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -23,7 +24,7 @@ from ..race.loaded import exact_device
 from .chi_squared import compare_table
 from .conditionals import DRAFTS, Conditionals, ask_models
 from .draws import NUMBERS, PairSampler, draw_each
-from .evidence import RIGHT, Check, DrawEvidence, DrawRequest, Step
+from .evidence import NO_BIAS, RIGHT, Check, DrawEvidence, DrawRequest, Pace, Step
 from .samplers import ACCEPT
 from .tallies import Acceptances, Bonuses, PairCounts
 
@@ -41,14 +42,17 @@ def prove(
     prompt: list[int],
     request: DrawRequest,
     cancelled: Callable[[], bool] = lambda: False,
+    samplers: Sequence[str] = (),
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[tuple[int, Step | DrawEvidence]]:
-    """Yields (-1, Step) while it works and (-1, DrawEvidence) at its end, unless it was cancelled.
+    """Yields (-1, Step) while it works and (-1, DrawEvidence) for each of `samplers`, by default for the request's own,
+    unless it was cancelled. All of them draw with the same random numbers from what the models were asked once.
 
     Raises DecodeError for a prompt that cannot be decoded, and at temperature 0, where nothing is drawn.
     """
     if request.settings.greedy:
         raise DecodeError("At temperature 0 nothing is drawn: choose a higher one.")
+    each = [replace(request, sampler=s) for s in samplers or (request.sampler,)]
     began = clock()
 
     def beyond(share: float) -> bool:
@@ -56,51 +60,45 @@ def prove(
 
     yield -1, Step(0.0, f"reading the prompt of {len(prompt)} tokens")
     prefilled = prefill_once(target, prompt, drafter.taps)
-    for found in ask_models(target, drafter, prefilled, request, lambda: beyond(FOLLOW_SHARE)):
+    asked = next((one for one in each if one.sampler == NO_BIAS), request)
+    for found in ask_models(target, drafter, prefilled, asked, lambda: beyond(FOLLOW_SHARE), clock):
         if cancelled():
             return
         if isinstance(found, Step):
             yield -1, found
         else:
             conditionals = found
-    draws = CountedDraws(conditionals, request)
-    while draws.done < request.n and not (draws.done and beyond(DRAW_SHARE)):
-        draws.more()
-        yield -1, Step(0.35 + 0.5 * draws.done / request.n, f"{draws.done:,} of {request.n:,} draws")
-        if cancelled():
-            return
-    # A wrong sampler is none of the loop's, so there is nothing that the loop could repeat.
-    wanted = draws.repeats() if request.sampler == RIGHT else []
     loop = LoopDraws(target, drafter, prefilled, conditionals, request.settings)
-    repeated = same = 0
-    for drafts, numbers, tokens in wanted:
-        if repeated and beyond(1 - (1 - DRAW_SHARE) / 2):
-            break
-        start, after = loop.start(numbers[NUMBERS]), loop.after_anchor(drafts, numbers[:NUMBERS], len(tokens) - 1)
-        same += [start, *after] == tokens
-        repeated += 1
-        yield -1, Step(0.85 + 0.15 * repeated / len(wanted), f"repeating draws in the decode loop: {repeated}")
-        if cancelled():
-            return
-    checks = draws.checks()
-    yield (
-        -1,
-        DrawEvidence(
-            request=request,
-            anchor=conditionals.anchor,
-            prefixes=len(conditionals.after),
-            followed=float(draws.pairs.exact.sum()),
-            pairs=draws.pairs.likeliest(),
-            comparison=checks[0].comparison,
-            checks=tuple(checks),
-            kept=draws.accepted / draws.done,
-            bonuses=sum(b.n for b in draws.bonuses.values()),
-            repeated=repeated,
-            same=same,
-            steady=exact_device(),
-            seconds=clock() - began,
-        ),
-    )
+    asking, drawing, repeating, repeated_share, drawn = clock() - began, 0.0, 0.0, 0.0, 0
+    for i, one in enumerate(each):
+        draws = CountedDraws(conditionals if one.sampler == NO_BIAS else conditionals.honest(), one)
+        until = FOLLOW_SHARE + (DRAW_SHARE - FOLLOW_SHARE) * (i + 1) / len(each)
+        of = f" each, sampler {i + 1} of {len(each)}" if len(each) > 1 else ""
+        start = clock()
+        while draws.done < one.n and not (draws.done and beyond(until)):
+            draws.more()
+            done = i + draws.share
+            left = (drawing + clock() - start) * (len(each) - done) / done
+            share = 0.35 + 0.5 * done / len(each) + 0.15 * repeated_share
+            yield -1, Step(share, f"{draws.done:,} of {one.n:,} draws{of}", left)
+            if cancelled():
+                return
+        drawing += clock() - start
+        # A wrong sampler is none of the loop's, so there is nothing that the loop could repeat.
+        wanted, repeated, start = draws.repeats() if one.sampler == RIGHT else [], list[bool](), clock()
+        for repeat in wanted:
+            if repeated and beyond(1 - (1 - DRAW_SHARE) / 2):
+                break
+            repeated.append(loop.agrees(*repeat))
+            repeated_share = len(repeated) / len(wanted)
+            words = f"repeating draws in the decode loop: {len(repeated)} of {len(wanted)}"
+            share = 0.35 + 0.5 * (i + 1) / len(each) + 0.15 * repeated_share
+            yield -1, Step(share, words, (clock() - start) * (1 / repeated_share - 1))
+            if cancelled():
+                return
+        repeating += clock() - start
+        drawn += draws.done
+        yield -1, draws.evidence(repeated, clock() - began, Pace(asking, drawing / drawn, repeating))
 
 
 class CountedDraws:
@@ -116,6 +114,10 @@ class CountedDraws:
         self._acceptances = Acceptances(conditionals)
         self.done = self.accepted = 0
         self._kinds: dict[Kind, list[Repeat]] = {}
+
+    @property
+    def share(self) -> float:
+        return self.done / self._request.n
 
     def more(self) -> None:
         """A tenth of the draws, half of them with one draft a round."""
@@ -156,6 +158,26 @@ class CountedDraws:
         bonuses = [check for b in self.bonuses.values() for check in b.checks()]
         return [self.pairs.check(), start, *self._acceptances.checks(), *bonuses]
 
+    def evidence(self, repeated: Sequence[bool], seconds: float, pace: Pace) -> DrawEvidence:
+        """`repeated`: of each draw that the loop repeated, did it come to the same tokens?"""
+        checks = self.checks()
+        return DrawEvidence(
+            request=self._request,
+            anchor=self._given.anchor,
+            prefixes=len(self._given.after),
+            followed=float(self.pairs.exact.sum()),
+            pairs=self.pairs.likeliest(),
+            comparison=checks[0].comparison,
+            checks=tuple(checks),
+            kept=self.accepted / self.done,
+            bonuses=sum(b.n for b in self.bonuses.values()),
+            repeated=len(repeated),
+            same=sum(repeated),
+            steady=exact_device(),
+            seconds=seconds,
+            pace=pace,
+        )
+
 
 class LoopDraws:
     """The decode loop itself, from given random numbers; the prompt is read once."""
@@ -170,6 +192,11 @@ class LoopDraws:
     ):
         self._target, self._drafter, self._prefilled = target, drafter, prefilled
         self._given, self._settings = conditionals, settings
+
+    def agrees(self, drafts: int, numbers: np.ndarray, tokens: list[int]) -> bool:
+        """Does the loop come to the same tokens from the same numbers?"""
+        start, after = self.start(numbers[NUMBERS]), self.after_anchor(drafts, numbers[:NUMBERS], len(tokens) - 1)
+        return [start, *after] == tokens
 
     def after_anchor(self, drafts: int, numbers: np.ndarray, n: int) -> list[int]:
         """The n tokens after the anchor, with rounds that send so many drafts."""

@@ -105,6 +105,24 @@ def test_the_same_seed_gives_the_same_evidence(golden_e):
     assert one == two
 
 
+def test_samplers_in_a_row_draw_what_each_draws_alone_and_the_models_are_asked_once(golden_e, monkeypatch):
+    calls, forward = [], golden_e.target.forward
+    monkeypatch.setattr(golden_e.target, "forward", lambda *asked: calls.append(1) or forward(*asked))
+    alone = {s: evidence(golden_e, request(s, n=150)) for s in (FROM_P, NO_BIAS)}
+    once = len(calls) / len(alone)
+    calls.clear()
+    events = prove(golden_e.target, golden_e.drafter, golden_e.trace["prompt_ids"], request(n=150), samplers=[*alone])
+    steps, found = [], []
+    for _, event in events:
+        (found if isinstance(event, DrawEvidence) else steps).append(event)
+    assert len(calls) == once
+    assert [s.share for s in steps] == sorted(s.share for s in steps)
+    assert [replace(e, seconds=0.0) for e in found] == [replace(e, seconds=0.0) for e in alone.values()]
+    assert all(s.left_s >= 0 for s in steps[1:]) and steps[-1].left_s < max(s.left_s for s in steps[1:])
+    pace = found[-1].pace
+    assert 0 < pace.seconds(150, 2) <= found[-1].seconds * 1.01
+
+
 def test_a_proof_ends_when_its_time_is_up(golden_e):
     ticks = iter(range(0, 10**6, 5))
     wanted = replace(request(n=100_000), seconds=60.0)

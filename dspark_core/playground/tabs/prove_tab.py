@@ -1,19 +1,15 @@
 """The Prove it tab: is sampling the target's own distribution, and is greedy output the target's own text?"""
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from html import escape
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import gradio as gr
-import plotly.graph_objects as go
 from gradio.components import Component
 
-from ...chart_style import COLOURS
 from ...decode.rounds import Settings
-from ...models.info import DrafterInfo
+from ...errors import ModelError
 from ...presets import Prompt
-from ...proof.chi_squared import ALPHA
 from ...proof.evidence import (
     ALWAYS,
     BONUS,
@@ -25,21 +21,44 @@ from ...proof.evidence import (
     AgreementRequest,
     DrawEvidence,
     DrawRequest,
-    Pair,
+    Pace,
     Step,
 )
 from ...race.lane_spec import find
 from ...race.records import Failed, exact
 from ..controls import Controls
+from ..proof_view import (
+    Proof,
+    agreement_table,
+    agreement_verdict,
+    cards,
+    draw_figure,
+    draw_table,
+    draw_verdict,
+    draws_made,
+    row_verdict,
+    span,
+)
 from ..race_request import clamp
-from ..widgets import UNQUEUED, Call, Updates, decided, listen, progress, progressed, static, verdict_box
+from ..widgets import (
+    UNQUEUED,
+    Call,
+    Updates,
+    decided,
+    listen,
+    plain_text,
+    progress,
+    progressed,
+    script,
+    static,
+    verdict_box,
+)
 from ..worker import Job, Waiting, Worker
-from .charts_tab import SAVE_PNG, SAVES, TABLE, blank_figure, nothing_yet, table_place, table_value
+from .charts_tab import SAVE_PNG, SAVES, TABLE, table_place
 from .race_tab import ENGINE_USE
 
 MAX_DRAWS, MAX_PROMPT = 50_000, 2_000
-SECONDS = 60.0
-PAIRS = 16  # in the chart
+SECONDS, ROW_SECONDS = 60.0, 120.0  # that one sampler may take, and all of them in a row
 SAMPLER_TITLES = {  # {bias}: what lets a drafter's drafts see each other
     RIGHT: "the real one",
     ALWAYS: "wrong: accept every draft",
@@ -47,22 +66,28 @@ SAMPLER_TITLES = {  # {bias}: what lets a drafter's drafts see each other
     NO_BIAS: "wrong: accept with q from before the {bias}",
     BONUS: "wrong: after full acceptance draw the bonus from the row before",
 }
-WHY = {
-    ALWAYS: "Every draft is kept, so the text is the drafter’s and not the target’s.",
-    FROM_P: "A rejected token is one that the drafter likes better than the target does. Drawing from all of p gives "
-    "such tokens a second chance, so they come too often; the residual max(p − q, 0) leaves them out.",
-    NO_BIAS: "The drafts were drawn from one distribution and judged by another: p/q balances only if q is what the "
-    "draft was really drawn from.",
-    BONUS: "Where every draft was accepted, the target adds a token of its own, from what it says after the last "
-    "draft. Taken from the row before, it is what the target would have put in the place of that draft.",
-}
 SAMPLING = """
 <h3>Sampling: does it draw what the target would draw?</h3>
 <p>Speculative decoding promises the target’s own distribution, not just similar text. Here the same two tokens of an
 answer are drawn thousands of times, by drafting, accepting and correcting, in rounds of one draft and of two, and
 counted; so are the bonus tokens after full acceptance and the answer’s first token. Beside the counts stands what the
-target alone would do, computed exactly. Then pick a wrong sampler and watch the counts drift off: that is what the
-residual is for.</p>
+target alone would do, computed exactly. Then hold wrong samplers against it, and watch their counts drift off: that is
+what the residual is for.</p>
+<details class="proof-words"><summary>What the words mean</summary><dl>
+<dt>draw</dt><dd>One go of the random numbers: one way in which the answer could begin. 10,000 draws are 10,000
+beginnings of the same answer.</dd>
+<dt>exact</dt><dd>How probable the target alone makes a token, or a pair of them: computed from its scores, not
+drawn.</dd>
+<dt>% away</dt><dd>Half the sum of all differences between the shares drawn and the exact ones (total variation): 0 % is
+a perfect match, 100 % has nothing in common. Luck always leaves a little; with more draws, less.</dd>
+<dt>chi-squared</dt><dd>The sum of (drawn − expected)² / expected over all outcomes that are compared. By luck alone it
+comes to about its degrees of freedom: the number of outcomes, less one.</dd>
+<dt>p-value</dt><dd>How often exact draws would look as uneven as these, or more so, by luck: 0.5 is every second time.
+A sampler is flagged below 0.001, once in a thousand.</dd>
+<dt>p, q</dt><dd>The target’s probability of a token, and the drafter’s. A draft is accepted with min(1, p/q).</dd>
+<dt>residual</dt><dd>What p has more than q, max(p − q, 0): what the correction after a rejection is drawn from.</dd>
+<dt>bonus</dt><dd>The target’s own token after a whole block was accepted.</dd>
+</dl></details>
 """
 GREEDY = """
 <h3>Greedy: is it the target’s own text?</h3>
@@ -71,20 +96,19 @@ part, the target is asked again: were its two best logits so close that rounding
 divergence)? A logit is the target’s score of a token; the table gives how far apart the two best were (gap), how far
 they had to move for the other choice (needed), and what rounding can move.</p>
 """
-PAIR_COLUMNS = ["first token", "second token", "exact", "drawn", "drawn times", "expected times"]
-AGREEMENT_COLUMNS = [
-    *(
-        "prompt",
-        "verdict",
-        "tokens",
-        "lane",
-        "first differs at token",
-        "gap there, logits",
-        "needed, logits",
-        "rounding, logits",
-    ),
-    *("closest call, logits", "positions tied"),
-]
+
+
+@dataclass(frozen=True)
+class Proven:
+    """What others may use of the tab.
+
+    asked: the controls of the draws, by the names that `draw_request` reads
+    last:  the Proofs shown, one a sampler, none while they are drawn, or why there are none; it changes when a proof
+           is over
+    """
+
+    asked: Mapping[str, Component]
+    last: gr.State
 
 
 # ---- what the page sends, made safe ----------------------------------------------------------------------
@@ -113,178 +137,6 @@ def draw_request(call: Call) -> DrawRequest:
     )
 
 
-# ---- work for the owner thread ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Proof:
-    """The evidence of a proof with what the page needs to show it, whatever is loaded by then.
-
-    info:  the drafter's
-    texts: of every token in it, its blanks made visible
-    """
-
-    evidence: DrawEvidence
-    info: DrafterInfo
-    texts: dict[int, str]
-
-    def text(self, token_id: int | None) -> str:
-        """A token's text; None stands for all others."""
-        return "any other" if token_id is None else self.texts[token_id]
-
-
-# ---- in words, figures and tables ------------------------------------------------------------------------
-
-
-def chance(p: float) -> str:
-    """How often that is, in words."""
-    if p >= 0.995:
-        return "in nearly every such proof"
-    if p >= 0.01:
-        return f"in {100 * p:.0f} of 100 such proofs"
-    if p >= 1e-6:
-        return f"once in {1 / p:,.0f} such proofs"
-    return "less than once in a million such proofs"
-
-
-def draw_verdict(e: DrawEvidence, info: DrafterInfo) -> tuple[str, str]:
-    """("identical", "tie", "divergence" or "" for nothing to compare, words) of a sampling proof with this drafter."""
-    c, right = e.comparison, e.request.sampler == RIGHT
-    if e.loop_differs:
-        return "divergence", (
-            f"Flagged. The race’s own loop drew other tokens in {e.repeated - e.same} of {e.repeated} draws that it "
-            "repeated with the same random numbers: that is a fault."
-        )
-    if not e.freedom and not e.flagged:
-        return "", (
-            f"Nothing to compare: exact draws come out in one way only, or {c.n:,} are too few to tell (0 degrees of "
-            "freedom). Choose a higher temperature or top-k, or draw more."
-        )
-    away = f"The counts of {c.n:,} draws are {100 * c.distance:.2g} % away from the target’s distribution"
-    if not e.flagged:
-        luck = f"{away}; exact draws would be {100 * c.noise:.2g} % away, by luck alone."
-        often = f"A result at least this uneven comes {chance(e.p_value)}. {comparisons(e)}"
-        if right:
-            return "identical", f"Exact, as far as these draws can tell. {luck} {often}"
-        if e.request.sampler == NO_BIAS and not info.has_bias:
-            return (
-                "tie",
-                f"Nothing to catch: {info.title} has no Markov bias; this is the real sampler. {luck}",
-            )
-        return "tie", f"Not caught this time: the error is smaller than the luck of the draw. {luck} Draw more."
-    worst = e.worst
-    if impossible := worst.comparison.impossible:
-        often = f"{impossible:,} of them can never come from the target at all."
-    else:
-        often = f"With exact draws that would come {chance(e.p_value)}."
-    if worst.comparison is c:
-        luck = f"{away}, where exact draws stay within {100 * c.noise_high:.2g} %. {often}"
-    else:
-        w = worst.comparison
-        luck = (
-            f"Of {worst.name}, {w.n:,} were drawn; they are {100 * w.distance:.2g} % away from the target’s "
-            f"distribution, where exact draws stay within {100 * w.noise_high:.2g} %. {often}"
-        )
-    if right:
-        return "divergence", (
-            f"Flagged. {luck} {comparisons(e)} Exact draws are flagged once in {1 / ALPHA:,.0f} proofs: try another "
-            "seed, and if it is flagged again, it is a fault."
-        )
-    return "divergence", f"Caught. {luck} {comparisons(e)} {WHY[e.request.sampler]}"
-
-
-def comparisons(e: DrawEvidence) -> str:
-    """What was compared, with its degrees of freedom, and what could not be."""
-    some = [f"{c.name} ({c.comparison.freedom})" for c in e.checks if c.comparison.freedom or c.comparison.impossible]
-    none = [] if e.bonuses else ["No bonus token was drawn."]
-    return " ".join([f"Compared, with degrees of freedom: {', '.join(some)}.", *none])
-
-
-def draw_figure(of: Sequence[Pair], n: int, text: Callable[[int | None], str]) -> go.Figure:
-    """Exact probabilities as bars with the range of n exact draws, counted shares as dots."""
-    pairs = sorted(of, key=lambda p: -max(p.probability, p.drawn / max(n, 1)))[:PAIRS]
-    read = [f"{text(p.first)} · {text(p.second)}" for p in pairs]
-    # Two tokens may read the same, and a category axis would merge them.
-    labels = [escape(label) + " " * read[:i].count(label) for i, label in enumerate(read)]
-    spread = [3.3 * math.sqrt(p.probability * (1 - p.probability) / max(n, 1)) for p in pairs]
-    figure = blank_figure("probability of the two tokens")
-    figure.add_bar(
-        name="the target alone, exact (± what luck explains)",
-        y=labels,
-        x=[p.probability for p in pairs],
-        orientation="h",
-        marker={"color": COLOURS[0], "opacity": 0.55},
-        error_x={"type": "data", "array": spread, "color": COLOURS[0], "thickness": 1.5, "width": 4},
-    )
-    figure.add_scatter(
-        name="drawn",
-        y=labels,
-        x=[p.drawn / n for p in pairs],
-        mode="markers",
-        marker={"color": COLOURS[2], "size": 10, "symbol": "diamond"},
-    )
-    if not pairs:
-        nothing_yet(figure, "nothing drawn yet")
-        return figure
-    figure.update_layout(
-        height=90 + 26 * max(len(pairs), 6),
-        yaxis={"autorange": "reversed", "title": None, "type": "category"},
-        xaxis={"tickformat": ".1%", "rangemode": "tozero"},
-        legend={"y": 1.0, "yanchor": "bottom"},
-    )
-    return figure
-
-
-def draw_table(proof: Proof | None) -> str:
-    rows = []
-    if proof:
-        n, text = proof.evidence.comparison.n, proof.text
-        for p in proof.evidence.pairs:
-            shares = round(p.probability, 5), round(p.drawn / n, 5)
-            rows.append([text(p.first), text(p.second), *shares, p.drawn, round(n * p.probability, 1)])
-    return table_value("proof", "The likeliest pairs of tokens", PAIR_COLUMNS, rows)
-
-
-def agreement_verdict(found: list[Agreement], of: int) -> tuple[str, str]:
-    """("identical", "tie", "divergence" or "", words) over all prompts."""
-    if not found:
-        return "", ""
-    counts = {kind: sum(a.kind == kind for a in found) for kind in ("identical", "tie", "divergence")}
-    kind = next((k for k in ("divergence", "tie") if counts[k]), "identical")
-    tokens = sum(a.tokens for a in found)
-    closest = min(a.closest for a in found)
-    words = [
-        f"{len(found)} of {of} prompts, {tokens:,} tokens each lane, {len(found[0].lanes)} lanes: "
-        f"{counts['identical']} identical, {counts['tie']} with a numerical tie, {counts['divergence']} with a real "
-        "divergence."
-    ]
-    tied = sum(a.tied for a in found)
-    if tied:
-        lanes = []
-        for i, lane in enumerate(found[0].lanes):
-            reached, lower = (sum(a.lower[i][part] for a in found if i < len(a.lower)) for part in (0, 1))
-            there = "all" if reached == tied else f"the {reached} it reached with the same text"
-            lanes.append(f"{lane} took the lower id at {there if lower == reached else f'{lower} of {reached}'}")
-        at = "One position was an exact tie" if tied == 1 else f"{tied} positions were exact ties"
-        words.append(f"{at}: {', '.join(lanes)}.")
-    elif kind == "identical":
-        words.append(f"The closest call: two best logits {closest:.3g} apart.")
-    return kind, " ".join(words)
-
-
-def agreement_table(found: list[Agreement], titles: dict[str, str]) -> str:
-    rows = []
-    for a in found:
-        name, end = titles.get(a.prompt, a.prompt[:60]), [float(f"{a.closest:.3g}"), a.tied]
-        for d in a.differences:
-            numbers = [float(f"{x:.3g}") for x in (d.gap, d.needed, d.rounding)]
-            kind = "tie" if d.tie else "real divergence"
-            rows.append([name, kind, a.tokens, a.lanes[d.lane], d.index + 1, *numbers, *end])
-        if not a.differences:
-            rows.append([name, a.kind, a.tokens, *[None] * 5, *end])
-    return table_value("greedy", "Greedy, by prompt", AGREEMENT_COLUMNS, rows)
-
-
 # ---- the tab ---------------------------------------------------------------------------------------------
 
 
@@ -294,6 +146,7 @@ class ProveTab:
     def __init__(self, worker: Worker, ask: Controls, prompts: list[Prompt]):
         self.worker, self.ask = worker, ask
         self.titles = {p.text: p.title for p in prompts}
+        self.paces: dict[Any, Pace] = {}  # of the last proof with these models
 
     def drafters(self) -> list[tuple[str, str]]:
         """(title, id) of those that can be chosen."""
@@ -305,25 +158,38 @@ class ProveTab:
         bias = (info.bias if info else "") or "Markov bias"
         return [(SAMPLER_TITLES[s].format(bias=bias), s) for s in SAMPLERS]
 
-    def build(self) -> None:
+    def build(self) -> Proven:
         with gr.Tab("Prove it", id="prove", elem_id="prove"):
             with gr.Column(elem_classes="chart proof"):
-                self._build_draws()
+                proven = self._build_draws()
             with gr.Column(elem_classes="chart proof"):
                 self._build_agreement()
+        return proven
 
-    def _build_draws(self) -> None:
+    def _build_draws(self) -> Proven:
         static(SAMPLING)
         asked = self._draw_controls(self.drafters())
         with gr.Row(elem_classes="buttons"):
-            draw = gr.Button("Draw and compare", elem_id="draw")
+            row = gr.Button("Draw with all samplers, side by side", elem_id="draw-row")
+            draw = gr.Button("Draw with the chosen one", elem_id="draw")
             stop = gr.Button("Stop", elem_id="stop-draw")
             drawn = progress("drawn")
+        time_asked = {name: asked[name] for name in ("drafter", "n")}
+        said = {"time": plain_text("", "draw-time")}
+        last = gr.State([])
         shown = {
             "progress": drawn,
             "verdict": verdict_box("proof-verdict"),
-            "plot": gr.Plot(draw_figure((), 1, str), show_label=False, container=False, elem_id="plot-proof"),
-            "table": table_place(draw_table(None), "tools-proof", TABLE + SAVES.format(SAVE_PNG)),
+            "cards": gr.HTML(
+                "[]",
+                html_template='<div class="samplers"></div>',
+                js_on_load=script("samplers"),
+                apply_default_css=False,
+                elem_id="samplers",
+            ),
+            "plot": gr.Plot(draw_figure(()), show_label=False, container=False, elem_id="plot-proof"),
+            "table": table_place(draw_table(()), "tools-proof", TABLE + SAVES.format(SAVE_PNG)),
+            "last": last,
         }
         chosen = {"drafter": asked["drafter"]}
         listen(
@@ -331,21 +197,28 @@ class ProveTab:
         )  # other drafters are loaded
         samplers = {"sampler": asked["sampler"]}
         listen(asked["drafter"].change, self.word_samplers, chosen, samplers, **UNQUEUED)
+        for event in (asked["drafter"].change, asked["n"].change, last.change):
+            listen(event, self.time_words, time_asked, said, trigger_mode="always_last", **UNQUEUED)
         listen(draw.click, self.draw, asked, shown, api_name="prove_sampling", **ENGINE_USE)
+        listen(row.click, self.draw_row, asked, shown, api_name="prove_samplers", **ENGINE_USE)
         listen(stop.click, self.stop, {}, {}, **UNQUEUED)
+        return Proven(asked, last)
 
     def _build_agreement(self) -> None:
         static(GREEDY)
-        tokens = gr.Slider(8, 128, 24, step=8, label="Tokens each")
+        tokens = gr.Slider(8, 128, 24, step=8, label="Tokens each", elem_id="agree-tokens")
         with gr.Row(elem_classes="buttons"):
             agree = gr.Button(f"Decode all {len(self.titles)} examples", elem_id="agree")
             stop = gr.Button("Stop", elem_id="stop-agree")
             agreed = progress("agreed")
+        said = {"time": plain_text("", "agree-time")}
         shown = {
             "progress": agreed,
             "verdict": verdict_box("greedy-verdict"),
             "table": table_place(agreement_table([], self.titles), "tools-greedy"),
         }
+        for event in (self.ask.limits.change, tokens.change):
+            listen(event, self.agree_time_words, {"tokens": tokens}, said, trigger_mode="always_last", **UNQUEUED)
         listen(agree.click, self.agree, {"tokens": tokens}, shown, api_name="prove_greedy", **ENGINE_USE)
         listen(stop.click, self.stop, {}, {}, **UNQUEUED)
 
@@ -359,35 +232,87 @@ class ProveTab:
     def word_samplers(self, call: Call) -> Updates:
         return {"sampler": gr.update(choices=self._samplers(call["drafter"]))}
 
+    # ---- how long it will take ---------------------------------------------------------------------------
+
+    def _pace_key(self, drafter: object) -> tuple[str, str, object]:
+        return self.worker.engine.name, self.worker.engine.precision, drafter
+
+    def time_words(self, call: Call) -> Updates:
+        """Before a proof starts: how long it takes, by the last one with the same models."""
+        n, pace = int(clamp(call["n"], 100, MAX_DRAWS, 10_000)), self.paces.get(self._pace_key(call["drafter"]))
+        if pace is None:
+            most = f"One sampler takes {span(SECONDS)} at most, all {len(SAMPLERS)} together {span(ROW_SECONDS)}"
+            return {"time": f"{most}; how long exactly is known after the first proof on this machine."}
+        one, row = min(SECONDS, pace.seconds(n, 1)), min(ROW_SECONDS, pace.seconds(n, len(SAMPLERS)))
+        words = f"{n:,} draws take about {span(one)} with one sampler, {span(row)} with all {len(SAMPLERS)}"
+        each = f"{span(pace.asking)} to ask the models, {1000 * pace.draw:.2g} ms a draw"
+        return {"time": f"{words}, by the last proof on this machine ({each})."}
+
+    def agree_time_words(self, call: Call) -> Updates:
+        """The same of the greedy proof, by the measured cost of a plain step."""
+        try:
+            models = getattr(self.worker.engine, "models", None)
+        except ModelError:  # nothing is loaded
+            models = None
+        curve = models.curve if models else None
+        if models is None or curve is None or curve.borrowed:
+            return {"time": ""}
+        tokens, lanes = int(clamp(call["tokens"], 1, 512, 24)), 1 + len(models.infos)
+        step = curve.plain_s(curve.costs[0].context)
+        seconds = len(self.titles) * lanes * tokens * step
+        words = f"About {span(seconds)} and the reading of {len(self.titles)} prompts: {lanes} lanes of {tokens} tokens"
+        return {"time": f"{words} each, at {1000 * step:.0f} ms a plain step as measured here, if no lane is faster."}
+
+    # ---- proofs ------------------------------------------------------------------------------------------
+
     def draw(self, call: Call) -> Iterator[Updates]:
+        """With the chosen sampler."""
+        yield from self._draw(call, ())
+
+    def draw_row(self, call: Call) -> Iterator[Updates]:
+        """With every sampler, side by side."""
+        yield from self._draw(call, SAMPLERS)
+
+    def _draw(self, call: Call, samplers: Sequence[str]) -> Iterator[Updates]:
         try:
             request = draw_request(call)
         except ValueError as error:
             yield {"progress": progressed(1, str(error))}
             return
-        yield {"progress": progressed(0, "Starting …"), "verdict": decided("", "")}
-        ended = False
-        for _, event in self.worker.events(self.proof_job(call.session, request)):
-            if isinstance(event, Step):
-                yield {"progress": progressed(event.share, event.words)}
-            elif isinstance(event, Waiting):
-                yield {"progress": progressed(0, event.words)}
+        if samplers:
+            request = replace(request, seconds=ROW_SECONDS)
+        yield {"progress": progressed(0, "Starting …"), "verdict": decided("", ""), "cards": "[]", "last": []}
+        proofs: list[Proof] = []
+        failed, wanted = None, len(samplers) or 1
+        for _, event in self.worker.events(self.proof_job(call.session, request, samplers)):
+            if isinstance(event, Proof):
+                proofs.append(event)
+                if len(proofs) < wanted:
+                    yield {"cards": cards(proofs)}
             elif isinstance(event, Failed):
-                ended = True
-                yield {"progress": progressed(1, event.message)}
+                failed = event.message
             else:
-                ended = True
-                yield {"progress": progressed(1, ""), **self._drawn(event)}
-        if not ended:
-            yield {"progress": progressed(1, "Stopped.")}
+                yield self._progress(event)
+        if len(proofs) == wanted:
+            self.paces[self._pace_key(request.drafter)] = proofs[-1].evidence.pace
+            yield {"progress": progressed(1, ""), **self._drawn(proofs), "last": proofs}
+        else:
+            yield {"progress": progressed(1, failed or "Stopped."), "last": failed or "The draws were stopped."}
 
-    def _drawn(self, proof: Proof) -> Updates:
-        found = proof.evidence
-        kind, words = draw_verdict(found, proof.info)
+    @staticmethod
+    def _progress(event: Step | Waiting) -> Updates:
+        if isinstance(event, Waiting):
+            return {"progress": progressed(0, event.words)}
+        left = "" if event.left_s is None else f"; about {span(event.left_s)} of that to go"
+        return {"progress": progressed(event.share, event.words + (left if event.left_s else ""))}
+
+    def _drawn(self, proofs: list[Proof]) -> Updates:
+        kind, words = draw_verdict(proofs[0].evidence, proofs[0].info) if len(proofs) == 1 else row_verdict(proofs)
         return {
-            "verdict": decided(kind, words, self.draw_details(proof)),
-            "plot": draw_figure(found.pairs, found.comparison.n, proof.text),
-            "table": draw_table(proof),
+            "verdict": decided(kind, words, self.draw_details(proofs[0])),
+            "cards": cards(proofs),
+            "plot": draw_figure(proofs),
+            "table": draw_table(proofs),
         }
 
     def agree(self, call: Call) -> Iterator[Updates]:
@@ -400,10 +325,8 @@ class ProveTab:
         }
         failed = None
         for _, event in self.worker.events(self.agreement_job(call.session, request)):
-            if isinstance(event, Step):
-                yield {"progress": progressed(event.share, event.words)}
-            elif isinstance(event, Waiting):
-                yield {"progress": progressed(0, event.words)}
+            if isinstance(event, Step | Waiting):
+                yield self._progress(event)
             elif isinstance(event, Failed):
                 failed = event.message
             else:
@@ -415,18 +338,13 @@ class ProveTab:
     def stop(self, call: Call) -> None:
         self.worker.stop(call.session)
 
-    def proof_job(self, session: str, request: DrawRequest) -> Job:
-        """Its events: Steps, then the Proof, or Failed."""
+    def proof_job(self, session: str, request: DrawRequest, samplers: Sequence[str] = ()) -> Job:
+        """Its events: Steps, then a Proof for each of the samplers (by default the request's), or Failed."""
 
         def work(engine, job: Job):
             from ...proof.prove import prove
 
-            def shown(text: str) -> str:
-                """A token's text with its blanks made visible."""
-                text = text.replace("\n", "↵").replace("\t", "⇥")
-                return text if text.strip() else text.replace(" ", "␣") or "∅"
-
-            models, token_bytes = engine.models, engine.token_bytes
+            models = engine.models
             info = find(models.infos, request.drafter)
             if info is None:
                 why = models.problems.get(request.drafter, "it is not configured for this target.")
@@ -434,17 +352,8 @@ class ProveTab:
                 return
             target, drafter = models.target, models.loaded[info.id]
             prompt = target.encode_chat([{"role": "user", "content": request.prompt}])
-            for _, event in prove(target, drafter, prompt, request, job.cancelled):
-                if isinstance(event, DrawEvidence):
-                    tokens = [event.anchor, *(token for pair in event.pairs for token in (pair.first, pair.second))]
-                    texts = {
-                        token: shown(token_bytes(token).decode(errors="replace"))
-                        for token in tokens
-                        if token is not None
-                    }
-                    yield -1, Proof(event, info, texts)
-                else:
-                    yield -1, event
+            for _, event in prove(target, drafter, prompt, request, job.cancelled, samplers):
+                yield -1, Proof.of(event, info, engine.token_bytes) if isinstance(event, DrawEvidence) else event
 
         return Job(session, "proof", work)
 
@@ -474,7 +383,7 @@ class ProveTab:
         with gr.Row():
             temperature = gr.Slider(0.1, 2, 1, step=0.05, label="Temperature")
             top_k = gr.Slider(0, 200, 0, step=1, label="Top-k", info="0 keeps the whole vocabulary")
-            n = gr.Slider(1000, MAX_DRAWS, 10_000, step=1000, label="Draws", info="at most a minute's worth")
+            n = gr.Slider(1000, MAX_DRAWS, 10_000, step=1000, label="Draws", info="of each sampler, while time lasts")
             seed = gr.Number(0, precision=0, minimum=0, label="Seed")
         return {
             "prompt": prompt,
@@ -494,7 +403,8 @@ class ProveTab:
             f"{proof.info.title}, temperature {exact(e.request.settings.temperature)}; the answer’s first token is "
             f"drawn, then held fixed at “{text(e.anchor)}”, and what follows it is drawn, half in rounds of one draft "
             "and half of two.",
-            f"{100 * e.kept:.0f} % of the first drafts were accepted; {e.bonuses:,} bonus tokens were compared.",
+            f"{draws_made(e)}. {100 * e.kept:.0f} % of the first drafts were accepted; {e.bonuses:,} bonus tokens were "
+            "compared.",
             f"Pairs: chi-squared {c.chi2:,.0f} with {c.freedom} degrees of freedom over {c.cells} cells (rare pairs "
             f"pooled; {e.prefixes} first tokens followed, {100 * e.followed:.0f} % of the probability).",
         ]
@@ -504,6 +414,4 @@ class ProveTab:
                 f"{e.same} of {e.repeated} draws that the race’s own loop repeated with the same random numbers gave "
                 f"the same tokens{apart}."
             )
-        if c.n < e.request.n:
-            parts.append(f"Stopped after {e.request.seconds:.0f} s: {c.n:,} of {e.request.n:,} draws.")
         return " ".join([*parts, f"Took {e.seconds:.0f} s."])

@@ -1,0 +1,222 @@
+"""What a lesson tells of the race that was run for it: plain functions of the race, in its own numbers, also where they
+contradict the lesson. No gradio, no MLX.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..decode.cost_curve import CostCurve
+from ..models.info import DrafterInfo
+from ..proof.evidence import RIGHT, SAMPLERS
+from ..race.forecast import SAME, raced_prospects
+from ..race.metrics import metrics, plain_metrics, positions, times_plain
+from ..race.records import FULL, HARDWARE, LaneRecord, RaceRecord
+from .proof_view import Proof, draw_verdict, draws_made
+
+EVEN = 0.05  # of plain's speed: two decodes of the same rounds may differ by as much
+LATER = 4  # the first of the later places in a block
+
+
+@dataclass(frozen=True)
+class Facts:
+    """race:   the one just run
+    curve:  what a step costs on this machine, if that is known
+    infos:  the drafters that are loaded
+    picked: which option the visitor chose, or the number that was guessed
+    """
+
+    race: RaceRecord
+    curve: CostCurve | None = None
+    infos: Sequence[DrafterInfo] = ()
+    picked: int = 0
+
+    def lane(self, method: str, schedule: str = "") -> LaneRecord:
+        """The first lane of a method, and of a schedule. Raises ValueError if it has nothing to tell."""
+        lanes = [x for x in self.race.lanes if x.spec.method.lower() == method and schedule in ("", x.spec.schedule)]
+        if not lanes:
+            raise ValueError(f"This race had no such {method} lane, so it cannot tell.")
+        return self._decoded(lanes[0])
+
+    def drafting(self) -> list[LaneRecord]:
+        """Every lane with a drafter. Raises ValueError if one has nothing to tell."""
+        return [self._decoded(lane) for lane in self.race.lanes if lane.spec.speculative]
+
+    @staticmethod
+    def _decoded(lane: LaneRecord) -> LaneRecord:
+        if lane.error is not None:
+            raise ValueError(f"The lane {lane.spec.name} failed, so there is nothing to tell: {lane.error}")
+        if not lane.rounds:
+            raise ValueError(f"The answer of {lane.spec.name} ended at once, so there is nothing to tell.")
+        return lane
+
+    def at(self, lane: LaneRecord) -> int:
+        """A lane's number on the board."""
+        return next(i for i, other in enumerate(self.race.lanes) if other is lane)
+
+    def times(self, lane: LaneRecord) -> float:
+        """× plain. Raises ValueError without a plain lane that decoded."""
+        self.lane("plain")
+        found = times_plain(metrics(lane), plain_metrics(self.race.lanes))
+        if found is None:
+            raise ValueError(f"{lane.spec.name} has no speed to compare: its answer ended too soon.")
+        return found
+
+
+@dataclass(frozen=True)
+class Answer:
+    """right: the options that the race bears out
+    place: what is opened: {"lane": i} on the board, {"lane": i, "at": round from 1} in the inspector, without the bias
+           where "bias" is false, or {"tab": id of a tab, "id": of an element in it}, or else {"tab", "instead": id}
+    """
+
+    words: str
+    right: tuple[int, ...] = ()
+    place: dict[str, Any] = field(default_factory=dict)
+
+
+def share(part: int, whole: int) -> str:
+    return f"{part} of {whole} ({100 * part / whole:.0f} %)" if whole else "none"
+
+
+# ---- why does DSpark keep its later drafts? ------------------------------------------------------------------
+
+
+def later_drafts(facts: Facts) -> Answer:
+    """Options: fewer than DSpark's, about as many, more."""
+    spark, flash = facts.lane("dspark"), facts.lane("dflash")
+    counts = {}
+    for lane in (spark, flash):
+        slots = positions(lane.rounds)
+        if len(slots) < LATER:
+            raise ValueError(f"{lane.spec.name} sent no draft in place {LATER}: there is nothing to compare.")
+        later = slots[LATER - 1 : 7]
+        counts[lane.spec.method] = (slots[0], sum(p.accepted for p in later), sum(p.sent for p in later))
+    (one, kept, sent), (other, kept_2, sent_2) = counts.values()
+    rate, rate_2 = kept / sent, kept_2 / sent_2
+    right = 0 if rate_2 < 0.8 * rate else 1 if rate_2 <= 1.25 * rate else 2
+    first = f"In place 1 of the block the target kept {share(one.accepted, one.sent)} of DSpark’s drafts and "
+    first += f"{share(other.accepted, other.sent)} of DFlash’s; in places {LATER} to 7 {share(kept, sent)} of DSpark’s "
+    first += f"and {share(kept_2, sent_2)} of DFlash’s."
+    why = (
+        "DFlash fills all places at once, and none sees what its neighbours became; DSpark’s Markov head tells each "
+        "place which token stands before it."
+    )
+    if right:
+        why = "So this race does not show what the lesson is about: mostly DSpark’s later drafts last longer. " + why
+    best = max(spark.rounds, key=lambda r: (r.accepted, -r.index))
+    why += f" Above: DSpark’s round {best.index + 1}, drafted again without it."
+    return Answer(f"{first} {why}", (right,), {"lane": facts.at(spark), "at": best.index + 1, "bias": False})
+
+
+# ---- when does it not pay? -----------------------------------------------------------------------------------
+
+
+def against_plain(times: float) -> int:
+    """0 slower than plain, 1 about as fast, 2 faster."""
+    return 0 if times < 1 - EVEN else 2 if times > 1 + EVEN else 1
+
+
+def does_not_pay(facts: Facts) -> Answer:
+    """Options: slower than plain, about as fast, faster."""
+    lane = facts.lane("dspark", FULL)
+    m, plain, times = metrics(lane), metrics(facts.lane("plain")), facts.times(lane)
+    right = against_plain(times)
+    cost = m.seconds / m.rounds * plain.tokens / plain.seconds
+    kept = f"{100 * m.acceptance:.0f} % of its drafts were kept, so a round" if m.acceptance is not None else "A round"
+    words = f"{lane.spec.name}: {times:.2f} ×. {kept} gave {m.tokens / m.rounds:.1f} tokens and took as long as "
+    words += f"{cost:.1f} plain steps. It pays where the first number is the larger one"
+    words += (
+        ". Here it is not.",
+        ": here they are about equal.",
+        ": here it is, against what this text was chosen for: this machine checks tokens cheaply, or was lucky.",
+    )[right]
+    aware = next((o for o in facts.race.lanes if o.spec.schedule == HARDWARE and o.spec.speculative and o.rounds), None)
+    if aware is not None and aware.error is None:
+        drafts = sum(r.proposed for r in aware.rounds) / len(aware.rounds)
+        words += f" Left to the costs, {aware.spec.name} sent {drafts:.1f} drafts a round and came to "
+        words += f"{facts.times(aware):.2f} ×."
+    return Answer(words, (right,), {"lane": facts.at(lane)})
+
+
+# ---- how long a block? ---------------------------------------------------------------------------------------
+
+
+def block_length(facts: Facts) -> Answer:
+    """Options: a lane each, in order, and last plain."""
+    plain = facts.lane("plain")
+    lanes = facts.drafting()
+    speeds = [facts.times(lane) for lane in lanes] + [1.0]
+    best = max(speeds)
+    right = tuple(i for i, times in enumerate(speeds) if times >= best * (1 - SAME))
+    each = ", ".join(f"{lane.spec.label} {times:.2f} ×" for lane, times in zip(lanes, speeds[:-1], strict=True))
+    words = f"Against plain decoding ({metrics(plain).tok_s or 0:.1f} tok/s): {each}. "
+    if len(right) > 1:
+        words += f"The best are within {100 * SAME:.0f} %, which is no difference. "
+    most = max(lanes, key=lambda lane: max(r.proposed for r in lane.rounds))
+    chances = [p.cumulative for p in positions(most.rounds) if p.sent]
+    words += "Each further draft has to be checked, and is kept less often: "
+    words += ", ".join(f"{100 * (c or 0):.0f} %" for c in chances) + " in places 1 to " + f"{len(chances)}. "
+    words += _best_cap(facts, most)
+    return Answer(words, right, {"tab": "cost-button", "id": "what-if", "instead": "plot-prospects"})
+
+
+def _best_cap(facts: Facts, lane: LaneRecord) -> str:
+    """The fastest number of drafts by the machine's costs and what was accepted in the longest lane."""
+    found = raced_prospects(facts.curve, facts.race) if facts.curve else []
+    options = next((options for other, options in found if other is lane), None)
+    if options is None:
+        return "What this machine’s costs say of all other lengths is not known yet."
+    best = max(options, key=lambda p: p.tok_s)
+    whose = "another machine’s costs" if facts.curve and facts.curve.borrowed else "this machine’s costs"
+    if not best.cap:
+        return f"By {whose}, no length beats plain decoding on this text."
+    return f"By {whose}, {best.cap} draft{'s' * (best.cap > 1)} a round would be best: {best.times_plain:.2f} ×."
+
+
+# ---- guess first ---------------------------------------------------------------------------------------------
+
+
+def survivors(facts: Facts) -> Answer:
+    """`picked`: the guess, of 100 drafts that are sent."""
+    lanes = [(lane, metrics(lane)) for lane in facts.race.lanes if lane.spec.speculative and lane.error is None]
+    counts = [(lane, sum(r.accepted for r in lane.rounds), sum(r.proposed for r in lane.rounds)) for lane, _ in lanes]
+    counts = [found for found in counts if found[2]]
+    if not counts:
+        raise ValueError("No draft was sent to verification in this race, so none could survive.")
+    each = "; ".join(f"{lane.spec.name}: {share(kept, sent)}" for lane, kept, sent in counts)
+    kept, sent = sum(found[1] for found in counts), sum(found[2] for found in counts)
+    of_100 = round(100 * kept / sent)
+    off = abs(of_100 - facts.picked)
+    how = "on the spot" if not off else f"{off} off" if off > 10 else f"only {off} off"
+    words = f"{share(kept, sent)} of the drafts that were sent survived. You guessed {facts.picked} of 100: {how}. "
+    best = max(counts, key=lambda found: found[1] / found[2])
+    return Answer(f"{words}By lane: {each}.", (), {"lane": facts.at(best[0])})
+
+
+# ---- can you cheat? ------------------------------------------------------------------------------------------
+
+
+def cheating(proofs: Sequence[Proof]) -> Answer:
+    """Options: none is caught, some are, all are."""
+    verdicts = {p.evidence.request.sampler: draw_verdict(p.evidence, p.info) for p in proofs}
+    wrong = [p for p in proofs if p.evidence.request.sampler != RIGHT]
+    if set(verdicts) != set(SAMPLERS):
+        raise ValueError("Not every sampler was drawn with, so there is nothing to compare.")
+    caught = [p for p in wrong if verdicts[p.evidence.request.sampler][0] == "divergence"]
+    real = {
+        "identical": "The real sampler is exact, as far as these draws can tell",
+        "divergence": "The real sampler was flagged, too, which exact draws are once in 1,000 proofs",
+    }.get(verdicts[RIGHT][0], "Of the real sampler these draws can tell nothing")
+    right = 0 if not caught else 2 if len(caught) == len(wrong) else 1
+    away = max((p.evidence.comparison.distance for p in wrong), default=0.0)
+    words = f"{len(caught)} of {len(wrong)} cheats were caught with {draws_made(proofs[0].evidence)} each. {real}: "
+    e = proofs[0].evidence.comparison
+    words += (
+        f"its counts are {100 * e.distance:.2g} % away from the target’s, which luck explains; the worst cheat’s are "
+    )
+    words += f"{100 * away:.2g} % away. "
+    if right < 2:
+        words += "A cheat that was not caught may show with more draws, or at another temperature. "
+    words += "The text may read as well: only counting shows that it is no longer the target’s."
+    return Answer(words, (right,), {"tab": "prove-button", "id": "samplers"})
