@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from ..models.info import DrafterInfo
 from .cost_curve import BLIND, FEWEST, WAITED, CostCurve, Costs, Timing
 
+NOTHING_S = 1e-5  # for drafts that are on the host
+
 
 @dataclass(frozen=True)
 class DeviceShape:
@@ -60,9 +62,11 @@ def bundled_curve(made_of: Mapping[str, str], infos: Mapping[str, DrafterInfo], 
 
     verify, draft, most = points(shape.verify), points(shape.draft), max(shape.draft)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    costs = Costs(1, points({1: 1.0})[1], verify, dict.fromkeys(infos, draft))
+    nothing = {1: Timing(NOTHING_S, NOTHING_S, NOTHING_S, FEWEST)}
+    drafts = {id_: nothing if info.has_preview else draft for id_, info in infos.items()}
+    costs = Costs(1, points({1: 1.0})[1], verify, drafts)
     curve = CostCurve(dict(made_of), now, 0.0, (costs,), borrowed=shape.machine)
     parts = draft[most].median / step + curve.verify_s(most + 1, 1) / step
     blind, waited = points({0: parts, 1: parts + shape.wait}).values()
-    whole = {id_: {BLIND: blind, WAITED: waited} for id_ in infos}
+    whole = {id_: {BLIND: blind, WAITED: waited} for id_, info in infos.items() if not info.has_preview}
     return replace(curve, costs=(replace(costs, whole=whole),))

@@ -328,7 +328,7 @@ class Measurement:
         for id_, d in self.drafters.items():
             few, most = points_of(d)
             needed += [(0, id_, few), (0, id_, most)]
-            if d.info.has_confidence:
+            if d.info.waits:
                 needed += [(0, id_ + mode, most) for mode in WHOLE]
                 rest.append((0, "verify", most + 1))
             shape += [(0, id_, n) for n in (1, 2, 4, 8, 12, 24, 32) if n < most]
@@ -438,5 +438,5 @@ def _serves(curve: CostCurve, drafters: dict[str, Drafter]) -> bool:
         costs.draft.keys() == drafters.keys()
         and costs.verify.keys() >= {1, longest(drafters) + 1}
         and all(costs.draft[id_].keys() >= set(points_of(d)) for id_, d in drafters.items())
-        and all(len(costs.whole.get(id_, {})) == len(WHOLE) for id_, d in drafters.items() if d.info.has_confidence)
+        and all(len(costs.whole.get(id_, {})) == len(WHOLE) for id_, d in drafters.items() if d.info.waits)
     )

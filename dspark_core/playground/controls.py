@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from ..models.info import first_of_each
 from ..presets import Prompt
 from ..race.lane_spec import MAX_LANES, find, schedules
 from ..race.records import CAP, CONFIDENCE, CUMULATIVE, FULL, HARDWARE, MAX_SYSTEM, PLAIN, LaneSpec, RaceRequest
@@ -252,7 +253,7 @@ def slider_ends(form: LaneForm, offers: Offers) -> dict[str, dict[str, Any]]:
 def _lane_inputs(i: int, offers: Callable[[], Offers]) -> LaneInputs:
     now = offers()
     # As the page opens: plain, then the first drafter of each method.
-    opening = [PLAIN, *(info.id for info in now.infos if info.id == info.method.lower())]
+    opening = [PLAIN, *first_of_each(now.infos)]
     first = opening[i] if i < len(opening) else OFF if i > 1 else PLAIN
     info = find(now.infos, first)
     sample = info or next(iter(now.infos), None)
