@@ -118,7 +118,9 @@ def raced(models, settings, lanes=LANES, **more) -> RaceRecord:
 
 def test_it_loads_by_its_name_alone(golden_a):
     assert load_drafter(None, golden_a.target, method="recall").info.method == "Recall"
-    with pytest.raises(ModelError, match=r"no drafting method 'Look'; there are dflash, dflash2, dspark, lookup, recall, small-model"):
+    with pytest.raises(
+        ModelError, match=r"no drafting method 'Look'; there are dflash, dflash2, dspark, lookup, recall, small-model"
+    ):
         load_drafter(None, golden_a.target, method="Look")
     with pytest.raises(ModelError, match="A DSpark drafter needs a directory"):
         load_drafter(None, golden_a.target, method="DSpark")

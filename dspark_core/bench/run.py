@@ -46,8 +46,8 @@ class Timed(Schedule):
         self._wrap(self._timed(self._inner.begin, max_drafts))
         return self
 
-    def preview(self, ids: Sequence[int], confidence: Sequence[float]) -> None:
-        self._timed(self._inner.preview, ids, confidence)
+    def preview(self, ids: Sequence[int], confidence: Sequence[float], position: int) -> None:
+        self._timed(self._inner.preview, ids, confidence, position)
 
     def drafts(self, max_drafts: int, position: int) -> int:
         return self._timed(self._inner.drafts, max_drafts, position)

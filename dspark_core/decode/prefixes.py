@@ -165,7 +165,9 @@ class Prefix:
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         copies = [entry for entries in self.snapshots.values() for entry in entries.values()]
-        return sum(int(entry.nbytes) for entry in [*self.entries, *copies])
+        inner = self.context and self.context.inner
+        own = [] if isinstance(inner, BlockContext) else getattr(inner, "cache", [])
+        return sum(int(entry.nbytes) for entry in [*self.entries, *copies, *own])
 
 
 class Prefixes:

@@ -56,19 +56,22 @@ class _Chooser(Schedule):
         self._priced_at: int | None = None
         self._costs: list[float] = []  # seconds of a round by the number of drafts; of none, a plain step
         self._steps = 0  # plain steps in a row
+        self._best = 0  # drafts to send after this anchor
 
-    def preview(self, ids: Sequence[int], confidence: Sequence[float]) -> None:
+    def preview(self, ids: Sequence[int], confidence: Sequence[float], position: int) -> None:
         self._ids = ids
         self._given = [logit(probability(z)) for z in confidence]
         self._fitted = self._fit.logits(self._given)
+        self._price(position)
+        self._best = self._worth_most()
 
     def drafts(self, max_drafts: int, position: int) -> int:
-        self._price(position)
-        return self._best(min(max_drafts, len(self._ids)))
+        return min(self._best, max_drafts)
 
     def parked(self) -> bool:
-        # Nothing is worth sending after this anchor; what the next one brings is not known before its token is.
-        return True
+        # What follows the next token is not known before that is. But where this anchor's drafts are worth sending and
+        # its step is on the device already, the next one's probably are, too: they go on where these do.
+        return not self._best
 
     def observe(self, r: Round) -> None:
         plain, cost = self._costs[0], self._costs[r.proposed]
@@ -87,13 +90,13 @@ class _Chooser(Schedule):
             self._trust.fade(0.5)
             self._trust.update(())
 
-    def _best(self, most: int) -> int:
-        """How many of `most` drafts are worth most, at what a second is worth on this text and within what may be lost.
+    def _worth_most(self) -> int:
+        """How many of the drafts are worth most, at what a second is worth on this text and within what may be lost.
         All confidences follow from the text before the round, so all may be looked at."""
         plain = self._costs[0]
         tokens, seconds = self._rate
         rate = max(1 / plain, (tokens + 1) / (seconds + plain))
-        brings = expected_tokens(self._trust.apply(self._fitted[:most]))
+        brings = expected_tokens(self._trust.apply(self._fitted[: self.max_drafts]))
         allowed = self._balance + FIRST * plain + LOSS * self._elapsed
         worth = [t - rate * cost for t, cost in zip(brings, self._costs, strict=False)]
         within = [n for n in range(1, len(worth)) if self._costs[n] - plain <= allowed and worth[n] > worth[0] + WORTH]

@@ -30,9 +30,9 @@ class Schedule:
         """The schedule of one decode with a drafter of at most `max_drafts` drafts a round."""
         return self
 
-    def preview(self, ids: Sequence[int], confidence: Sequence[float]) -> None:
-        """What would be drafted in this round, with the logits of each draft being accepted; called before `drafts`,
-        and also in a round whose plain step is on the device already."""
+    def preview(self, ids: Sequence[int], confidence: Sequence[float], position: int) -> None:
+        """What would be drafted with the anchor at `position`, and the logit of each draft being accepted. Called
+        before `drafts`, and in a round whose plain step is on the device already in its place."""
 
     def drafts(self, max_drafts: int, position: int) -> int:
         """How many tokens to draft with the anchor at `position`, at most `max_drafts`; 0 is a plain step."""

@@ -223,7 +223,7 @@ class Speculation:
         if schedule.previews:
             self.catch_up()
             foreseen = self.context.preview(self.anchor_id)
-            schedule.preview(foreseen.ids, foreseen.confidence)
+            schedule.preview(foreseen.ids, foreseen.confidence, self.position)
         n = asked = 0 if self.ahead else schedule.drafts(info.max_drafts, self.position)
         look: Look | None = None
         if n:

@@ -136,7 +136,7 @@ def controls(prompts: list[Prompt], offers: Callable[[], Offers]) -> Controls:
     """Everything above the tabs but the head. `offers()` is what lanes may run at the time."""
     prompt, start, stop = _ask_row(prompts[0].text if prompts else "")
     conversation = conversation_row()
-    _chips(prompt, prompts)
+    chips = _chips(prompts)
     with gr.Column(elem_id="settings"):
         with gr.Row(elem_id="settings-head"):
             _fold("Lanes and settings", "settings-body")
@@ -144,6 +144,8 @@ def controls(prompts: list[Prompt], offers: Callable[[], Offers]) -> Controls:
             summary = plain_text("", "settings-summary")
         cut = plain_text("", "settings-cut")
         inputs, defaults = _settings(prompt, offers)
+    for chip, example in chips:
+        _fill_in(chip, example, inputs)
 
     def sum_up(call: Call) -> Updates:
         return {"summary": in_words(read_form(call.values), offers().infos)}
@@ -175,16 +177,28 @@ def _ask_row(first: str) -> tuple[gr.Textbox, gr.Button, gr.Button]:
     return prompt, start, stop
 
 
-def _chips(prompt: gr.Textbox, prompts: list[Prompt]) -> None:
+def _chips(prompts: list[Prompt]) -> list[tuple[gr.Button, Prompt]]:
     """Examples, in the order of the file; that of their kinds is the same."""
+    chips = []
     with gr.Row(elem_id="chips"):
         static("<p>Which is easiest to guess ahead?</p>", elem_classes="kind")
         for kind in dict.fromkeys(p.kind for p in prompts):
             with gr.Row(elem_classes="chip-group"):
                 static(f"<p>{kind}</p>", elem_classes="kind")
                 for example in (p for p in prompts if p.kind == kind):
-                    chip = gr.Button(example.title, size="sm", variant="secondary")
-                    chip.click(None, None, prompt, js=f"() => {json.dumps(example.text)}", api_visibility="private")
+                    chips.append((gr.Button(example.title, size="sm", variant="secondary"), example))
+    return chips
+
+
+def _fill_in(chip: gr.Button, example: Prompt, inputs: RaceInputs) -> None:
+    """At a click the prompt, and the last lane for the drafter that an example is for, unless another lane has it."""
+    text, drafter = json.dumps(example.text), json.dumps(example.drafter)
+    if not example.drafter:
+        chip.click(None, None, inputs.prompt, js=f"() => {text}", api_visibility="private")
+        return
+    lanes = [lane.drafter for lane in inputs.lanes]
+    js = f"(...lanes) => [{text}, lanes.includes({drafter}) ? lanes.at(-1) : {drafter}]"
+    chip.click(None, lanes, [inputs.prompt, lanes[-1]], js=js, api_visibility="private")
 
 
 def _settings(prompt: gr.Textbox, offers: Callable[[], Offers]) -> tuple[RaceInputs, gr.Button]:

@@ -23,6 +23,7 @@ ABOUT = (
     "A single step of the target checks them all."
 )
 MAX_DRAFTS = 7
+CHUNK = 256  # positions of a pass
 SHORT = 8  # committed positions that wait for the next draft, in whose first pass they go along
 
 
@@ -104,9 +105,8 @@ class SmallContext(Unasked):
             trim(self.cache, len(drafted) - right)
             self._ahead, new = [], new[right:]
         self._waiting += new
-        if len(self._waiting) > SHORT and self.length <= self.model.context_length:
-            self._forward(self._waiting)
-            self._waiting = []
+        if self.length <= self.model.context_length:
+            self._read(SHORT)
 
     def rollback(self, n: int) -> None:
         if n > self.length:
@@ -125,6 +125,7 @@ class SmallContext(Unasked):
         n = min(n, self.model.context_length - self.length)
         if n < 1:
             return Proposal(mx.zeros((0,), dtype=mx.int32))
+        self._read(CHUNK)
         waiting = mx.array(self._waiting, dtype=mx.int32)
         token, ids, qs, logits = anchor, [], [], []
         for k in range(n):
@@ -143,6 +144,12 @@ class SmallContext(Unasked):
     @property
     def state(self) -> list[mx.array]:
         return [c.state for c in self.cache if c.offset]
+
+    def _read(self, most: int) -> None:
+        """Put waiting positions into the cache until no more than `most` wait."""
+        while len(self._waiting) > most:
+            chunk, self._waiting = self._waiting[:CHUNK], self._waiting[CHUNK:]
+            self._forward(chunk)
 
     def _forget_drafts(self) -> None:
         trim(self.cache, len(self._ahead))
