@@ -109,12 +109,13 @@ def test_greedy_output_is_the_targets_under_every_schedule(golden_a, lookup, sch
 
 def test_sampled_drafts_are_a_point_mass(golden_a, lookup):
     """q is 1, and a draft is accepted with the target's own probability of it (the residual: test_sampling.py)."""
-    settings = Settings(60, temperature=2.0, top_k=4, stop_ids=NEVER, seed=3)
-    done = rounds(speculative(golden_a.target, lookup, REPEATING, settings, FullBlock()))
+    target, settings = golden_a.target, Settings(40, temperature=1.0, top_k=2, stop_ids=NEVER, seed=1)
+    repeating = [*REPEATING, *plain_output(target, REPEATING, 60)]
+    done = rounds(speculative(target, lookup, repeating, settings, FullBlock()))
     details = [r.detail for r in done if r.draft_ids]
     assert any(r.accepted for r in done) and any(r.accepted < r.proposed for r in done)
     assert all({*d.q} == {1.0} and d.accept == tuple(min(1.0, p) for p in d.p) for d in details)
-    again = rounds(speculative(golden_a.target, lookup, REPEATING, settings, FullBlock()))
+    again = rounds(speculative(target, lookup, repeating, settings, FullBlock()))
     assert [r.committed for r in again] == [r.committed for r in done]
 
 
