@@ -25,6 +25,7 @@ from .catalog.local import name_of
 from .catalog.names import HubName
 from .decode.rounds import Settings
 from .errors import LaneError, ModelError, PresetError, Refused
+from .models import drafters as methods
 from .models.info import drafter_ids
 from .models.token_bytes import whole_characters
 from .presets import EMBEDDED, Place, Preset, read_presets
@@ -84,11 +85,12 @@ def load(preset_name: str, lane: str | None) -> tuple["Models", LaneSpec]:
         names = ", ".join(p.name for p in presets)
         raise PresetError(f"There is no preset {preset_name[:60]!r}; there are {names}.")
     ids = drafter_ids(d.method for d in preset.drafters)
-    drafters = dict(zip(ids, (d.path for d in preset.drafters), strict=True))
+    drafters: dict[str, Place | None] = dict(zip(ids, (d.path for d in preset.drafters), strict=True))
+    drafters |= {m.lower(): None for m in methods.marked("EVERYWHERE") if m.lower() not in ids}
     lane = lane if lane is not None else next(iter(ids), PLAIN)
     wanted = lane.strip().lower().partition(":")[0]
-    if wanted not in (PLAIN, *ids):
-        raise LaneError(f"There is no lane {wanted[:40]!r}; there are {', '.join([PLAIN, *ids])}.")
+    if wanted not in (PLAIN, *drafters):
+        raise LaneError(f"There is no lane {wanted[:40]!r}; there are {', '.join([PLAIN, *drafters])}.")
     return _loaded(preset, {wanted: drafters[wanted]} if wanted in drafters else {}, lane)
 
 

@@ -16,7 +16,7 @@ bytes = 4274056192                  # of its weights as stored
 assumed = true                      # where the figures above could not be held against anything published
 
 [[drafter]]                         # the first of a method is the default
-method = "DSpark"                   # a file of models/drafters, in any case
+method = "DSpark"                   # a file of models/drafters, in any case; "Small-Model" has a target as drafter
 title = "DSpark, block 7 (DeepSpec)"
 hub = "deepseek-ai/dspark_qwen3_4b_block7"  # or path; neither where the method needs no weights
 licence = "MIT"
@@ -48,7 +48,7 @@ from .store import read_bytes
 ROOT = root()
 PRESETS = ROOT / "presets"
 EMBEDDED = "smollm2-135m"  # the preset that needs no download: what the page starts with
-KINDS = ("chat", "code", "math")
+KINDS = ("chat", "code", "math", "rewriting")
 
 Place = Path | HubName
 
@@ -113,13 +113,15 @@ class Preset:
 
 @dataclass(frozen=True)
 class Prompt:
-    """`lead`: which lanes are expected to lead on prompts of this kind, in tokens per round; `why`: the reason."""
+    """`lead`: which lanes are expected to lead on prompts of this kind, in tokens per round; `why`: the reason;
+    `drafter`: id of one that gets a lane where this prompt is chosen; empty leaves the lanes as they are."""
 
     kind: str
     title: str
     text: str
     lead: str = ""
     why: str = ""
+    drafter: str = ""
 
 
 def load_presets(directory: Path = PRESETS) -> list[Preset]:
@@ -149,7 +151,7 @@ def load_prompts(path: Path = PRESETS / "prompts.toml") -> list[Prompt]:
             raise PresetError(f"{path}: {name!r} has kind {entry.kind!r}; use {', '.join(KINDS)}.")
     expected = {k.kind: k for k in file.kind}
     known = [(p, expected.get(p.kind)) for p in file.prompt]
-    return [Prompt(p.kind, p.title, p.text, k.lead if k else "", k.why if k else "") for p, k in known]
+    return [Prompt(p.kind, p.title, p.text, k.lead if k else "", k.why if k else "", p.drafter) for p, k in known]
 
 
 # ---- the files' tables -------------------------------------------------------------------------------------
@@ -208,6 +210,7 @@ class _PromptTable(BaseModel):
     kind: str
     title: str
     text: str
+    drafter: str = ""
 
 
 class _PromptsFile(_Table):

@@ -27,7 +27,7 @@ from dspark_core.race.race import race
 from dspark_core.race.records import CAP, HARDWARE, PLAIN, LaneSpec, RaceRecord, RaceRequest
 
 METHOD = '''
-"""Lookup: what followed the last occurrence of the newest two tokens in the text so far."""
+"""Recall: what followed the last occurrence of the newest two tokens in the text so far."""
 
 import mlx.core as mx
 
@@ -36,15 +36,15 @@ from dspark_core.models.info import DrafterInfo
 
 
 def open_drafter(place, target, precision):
-    return Lookup()
+    return Recall()
 
 
-class Lookup:
+class Recall:
     taps = ()
     info = DrafterInfo(
-        id="lookup",
-        method="Lookup",
-        title="Lookup",
+        id="recall",
+        method="Recall",
+        title="Recall",
         about="Drafts what came after the same two tokens the last time. It costs nothing, and often finds nothing.",
         block=5,
         max_drafts=5,
@@ -76,25 +76,25 @@ class Text:
 '''
 PRESET = """
 [[drafter]]
-method = "Lookup"
+method = "Recall"
 """
 PROMPT = [3, 9, 4, 17, 3, 9, 4, 22, 3, 9]  # 3 9 was followed by 4 before
 LANES = (
     LaneSpec(PLAIN),
-    LaneSpec("Lookup", label="full block"),
-    LaneSpec("Lookup", CAP, cap=2, label="cap 2"),
-    LaneSpec("Lookup", HARDWARE, label="hardware-aware"),
+    LaneSpec("Recall", label="full block"),
+    LaneSpec("Recall", CAP, cap=2, label="cap 2"),
+    LaneSpec("Recall", HARDWARE, label="hardware-aware"),
     LaneSpec("DSpark", label="full block"),
-    LaneSpec("Lookup", label="full block", drafter="lookup-2"),
+    LaneSpec("Recall", label="full block", drafter="recall-2"),
 )
 NEVER = frozenset()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def lookup(tmp_path_factory):
+def recall(tmp_path_factory):
     """The method's one file, where methods are looked for."""
     directory = tmp_path_factory.mktemp("methods")
-    (directory / "lookup.py").write_text(METHOD)
+    (directory / "recall.py").write_text(METHOD)
     drafters.__path__.append(str(directory))
     yield
     drafters.__path__.remove(str(directory))
@@ -105,8 +105,8 @@ def models(golden_a, monkeypatch, tmp_path):
     monkeypatch.setattr(golden_a.target, "encode_chat", lambda messages: PROMPT)
     monkeypatch.setattr(measuring, "QUICK_S", 0.3)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    first, second = (load_drafter(None, golden_a.target, method="Lookup") for _ in range(2))
-    return Models(golden_a.target, {"lookup": first, "dspark": golden_a.drafter, "lookup-2": second})
+    first, second = (load_drafter(None, golden_a.target, method="Recall") for _ in range(2))
+    return Models(golden_a.target, {"recall": first, "dspark": golden_a.drafter, "recall-2": second})
 
 
 def raced(models, settings, lanes=LANES, **more) -> RaceRecord:
@@ -117,8 +117,10 @@ def raced(models, settings, lanes=LANES, **more) -> RaceRecord:
 
 
 def test_it_loads_by_its_name_alone(golden_a):
-    assert load_drafter(None, golden_a.target, method="lookup").info.method == "Lookup"
-    with pytest.raises(ModelError, match=r"no drafting method 'Look'; there are dflash, dflash2, dspark, lookup"):
+    assert load_drafter(None, golden_a.target, method="recall").info.method == "Recall"
+    with pytest.raises(
+        ModelError, match=r"no drafting method 'Look'; there are dflash, dflash2, dspark, lookup, recall, small-model"
+    ):
         load_drafter(None, golden_a.target, method="Look")
     with pytest.raises(ModelError, match="A DSpark drafter needs a directory"):
         load_drafter(None, golden_a.target, method="DSpark")
@@ -126,11 +128,11 @@ def test_it_loads_by_its_name_alone(golden_a):
 
 def test_two_of_a_method_have_ids_and_titles_of_their_own(models):
     assert [(i.id, i.method, i.title) for i in models.infos] == [
-        ("lookup", "Lookup", "Lookup"),
+        ("recall", "Recall", "Recall"),
         ("dspark", "DSpark", "DSpark"),
-        ("lookup-2", "Lookup", "Lookup 2"),
+        ("recall-2", "Recall", "Recall 2"),
     ]
-    assert models.descriptions["Lookup"] == models.descriptions["lookup-2"] == "Lookup, block 5"
+    assert models.descriptions["Recall"] == models.descriptions["recall-2"] == "Recall, block 5"
 
 
 def test_it_races_exactly(models):
@@ -148,7 +150,7 @@ def test_it_races_strictly(models):
     settings = Settings(60, stop_ids=NEVER)
     plain = raced(models, settings, LANES[:1]).lanes[0].output
     events = speculative(
-        models.target, models.drafters["lookup"], PROMPT, settings, FullBlock(), Options(strict=math.inf)
+        models.target, models.drafters["recall"], PROMPT, settings, FullBlock(), Options(strict=math.inf)
     )
     decoded = [e for e in events if isinstance(e, Start | Round)]
     assert [decoded[0].token_id, *(t for r in decoded[1:] for t in r.committed)] == plain
@@ -177,7 +179,7 @@ def test_sampled_tokens_follow_the_target(models):
     counts: dict[tuple[int, ...], int] = {}
     lengths = set()
     for _ in range(n):
-        drafter = models.drafters["lookup"]
+        drafter = models.drafters["recall"]
         events = speculative(models.target, drafter, prompt, settings, FullBlock(), uniforms=numbers)
         start, *rounds = [e for e in events if isinstance(e, Start | Round)]
         lengths |= {(r.proposed, r.accepted) for r in rounds}
@@ -204,10 +206,10 @@ def after(target, ids, settings):
 
 def test_it_is_measured_and_the_curve_is_found_again(models, tmp_path):
     *_, curve = measure(models.target, models.loaded, quick=True)
-    assert curve.knows("lookup") and curve.knows("lookup-2") and curve.draft_s("lookup", 5, 100) > 0
+    assert curve.knows("recall") and curve.knows("recall-2") and curve.draft_s("recall", 5, 100) > 0
     save_curve(curve, tmp_path)
     assert load_curve(models.target, models.loaded, tmp_path) == curve
-    assert load_curve(models.target, {"lookup": models.drafters["lookup"]}, tmp_path) is None
+    assert load_curve(models.target, {"recall": models.drafters["recall"]}, tmp_path) is None
     assert list(models.measure_curve(quick=True))[-1] == models.curve
 
 
@@ -229,7 +231,7 @@ def test_it_is_proven(models):
 
 
 def test_a_drafter_that_gives_more_than_it_is_asked_for_fails_alone(models, monkeypatch):
-    drafter = models.drafters["lookup"]
+    drafter = models.drafters["recall"]
     context = drafter.begin()
     monkeypatch.setattr(drafter, "begin", lambda: context, raising=False)
     propose = context.propose
@@ -237,7 +239,7 @@ def test_a_drafter_that_gives_more_than_it_is_asked_for_fails_alone(models, monk
     events = race(models, RaceRequest("x", LANES[:3], Settings(40, stop_ids=NEVER)))
     record = next(e for _, e in events if isinstance(e, RaceRecord))
     list(events)
-    assert record.lanes[0].error is None and record.lanes[2].error == "Lookup drafted 3 tokens where 2 were asked for."
+    assert record.lanes[0].error is None and record.lanes[2].error == "Recall drafted 3 tokens where 2 were asked for."
 
 
 # ---- the page, links and bench: PRESET is the one line that they need --------------------------------------

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import Refused
+from ..models import drafters as methods
 from ..models.weights import PRECISIONS
 from ..presets import load_presets
 from ..race.records import BLOCK, CAP, CONFIDENCE, FULL, HARDWARE, PLAIN
@@ -61,7 +62,8 @@ class CommandLine:
         plain_text = argparse.RawDescriptionHelpFormatter
         top = argparse.ArgumentParser("python -m dspark_core.bench", description=__doc__, formatter_class=plain_text)
         commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-        models, drafters = self.model_options(), list(preset_drafters())
+        everywhere = [method.lower() for method in methods.marked("EVERYWHERE")]  # for who names their lanes
+        models, drafters = self.model_options(), [id_ for id_ in preset_drafters() if id_ not in everywhere]
         all_lanes = ",".join([PLAIN, MLX_LM, *drafters])
 
         def add(name: str, do: Callable[[argparse.Namespace], None], text: str, about: str | None, *parents):

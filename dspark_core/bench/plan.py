@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..catalog.names import HubName
-from ..models.config import parse_config
+from ..models import drafters as methods
+from ..models.config import method_of
 from ..models.headers import read_config, read_headers
 from ..models.info import DrafterInfo, drafter_ids
 from ..presets import Preset, load_presets, load_prompts
@@ -58,8 +59,10 @@ class BenchDrafter:
 
 
 def preset_drafters(preset: Preset | None = None) -> dict[str, BenchDrafter]:
-    """By id: those of a preset that lie on this disk; without one, of the embedded preset."""
+    """By id: those of a preset that lie on this disk; without one, of the embedded preset. Then those that every target
+    has."""
     found = [(d.method, d.path) for d in (preset or load_presets()[0]).drafters if not isinstance(d.path, HubName)]
+    found += [(method, None) for method in methods.marked("EVERYWHERE") if method not in (m for m, _ in found)]
     ids = drafter_ids(method for method, _ in found)
     return {id_: BenchDrafter(id_, *rest) for id_, rest in zip(ids, found, strict=True)}
 
@@ -72,7 +75,7 @@ def add_drafters(drafters: Mapping[str, BenchDrafter], given: Sequence[str]) -> 
         if not directory or not re.fullmatch(r"[a-z][a-z0-9-]*", name) or name in (PLAIN, MLX_LM, PEER):
             raise ValueError(f"--drafter takes ID=DIR, with an ID such as dspark-2, and not {text!r}.")
         place = Path(directory)
-        out[name] = BenchDrafter(name, parse_config(place, read_config(place), read_headers(place)).method, place)
+        out[name] = BenchDrafter(name, method_of(place, read_config(place), read_headers(place)), place)
     return out
 
 

@@ -39,11 +39,15 @@ class Timed(Schedule):
         self._wrap(inner)
 
     def _wrap(self, inner: Schedule) -> None:
-        self._inner, self.needs_confidence, self.looks = inner, inner.needs_confidence, inner.looks
+        self._inner, self.needs_confidence = inner, inner.needs_confidence
+        self.looks, self.previews = inner.looks, inner.previews
 
     def begin(self, max_drafts: int) -> Schedule:
         self._wrap(self._timed(self._inner.begin, max_drafts))
         return self
+
+    def preview(self, ids: Sequence[int], confidence: Sequence[float], position: int) -> None:
+        self._timed(self._inner.preview, ids, confidence, position)
 
     def drafts(self, max_drafts: int, position: int) -> int:
         return self._timed(self._inner.drafts, max_drafts, position)

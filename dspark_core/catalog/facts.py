@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
+from ..models import drafters
 from ..models.config import DrafterConfig, check_fit, parse_config, target_shape
 from ..models.files import INDEX, TEMPLATES, WEIGHTS, read_object
 from ..models.formats import is_drafter
@@ -18,6 +19,7 @@ from ..models.headers import TensorInfo, read_config, read_headers
 from ..models.quantization import DTYPE_BYTES, Quantization
 
 TOKENIZERS = ({"tokenizer.json"}, {"tokenizer.model"}, {"vocab.json", "merges.txt"})  # any of them
+MOST_PADDING = 4096  # rows of a vocabulary's table that no token has
 TARGET, DRAFTER, OTHER = "target", "drafter", "other"
 
 PART = re.compile(r"(.{1,80})-(\d{1,9})-of-(\d{1,9})\.safetensors")
@@ -157,6 +159,28 @@ def check_pair(target: Facts, drafter: Facts) -> DrafterConfig:
     config = parse_config(drafter.where, drafter.config, drafter.tensors)
     check_fit(drafter.where, config, target_shape(target.where, target.config, target.tensors))
     return config
+
+
+def drafting(facts: Facts) -> Sort:
+    """What a model is as a drafter: a target drafts too, for a larger one with the same vocabulary."""
+    sort, small = sort_of(facts), next(iter(drafters.marked("OF_TARGETS")), "")
+    if sort.kind != TARGET or not small:
+        return sort
+    return Sort(DRAFTER, small, f"{drafters.title(small)} as drafter: {sort.words}")
+
+
+def check_small(target: Facts, small: Facts) -> None:
+    """Raises ModelError if a target cannot have another one as its drafter, as far as their sizes tell. Whether their
+    tokens are the same is looked at when both are opened."""
+    for facts in (target, small):
+        if sort_of(facts).kind != TARGET:
+            raise ModelError(sort_of(facts).words)
+    sizes = [target_shape(f.where, f.config, f.tensors).vocab_size for f in (small, target)]
+    if abs(sizes[0] - sizes[1]) > MOST_PADDING:
+        raise ModelError(
+            f"{small.where} cannot draft for {target.name}: its vocabulary has {sizes[0]:,} tokens, the target's "
+            f"{sizes[1]:,}, and they have to be the same."
+        )
 
 
 def base_warning(target: Facts) -> BaseModelWarning | None:

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 
 from .cost_curve import BLIND, FEWEST, WAITED, CostCurve, Costs, Timing
 
+NOTHING_S = 1e-5  # for drafts that are on the host
+
 
 @dataclass(frozen=True)
 class DeviceShape:
@@ -48,9 +50,11 @@ SHAPES = {
 }
 
 
-def bundled_curve(made_of: Mapping[str, str], drafters: Collection[str], plain_s: float = 0.0) -> CostCurve:
-    """For what `made_of` says and drafters by id; `plain_s` is a plain step here, if it was measured: the other
-    machine's own step without."""
+def bundled_curve(
+    made_of: Mapping[str, str], drafters: Collection[str], plain_s: float = 0.0, hosted: Collection[str] = ()
+) -> CostCurve:
+    """For what `made_of` says and drafters by id, of which the `hosted` cost the device nothing; `plain_s` is a plain
+    step here, if it was measured: the other machine's own step without."""
     shape = SHAPES.get(made_of.get("device", "").partition(",")[0], SHAPES["CPU"])
     step = plain_s or shape.plain_s
 
@@ -59,9 +63,11 @@ def bundled_curve(made_of: Mapping[str, str], drafters: Collection[str], plain_s
 
     verify, draft, most = points(shape.verify), points(shape.draft), max(shape.draft)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    costs = Costs(1, points({1: 1.0})[1], verify, dict.fromkeys(drafters, draft))
+    nothing = {1: Timing(NOTHING_S, NOTHING_S, NOTHING_S, FEWEST)}
+    drafts = {id_: nothing if id_ in hosted else draft for id_ in drafters}
+    costs = Costs(1, points({1: 1.0})[1], verify, drafts)
     curve = CostCurve(dict(made_of), now, 0.0, (costs,), borrowed=shape.machine)
     parts = draft[most].median / step + curve.verify_s(most + 1, 1) / step
     blind, waited = points({0: parts, 1: parts + shape.wait}).values()
-    whole = {id_: {BLIND: blind, WAITED: waited} for id_ in drafters}
+    whole = {id_: {BLIND: blind, WAITED: waited} for id_ in drafters if id_ not in hosted}
     return replace(curve, costs=(replace(costs, whole=whole),))

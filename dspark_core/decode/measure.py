@@ -328,7 +328,7 @@ class Measurement:
         for id_, d in self.drafters.items():
             few, most = points_of(d)
             needed += [(0, id_, few), (0, id_, most)]
-            if d.info.has_confidence:
+            if d.info.waits:
                 needed += [(0, id_ + mode, most) for mode in WHOLE]
                 rest.append((0, "verify", most + 1))
             shape += [(0, id_, n) for n in (1, 2, 4, 8, 12, 24, 32) if n < most]
@@ -348,7 +348,8 @@ class Measurement:
         needed = {p for p in self.needed if (id_ := self._drafter(p)) in self.drafters or not id_}
         if not sampled.keys() >= needed:
             plain = min(self.seconds.get((0, "plain", 0), [0.0]))
-            return bundled_curve(self.about, {id_: d.info for id_, d in self.drafters.items()}, plain)
+            hosted = [id_ for id_, d in self.drafters.items() if d.info.has_preview]
+            return bundled_curve(self.about, self.drafters, plain, hosted)
 
         def timings(b: int, kind: str) -> dict[int, Timing]:
             return {n: Timing.of(s) for (at, k, n), s in sorted(sampled.items()) if (at, k) == (b, kind)}
@@ -438,5 +439,5 @@ def _serves(curve: CostCurve, drafters: dict[str, Drafter]) -> bool:
         costs.draft.keys() == drafters.keys()
         and costs.verify.keys() >= {1, longest(drafters) + 1}
         and all(costs.draft[id_].keys() >= set(points_of(d)) for id_, d in drafters.items())
-        and all(len(costs.whole.get(id_, {})) == len(WHOLE) for id_, d in drafters.items() if d.info.has_confidence)
+        and all(len(costs.whole.get(id_, {})) == len(WHOLE) for id_, d in drafters.items() if d.info.waits)
     )

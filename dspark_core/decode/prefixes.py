@@ -15,7 +15,7 @@ import mlx.core as mx
 from mlx_lm.models.cache import KVCache
 
 from ..machine import physical_memory
-from ..models.drafter import BlockContext, Context, Drafter, Look, Pick, Proposal
+from ..models.drafter import BlockContext, Context, Drafter, Look, Pick, Preview, Proposal
 from ..models.target import Cache, Target
 
 MAX_KEPT = 4  # conversations
@@ -41,6 +41,9 @@ class CountedContext:
 
     def look(self, anchor: mx.array) -> Look:
         return self.inner.look(anchor)
+
+    def preview(self, anchor_id: int) -> Preview:
+        return self.inner.preview(anchor_id)
 
     def propose(
         self, anchor: mx.array, n: int, pick: Pick, confidence: bool = False, look: Look | None = None
@@ -116,7 +119,7 @@ class Prefix:
     def _trim(self, position: int, restored: dict[int, Any]) -> None:
         """Bring every entry to `position`, or a copy into its place. Raises ValueError."""
         inner = self.context and self.context.inner
-        drafted = inner.cache if isinstance(inner, BlockContext) else []
+        drafted: list[Any] = inner.cache if isinstance(inner, BlockContext) else []
         for i, entry in enumerate(self.entries):
             place, at = (self.cache, i) if i < len(self.cache) else (drafted, i - len(self.cache))
             if i in restored:
@@ -162,7 +165,9 @@ class Prefix:
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         copies = [entry for entries in self.snapshots.values() for entry in entries.values()]
-        return sum(int(entry.nbytes) for entry in [*self.entries, *copies])
+        inner = self.context and self.context.inner
+        own = [] if isinstance(inner, BlockContext) else getattr(inner, "cache", [])
+        return sum(int(entry.nbytes) for entry in [*self.entries, *copies, *own])
 
 
 class Prefixes:

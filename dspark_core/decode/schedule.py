@@ -18,14 +18,21 @@ class Schedule:
     needs_confidence: `proposed` wants the confidences, so the drafter must give some
     looks:            `look` wants the first slot's confidence before any head row is computed, of a drafter that
                       knows it by then (`has_look`)
+    previews:         `preview` wants the drafts and their confidences at the start of every round, of a drafter that
+                      has them on the host (`has_preview`)
     """
 
     needs_confidence: bool = False
     looks: bool = False
+    previews: bool = False
 
     def begin(self, max_drafts: int) -> "Schedule":
         """The schedule of one decode with a drafter of at most `max_drafts` drafts a round."""
         return self
+
+    def preview(self, ids: Sequence[int], confidence: Sequence[float], position: int) -> None:
+        """What would be drafted with the anchor at `position`, and the logit of each draft being accepted. Called
+        before `drafts`, and in a round whose plain step is on the device already in its place."""
 
     def drafts(self, max_drafts: int, position: int) -> int:
         """How many tokens to draft with the anchor at `position`, at most `max_drafts`; 0 is a plain step."""
@@ -37,7 +44,7 @@ class Schedule:
         return drafts
 
     def parked(self) -> bool:
-        """After `drafts` gave 0: will it give 0 next time too, whatever this round brings?"""
+        """After `drafts` gave 0: is the next round to be a plain step too, whatever this one brings?"""
         return False
 
     def proposed(self, drafted: int, confidence: Sequence[float] | None) -> int:

@@ -220,6 +220,10 @@ class Speculation:
     def draft(self) -> Draft:
         """As many drafts as the schedule asks for, or as the drafter has; decides how many of them are sent."""
         began, info, schedule = self.clock(), self.drafter.info, self.schedule
+        if schedule.previews:
+            self.catch_up()
+            foreseen = self.context.preview(self.anchor_id)
+            schedule.preview(foreseen.ids, foreseen.confidence, self.position)
         n = asked = 0 if self.ahead else schedule.drafts(info.max_drafts, self.position)
         look: Look | None = None
         if n:

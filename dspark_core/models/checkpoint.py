@@ -16,7 +16,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from ..errors import ModelError, in_one_line
-from .config import D2T, DrafterConfig, check_fit, parse_config, read_calibration
+from .config import D2T, DrafterConfig, check_fit, method_of, parse_config, read_calibration
 from .drafter import BlockDrafter, Drafter, Weights, method_module
 from .formats import format_of
 from .headers import TensorInfo, read_config, read_headers
@@ -61,7 +61,7 @@ def open_drafter(
     if method is None:
         if place is None:
             raise ModelError("A drafter without a directory must name its method.")
-        method = parse_config(place, read_config(place), read_headers(place)).method
+        method = method_of(place, read_config(place), read_headers(place))
     module = method_module(method)
     if not hasattr(module, "open_drafter"):
         drafter = read_checkpoint(place, target, precision, module)
@@ -77,9 +77,11 @@ def read_drafter(
     progress: Callable[[int, int], None] = lambda done, total: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Read the weights of an opened drafter, if it has any; see `read_weights`."""
+    """Read the weights of an opened drafter, if it has any; see `read_weights`. Raises ModelError, also where what they
+    compute is wrong."""
     if drafter.info.needs_weights:
         read_weights(getattr(drafter, "weights"), drafter.info.name, progress, cancelled)  # noqa: B009
+        getattr(drafter, "prove", lambda: None)()
 
 
 def read_checkpoint(directory: Path | None, target: Target, precision: str, module: ModuleType) -> BlockDrafter:

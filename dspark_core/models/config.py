@@ -21,7 +21,7 @@ from . import drafters
 from .backbone_config import MAX_ROLLBACK, BackboneConfig, read_backbone
 from .fields import Fields, is_number, shown
 from .files import read_object
-from .formats import format_of
+from .formats import format_of, is_drafter
 from .formats.heads import MAX_RANK
 from .headers import TensorInfo
 from .info import Calibration
@@ -144,6 +144,16 @@ def parse_config(directory: Path, raw: dict[str, Any], tensors: Headers) -> Draf
         return _drafter_config(where, form.translate(where, raw, renamed))
     except (TypeError, ValueError, AttributeError, KeyError, ArithmeticError) as e:  # a field of an odd type
         raise ModelError(f"{where} cannot be read as a drafter's configuration ({e}).") from None
+
+
+def method_of(directory: Path, raw: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> str:
+    """The method that a model drafts by: what a drafter's config.json says; a target's is the one whose checkpoints are
+    targets. Raises ModelError for what is neither."""
+    small = next(iter(drafters.marked("OF_TARGETS")), "")
+    if is_drafter(raw) or not small or "model_type" not in raw:
+        return parse_config(directory, raw, tensors).method
+    read_target(directory, raw, tensors)
+    return small
 
 
 def _drafter_config(where: Path, inner: Inner) -> DrafterConfig:

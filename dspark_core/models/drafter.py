@@ -10,7 +10,12 @@ differ in how a block becomes tokens. Their files have
     KIND    the BlockDrafter
 
 A method of another kind has `open_drafter(place, target, precision)` in their stead, which returns what follows
-`Drafter`, checked, its weights unread. METHOD, TITLE, HEADS and ABOUT are literals: they are also read without MLX.
+`Drafter`, checked, its weights unread. Two more constants may be True in such a file:
+
+    EVERYWHERE  it needs no weights and is there on every target, without a preset's line
+    OF_TARGETS  its checkpoints are targets
+
+All these but KIND are literals: they are also read without MLX.
 """
 
 from __future__ import annotations
@@ -70,6 +75,15 @@ class Proposal:
 
 
 @dataclass(frozen=True)
+class Preview:
+    """What would be drafted, on the host and before anything is on the device: token ids, and the logit of each being
+    accepted given those before it."""
+
+    ids: list[int]
+    confidence: list[float]
+
+
+@dataclass(frozen=True)
 class Look:
     """A block before any of its tokens is drafted: hidden states [B, d] of all its slots (of another method, whatever
     its `propose` can use), and the confidence logit [1] of the first draft, which depends on the anchor alone;
@@ -90,6 +104,10 @@ class Context(Protocol):
         """The block after `anchor` [1] and its first confidence. Called only where `has_look`."""
         raise NotImplementedError
 
+    def preview(self, anchor_id: int) -> Preview:
+        """What `propose` would draft after this anchor at most. Called only where `has_preview`."""
+        raise NotImplementedError
+
     def propose(
         self, anchor: mx.array, n: int, pick: Pick, confidence: bool = False, look: Look | None = None
     ) -> Proposal:
@@ -106,12 +124,23 @@ class Context(Protocol):
         raise NotImplementedError
 
 
+class Unasked:
+    """For contexts that are asked for no look, or for no preview."""
+
+    def look(self, anchor: mx.array) -> Look:
+        raise NotImplementedError
+
+    def preview(self, anchor_id: int) -> Preview:
+        raise NotImplementedError
+
+
 @runtime_checkable
 class Drafter(Protocol):
     """A loaded drafter. It holds no state of a decode: `begin` does.
 
     taps:    layers of the target whose hidden states its context is extended with; () if it needs none
     weights: where `info.needs_weights`, an nn.Module whose parameters are read once everything is checked
+    prove:   optional; called once they are read. Raises ModelError if what they compute is wrong
     """
 
     info: DrafterInfo
@@ -128,7 +157,7 @@ def method_module(method: str) -> ModuleType:
     if name not in drafters.names():
         there_are = ", ".join(drafters.names())
         raise ModelError(f"There is no drafting method {method[:80]!r}; there are {there_are}.")
-    return importlib.import_module(f"{drafters.__name__}.{name}")
+    return importlib.import_module(drafters.module_name(name))
 
 
 def calibrated(confidence: mx.array, calibration: Calibration) -> mx.array:
@@ -143,6 +172,14 @@ def gaps(logits: mx.array) -> mx.array:
     best = mx.argmax(z, axis=-1, keepdims=True)
     others = mx.where(mx.arange(z.shape[-1]) == best, -mx.inf, z)
     return z.max(axis=-1) - others.max(axis=-1)
+
+
+def confidence_by_margin(logits: mx.array, calibration: Calibration) -> mx.array:
+    """Logits [n] float32 of drafts being accepted, by the margin of the two best of their draft logits [n, V]: what was
+    drawn from these plays no part. (The acceptance estimator of vllm-project/vllm goes by the same.)"""
+    n, fits = logits.shape[0], calibration.margins
+    w, b = mx.array([*fits[:n], *[fits[-1] if fits else USUAL_MARGIN] * (n - len(fits))]).T
+    return w * mx.minimum(gaps(logits), MOST_MARGIN) + b
 
 
 class ConfidenceHead(nn.Module):
@@ -238,15 +275,8 @@ class BlockDrafter:
         """Logits [n] of the confidence head for slots of hidden states [n, d] after the tokens `previous` [n]."""
         return self.weights.confidence_head(hidden)
 
-    def confidence_by_margin(self, logits: mx.array) -> mx.array:
-        """Logits [n] float32 of drafts being accepted, by the margin of the two best of their draft logits [n, V]: what
-        was drawn from these plays no part. (The acceptance estimator of vllm-project/vllm goes by the same.)"""
-        n, fits = logits.shape[0], self.info.calibration.margins
-        w, b = mx.array([*fits[:n], *[fits[-1] if fits else USUAL_MARGIN] * (n - len(fits))]).T
-        return w * mx.minimum(gaps(logits), MOST_MARGIN) + b
 
-
-class BlockContext:
+class BlockContext(Unasked):
     """A block drafter's keys and values of the committed positions of one decode."""
 
     def __init__(self, drafter: BlockDrafter, cache: Cache):
@@ -283,7 +313,7 @@ class BlockContext:
         ids, q, logits, previous = d.chain(anchor, base, slots, pick)
         c = None
         if confidence and d.info.has_confidence:
-            c = d.confidence(hidden, previous) if d.info.has_look else d.confidence_by_margin(logits)
+            c = d.confidence(hidden, previous) if d.info.has_look else confidence_by_margin(logits, d.info.calibration)
         return Proposal(ids, q, logits, d.spread(base), hidden, c)
 
     def rollback(self, n: int) -> None:

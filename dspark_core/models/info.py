@@ -45,11 +45,13 @@ class DrafterInfo:
     max_drafts:     drafts a round at most; a round may bring fewer, or none
     has_confidence: it gives each draft's logit of being accepted: of its confidence head, or else of its logits' margin
     has_look:       it knows that of the first draft before any head row is computed: it has a confidence head
+    has_preview:    it knows its drafts and their confidences on the host, and they cost the device nothing
     has_bias:       its drafts see each other (a Markov head, a selector)
     bias:           what lets them, as a sentence names it: "Markov bias"; empty without
     candidates:     tokens that a slot's draft is settled among in the end; 0: all that it can draft
     needs_taps:     its context is made of the target's hidden states
     needs_weights:  it is read from a directory
+    everywhere:     it comes with every target, whether or not it was asked for
     newest:         rows of its context that it looks at, the newest ones; 0: all that it was made to look at. Text that
                     is much longer than what it was trained on is drafted better so
     calibration:    where it was measured
@@ -67,11 +69,13 @@ class DrafterInfo:
     max_drafts: int
     has_confidence: bool = False
     has_look: bool = False
+    has_preview: bool = False
     has_bias: bool = False
     bias: str = ""
     candidates: int = 0
     needs_taps: bool = True
     needs_weights: bool = True
+    everywhere: bool = False
     newest: int = 0
     calibration: Calibration = field(default_factory=Calibration)
     shapes: str = ""
@@ -81,6 +85,11 @@ class DrafterInfo:
             object.__setattr__(self, "name", self.title)
         if self.has_bias and not self.bias:
             object.__setattr__(self, "bias", "bias")
+
+    @property
+    def waits(self) -> bool:
+        """Are its confidences on the device, so that to decide by them is to wait for it?"""
+        return self.has_confidence and not self.has_preview
 
     @property
     def lane_drafter(self) -> str:
@@ -108,6 +117,13 @@ def drafter_ids(methods: Iterable[str]) -> list[str]:
         counts[method] = n = counts.get(method, 0) + 1
         ids.append(method if n == 1 else f"{method}-{n}")
     return ids
+
+
+def first_of_each(infos: Iterable[DrafterInfo]) -> list[str]:
+    """Ids of the drafters of a race for which none was chosen: the first of each method. Those that come with every
+    target are there where there is no other."""
+    firsts = [info for info in infos if info.id == info.method.lower()]
+    return [i.id for i in firsts if not i.everywhere] or [i.id for i in firsts]
 
 
 def named(infos: Iterable[tuple[str, DrafterInfo]]) -> tuple[DrafterInfo, ...]:

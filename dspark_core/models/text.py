@@ -95,6 +95,10 @@ class Text:
         known = self._control.ids - {self.tokenizer.unk_token_id}
         return [i for i in self._control.encode(text, [False] * len(text)) if i in known]
 
+    def vocabulary(self) -> dict[str, int]:
+        """Every token with its id, control tokens included."""
+        return dict(self.tokenizer.get_vocab())
+
     @property
     def has_chat_template(self) -> bool:
         return self.tokenizer.chat_template is not None

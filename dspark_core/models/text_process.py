@@ -120,6 +120,9 @@ class ForeignText:
     def encode_chat(self, messages: list[dict[str, str]], thinking: bool = False) -> list[int]:
         return list(self.ask("encode_chat", CALL_S, messages, thinking))
 
+    def vocabulary(self) -> dict[str, int]:
+        return dict(self.ask("vocabulary", LOAD_S))
+
     def is_special(self, token_id: int) -> bool:
         return token_id in self.special
 
@@ -397,6 +400,8 @@ def answer_to(question: dict[str, Any], texts: "dict[int, Text]") -> Any:
         case "token":
             is_byte = text.token_bytes.is_byte
             return text.token_bytes(*args).hex(), text.token_bytes.at_start(*args).hex(), is_byte(*args)
+        case "vocabulary":
+            return text.vocabulary()
         case "encode":
             return text.encode(*args)
         case "encode_text":

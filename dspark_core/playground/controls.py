@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from ..models.info import first_of_each
 from ..presets import Prompt
 from ..race.lane_spec import MAX_LANES, find, schedules
 from ..race.records import CAP, CONFIDENCE, CUMULATIVE, HARDWARE, MAX_SYSTEM, PLAIN, LaneSpec, RaceRequest
@@ -136,7 +137,7 @@ def controls(prompts: list[Prompt], offers: Callable[[], Offers]) -> Controls:
     """Everything above the tabs but the head. `offers()` is what lanes may run at the time."""
     prompt, start, stop = _ask_row(prompts[0].text if prompts else "")
     conversation = conversation_row()
-    _chips(prompt, prompts)
+    chips = _chips(prompts)
     with gr.Column(elem_id="settings"):
         with gr.Row(elem_id="settings-head"):
             _fold("Lanes and settings", "settings-body")
@@ -145,6 +146,8 @@ def controls(prompts: list[Prompt], offers: Callable[[], Offers]) -> Controls:
         doubts = plain_text("", "link-doubts")
         cut = plain_text("", "settings-cut")
         inputs, defaults = _settings(prompt, offers)
+    for chip, example in chips:
+        _fill_in(chip, example, inputs)
 
     def sum_up(call: Call) -> Updates:
         return {"summary": in_words(read_form(call.values), offers().infos)}
@@ -178,16 +181,28 @@ def _ask_row(first: str) -> tuple[gr.Textbox, gr.Button, gr.Button]:
     return prompt, start, stop
 
 
-def _chips(prompt: gr.Textbox, prompts: list[Prompt]) -> None:
+def _chips(prompts: list[Prompt]) -> list[tuple[gr.Button, Prompt]]:
     """Examples, in the order of the file; that of their kinds is the same."""
+    chips = []
     with gr.Row(elem_id="chips"):
         static("<p>Which is easiest to guess ahead?</p>", elem_classes="kind")
         for kind in dict.fromkeys(p.kind for p in prompts):
             with gr.Row(elem_classes="chip-group"):
                 static(f"<p>{kind}</p>", elem_classes="kind")
                 for example in (p for p in prompts if p.kind == kind):
-                    chip = gr.Button(example.title, size="sm", variant="secondary")
-                    chip.click(None, None, prompt, js=f"() => {json.dumps(example.text)}", api_visibility="private")
+                    chips.append((gr.Button(example.title, size="sm", variant="secondary"), example))
+    return chips
+
+
+def _fill_in(chip: gr.Button, example: Prompt, inputs: RaceInputs) -> None:
+    """At a click the prompt, and the last lane for the drafter that an example is for, unless another lane has it."""
+    text, drafter = json.dumps(example.text), json.dumps(example.drafter)
+    if not example.drafter:
+        chip.click(None, None, inputs.prompt, js=f"() => {text}", api_visibility="private")
+        return
+    lanes = [lane.drafter for lane in inputs.lanes]
+    js = f"(...lanes) => [{text}, lanes.includes({drafter}) ? lanes.at(-1) : {drafter}]"
+    chip.click(None, lanes, [inputs.prompt, lanes[-1]], js=js, api_visibility="private")
 
 
 def _settings(prompt: gr.Textbox, offers: Callable[[], Offers]) -> tuple[RaceInputs, gr.Button]:
@@ -250,7 +265,7 @@ def cap_ends(form: LaneForm, offers: Offers) -> dict[str, Any]:
 def _lane_inputs(i: int, offers: Callable[[], Offers]) -> LaneInputs:
     now = offers()
     # As the page opens: plain, then the first drafter of each method.
-    opening = [PLAIN, *(info.id for info in now.infos if info.id == info.method.lower())]
+    opening = [PLAIN, *first_of_each(now.infos)]
     first = opening[i] if i < len(opening) else OFF if i > 1 else PLAIN
     info = find(now.infos, first)
     sample = info or next(iter(now.infos), None)

@@ -17,6 +17,7 @@ from ..catalog.memory import too_big
 from ..catalog.names import HubName
 from ..errors import Cancelled, ModelError, in_one_line
 from ..machine import Device, mlx_device
+from ..models import drafters as methods
 from ..models.info import DrafterInfo
 from ..models.text_process import TextProcess, interruptible, is_foreign
 from ..presets import Preset
@@ -216,7 +217,9 @@ class PresetEngine:
         target = open_target(choice.target, choice.precision, lambda step: tell(Loading(f"{choice.title}: {step}")))
         target.name = name_of(choice.target)
         drafters: dict[str, Drafter | str] = {}
-        for id_, where in choice.drafters.items():
+        everywhere: dict[str, Path | str | None] = {m.lower(): None for m in methods.marked("EVERYWHERE")}
+        further = {id_: where for id_, where in everywhere.items() if id_ not in choice.drafters}
+        for id_, where in {**choice.drafters, **further}.items():
             if isinstance(where, str):
                 drafters[id_] = where
                 continue

@@ -17,6 +17,7 @@ from typing import Any, get_type_hints
 import gradio as gr
 from gradio.context import LocalContext
 
+from ..models.info import first_of_each
 from ..models.token_bytes import whole_characters
 from ..presets import Prompt
 from ..race.lane_spec import excesses, read_lanes
@@ -118,8 +119,8 @@ class RaceCall:
 
     def asked(self, offers: Offers) -> tuple[RaceRequest, list[str]]:
         """The race, and in sentences what of it was cut. Raises ValueError, in one sentence."""
-        first = [info.id for info in offers.infos if info.id == info.method.lower()]
-        asked = read_lanes(str(self.lanes) if self.lanes else ",".join([PLAIN, *first]), offers.infos)
+        usual = [PLAIN, *first_of_each(offers.infos)]
+        asked = read_lanes(str(self.lanes) if self.lanes else ",".join(usual), offers.infos)
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "lanes"}
         form = RaceForm(**values, lanes=tuple(form_of(lane) for lane in asked))
         return request_of(form, offers.infos), excesses(asked)

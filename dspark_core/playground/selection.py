@@ -10,12 +10,13 @@ from typing import Any
 from ..catalog import facts, local
 from ..catalog.checksums import unchecked
 from ..catalog.download import Download, Downloads
-from ..catalog.facts import DRAFTER, TARGET, Facts, sort_of
+from ..catalog.facts import DRAFTER, TARGET, Facts, Sort, sort_of
 from ..catalog.hub import Hub, Plan
 from ..catalog.memory import Estimate, PublishedSizes, estimate, gigabytes
 from ..catalog.names import HubName, directory, parse
 from ..errors import ModelError, in_one_line
 from ..machine import Device
+from ..models import drafters as methods
 from ..models.config import parse_config
 from ..models.info import DrafterInfo, drafter_ids
 from ..presets import PRECISIONS, Place, Preset, PresetDrafter, PresetTarget, read_presets
@@ -95,8 +96,6 @@ class Selection:
         places = list(dict.fromkeys(parse(name) for name in names if name))
         target = form.own_target.strip()[:MAX_TYPED] if isinstance(form.own_target, str) else ""
         parts = [ModelPart(TARGET, parse(target)), *(ModelPart(DRAFTER, place) for place in places[:MAX_DRAFTERS])]
-        if len(parts) == 1:
-            raise ModelError("Name at least one drafter: without one there is nothing to race.")
         if len(places) > MAX_DRAFTERS:
             raise ModelError(f"{len(places)} drafters are named; at most {MAX_DRAFTERS} are loaded at a time.")
         precision = form.precision if form.precision in PRECISIONS else "auto"
@@ -146,13 +145,20 @@ class LocatedPart:
     def here(self) -> bool:
         return self.part.place is None or self.directory is not None
 
+    @property
+    def sort(self) -> Sort | None:
+        """What it is in its role; None where nothing is known of it."""
+        if self.facts is None:
+            return None
+        return sort_of(self.facts) if self.part.role == TARGET else facts.drafting(self.facts)
+
     def method(self) -> str:
         """The method of a drafter. Raises ModelError if one of the visitor's own is none, or is not here."""
         if self.part.role != DRAFTER:
             return self.part.role
-        if self.facts is None or self.directory is None:
+        sort = self.sort
+        if sort is None or self.directory is None:
             raise ModelError(self.problem or f"{self.part.name} is not on this machine: download it first.")
-        sort = sort_of(self.facts)
         if sort.kind != DRAFTER:
             raise ModelError(f"{self.part.name} cannot be the drafter: {sort.words}")
         return sort.family
@@ -181,7 +187,7 @@ class LocatedPart:
         """Title, size, licence, state and hub address: for a preset's card."""
         part, state = self.part, "on disk" if self.here else "not usable" if self.problem else ""
         name = self.facts.name if self.facts and part.title in ("", part.role) else ""
-        sort = sort_of(self.facts).words.rstrip(".") if name and self.facts else ""
+        sort = self.sort.words.rstrip(".") if name and self.sort else ""
         link = part.place.link if isinstance(part.place, HubName) else ""
         title = sort if part.role != TARGET and sort else part.title or part.name
         return {"title": title, "size": self.size, "licence": part.licence, "state": state, "link": link}
@@ -189,7 +195,7 @@ class LocatedPart:
     @property
     def row(self) -> list[str]:
         """Part, name, what it is, where, to download: for the page."""
-        sort, role = sort_of(self.facts) if self.facts else None, self.part.role
+        sort, role = self.sort, self.part.role
         part = sort.family if sort and role == sort.kind == DRAFTER else role
         words = sort.words if sort else ""
         if self.part.place is None:
@@ -230,11 +236,13 @@ class ModelSources:
     def start_infos(self) -> tuple[DrafterInfo, ...]:
         """What is known of the drafters that the page starts with, before they are loaded."""
         firsts = self.first.first_drafters if self.first else {}
-        return tuple(self._start_info(id_, drafter) for id_, drafter in firsts.items())
+        more = {m.lower(): PresetDrafter(m) for m in methods.marked("EVERYWHERE") if m.lower() not in firsts}
+        infos = [self._start_info(id_, drafter) for id_, drafter in (firsts | more).items()]
+        return tuple(replace(info, everywhere=info.id in more) for info in infos)
 
     def _start_info(self, id_: str, drafter: PresetDrafter) -> DrafterInfo:
         located = self.located(ModelPart(drafter.method, drafter.path))
-        title = drafter.title or drafter.method
+        title = drafter.title or methods.title(drafter.method)
         if located.facts is None or sort_of(located.facts).kind != DRAFTER:
             return DrafterInfo(
                 id=id_,
@@ -369,8 +377,10 @@ class ModelSources:
         titles = {id_: d.part.title for id_, d in zip(ids, drafters, strict=True) if d.part.title}
         for method in chosen.left_out:
             places.setdefault(method.lower(), NOT_WANTED)
-        for method in (d.method for preset in self.presets.values() for d in preset.drafters):
-            places.setdefault(method.lower(), NOT_CHOSEN)
+        everywhere = [method.lower() for method in methods.marked("EVERYWHERE")]
+        for method in (d.method.lower() for preset in self.presets.values() for d in preset.drafters):
+            if method not in everywhere:
+                places.setdefault(method, NOT_CHOSEN)
         warned = target.facts is not None and sort_of(target.facts).kind == TARGET
         notice = facts.base_warning(target.facts) if target.facts and warned else None
         return Choice(
@@ -400,7 +410,8 @@ def mismatches(parts: Sequence[LocatedPart]) -> list[str]:
     for drafter in drafters:
         if target.facts and drafter.facts:
             try:
-                facts.check_pair(target.facts, drafter.facts)
+                check = facts.check_small if sort_of(drafter.facts).kind == TARGET else facts.check_pair
+                check(target.facts, drafter.facts)
             except ModelError as error:
                 words.append(str(error))
     return list(dict.fromkeys(words))

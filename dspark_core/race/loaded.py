@@ -156,8 +156,8 @@ class Models:
         if curve is None and self.measuring:
             curve = self._refined(self.measuring.curve())
         if curve is None or (drafter and not curve.knows(drafter)):
-            infos = {id_: d.info for id_, d in self.loaded.items()}
-            curve = bundled_curve(made_of(self.target, self.loaded), infos)
+            hosted = [id_ for id_, d in self.loaded.items() if d.info.has_preview]
+            curve = bundled_curve(made_of(self.target, self.loaded), self.loaded, hosted=hosted)
         return curve
 
     def pass_costs(self, request: RaceRequest, prompt: int) -> PassCosts | None:

@@ -20,6 +20,7 @@ import mlx.core as mx
 from ..decode.adaptive import HardwareAware
 from ..decode.plain import plain
 from ..decode.prefill import PREFILL_CHUNK, Prefilled, prefill_shared
+from ..decode.previewing import PreviewAware
 from ..decode.rounds import Prefill, Round, Settings, Start
 from ..decode.schedule import ConfidenceThreshold, CumulativeThreshold, FixedCap, FullBlock, Schedule
 from ..decode.speculative import Options, speculative
@@ -166,6 +167,8 @@ def schedule_of(spec: LaneSpec, models: Models, drafter: Drafter) -> Schedule:
     if spec.schedule == HARDWARE:
         curve = models.usable_curve(spec.drafter_id)
         info, fit = drafter.info, models.fit(spec.drafter_id)
+        if info.has_preview:
+            return PreviewAware(curve, spec.drafter_id, fit)
         known = info.calibration.acceptance
         return HardwareAware(curve, spec.drafter_id, known, info.has_confidence, info.has_look, fit)
     if spec.schedule == CONFIDENCE:

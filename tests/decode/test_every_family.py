@@ -10,9 +10,11 @@ from dspark_core.decode.measure import measure
 from dspark_core.decode.plain import plain
 from dspark_core.decode.prefill import prefill_once
 from dspark_core.decode.rounds import Settings
+from dspark_core.decode.sampling import Greedy
 from dspark_core.decode.schedule import FullBlock
 from dspark_core.decode.speculative import Options, speculative
 from dspark_core.models.drafter import Proposal
+from dspark_core.models.drafters.small_model import SmallModel
 from dspark_core.models.info import DrafterInfo
 from dspark_core.models.target import Target, load_target
 from tests.models.families import SWEPT, saved
@@ -92,6 +94,22 @@ def test_lanes_by_turns_from_one_prefill_with_rounds_that_draft_nothing(target):
     lanes = [lane(0.0), lane(1e9), plain(target, prompt, settings, prefilled=prefilled)]
     by_lane = list(zip(*zip_longest(*lanes), strict=True))
     assert [output(events) for events in by_lane] == [expected] * 3
+
+
+def test_it_drafts_for_itself(target):
+    """As a small model does, in a cache of its own, which it also goes back in: full blocks, and such as are cut."""
+    drafter, prompt = SmallModel(target, target), [7, 3, 9, 1]
+    for schedule, options in ((FullBlock(), Options()), (Turns([0, 3, 1], 5, False), Options(strict=1e9))):
+        events = [*speculative(target, drafter, prompt, Settings(30, stop_ids=NEVER), schedule, options)]
+        assert output(events) == plain_output(target, prompt, 30)
+        assert all(r.accepted == r.proposed for r in rounds(events))
+    context = drafter.begin()
+    context.extend(mx.array(prompt * 5), None)
+    first = context.propose(mx.array([5]), 3, Greedy()).ids.tolist()
+    context.extend(mx.array([5, first[0], (first[1] + 1) % target.vocab_size]), None)
+    context.propose(mx.array([5]), 3, Greedy())
+    context.rollback(3)
+    assert context.propose(mx.array([5]), 3, Greedy()).ids.tolist() == first
 
 
 def test_costs_can_be_measured(tmp_path):

@@ -26,6 +26,7 @@ CASES = {
     "p differs from q": (truncated(LOGITS_P), truncated(LOGITS_Q)),
     "p equals q": (truncated(LOGITS_P), truncated(LOGITS_P[:2])),
     "q is 0 where p is not": (truncated(LOGITS_P), f32([[0.5, 0.5, 0, 0], [0, 0, 0.25, 0.75]])),
+    "q is a point mass": (truncated(LOGITS_P), f32([[0, 0, 1, 0], [0, 1, 0, 0]])),
     "top-k 2": (truncated(LOGITS_P, top_k=2), truncated(LOGITS_Q, top_k=2)),
     "top-p 0.7": (truncated(LOGITS_P, top_p=0.7), truncated(LOGITS_Q, top_p=0.7)),
     "disjoint": (f32([[0, 0, 0.4, 0.6], [0, 1, 0, 0], [0.25] * 4]), f32([[0.5, 0.5, 0, 0], [1, 0, 0, 0]])),

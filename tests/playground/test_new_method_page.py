@@ -138,5 +138,7 @@ def test_a_script_races_it(preset):
 def test_a_method_that_is_no_file_is_refused_by_name(preset, tmp_path):
     text = PRESET.format(target=GOLDEN / "A" / "target", drafter=GOLDEN / "A" / "drafter")
     (tmp_path / "p.toml").write_text(text.replace('"Echo"', '"Eco"'))
-    with pytest.raises(PresetError, match="method 'Eco' is not known; there are dflash, dflash2, dspark, echo"):
+    with pytest.raises(
+        PresetError, match="method 'Eco' is not known; there are dflash, dflash2, dspark, echo, lookup, small-model"
+    ):
         load_presets(tmp_path)

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-METHODS = {"dspark", "dflash", "dflash2"}
+METHODS = {"dspark", "dflash", "dflash2", "lookup", "small-model"}
 EXEMPT = ("dspark_core/training/", "dspark_core/models/drafters/")
 SHOWN = 8
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef

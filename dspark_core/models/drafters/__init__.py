@@ -12,14 +12,24 @@ from typing import Any
 
 
 def names() -> list[str]:
-    """The methods there are, in lower case, by alphabet."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__))
+    """The methods there are, in lower case, by alphabet: "small-model" is in small_model.py."""
+    return sorted(m.name.replace("_", "-") for m in pkgutil.iter_modules(__path__))
+
+
+def module_name(method: str) -> str:
+    """Of a method's file, in full."""
+    return f"{__name__}.{method.lower().replace('-', '_')}"
+
+
+def marked(constant: str) -> list[str]:
+    """Methods whose files set a constant to True: EVERYWHERE, OF_TARGETS (models/drafter.py)."""
+    return [str(known["METHOD"]) for name in names() if (known := constants(name)).get(constant) is True]
 
 
 def constants(method: str) -> dict[str, Any]:
     """The constants at the top of a method's file, such as METHOD and HEADS, by name; and `needs_weights`: False where
     the file says so in a call, as of a DrafterInfo. Empty for a method that has no file."""
-    spec = find_spec(f"{__name__}.{method.lower()}") if method.lower() in names() else None
+    spec = find_spec(module_name(method)) if method.lower() in names() else None
     return _read(Path(spec.origin)) if spec and spec.origin else {}
 
 

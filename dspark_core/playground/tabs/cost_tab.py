@@ -548,7 +548,7 @@ class CostTab:
         def work(engine, job: Job):
             yield -1, engine.models.usable_curve()
 
-        return Job(session, "lookup", work)
+        return Job(session, "read curve", work)
 
     @staticmethod
     def measuring_job(session: str) -> Job:
