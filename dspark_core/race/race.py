@@ -215,7 +215,7 @@ def race(
     """
     target = models.target
     models.kept = None
-    prompt = target.encode_chat(request.messages)
+    prompt = target.encode_chat(request.messages, **request.switches)
     if request.earlier and len(prompt) >= target.context_length:
         raise ModelError(
             f"The conversation with this prompt has {len(prompt):,} tokens; the context of {target.name} holds "
@@ -224,6 +224,7 @@ def race(
     record = RaceRecord(
         target.name, target.precision, request, len(prompt), [LaneRecord(spec) for spec in request.lanes]
     )
+    record.thought = target.begun_thought(request.thinking)
     record.source = models.source()
     if noise := models.known_noise():
         record.noise = noise.largest
