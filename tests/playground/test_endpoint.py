@@ -406,7 +406,8 @@ def test_a_thought_has_fields_of_its_own(page, monkeypatch):
     tag = next(c for c in whole[3:] if c.isascii() and c.isalpha())  # what ends the thought here
     thought, _, answer = whole.partition(tag)
     monkeypatch.setitem(THOUGHTS, "<think>", tag)
-    monkeypatch.setattr(target, "begun_thought", lambda thinking: Thought("<think>", spelled=True) if thinking else None)
+    begun = Thought("<think>", spelled=True)
+    monkeypatch.setattr(target, "begun_thought", lambda thinking: begun if thinking else None)
     for switch in ("enable_thinking", "thinking"):
         body = chat("Think.", "dspark", max_tokens=40, temperature=0, chat_template_kwargs={switch: True})
         said = ask(page.port, "/chat/completions", body)[2]["choices"][0]["message"]
