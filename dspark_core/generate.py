@@ -6,7 +6,8 @@
     git diff | python -m dspark_core.generate -                               the prompt from standard input
     python -m dspark_core.generate --chat                                     a conversation, a line a turn
 
-Accepted drafts are bold where a terminal reads it; the figures come at the end, on standard error.
+Accepted drafts are bold where a terminal reads it, and a thought before the answer is faint; elsewhere the thought is
+left to standard error. So are the figures, at the end.
 """
 
 import argparse
@@ -36,7 +37,7 @@ from .race.records import PLAIN, LaneSpec
 if TYPE_CHECKING:
     from .race.loaded import Models
 
-BOLD, REGULAR = "\x1b[1m", "\x1b[22m"
+BOLD, FAINT, REGULAR = "\x1b[1m", "\x1b[2m", "\x1b[22m"
 # What a terminal would obey, whatever a model writes.
 UNSAFE = {c: "\ufffd" for c in (*range(9), 11, 12, *range(14, 32), *range(127, 160))}
 
@@ -181,7 +182,7 @@ class Conversation:
                     ended = event
         out.end()
         if ended:
-            self.report(out.text, tokens, began, ended)
+            self.report(out, tokens, began, ended)
         if self.stopped and not a.chat:
             raise KeyboardInterrupt
         self.stopped = False
@@ -198,10 +199,11 @@ class Conversation:
         finally:
             signal.signal(signal.SIGINT, before)
 
-    def report(self, text: str, tokens: int, began: Began, ended: Ended) -> None:
+    def report(self, out: "Terminal", tokens: int, began: Began, ended: Ended) -> None:
         figures, lane = ended.figures, lane_text(self.lane)
         if self.arguments.json:
-            head: dict[str, Any] = {"model": self.models.target.name, "lane": lane, "text": text}
+            head: dict[str, Any] = {"model": self.models.target.name, "lane": lane, "text": out.text}
+            head |= {"thought": out.thought} if out.thought else {}
             counts = {"prompt_tokens": len(began.prompt_ids), "cached_tokens": began.cached, "tokens": tokens}
             print(json.dumps(head | {"finish": ended.finish} | counts | figures), flush=True)
             return
@@ -218,17 +220,26 @@ class Conversation:
 
 
 class Terminal:
-    """Where an answer is written. On a terminal accepted drafts are bold, and nothing in it is obeyed."""
+    """Where an answer is written. On a terminal accepted drafts are bold, and nothing in it is obeyed. `text` is the
+    answer so far, `thought` what was thought before it."""
 
     def __init__(self, out: TextIO, marked: bool, silent: bool):
         self.out, self.silent, self.tty = out, silent, out.isatty()
         self.marked = marked and self.tty
-        self.text = ""
+        self.text = self.thought = ""
 
     def write(self, piece: Piece) -> None:
+        thought = "".join(text for text, _ in piece.thought)
+        parted = self.thought + thought and piece.text and not self.text
         self.text += piece.text
+        self.thought += thought
         if self.silent:
             return
+        aside = self.out if self.tty else sys.stderr
+        if thought or parted:
+            shown = thought.translate(UNSAFE) if self.tty or sys.stderr.isatty() else thought
+            aside.write((f"{FAINT}{shown}{REGULAR}" if self.marked and thought else shown) + "\n\n" * bool(parted))
+            aside.flush()
         for text, accepted in piece.texts:
             shown = text.translate(UNSAFE) if self.tty else text
             self.out.write(f"{BOLD}{shown}{REGULAR}" if accepted and self.marked else shown)

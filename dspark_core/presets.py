@@ -6,6 +6,7 @@ trained_with = "Qwen/Qwen3-4B"      # what the drafters were trained on
 drafter_precision = "4-bit"         # of the drafters, at load; "auto" if it is not given
 token_bytes = 147456                # keys and values of one token in bf16, in the target's layers that see all tokens
 lane_bytes = 0                      # what a lane holds beside them, whatever its length: sliding windows, states
+experts = true                      # where layers have experts: on a CPU these stay quantized
 
 [[target]]                          # one for each precision that is offered; the first one is the default
 precision = "8-bit"
@@ -175,8 +176,12 @@ class _ModelTable(_Table):
     bytes: Annotated[int | None, Field(ge=1, le=MAX_SIZE)] = None
     assumed: bool = False
 
-    def sizes(self, stored: str = "bf16", token_bytes: int = 0, lane_bytes: int = 0) -> PublishedSizes | None:
-        return PublishedSizes(self.bytes, stored, token_bytes, lane_bytes, self.assumed) if self.bytes else None
+    def sizes(
+        self, stored: str = "bf16", token_bytes: int = 0, lane_bytes: int = 0, experts: bool = False
+    ) -> PublishedSizes | None:
+        if not self.bytes:
+            return None
+        return PublishedSizes(self.bytes, stored, token_bytes, lane_bytes, self.assumed, experts)
 
 
 class _TargetTable(_ModelTable):
@@ -196,6 +201,7 @@ class _PresetFile(_Table):
     drafter_precision: str = "auto"
     token_bytes: Annotated[int, Field(ge=0, le=MAX_SIZE)] = 0
     lane_bytes: Annotated[int, Field(ge=0, le=MAX_SIZE)] = 0
+    experts: bool = False
     target: Annotated[list[_TargetTable], Field(max_length=20)]
     drafter: Annotated[list[_DrafterTable], Field(max_length=100)] = []
 
@@ -238,7 +244,7 @@ def _files(directory: Path) -> list[Path]:
 
 def _preset(path: Path) -> Preset:
     file = _read_toml(path, _PresetFile)
-    lane = file.token_bytes, file.lane_bytes
+    lane = file.token_bytes, file.lane_bytes, file.experts
     targets = tuple(
         PresetTarget(t.precision, _place(path, "target", t), t.note, t.licence, t.sizes(t.precision, *lane))
         for t in file.target

@@ -60,6 +60,7 @@ function addLane(i, method, label, about) {
   const lane = {
     i, name, plain, pane, text, note, figures, figure, histogram, line, fill,
     rounds: [], more: [], nodes: [], tokens: [], answer: '', block: null, blockTokens: 0, tail: null,
+    thinking: false, ended: false,
     committed: 0, seconds: 0, rate: 0, proposed: 0, accepted: 0, undrafted: 0, unsent: 0, idle: '', lengths: [],
     bars: [], points: [], speeds: [], firstToken: 0,
     stick: true, dirty: false, over: false,
@@ -84,7 +85,7 @@ function listen(lane, copy) {
   text.addEventListener('pointerleave', () => { if (!text.contains(document.activeElement)) show(null); });
   text.addEventListener('focusin', (event) => { if (event.target !== text) show(roundAt(target(event))); });
   copy.addEventListener('click', async () => {
-    await navigator.clipboard.writeText(lane.answer);
+    await navigator.clipboard.writeText(lane.pane.querySelector('.part') ? lane.answer.trim() : lane.answer);
     copy.textContent = 'Copied';
     setTimeout(() => { copy.textContent = 'Copy'; }, 1500);
   });
@@ -103,9 +104,9 @@ function signOf(text, gone) {
 }
 
 /** @param {Token} token */
-function tokenNode({ kind, text }) {
+function tokenNode({ kind, text, thought }) {
   const gone = kind === 'r' || kind === 'd';
-  const node = make(gone ? 'del' : 'span', 'tok ' + kind, text);
+  const node = make(gone ? 'del' : 'span', 'tok ' + kind + (thought ? ' thought' : ''), text);
   const sign = kind === 'e' ? 'end' : kind === 'd' ? '' : signOf(text, gone);
   if (sign) node.dataset.sign = sign;
   if (gone && text.trim().length === 1) node.classList.add('single');
@@ -141,7 +142,9 @@ function openRound(lane, at, step) {
  * @returns {Round}
  */
 function nextRound(lane, counts, texts, finish) {
-  const tokens = texts.map((text) => Object.freeze({ kind: text[0], text: text.slice(1) }));
+  const tokens = texts.map((text) => Object.freeze({
+    kind: text[0].toLowerCase(), text: text.slice(1), thought: /[A-Z]/.test(text[0]),
+  }));
   const from = lane.tokens.length, to = from + tokens.filter(({ kind }) => kind !== 'r' && kind !== 'd').length;
   const more = moreOf(lane.more, counts.time - lane.seconds);
   lane.more = [];
@@ -162,19 +165,24 @@ function addRound(lane, round) {
   lane.nodes[round.at] = [];
   let node = openRound(lane, round.at, step);
   for (const token of round.tokens) {
-    if (lane.blockTokens >= BLOCK_TOKENS && lane.answer.endsWith('\n') && node.childElementCount) {
+    if (lane.blockTokens >= BLOCK_TOKENS && lane.ended && node.childElementCount) {
       node.classList.add('goes-on');
       lane.block = null;
       node = openRound(lane, round.at, step);
     }
-    const { kind, text } = token, mark = tokenNode(token);
+    const { kind, text, thought = false } = token, mark = tokenNode(token);
+    if (kind !== 'e' && thought !== lane.thinking) {
+      node.append(make('span', 'part', thought ? 'Thought' : 'Answer'));
+      lane.thinking = thought;
+    }
     node.append(mark);
     lane.blockTokens += 1;
     if (kind === 'r' || kind === 'd') continue;
     lane.tokens.push(mark);
-    if (kind !== 'e') lane.answer += text;
+    lane.ended = text.endsWith('\n');
+    if (kind !== 'e' && !thought) lane.answer += text;
   }
-  if (lane.blockTokens >= BLOCK_LONGEST || (lane.blockTokens >= BLOCK_TOKENS && lane.answer.endsWith('\n'))) {
+  if (lane.blockTokens >= BLOCK_LONGEST || (lane.blockTokens >= BLOCK_TOKENS && lane.ended)) {
     lane.block = null;
   }
   lane.rounds.push(round);

@@ -28,7 +28,9 @@ import { make, svg } from './dom.js';
  * @property {string[]} more  what is said of the round that comes next
  * @property {HTMLElement[][]} nodes  of each round
  * @property {HTMLElement[]} tokens  of each committed token
- * @property {string} answer
+ * @property {string} answer  without what was thought before it
+ * @property {boolean} thinking  its newest token is of a thought
+ * @property {boolean} ended  its newest token ends a line
  * @property {HTMLElement?} block  the block of text that is not full yet
  * @property {number} blockTokens
  * @property {HTMLElement?} tail

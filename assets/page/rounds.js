@@ -3,8 +3,8 @@
 import { quoted } from './dom.js';
 
 /**
- * A token of a round; its kind is one of the letters in dspark_core/playground/stream.py.
- * @typedef {{ readonly kind: string, readonly text: string }} Token
+ * A token of a round; its kind is one of the small letters in dspark_core/playground/stream.py.
+ * @typedef {{ readonly kind: string, readonly text: string, readonly thought?: boolean }} Token
  */
 
 /**

@@ -102,6 +102,7 @@ class PublishedSizes:
     token_bytes:  of keys and values, a position; in the layers that see all positions
     lane_bytes:   what a lane holds beside them, whatever its length: sliding windows, recurrent states
     assumed:      the figures could not be held against anything published
+    experts:      it has some: "auto" leaves these quantized on every device, and so all of the model
     """
 
     bytes: int
@@ -109,6 +110,7 @@ class PublishedSizes:
     token_bytes: int = 0
     lane_bytes: int = 0
     assumed: bool = False
+    experts: bool = False
 
     @property
     def words(self) -> str:
@@ -128,7 +130,8 @@ class PublishedFootprint:
     def bytes(self) -> int:
         sizes, form = self.sizes, self.precision
         if form == "auto":
-            form = "bf16" if self.device.kind == "CPU" and sizes.stored.endswith("bit") else "stored"
+            dense = self.device.kind == "CPU" and sizes.stored.endswith("bit") and not sizes.experts
+            form = "bf16" if dense else "stored"
         bits = STORED_BITS.get(sizes.stored)
         return int(sizes.bytes * STORED_BITS[form] / bits) if bits and form in STORED_BITS else sizes.bytes
 

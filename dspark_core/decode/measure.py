@@ -2,22 +2,29 @@
 
 Runs on the thread that owns MLX, as a generator that can be closed between any two measurements. The target's cache is
 filled with synthetic keys and values, so that a long one costs no prefill: what a step costs does not depend on them.
+It does where layers have experts: every row wakes its own, and equal rows wake equal ones. So what is verified is text,
+also where a drafter, on noise, proposes one token again and again, and such a target has read the text before it.
 """
 
 import logging
 import random
 import time
 from collections.abc import Callable, Collection, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import mlx.core as mx
+from mlx_lm.models.switch_layers import SwitchGLU, SwitchMLP
 
+from ..errors import ModelError
 from ..machine import machine, versions
 from ..models.cache import RecurrentCache, trim
 from ..models.drafter import Context, Drafter
 from ..models.target import Target
+from ..models.text import Text
+from ..models.text_process import ForeignText
 from ..store import Store, short_digest
 from .bundled_curve import bundled_curve
 from .cost_curve import BLIND, FEWEST, WAITED, CostCurve, Costs, Timing, agreeing
@@ -31,6 +38,14 @@ CATCH_UP = 3  # positions by which a draft brings its context up to date
 PASSES = 5  # samples of a point, where there is time
 MOST_SAMPLES = 9  # of a point whose samples do not agree
 KIND = "costs"  # of what the store holds
+TEXT = """A hundred and thirty years ago the first railway crossed these mountains, and it took two days. Today a train
+needs three hours and 40 minutes; most of the passengers never look out of the window.
+
+def slowest(times: list[float]) -> int:
+    return max(range(len(times)), key=times.__getitem__)
+
+To solve 3x + 7 = 22, subtract 7 from both sides, then divide by 3: x = 5. Which of these would you rather have known
+when you were ten years old, and why? Write a short letter to your younger self."""
 FULL_S, QUICK_S = 35.0, 12.0  # points and samples beyond what is needed are taken as far as they fit into this
 
 WHOLE = {f" {mode}": mode for mode in (BLIND, WAITED)}  # behind a drafter's id: a round in one piece
@@ -53,7 +68,8 @@ class Bench:
         self.target, self.context, self.drafters = target, context, drafters
         self.cache = target.new_cache()
         self.taps = max((d.taps for d in drafters.values()), key=len, default=())
-        self.ids = mx.arange(_widest(drafters), dtype=mx.int32) % target.vocab_size
+        self.text = _text_of(target, context + _widest(drafters))
+        self.ids = self.text[context:]
         self.drafts: dict[str, tuple[Context, mx.array | None]] = {}
         self.on_cpu = mx.default_device().type == mx.DeviceType.cpu
         self.spent = 0.0, 0.0  # seconds of the clock so far, and of this process's own work where MLX is part of it
@@ -67,15 +83,16 @@ class Bench:
         if drafter:
             yield from self._context(drafter)
             return
-        hidden, _ = self.target.forward(mx.array([0]), self.cache)
+        hidden, _ = self.target.forward(self.text[:1], self.cache)
         mx.eval(hidden, [c.state for c in self.cache])
         yield
-        if all(getattr(c, "keys", None) is not None for c in self.cache):
+        experts = any(isinstance(module, SwitchGLU | SwitchMLP) for module in self.target.model.modules())
+        if not experts and all(getattr(c, "keys", None) is not None for c in self.cache):
             self._fill(self.context - 1)
             yield
             return
-        for start in range(1, self.context, PREFILL_CHUNK):  # a state of another kind, which only a prefill can fill
-            ids = mx.arange(start, min(start + PREFILL_CHUNK, self.context)) % self.target.vocab_size
+        for start in range(1, self.context, PREFILL_CHUNK):  # experts, or a state that only a prefill can fill
+            ids = self.text[start : min(start + PREFILL_CHUNK, self.context)]
             mx.eval(self.target.forward(ids, self.cache)[0], [c.state for c in self.cache])
             yield
 
@@ -152,6 +169,7 @@ class Bench:
         return took / PLAIN_STEPS
 
     def verify(self, width: int) -> float:
+        """Seconds of a verification; with what follows when half of it is rejected, where that costs anything."""
         if width > self.ids.size:
             raise ValueError(f"{width} tokens cannot be timed with {self.ids.size}.")
         began = self._clocks()
@@ -159,9 +177,20 @@ class Bench:
         logits = self.target.head(hidden)
         accepted, following = accept_greedy(self.ids[1:width], logits, mx.array(width - 1))
         mx.eval(accepted, following, logits.max(axis=-1), [] if features is None else features)
+        left = self._half_rejected(width)
         took = self._since(began)
-        trim(self.cache, width)
+        trim(self.cache, left)
         return took
+
+    def _half_rejected(self, width: int) -> int:
+        """Where layers have a state that a rejection replays, half of a verification's rows are dropped. Returns how
+        many are left to be."""
+        states = [c for c in self.cache if isinstance(c, RecurrentCache) and c.recurrent is not None]
+        if not states or width < 2:
+            return width
+        trim(self.cache, width // 2)
+        mx.eval([c.recurrent for c in states])
+        return width - width // 2
 
     def draft(self, drafter: str, rows: int) -> float:
         """Seconds of asking a drafter for `rows` drafts; 0 rows: of its look at the first confidence."""
@@ -190,12 +219,14 @@ class Bench:
         if mode == WAITED and block.confidence is not None:
             block.confidence.tolist()
         width = block.ids.shape[0] + 1
-        hidden, taps = self.target.forward(mx.concatenate([self.ids[:1], block.ids]), self.cache, self.taps)
+        sent = mx.where(block.ids >= 0, self.ids[1:width], block.ids)  # once they are there; all are
+        hidden, taps = self.target.forward(mx.concatenate([self.ids[:1], sent]), self.cache, self.taps)
         logits = self.target.head(hidden)
-        accepted, following = accept_greedy(block.ids, logits, mx.array(width - 1))
+        accepted, following = accept_greedy(sent, logits, mx.array(width - 1))
         mx.eval(accepted, following, logits.max(axis=-1), [] if taps is None else taps)
+        left = self._half_rejected(width)
         took = self._since(began)
-        trim(self.cache, width)
+        trim(self.cache, left)
         context.rollback(CATCH_UP)
         return took
 
@@ -389,6 +420,15 @@ def measure(
 def longest(drafters: dict[str, Drafter]) -> int:
     """Drafts of the longest block."""
     return max((d.info.max_drafts for d in drafters.values()), default=0)
+
+
+def _text_of(target: Target, n: int) -> mx.array:
+    """n token ids of a text, over and over; where there is no tokenizer, of no text at all."""
+    ids: list[int] = []
+    with suppress(ModelError):
+        ids = target.text.encode(TEXT) if isinstance(target.text, Text | ForeignText) else []
+    ids = ids or [7919 * i for i in range(n)]
+    return mx.array([ids[i % len(ids)] % target.vocab_size for i in range(n)], mx.int32)
 
 
 def _widest(drafters: dict[str, Drafter]) -> int:

@@ -24,6 +24,7 @@ from .quantization import Quantization
 from .target_config import WRAPPED, TargetConfig, own_head, read_target
 from .text import Text
 from .text_process import ForeignText, ForeignTokenBytes, open_text
+from .thoughts import Thought
 from .token_bytes import TokenBytes
 from .tokenizer_files import eos_ids, has_tokenizer
 from .weights import check_precision, convert, read_weights, wide_product
@@ -117,6 +118,11 @@ class Target:
         if not text.thinks:
             raise ModelError(f"The chat template of {self.name} has no switch for thinking.")
         return self._checked(text.encode_chat(messages, True), "conversation")
+
+    def begun_thought(self, thinking: bool) -> Thought | None:
+        """The thought that the chat template begins where an answer goes on, if it begins one."""
+        openings = getattr(self.text, "openings", ("", ""))
+        return Thought.begun(openings[thinking], self.text.special.values()) if any(openings) and self.text else None
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids of a text to go on from; see Text.encode_text. Raises ModelError as `encode_chat` does."""

@@ -11,6 +11,8 @@ from .typed import StandIns, stand_ins
 
 # Ends of turn that a tokenizer's own list is known to leave out (Gemma-4).
 MORE_STOP_TOKENS = ("<turn|>", "<|tool_response>")
+# What chat templates call the switch for a thought before the answer.
+SWITCHES = ("enable_thinking", "thinking")
 
 
 class Text:
@@ -79,16 +81,18 @@ class Text:
         return frozenset(between[:1]) - opening if behind[:1] in ([], between[:1]) else frozenset()
 
     @property
-    def opening(self) -> str:
-        """What the chat template writes behind the user's turn, where the answer goes on: a thought that it begins
-        there, for one. Empty without a template, and where that takes no such turn alone."""
+    def openings(self) -> tuple[str, str]:
+        """What the chat template writes behind the user's turn, where the answer goes on, without thinking and with:
+        a thought that it begins there, for one. Empty without a template, and where that takes no such turn alone."""
         if not self.has_chat_template:
-            return ""
+            return "", ""
         words = stand_ins(["x"]).contents
+        turns = _with([{"role": "user"}], words)
         try:
-            return self._render(_with([{"role": "user"}], words)).rpartition(words[0])[2]
+            off, on = (self._render(turns, thinking=thinking).rpartition(words[0])[2] for thinking in (False, True))
         except ModelError:
-            return ""
+            return "", ""
+        return off, on
 
     def _controls(self, text: str) -> list[int]:
         """The control tokens of a text that a template wrote."""
@@ -157,7 +161,7 @@ class Text:
         try:
             return str(
                 self.tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=prompt, enable_thinking=thinking
+                    messages, tokenize=False, add_generation_prompt=prompt, **dict.fromkeys(SWITCHES, thinking)
                 )
             )
         except Exception as e:  # it raises where it knows no system turn, for one; its expressions raise anything
@@ -165,7 +169,7 @@ class Text:
 
     def _render_typed(self, messages: list[dict[str, str]], written: StandIns, thinking: bool) -> str:
         """The rendering in stand-ins that act as what they stand for; empty where the template asks more of them."""
-        variables = self.tokenizer.special_tokens_map | {"enable_thinking": thinking}
+        variables = self.tokenizer.special_tokens_map | dict.fromkeys(SWITCHES, thinking)
         try:
             return written.render(self.tokenizer.get_chat_template(), messages, **variables)
         except Exception:  # of any kind, as above

@@ -106,7 +106,7 @@ class ForeignText:
         self.stop_ids = frozenset(facts["stop_ids"])
         self.special = {int(i): name for i, name in facts["special"].items()}
         self.has_chat_template = bool(facts["has_chat_template"])
-        self.opening = str(facts["opening"])
+        self.openings = tuple(map(str, facts["openings"]))
         self.thinks = bool(facts["thinks"])
         self.token_bytes = ForeignTokenBytes(self, bool(facts["clean_up"]))
         self.ask("check", CALL_S)
@@ -386,7 +386,7 @@ def answer_to(question: dict[str, Any], texts: "dict[int, Text]") -> Any:
             "special": {str(i): name for i, name in text.special.items()},
             "has_chat_template": text.has_chat_template,
             "clean_up": text.token_bytes.clean_up,
-            "opening": text.opening,
+            "openings": text.openings,
             "thinks": text.thinks,
         }
     if question["of"] not in texts:

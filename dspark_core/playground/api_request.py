@@ -61,6 +61,11 @@ class StreamOptions(BaseModel):
 
 class TemplateOptions(BaseModel):
     enable_thinking: bool | None = None
+    thinking: bool | None = None  # what some chat templates call the same
+
+    @property
+    def switch(self) -> bool | None:
+        return self.thinking if self.enable_thinking is None else self.enable_thinking
 
 
 class Asked(BaseModel):
@@ -183,7 +188,7 @@ class ChatAsked(Asked):
 
     @property
     def thinking(self) -> bool:
-        switch = self.chat_template_kwargs.enable_thinking if self.chat_template_kwargs else None
+        switch = self.chat_template_kwargs.switch if self.chat_template_kwargs else None
         return self.reasoning_effort not in (None, *SILENT) if switch is None else switch
 
     def prompt_of(self) -> list[dict[str, str]]:

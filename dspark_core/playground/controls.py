@@ -5,7 +5,7 @@ Handlers find their inputs by the names of the controls (widgets.listen), never 
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ from .race_request import (
     TOGETHER,
     LaneForm,
     Offers,
+    RaceForm,
     clamp,
     in_words,
     lane_key,
@@ -66,6 +67,7 @@ class RaceInputs:
     order: Component
     system: gr.Textbox
     strict: Component
+    thinking: Component
     lanes: tuple[LaneInputs, ...]
 
     @property
@@ -114,7 +116,8 @@ class Controls:
 
     def request(self, values: Mapping[str, Any]) -> RaceRequest:
         """The race that is asked for. Raises ValueError, in one sentence for the visitor."""
-        return request_of(read_form(values), self.offers().infos)
+        now = self.offers()
+        return request_of(_thinking_where_it_can(read_form(values), now), now.infos)
 
     def lanes(self, values: Mapping[str, Any]) -> tuple[LaneSpec, ...]:
         """The lanes that would race."""
@@ -123,14 +126,17 @@ class Controls:
     def follow_limits(self, head: gr.HTML) -> None:
         """Fit the lanes' controls whenever `head`, which says what is loaded, changes."""
         fitted = {name: control for name, control in self.inputs.of_lanes.items() if not name.endswith("threshold")}
-        places = {"limits": self.limits, "cut": self.cut}
+        places = {"limits": self.limits, "cut": self.cut, "thinking": self.inputs.thinking}
         listen(head.change, self.refit, {**places, **self.inputs.of_lanes}, {**places, **fitted}, queue=False, **QUIET)
 
     def refit(self, call: Call) -> Updates:
         """What changes when another model may be loaded."""
         now = self.offers()
         fitted = refit(call["limits"], now, read_form(call.values))
-        return {} if fitted is None else {"limits": Limits(now), "cut": fitted.words, **fitted.updates}
+        if fitted is None:
+            return {}
+        shown = {"thinking": thinking_shown(now)}
+        return {"limits": Limits(now), "cut": fitted.words, **shown, **fitted.updates}
 
 
 def controls(prompts: list[Prompt], offers: Callable[[], Offers]) -> Controls:
@@ -150,7 +156,8 @@ def controls(prompts: list[Prompt], offers: Callable[[], Offers]) -> Controls:
         _fill_in(chip, example, inputs)
 
     def sum_up(call: Call) -> Updates:
-        return {"summary": in_words(read_form(call.values), offers().infos)}
+        now = offers()
+        return {"summary": in_words(_thinking_where_it_can(read_form(call.values), now), now.infos)}
 
     summary.value = sum_up(Call("", inputs.first_values))["summary"]
     settings = {name: control for name, control in inputs.named.items() if control is not prompt}
@@ -224,6 +231,14 @@ def _settings(prompt: gr.Textbox, offers: Callable[[], Offers]) -> tuple[RaceInp
                 "be slower than plain",
                 elem_id="strict",
             )
+            thinking = gr.Checkbox(
+                False,
+                label="Thinking",
+                info="the model thinks before it answers; its drafters were trained without, so fewer of their drafts "
+                "will be accepted",
+                elem_id="thinking",
+                visible=offers().thinks or HIDDEN,
+            )
         system = gr.Textbox(
             label="System turn",
             info="goes before the conversation; empty is the model’s own default",
@@ -233,7 +248,7 @@ def _settings(prompt: gr.Textbox, offers: Callable[[], Offers]) -> tuple[RaceInp
             elem_id="system",
         )
         defaults = gr.Button("Back to the defaults", size="sm", elem_id="defaults")
-    inputs = RaceInputs(prompt, max_tokens, temperature, top_k, top_p, seed, order, system, strict, lanes)
+    inputs = RaceInputs(prompt, max_tokens, temperature, top_k, top_p, seed, order, system, strict, thinking, lanes)
     return inputs, defaults
 
 
@@ -242,6 +257,16 @@ def _fold(title: str, body: str) -> None:
     is opened, and fills it in anew at the next update of anything else on the page: an edit in between was lost.
     Controls that are there from the start, though hidden, keep what they are given."""
     static(f'<button type="button" aria-expanded="false" aria-controls="{body}">{title}</button>', script("fold"))
+
+
+def thinking_shown(offers: Offers, value: bool | None = None) -> dict[str, Any]:
+    """The update of the control of thinking: there where the loaded model has a switch for it. What was set stays set,
+    for a model that has."""
+    return gr.update(visible=offers.thinks or HIDDEN, **({} if value is None else {"value": value}))
+
+
+def _thinking_where_it_can(form: RaceForm, offers: Offers) -> RaceForm:
+    return form if offers.thinks else replace(form, thinking=False)
 
 
 def lane_view(form: LaneForm, offers: Offers) -> dict[str, dict[str, Any]]:

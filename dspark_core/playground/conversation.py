@@ -11,16 +11,12 @@ from typing import Any
 
 import gradio as gr
 
+from ..models.thoughts import CHANNEL, THOUGHTS
 from ..race.records import MAX_EARLIER, MAX_EXCHANGES, RaceRecord
 from ..race.trace import Trace
 from .saved import answer_ids, reference, traced
 from .widgets import script, static
 from .worker import Worker
-
-# The tokens that begin and end what a model thinks before it answers, which is no part of the conversation: its own
-# template would leave it out. Those of CHANNEL, Gemma-4's, stand in no answer; the others may, where it speaks of them.
-CHANNEL = "<|channel>"
-THOUGHTS = {CHANNEL: "<channel|>", "<think>": "</think>", "<seed:think>": "</seed:think>", "[THINK]": "[/THINK]"}
 
 TEMPLATE = """
 <p role="status"></p>
@@ -74,9 +70,10 @@ def conversation_after(trace: Trace | None) -> Conversation:
 
 
 def _without_thoughts(trace: Trace) -> str:
-    """The answer that a race gave. Half characters are left out, and thoughts: what is between their two tokens, or
-    before the second where the prompt brought the first. A model speaks of these tags in other tokens than it thinks
-    with; if in these, then after it has thought. What the prompt of a saved race brought is not known any more."""
+    """The answer that a race gave. Half characters are left out, and thoughts, as the chat template would: what is
+    between their two tokens, or before the second where the prompt brought the first, which the files of older races
+    do not say. A model speaks of these tags in other tokens than it thinks with; if in these, then after it has
+    thought."""
     ids = answer_ids(trace)
     texts = [trace.tokens[i].decode(errors="ignore").strip() for i in ids]
     for begin, end in THOUGHTS.items():
@@ -87,8 +84,7 @@ def _without_thoughts(trace: Trace) -> str:
     answer = b"".join(map(trace.token_text, ids)).decode(errors="ignore").strip()
     if len(ids) == len(answer_ids(trace)):  # a vocabulary without such tokens spells the tags, at the beginning
         spelled = next(filter(answer.startswith, THOUGHTS), "")
-        opening = trace.race.source.opening if trace.race.source else ""
-        begun = next((b for b, end in THOUGHTS.items() if b in opening and end not in opening.rpartition(b)[2]), "")
+        begun = trace.race.thought.begin if trace.race.thought else ""
         if begun or (spelled and (THOUGHTS[spelled] in answer or reference(trace.race).finish != "stop")):
             answer = answer.partition(THOUGHTS[begun or spelled])[2].strip()
     return answer

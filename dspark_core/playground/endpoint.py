@@ -116,11 +116,13 @@ class Answer:
         finish: str | None = None,
         first: bool = False,
         token_ids: tuple[int, ...] | None = None,
+        thought: str = "",
     ) -> bytes:
         """A server-sent event with a piece of the answer."""
         if self.chat:
             delta = {"role": "assistant"} if first else {}
-            said: dict[str, Any] = {"delta": delta | ({} if text is None else {"content": text})}
+            delta |= {} if text is None or (thought and not text) else {"content": text}
+            said: dict[str, Any] = {"delta": delta | _reasoning(thought)}
         else:
             said = {"text": text or ""}
         choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish}
@@ -131,14 +133,17 @@ class Answer:
     async def whole(self, began: Began) -> dict[str, Any]:
         """The answer in one document. Raises ApiError."""
         texts: list[str] = []
+        thoughts: list[str] = []
         ids: list[int] = []
         while isinstance(event := await self.next_event(), Piece):
             texts.append(event.text)
+            thoughts += (text for text, _ in event.thought)
             ids += event.token_ids
         if not isinstance(event, Ended):
             raise ApiError(INTERRUPTED, 503, code="cancelled")
         text = "".join(texts)
-        answer = {"message": {"role": "assistant", "content": text, "refusal": None}} if self.chat else {"text": text}
+        message = {"role": "assistant", "content": text, "refusal": None, **_reasoning("".join(thoughts))}
+        answer = {"message": message} if self.chat else {"text": text}
         choice: dict[str, Any] = {"index": 0, **answer, "logprobs": None, "finish_reason": event.finish}
         if self.asked.return_token_ids:
             choice |= {"token_ids": ids, "prompt_token_ids": list(began.prompt_ids)}
@@ -153,8 +158,10 @@ class Answer:
         try:
             while isinstance(event := await self.next_event(), Piece):
                 tokens += len(event.token_ids)
-                if event.text or with_ids:
-                    yield self.chunk(event.text, token_ids=event.token_ids if with_ids else None)
+                thought = "".join(text for text, _ in event.thought)
+                if event.text or thought or with_ids:
+                    ids = event.token_ids if with_ids else None
+                    yield self.chunk(event.text, token_ids=ids, thought=thought)
             if not isinstance(event, Ended):
                 raise ApiError(INTERRUPTED, 503, code="cancelled")
             yield self.chunk(None, event.finish)
@@ -163,6 +170,12 @@ class Answer:
             yield b"data: [DONE]\n\n"
         except ApiError as error:
             yield event_of(error_body(error))
+
+
+def _reasoning(thought: str) -> dict[str, str]:
+    """What was thought before an answer, under DeepSeek's name for it, which most clients read, and under that of
+    newer ones (vllm#27752)."""
+    return dict.fromkeys(("reasoning_content", "reasoning"), thought) if thought else {}
 
 
 def event_of(document: dict[str, Any]) -> bytes:

@@ -253,6 +253,11 @@ class PresetEngine:
             raise ModelError(self.problem or "No model is loaded: choose one first.")
         return self._models
 
+    @property
+    def thinks(self) -> bool:
+        """Has the target's chat template a switch for a thought before the answer?"""
+        return bool(self._models and getattr(self._models.target.text, "thinks", False))
+
     # ---- running -------------------------------------------------------------------------------------
 
     def prepare(self) -> str:

@@ -3,9 +3,10 @@
     /?prompt=Say%20hello.&lanes=plain,dspark:cap=3,dflash:block=6&tokens=64
 
 Lanes are in the words of race/lane_spec.py. `system=` is the conversation's system turn, empty for the chat template's
-own; `strict=1` turns strict mode on. What a link, a script or a browser's storage says is taken only where it is a
-value that the page's own control could have; a link never starts anything. How long a block or a cap may be is the
-loaded drafter's to say: asking for more is asking for all of it (limits.py).
+own; `strict=1` turns strict mode on, and `thinking=1` thinking, where the model has a switch for it. What a link, a
+script or a browser's storage says is taken only where it is a value that the page's own control could have; a link
+never starts anything. How long a block or a cap may be is the loaded drafter's to say: asking for more is asking for
+all of it (limits.py).
 
 What fills the page when it is opened: a link, and for the rest what the same browser had set before.
 
@@ -30,7 +31,7 @@ from ..models.info import DrafterInfo
 from ..models.token_bytes import whole_characters
 from ..race.lane_spec import MAX_LANES, WHOLE, find, lane_text, read_lanes, schedules
 from ..race.records import PLAIN, exact
-from .controls import Controls, LaneInputs
+from .controls import Controls, LaneInputs, thinking_shown
 from .limits import Limits, fit_lanes, menu
 from .race_request import MAX_PROMPT, OFF, LaneForm, Offers, RaceForm, clamp, form_of, lane_key, lanes_of, settings_of
 from .widgets import QUIET
@@ -63,6 +64,8 @@ def link_of(form: RaceForm, infos: Sequence[DrafterInfo]) -> str:
     query["system"] = form.system or ""  # also when empty: the other browser may have one of its own
     if form.strict is True:
         query["strict"] = "1"
+    if form.thinking is True:
+        query["thinking"] = "1"
     return "?" + urlencode(query, safe=":,=", errors="replace")  # half an emoji, cut off by a field's limit
 
 
@@ -76,8 +79,7 @@ def from_link(query: Mapping[str, str], infos: Sequence[DrafterInfo]) -> dict[st
     if "system" in query:
         filled["system"] = query["system"]
     filled |= {control: query[name] for name, control in NUMBER_NAMES.items() if name in query}
-    if "strict" in query:
-        filled["strict"] = query["strict"] == "1"
+    filled |= {name: query[name] == "1" for name in ("strict", "thinking") if name in query}
     if "lanes" in query:
         with suppress(LaneError):
             for i, lane in enumerate(lanes_of_text(query["lanes"], infos)):
@@ -184,6 +186,7 @@ def filled(ask: Controls, values: Mapping[str, Any]) -> dict[str, Any]:
     fitted = fit_lanes(limits, offers, lanes)
     updates |= {lane_key(i, "cap"): update for i, update in fitted.caps.items()}
     given = {i: (number, fitted.caps[i]["value"]) for i, (number, _) in limits.asked.items()}
+    updates["thinking"] = thinking_shown(offers, updates.get("thinking"))
     return updates | {"limits": Limits(offers, given), "cut": fitted.words}
 
 

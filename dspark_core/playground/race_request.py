@@ -54,6 +54,7 @@ class RaceForm:
     order: Any = TOGETHER
     system: Any = ""
     strict: Any = False
+    thinking: Any = False
     lanes: tuple[LaneForm, ...] = ()
 
 
@@ -80,11 +81,13 @@ class Offers:
              with, so that a link can be read before anything is loaded
     choices: (title, id) of those that a lane's menu shows: the loaded ones, before that those of the start
     loaded:  are there any loaded ones?
+    thinks:  has the loaded target's chat template a switch for a thought before the answer?
     """
 
     infos: tuple[DrafterInfo, ...] = ()
     choices: tuple[tuple[str, str], ...] = ()
     loaded: bool = False
+    thinks: bool = False
 
 
 def offers_of(engine: Any, start: Sequence[DrafterInfo] = ()) -> Offers:
@@ -94,7 +97,8 @@ def offers_of(engine: Any, start: Sequence[DrafterInfo] = ()) -> Offers:
     ids = {info.id for info in loaded}
     infos = loaded + tuple(info for info in start if info.id not in ids)
     shown = loaded or tuple(start)
-    return Offers(infos, tuple((info.title, info.id) for info in shown), bool(loaded))
+    choices = tuple((info.title, info.id) for info in shown)
+    return Offers(infos, choices, bool(loaded), bool(getattr(engine, "thinks", False)))
 
 
 def clamp(value: Any, low: float, high: float, default: float) -> float:
@@ -165,6 +169,7 @@ def in_words(form: RaceForm, infos: Sequence[DrafterInfo]) -> str:
         words += [f"top-p {exact(settings.top_p)}"] if settings.top_p < 1 else []
         words += [f"seed {settings.seed}"]
     words += ["strict"] if strict_of(form) else []
+    words += ["thinking"] if form.thinking is True else []
     words += [IN_TURN] if form.order == IN_TURN else []
     words += ["with a system turn"] if isinstance(form.system, str) and form.system.strip() else []
     lanes = ", ".join(lane.name for lane in lanes_of(form, infos))
@@ -185,4 +190,5 @@ def request_of(form: RaceForm, infos: Sequence[DrafterInfo]) -> RaceRequest:
     if len(lanes) < 2:
         raise ValueError("A race needs at least two lanes.")
     together = form.order != IN_TURN
-    return RaceRequest(prompt, lanes, settings_of(form), together, system=system, strict=strict_of(form))
+    strict, thinking = strict_of(form), form.thinking is True
+    return RaceRequest(prompt, lanes, settings_of(form), together, system=system, strict=strict, thinking=thinking)

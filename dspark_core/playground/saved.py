@@ -34,7 +34,7 @@ def board_of(trace: Trace) -> str:
     """The board's value for a race that is over. No model is asked."""
     race = trace.race
     board = BoardText(next(RUNS), race.request)
-    board.begin(trace.token_text, trace.stop_ids, len(race.lanes))
+    board.begin(trace.token_text, trace.stop_ids, len(race.lanes), race.thought)
     board.begin_passes(race, trace.machine)
     timed = []
     for i, lane in enumerate(race.lanes):
@@ -169,7 +169,7 @@ def _facts(trace: Trace) -> str:
     told = [
         title(trace),
         f"{trace.race.prompt_tokens} prompt tokens, at most {how.max_tokens} new ones, "
-        f"temperature {exact(how.temperature)}",
+        f"temperature {exact(how.temperature)}" + ", thinking" * request.thinking,
         *(f"{method}: {text}" for method, text in trace.drafters.items()),
         *(f"{name} {text}" for name, text in trace.machine.items()),
         *(f"{name} {text}" for name, text in trace.versions.items()),

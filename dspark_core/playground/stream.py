@@ -30,7 +30,8 @@ at the end the whole race is sent once, for a board that missed some (a tab in t
 
 A token is one character that says what became of it, then its text:
     a accepted, r rejected, d discarded after a rejection, c correction, b bonus, p the target's own, e stop token;
-    u one that was drafted and is not shown.
+    u one that was drafted and is not shown; in a thought before the answer, and in the tags around it, the same in
+    capitals.
     Where strict mode asked plain decoding's own numbers and they chose the draft that the verification refused, that
     token stands once, as the target's own, with the drafts behind it after it.
 
@@ -51,6 +52,7 @@ from ..decode.rounds import Prefill, Round, Start
 from ..machine import device_of
 from ..models.drafters import constants
 from ..models.info import DrafterInfo
+from ..models.thoughts import ANSWER, Thought, ThoughtTags
 from ..models.token_bytes import TextStream
 from ..race.inspection import AGAIN, BONUS, CORRECTION, OWN, fates_of
 from ..race.metrics import metrics, plain_metrics, strictness, times_plain
@@ -103,18 +105,21 @@ class LaneText:
     """Turns one lane's tokens into text. A character split over tokens appears where its last byte does, or, where the
     tokenizer reads bytes as a whole, behind the last of them: see TextStream."""
 
-    def __init__(self, token_bytes: Callable[[int], bytes], stop_ids: frozenset[int]):
-        self._stop_ids = stop_ids
-        self._text = TextStream(token_bytes)
+    def __init__(self, token_bytes: Callable[[int], bytes], stop_ids: frozenset[int], thought: Thought | None = None):
+        self._stop_ids, self._token_bytes = stop_ids, token_bytes
+        self._text, self._tags = TextStream(token_bytes), ThoughtTags(thought)
 
     def committed(self, token_id: int, kind: str) -> str:
         if token_id in self._stop_ids:
             return "e" + self._text.alone(token_id)
-        return kind + self._text.add(token_id)
+        answers = self._tags.add(self._token_bytes(token_id).decode(errors="ignore")) == ANSWER
+        return (kind if answers else kind.upper()) + self._text.add(token_id)
 
     def rejected(self, token_ids: tuple[int, ...], first: str = "r") -> list[str]:
         """Drafts that go no further, as they would have read after the text so far; `first` is what the first is."""
-        return [("d" if i else first) + text for i, text in enumerate(self._text.aside(token_ids))]
+        signs = [first if i == 0 else "d" for i in range(len(token_ids))]
+        texts = self._text.aside(token_ids)
+        return [(s.upper() if self._tags.end else s) + text for s, text in zip(signs, texts, strict=True)]
 
     def tail(self) -> str:
         return self._text.end()
@@ -189,8 +194,15 @@ class BoardText:
     def _from(self, base: int) -> str:
         return record("R", self._run, base) + self.records[base:]
 
-    def begin(self, token_bytes: Callable[[int], bytes], stop_ids: frozenset[int], lanes: int) -> None:
-        self._lanes = [LaneText(token_bytes, stop_ids) for _ in range(lanes)]
+    def begin(
+        self,
+        token_bytes: Callable[[int], bytes],
+        stop_ids: frozenset[int],
+        lanes: int,
+        thought: Thought | None = None,
+    ) -> None:
+        """`thought`: the one that the prompt begins, if it begins one."""
+        self._lanes = [LaneText(token_bytes, stop_ids, thought) for _ in range(lanes)]
 
     def begin_passes(self, race: RaceRecord, machine: Mapping[str, str]) -> None:
         """The rounds that follow say where their time went, and what is known of their drafts."""
@@ -362,7 +374,7 @@ class RaceView:
     def _begin(self, race: RaceRecord) -> None:
         self.race = replace(race, lanes=[LaneRecord(lane.spec) for lane in race.lanes])
         source, earlier = source_of(race), len(race.request.earlier)
-        self.board.begin(source.token_bytes, source.stop_ids, len(race.lanes))
+        self.board.begin(source.token_bytes, source.stop_ids, len(race.lanes), race.thought)
         self.board.begin_passes(race, source.machine)
         context = f", {earlier} earlier exchanges in it" if earlier else ""
         self.board.status(f"Racing on {race.target}, {race.precision}, prompt of {race.prompt_tokens} tokens{context}.")

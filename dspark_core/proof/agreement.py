@@ -46,7 +46,8 @@ def agreement(
         output = record.lanes[0].output
         if not output:
             continue
-        distances, best = choices_along(models.target, models.target.encode_chat(asked.messages), output)
+        prompt_ids = models.target.encode_chat(asked.messages, **asked.switches)
+        distances, best = choices_along(models.target, prompt_ids, output)
         tied = [k for k, gap in enumerate(distances.tolist()) if gap == 0]
         verdict = record.verdict
         yield (

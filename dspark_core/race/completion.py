@@ -13,7 +13,7 @@ from ..decode.speculative import Options, speculative
 from ..errors import ContextError, ModelError
 from ..models.drafter import Drafter
 from ..models.target import Target
-from .answer import AnswerRequest, AnswerText, Began, Ended, Piece
+from .answer import AnswerRequest, AnswerText, Began, ChatText, Ended, Piece
 from .loaded import Models
 from .race import schedule_of
 from .records import LaneRecord, LaneSpec
@@ -42,7 +42,7 @@ def complete(
     settings = replace(request.settings, stop_ids=stop_ids | more)
     prefix = models.prefixes.begin(target, drafter, prompt)
     yield Began(tuple(prompt), len(prefix.ids))
-    lane, text, finish = LaneRecord(spec), AnswerText(target.token_bytes, request.stop), ""
+    lane, text, finish = LaneRecord(spec), _text_of(target, request), ""
     events = _decode(models, spec, prompt, settings, prefix)
     for event in events:
         lane.add(event)
@@ -54,7 +54,8 @@ def complete(
             piece = _piece(event, text, settings.stop_ids or frozenset())
             finish = "stop" if text.stopped else event.finish or ""
             if finish and not text.stopped:
-                piece = replace(piece, texts=(*piece.texts, *text.end()))
+                rest = text.end()
+                piece = replace(piece, texts=(*piece.texts, *rest), thought=(*piece.thought, *text.take_thought()))
                 finish = "stop" if text.stopped else finish
             yield piece
         if finish:
@@ -63,6 +64,13 @@ def complete(
     events.close()
     mx.synchronize()
     models.prefixes.keep(prefix, [*prompt, *lane.output], len(prompt))
+
+
+def _text_of(target: Target, request: AnswerRequest) -> AnswerText:
+    """Where the answer becomes text: a conversation's has its thoughts apart."""
+    if request.prompt and isinstance(request.prompt[0], dict):
+        return ChatText(target.token_bytes, request.stop, target.begun_thought(request.thinking))
+    return AnswerText(target.token_bytes, request.stop)
 
 
 def prompt_ids(target: Target, request: AnswerRequest) -> list[int]:
@@ -98,4 +106,4 @@ def _piece(event: Start | Round, text: AnswerText, stop_ids: frozenset[int]) -> 
         ids.append(token)
         if token not in stop_ids:
             texts += text.add(token, i < accepted)
-    return Piece(tuple(texts), tuple(ids))
+    return Piece(tuple(texts), tuple(ids), tuple(text.take_thought()))

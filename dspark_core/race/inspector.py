@@ -111,7 +111,7 @@ def inspect(
         raise DecodeError(
             f"This race ran on {record.target}, {record.precision}; loaded is {target.name}, {target.precision}."
         )
-    prompt = target.encode_chat(record.request.messages)
+    prompt = target.encode_chat(record.request.messages, **record.request.switches)
     if len(prompt) != record.prompt_tokens:
         raise DecodeError("The loaded tokenizer reads this race's prompt in another way.")
     if not isinstance(models.kept, Inspector):

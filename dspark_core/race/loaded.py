@@ -118,8 +118,7 @@ class Models:
         """What a race that begins now runs on."""
         text = self.target.text
         token_bytes = text.token_bytes if text else lambda token_id: b""
-        opening = getattr(text, "opening", "")
-        return RaceSource(token_bytes, self.target.stop_ids, self.descriptions, machine(), versions(), opening)
+        return RaceSource(token_bytes, self.target.stop_ids, self.descriptions, machine(), versions())
 
     def is_warm(self, warmth: Warmth) -> bool:
         return any(warmth.within(done) for done in self.warm)

@@ -218,7 +218,7 @@ def race(
     """
     target = models.target
     models.kept = None
-    prompt = target.encode_chat(request.messages)
+    prompt = target.encode_chat(request.messages, **request.switches)
     if len(prompt) >= target.context_length:
         what, help_ = ("conversation with this prompt", ": start over") if request.earlier else ("prompt", "")
         raise ModelError(
@@ -228,6 +228,7 @@ def race(
     record = RaceRecord(
         target.name, target.precision, request, len(prompt), [LaneRecord(spec) for spec in request.lanes]
     )
+    record.thought = target.begun_thought(request.thinking)
     record.source = models.source()
     if noise := models.known_noise():
         record.noise = noise.largest

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ..decode.rounds import Prefill, Round, Settings, Start
 from ..models import drafters
+from ..models.thoughts import Thought
 from ..models.token_bytes import whole_characters
 from .inspection import Inspection
 
@@ -73,6 +74,7 @@ class RaceRequest:
               needs it (decode/strict.py)
     earlier:  the conversation so far, as (user's turn, assistant's turn) pairs, at most MAX_EXCHANGES of them with
               MAX_EARLIER characters; `prompt` is the next user's turn
+    thinking: answers begin with a thought: only where the chat template has a switch for it
     """
 
     prompt: str
@@ -83,6 +85,7 @@ class RaceRequest:
     system: str = ""
     earlier: tuple[tuple[str, str], ...] = ()
     strict: bool = False
+    thinking: bool = False
 
     def __post_init__(self) -> None:
         """Half a surrogate pair, which no document can hold, becomes U+FFFD on the way in, wherever it comes from."""
@@ -99,6 +102,11 @@ class RaceRequest:
             m for u, a in self.earlier for m in ({"role": "user", "content": u}, {"role": "assistant", "content": a})
         ]
         return [*system, *turns, {"role": "user", "content": self.prompt}]
+
+    @property
+    def switches(self) -> dict[str, bool]:
+        """What `encode_chat` is given beside the messages."""
+        return {"thinking": True} if self.thinking else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +227,6 @@ class RaceSource:
     stop_ids:    the target's
     drafters:    method -> name, block and precision, or why it does not run
     machine, versions: as in dspark_core/machine.py
-    opening:     what its prompts end with, behind the user's turn
     """
 
     token_bytes: Callable[[int], bytes]
@@ -227,7 +234,6 @@ class RaceSource:
     drafters: dict[str, str]
     machine: dict[str, str]
     versions: dict[str, str]
-    opening: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +267,7 @@ class RaceRecord:
     A strict race always knows it, and at 0 nothing was decided again, for nothing can differ.
 
     `costs`: by which rounds that were not timed apart are split (passes.py); None in files of before there were any.
+    `thought`: the one that its prompt begins, if it begins one: the answers go on with it.
 
     `source` is for the trace and is part of no document."""
 
@@ -273,6 +280,7 @@ class RaceRecord:
     verdict: Verdict | None = None
     noise: float | None = None
     costs: PassCosts | None = None
+    thought: Thought | None = None
     source: RaceSource | None = field(default=None, compare=False, repr=False, metadata={"saved": False})
 
     @property

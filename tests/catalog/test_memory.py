@@ -213,5 +213,9 @@ def test_quantized_sizes_become_dense_where_loading_makes_them_so():
     sizes = memory.PublishedSizes(8_500, "8-bit")
     taken = [memory.estimate(sizes, [], device, 0).target for device in (METAL, CPU)]
     assert taken == [8_500, 16_000] and memory.estimate(sizes, [], METAL, 0, "4-bit").target == 4_500
+    experts = next(p for p in load_presets() if p.name == "qwen3.6-35b-a3b").targets
+    for version in experts:  # which MLX's CPU has quantized, and so do they stay
+        assert memory.estimate(version.sizes, [], CPU, 0).target == version.sizes.bytes
+    assert memory.estimate(experts[0].sizes, [], Device("CPU", "a server", 32 * 10**9), 4096).fits == "yes"
     odd = memory.PublishedSizes(8_500, "mxfp4")
     assert memory.estimate(odd, [odd], CPU, 0, "8-bit", "4-bit").total == 17_000

@@ -6,13 +6,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlx.core as mx
 import pytest
+from mlx_lm.models.switch_layers import SwitchGLU
 
+from dspark_core.decode.cost_curve import BLIND, WAITED
+from dspark_core.decode.measure import Bench
 from dspark_core.decode.rounds import Settings
 from dspark_core.decode.schedule import FullBlock
 from dspark_core.decode.speculative import speculative
+from dspark_core.models.cache import RecurrentCache
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.target import Target, load_target
 from tests.decode.helpers import NEVER, output, plain_output, rounds
@@ -218,3 +223,75 @@ def test_liquid_ai_s_heads_compute_what_another_engine_computes(directories, tmp
     context = other.begin()
     context.extend(ids, taps)
     assert mx.abs(other.weights.block(block, context.cache) - ours).max().item() > 0.01
+
+
+# ---- what a step costs depends on its rows: experts, and states that are replayed -------------------------
+
+
+class Stubborn:
+    """A drafter of one token, again and again, as one may be on noise."""
+
+    info, taps = SimpleNamespace(max_drafts=7, has_confidence=True, has_look=False, block=8), ()
+
+    def begin(self):
+        return self
+
+    def extend(self, ids, features):
+        self.state = ids
+
+    def propose(self, anchor, n, pick, confidence=False):
+        return SimpleNamespace(ids=mx.full((n,), 3, mx.int32), confidence=mx.ones((n,)), logits=None)
+
+    def rollback(self, n):
+        pass
+
+
+def test_rows_wake_as_many_experts_as_a_text_does(tmp_path, monkeypatch):
+    """The measurement's rows are as different as a text's: equal rows would wake half as many."""
+    pytest.importorskip("torch")
+    woken, of = [], SwitchGLU.__call__
+
+    def counted(self, x, indices):
+        woken.append(len({*indices.flatten().tolist()}))
+        return of(self, x, indices)
+
+    sizes = {"num_experts": 64, "num_experts_per_tok": 4, "vocab_size": 512, "hidden_size": 64}
+    target = load_target(saved("qwen3_moe", tmp_path, **sizes))
+    bench = Bench(target, {"stubborn": Stubborn()}, 64)
+    assert {c.offset for c in bench.cache} == {64}
+    monkeypatch.setattr(SwitchGLU, "__call__", counted)
+
+    def awake(run):
+        woken.clear()
+        run()
+        return sum(woken) / len(woken)
+
+    measured = {w: awake(lambda w=w: bench.verify(w)) for w in (1, 2, 4, 8, 16)}
+    assert list(measured.values()) == sorted(measured.values()) and measured[1] == 4
+    mx.random.seed(0)
+    text = mx.random.randint(0, 512, (80,))
+    cache = target.new_cache()
+    target.forward(text[:64], cache)
+    real = awake(lambda: mx.eval(target.forward(text[64:72], cache)[0]))
+    assert measured[8] > 0.75 * real
+    for mode in (BLIND, WAITED):
+        assert awake(lambda mode=mode: bench.whole("stubborn", 7, mode)) == measured[8]
+    bench.ids = mx.zeros_like(bench.ids)
+    assert awake(lambda: bench.verify(8)) < measured[8], "or this test could not fail"
+
+
+def test_the_replay_behind_a_rejection_is_part_of_a_verification(tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    target = load_target(saved("qwen3_5", tmp_path))
+    replayed, of = [], RecurrentCache._roll_back
+    monkeypatch.setattr(RecurrentCache, "_roll_back", lambda self, new: replayed.append(new) or of(self, new))
+    since = Bench._since
+    monkeypatch.setattr(Bench, "_since", lambda self, began: replayed.append("timed") or since(self, began))
+    bench = Bench(target, {"stubborn": Stubborn()}, 64)
+    linear = sum(isinstance(c, RecurrentCache) for c in bench.cache)
+    for run in (lambda: bench.verify(8), lambda: bench.whole("stubborn", 7, BLIND)):
+        replayed.clear()
+        assert run() > 0 and replayed == [*[68] * linear, "timed", *[64] * linear]
+        assert {c.offset for c in bench.cache} == {64}
+    replayed.clear()
+    assert bench.verify(1) > 0 and replayed == ["timed", *[64] * linear]

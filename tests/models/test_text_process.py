@@ -36,7 +36,7 @@ def test_a_foreign_text_is_what_it_is_in_this_process(tmp_path):
     foreign, own = open_text(path, 251), Text(path, 251)
     assert isinstance(foreign, ForeignText) and foreign.encode_chat(TALK) == own.encode_chat(TALK)
     assert foreign.encode("a <think>") == own.encode("a <think>")
-    assert foreign.opening == own.opening == "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    assert foreign.openings[0] == own.openings[0] == "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
     assert foreign.stop_ids == own.stop_ids and foreign.special == own.special and foreign.is_special(251)
     for how in ("__call__", "at_start"):
         mine, theirs = getattr(own.token_bytes, how), getattr(foreign.token_bytes, how)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from dspark_core.decode.rounds import Prefill, Round, Start
 from dspark_core.errors import DecodeError
 from dspark_core.machine import machine, versions
+from dspark_core.models.thoughts import Thought
 from dspark_core.race.race import Clock
 from dspark_core.race.records import Difference, Failed, LaneRecord, RaceRecord, RaceRequest, RaceSource, Verdict
 from dspark_core.race.verdict_words import kind_of, parted, verdict_words
@@ -80,6 +81,8 @@ class ReplayEngine:
     name: str = "a recording"
     precision: str = "bf16"
     stop_ids: frozenset = frozenset({STOP})
+    thinks: bool = False
+    thought: Thought | None = None
     drafters: dict = field(default_factory=lambda: {"DSpark": "recorded", "DFlash": "recorded"})
     running: threading.Event = field(default_factory=threading.Event)
 
@@ -102,6 +105,7 @@ class ReplayEngine:
     def _race(self, request, cancelled):
         lanes = [LaneRecord(s) for s in request.lanes]
         record = RaceRecord(self.name, self.precision, _fitting(request, self.rounds), PROMPT, lanes)
+        record.thought = self.thought
         record.source = RaceSource(self.token_bytes, self.stop_ids, self.drafters, machine(), versions())
         yield -1, record
         for step in range(3):

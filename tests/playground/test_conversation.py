@@ -10,11 +10,12 @@ from dspark_core.errors import DecodeError
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.target import load_target
 from dspark_core.models.text import Text
+from dspark_core.models.thoughts import Thought
 from dspark_core.playground.conversation import conversation_after, conversation_json
 from dspark_core.playground.tabs.compare_tab import ComparedRaces
 from dspark_core.race.inspector import inspect
 from dspark_core.race.race import Models, race
-from dspark_core.race.records import FULL, PLAIN, LaneRecord, LaneSpec, RaceRecord, RaceRequest, RaceSource, Verdict
+from dspark_core.race.records import FULL, PLAIN, LaneRecord, LaneSpec, RaceRecord, RaceRequest, Verdict
 from dspark_core.race.trace import dumps, loads, trace_of
 from tests.conftest import GOLDEN
 from tests.models.build import talking_target
@@ -95,14 +96,14 @@ def test_a_thought_that_the_prompt_began_is_one(monkeypatch):
     """Templates of models that always think end with the opening tag."""
     monkeypatch.setitem(globals(), "PIECES", PIECES | TALK)
     for opening in ("<|im_start|>assistant\n<think>\n", "<think>\n\n</think>\n\n<think>"):
-        ran = RaceSource(PIECES.__getitem__, frozenset({1}), {}, {}, {}, opening)
+        thought = Thought.begun(opening, ())
         for output in ((HM, BLUE), (BLUE, 23)):
             with pytest.raises(ValueError, match="The answer is empty"):
-                conversation_after(finished(*output, finish="length", source=ran))
+                conversation_after(finished(*output, finish="length", thought=thought))
         for output in ((HM, CLOSE, BLUE), (HM, 24, BLUE)):
-            assert conversation_after(finished(*output, source=ran)).earlier[0][1] == "Blue"
-    closed = replace(ran, opening="<|im_start|>assistant\n<think>\n\n</think>\n\n")
-    assert conversation_after(finished(HM, BLUE, source=closed)).earlier[0][1] == "Hm. Blue"
+            assert conversation_after(finished(*output, thought=thought)).earlier[0][1] == "Blue"
+    assert Thought.begun("<|im_start|>assistant\n<think>\n\n</think>\n\n", ()) is None
+    assert conversation_after(finished(HM, BLUE)).earlier[0][1] == "Hm. Blue"
 
 
 def failed(trace):

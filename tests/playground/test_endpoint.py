@@ -12,6 +12,7 @@ import gradio as gr
 import pytest
 
 from dspark_core.decode.rounds import Settings
+from dspark_core.models.thoughts import THOUGHTS, Thought
 from dspark_core.models.token_bytes import TextStream
 from dspark_core.playground import serve
 from dspark_core.playground.access import TokenGate, chosen_api_key
@@ -393,3 +394,28 @@ def test_a_key_that_can_be_none_is_one_sentence(monkeypatch):
     for bad in ("", "short", "with a space", "é" * 20, "x" * 201):
         with pytest.raises(ValueError, match="--api-key and DSPARK_API_KEY take 8 to 200"):
             chosen_api_key(bad)
+
+
+def test_a_thought_has_fields_of_its_own(page, monkeypatch):
+    """Under both names that clients read, streamed and not; the conversation it is left out of stays exact."""
+    target, _ = talking_models()
+    messages = chat("Think.")["messages"]
+    ids = plain_ids(target, target.encode_chat(messages, thinking=True), Settings(40))
+    stream = TextStream(target.token_bytes)
+    whole = "".join(map(stream.add, ids))
+    tag = next(c for c in whole[3:] if c.isascii() and c.isalpha())  # what ends the thought here
+    thought, _, answer = whole.partition(tag)
+    monkeypatch.setitem(THOUGHTS, "<think>", tag)
+    begun = Thought("<think>", spelled=True)
+    monkeypatch.setattr(target, "begun_thought", lambda thinking: begun if thinking else None)
+    for switch in ("enable_thinking", "thinking"):
+        body = chat("Think.", "dspark", max_tokens=40, temperature=0, chat_template_kwargs={switch: True})
+        said = ask(page.port, "/chat/completions", body)[2]["choices"][0]["message"]
+        assert said["reasoning_content"] == said["reasoning"] == thought.strip()
+        assert said["content"] == answer.lstrip().rstrip("\ufffd")
+        with asked(page.port, "/chat/completions", body | {"stream": True}) as streamed:
+            deltas = [chunk["choices"][0]["delta"] for chunk in events(streamed) if chunk != "[DONE]"]
+        for name in ("content", "reasoning", "reasoning_content"):
+            assert "".join(d.get(name, "") for d in deltas) == said[name]
+    quiet = ask(page.port, "/chat/completions", chat("Think.", "dspark", chat_template_kwargs={}))[2]
+    assert "reasoning" not in quiet["choices"][0]["message"]

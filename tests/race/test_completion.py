@@ -11,8 +11,9 @@ from dspark_core.decode.prefixes import OPENING, Prefixes
 from dspark_core.decode.rounds import Settings
 from dspark_core.errors import DecodeError, ModelError
 from dspark_core.models.target import load_target
+from dspark_core.models.thoughts import Thought
 from dspark_core.models.token_bytes import TextStream
-from dspark_core.race.answer import AnswerRequest, AnswerText, Began, Ended, Piece
+from dspark_core.race.answer import AnswerRequest, AnswerText, Began, ChatText, Ended, Piece
 from dspark_core.race.completion import complete
 from dspark_core.race.lane_spec import read_lane
 from dspark_core.race.loaded import Models
@@ -240,3 +241,34 @@ def test_stop_strings_and_ids_of_an_answer(models, lane):
     assert some == ids[: at + 1] and ended.finish == "stop"
     began, got, some, _ = answer(models, prompt, lane, free)
     assert got.rstrip("\ufffd") == text.rstrip("\ufffd") and some == ids and began.cached == len(prompt) - 1
+
+
+@pytest.mark.parametrize("begun", [None, Thought("<think>", spelled=True)])
+def test_a_thought_is_apart_from_the_answer_wherever_tokens_begin_and_end(begun):
+    rng = random.Random(3)
+    for _ in range(400):
+        thought = "".join(rng.choice("a< /\n>") for _ in range(rng.randrange(12)))
+        answer = "".join(rng.choice("b< \n>") for _ in range(rng.randrange(8)))
+        data = ("" if begun else "\n<think>") + thought + "</think>" + answer
+        pieces = []
+        while data:
+            n = rng.randrange(1, 6)
+            pieces.append(data[:n].encode())
+            data = data[n:]
+        out, sent, thoughts = ChatText(Pieces(pieces), ["a", "bb"], begun), "", ""
+        for token in range(len(pieces)):
+            sent += "".join(t for t, _ in out.add(token, False))
+            thoughts += "".join(t for t, _ in out.take_thought())
+        sent += "".join(t for t, _ in out.end())
+        thoughts += "".join(t for t, _ in out.take_thought())
+        assert (sent, thoughts) == (answer.lstrip().partition("bb")[0], thought.strip()), pieces
+
+
+def test_an_answer_without_a_thought_is_all_there():
+    for text in ("", "\n ", "<", "<thin", " <html> <think> x</think>", "[THIN", "Hi </think>"):
+        out = ChatText(Pieces([c.encode() for c in text]))
+        sent = "".join(t for token in range(len(text)) for t, _ in out.add(token, False))
+        assert sent + "".join(t for t, _ in out.end()) == text and not out.take_thought()
+    cut = ChatText(Pieces([b"Hm <", b"/th"]), begun=Thought("<think>", spelled=True))
+    assert [cut.add(0, False), cut.add(1, False), cut.end()] == [[], [], []]
+    assert "".join(t for t, _ in cut.take_thought()) == "Hm </th"

@@ -75,6 +75,8 @@ class ComparedRaces:
         ours, theirs = a.request.settings, b.request.settings
         if (ours.temperature, ours.top_k, ours.top_p) != (theirs.temperature, theirs.top_k, theirs.top_p):
             words.append("Sampling differs.")
+        if a.request.thinking != b.request.thinking:
+            words.append("One was raced with thinking: the texts differ from their beginning.")
         for name, race in (("left", a), ("right", b)):
             if race.interrupted:
                 words.append(f"The race on the {name} was stopped before its end.")
