@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import Refused
+from ..models.group import take_place
 from ..models.weights import PRECISIONS
 from ..presets import load_presets
 from ..race.records import BLOCK, CAP, CONFIDENCE, FULL, HARDWARE, PLAIN
@@ -25,6 +26,7 @@ DEFAULT_COMMAND = "speed"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    take_place()
     line, words = CommandLine(), list(sys.argv[1:] if arguments is None else arguments)
     try:
         parser, commands = line.build_parser()

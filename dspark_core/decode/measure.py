@@ -55,7 +55,7 @@ class Bench:
         self.taps = max((d.taps for d in drafters.values()), key=len, default=())
         self.ids = mx.arange(_widest(drafters), dtype=mx.int32) % target.vocab_size
         self.drafts: dict[str, tuple[Context, mx.array | None]] = {}
-        self.on_cpu = mx.default_device().type == mx.DeviceType.cpu
+        self.on_cpu = mx.default_device().type == mx.DeviceType.cpu and target.machines == 1  # in this process
         self.spent = 0.0, 0.0  # seconds of the clock so far, and of this process's own work where MLX is part of it
         if not later:
             for id_ in ("", *drafters):

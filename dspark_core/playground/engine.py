@@ -162,7 +162,6 @@ class PresetEngine:
         """Open all, then unload, then read. `strict`: a drafter that does not fit refuses the whole choice."""
         from ..models.checkpoint import read_drafter
         from ..models.probe import TEXT, doubts
-        from ..models.weights import read_weights
         from ..race.loaded import Models
 
         target, drafters = self._open(choice, tell, cancelled, strict)
@@ -175,7 +174,7 @@ class PresetEngine:
             if not isinstance(drafter, str):
                 with _costing_its_drafter(id_, drafters, strict):
                     read_drafter(drafter, progress(f"the {drafter.info.method} drafter"), cancelled)
-        read_weights(target.model, target.name, progress("the target"), cancelled)
+        target.read(progress("the target"), cancelled)
         tell(Loading(f"{choice.title}: checking the taps"))
         target.prove_taps()
         if target.no_rollback:
@@ -198,6 +197,7 @@ class PresetEngine:
         self, choice: Choice, tell: Tell, cancelled: Callable[[], bool], strict: bool
     ) -> "tuple[Target, dict[str, Drafter | str]]":
         """Target and drafters with everything checked but their weights unread; what is loaded is not touched."""
+        from ..models.sharded import spread
         from ..models.target import open_target
 
         def check(path: Path) -> None:
@@ -213,8 +213,12 @@ class PresetEngine:
         if strict and (words := self._too_big(choice, paths)):
             raise ModelError(words)
         check(choice.target)
-        target = open_target(choice.target, choice.precision, lambda step: tell(Loading(f"{choice.title}: {step}")))
+        def step(words: str) -> None:
+            tell(Loading(f"{choice.title}: {words}"))
+
+        target = open_target(choice.target, choice.precision, step)
         target.name = name_of(choice.target)
+        target = spread(target, choice.precision, step, cancelled)
         drafters: dict[str, Drafter | str] = {}
         for id_, where in choice.drafters.items():
             if isinstance(where, str):
