@@ -25,8 +25,8 @@ from .catalog.local import name_of
 from .catalog.names import HubName
 from .decode.rounds import Settings
 from .errors import LaneError, ModelError, PresetError, Refused
-from .models.info import drafter_ids
 from .models.group import take_place
+from .models.info import drafter_ids
 from .models.token_bytes import whole_characters
 from .presets import EMBEDDED, Place, Preset, read_presets
 from .race.answer import AnswerRequest, Began, Ended, Piece

@@ -35,7 +35,7 @@ class Group:
         self.rank, self.size, self.backend = rank, rank.size, rank.backend
         self.hosts: list[str] = []
         self.problem = ""  # why the last group ended
-        self.lost: Callable[[str], None] = lambda sentence: None
+        self.lost: Callable[[str], object] = lambda sentence: None
         self.generation = 0  # of the group: what is on its ranks ends with it
         self.formed = threading.Event()
         self._changed = threading.Condition()
@@ -183,9 +183,9 @@ class Group:
 
 
 def take_place() -> None:
-    """What a program does first of all. Alone, nothing; on the first rank, it begins to look for the others. On these it
-    never returns: it keeps a rank process running, until this one is ended or the first rank has come to its end. That
-    is never in error."""
+    """What a program does first of all. Alone, nothing; on the first rank, it begins to look for the others. On these
+    it never returns: it keeps a rank process running, until this one is ended or the first rank has come to its end.
+    That is never in error."""
     try:
         rank = Rank.here()
     except (OSError, ValueError):  # of which the first rank speaks

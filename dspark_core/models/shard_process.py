@@ -26,7 +26,7 @@ from ..errors import ModelError, in_one_line, reason
 from ..machine import versions
 from ..paths import root
 from ..store import Store, home_directory
-from .ranks import START_S, Beats
+from .ranks import STALL_S, START_S, Beats
 
 FORM_S = 20.0  # for the ranks to find each other; then all over again: one may wait for a process that is gone
 LOAD_S = 30.0  # for a step of opening and reading files
@@ -138,8 +138,8 @@ class Shard:
                     self.pending.append(message)
             everywhere = self.gather(status)
             for rank, of in enumerate(everywhere):
-                if error := of.get("error", ""):
-                    raise ModelError(error if rank == 0 else f"Rank {rank} ({self.hosts[rank]}): {error}")
+                if why := of.get("error", ""):
+                    raise ModelError(why if rank == 0 else f"Rank {rank} ({self.hosts[rank]}): {why}")
             if all("end" in of for of in everywhere):
                 return [of["end"] for of in everywhere]
             self.answer("progress", [sum(of.get("done", (0, 0))[i] for of in everywhere) for i in (0, 1)])
@@ -162,7 +162,8 @@ class Shard:
         """What the page's process wants done; sleep, if that is nothing."""
         fresh = time.monotonic() - self.asked < FRESH_S
         if self.pending:
-            return self.pending.pop(0)  # type: ignore[no-any-return]
+            waiting: list[list[Any]] = self.pending.pop(0)
+            return waiting
         if not self.requests.poll(STEP_S if fresh else REST_S):
             return [["rest", 0.0 if fresh else 0.8 * REST_S]]
         self.asked = time.monotonic()
@@ -211,11 +212,10 @@ class Shard:
         def stepwise(body: Any, ids: Any, cache: list[Any]) -> Iterator[Any]:
             part = self.parts[number]
             for h in walk(body, ids, cache):
-                if ids.size > NARROW or not part.warm:
+                if ids.size > NARROW or not part.warm:  # the first time kernels are compiled
+                    life.limit(STALL_S if part.warm else LOAD_S)
                     self.mx.eval(h)
-                    life.limit()
                 yield h
-            part.warm = True
 
         target.walk = stepwise
         return prints | {"weights": digest, "precision": target.precision, "host": socket.gethostname()[:60]}
@@ -262,13 +262,15 @@ class Shard:
 
     def forward(self, number: int, cache: int, taps: list[int], ids: list[int]) -> Any:
         part = self.parts[number]
-        mx, held = self.mx, part.caches[cache]
-        hidden, features = part.target.forward(mx.array(ids, dtype=mx.int32), held, tuple(taps) if not self.rank else ())
+        mx, held, wanted = self.mx, part.caches[cache], () if self.rank else tuple(taps)
+        hidden, features = part.target.forward(mx.array(ids, dtype=mx.int32), held, wanted)
         mx.eval(hidden, [] if features is None else features, [c.state for c in held] if len(ids) > NARROW else [])
+        part.warm = True
         return self._sent(hidden, features)
 
     def own(self, number: int, cache: int, ids: list[int]) -> Any:
         part = self.parts[number]
+        self.life.limit(STALL_S if part.warm else LOAD_S)
         hidden = part.target.own_hidden(self.mx.array(ids, dtype=self.mx.int32), part.caches[cache])
         self.mx.eval(hidden)
         return self._sent(hidden, None)

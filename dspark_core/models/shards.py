@@ -17,8 +17,10 @@ from .target_config import read_target
 from .targets import families
 
 MOST = 16  # machines
-DIVIDED = ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size")
-DIVIDED += ("linear_num_key_heads", "linear_num_value_heads")
+DIVIDED = (
+    *("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size"),
+    *("linear_num_key_heads", "linear_num_value_heads"),
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Splits:
     @classmethod
     def of(cls, where: Path, config: dict[str, Any], tensors: Mapping[str, Any]) -> "Splits":
         """Those of a model directory or repository. Raises ModelError."""
-        shape = read_target(where, config, tensors)  # type: ignore[arg-type]
+        shape = read_target(where, config, tensors)
         name, text = shape.family.__name__.rpartition(".")[2], shape.text
         divided = [(field, text[field]) for field in DIVIDED if text.get(field)]
         if name.startswith("qwen3_5"):  # whose head mlx-lm splits, too

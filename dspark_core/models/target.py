@@ -15,7 +15,7 @@ import mlx.core as mx
 from mlx_lm.models.cache import ArraysCache, KVCache
 from mlx_lm.utils import load_model
 
-from ..errors import ModelError, in_one_line
+from ..errors import ModelError, RankLost, in_one_line
 from .cache import Cache, RecurrentCache, WindowCache, trim
 from .fields import is_whole
 from .files import build_error, check_stop_ids, check_texts
@@ -165,6 +165,8 @@ class Target:
             hidden, _ = self.forward(ids, self.new_cache())
             tapped = self.head(hidden).astype(mx.float32)
             finite = mx.isfinite(own).all().item()
+        except RankLost:
+            raise
         except Exception as e:  # a field of the config that nothing before it looked at
             where = (self.directory or Path(self.name)) / "config.json"
             raise ModelError(f"{where} does not describe a model that can run: {in_one_line(e)}.") from e
@@ -221,8 +223,8 @@ def load_target(directory: str | Path, precision: str = "auto", progress: Progre
 def open_target(
     directory: str | Path, precision: str = "auto", progress: Progress = lambda _: None, with_text: bool = True
 ) -> Target:
-    """A target whose files, names and shapes are checked and whose tokenizer is there, unless not `with_text`, but whose
-    weights are not read yet: `read` and `prove_taps` follow. Raises ModelError."""
+    """A target whose files, names and shapes are checked and whose tokenizer is there (unless not `with_text`), but
+    whose weights are not read yet: `read` and `prove_taps` follow. Raises ModelError."""
     directory = Path(directory)
     check_precision(precision)
     if has_magic(str(directory)):

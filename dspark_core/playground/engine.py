@@ -213,6 +213,7 @@ class PresetEngine:
         if strict and (words := self._too_big(choice, paths)):
             raise ModelError(words)
         check(choice.target)
+
         def step(words: str) -> None:
             tell(Loading(f"{choice.title}: {words}"))
 
@@ -315,9 +316,11 @@ def load_job(choice: Choice, session: str) -> Job:
     return Job(session, "load", work)
 
 
-def unload_job(session: str) -> Job:
+def unload_job(session: str, problem: str = "") -> Job:
+    """A job that drops what is loaded. `problem`: why, if it is one."""
+
     def work(engine: PresetEngine, job: Job):
-        engine.unload()
+        engine.unload(problem)
         yield -1, Loaded("No model is loaded.", True)
 
     return Job(session, "unload", work)
