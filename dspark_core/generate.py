@@ -27,6 +27,7 @@ from .catalog.names import HubName
 from .decode.rounds import Settings
 from .errors import LaneError, ModelError, PresetError, Refused
 from .models import drafters as methods
+from .models.group import take_place
 from .models.info import drafter_ids
 from .models.token_bytes import whole_characters
 from .presets import EMBEDDED, Place, Preset, read_presets
@@ -44,6 +45,7 @@ UNSAFE = {c: "\ufffd" for c in (*range(9), 11, 12, *range(14, 32), *range(127, 1
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; `arguments` as on the command line."""
+    take_place()
     plain_text = argparse.RawDescriptionHelpFormatter
     p = argparse.ArgumentParser("python -m dspark_core.generate", description=__doc__, formatter_class=plain_text)
     p.add_argument("prompt", nargs="?", help="what to answer; - reads it from standard input")
@@ -97,12 +99,12 @@ def load(preset_name: str, lane: str | None) -> tuple["Models", LaneSpec]:
 
 def _loaded(preset: Preset, drafters: dict[str, Place | None], lane: str) -> tuple["Models", LaneSpec]:
     from .models.checkpoint import load_drafter
-    from .models.target import load_target
+    from .models.sharded import load_spread
     from .race.loaded import Models
 
     where = _here(preset.target)
     places = {id_: None if place is None else _here(place) for id_, place in drafters.items()}
-    target = load_target(where)
+    target = load_spread(where)
     target.name = name_of(where)
     loaded = {
         id_: load_drafter(place, target, preset.drafter_precision, method=method_name(id_))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..errors import Refused
 from ..models import drafters as methods
+from ..models.group import take_place
 from ..models.weights import PRECISIONS
 from ..presets import load_presets
 from ..race.records import BLOCK, CAP, CONFIDENCE, FULL, HARDWARE, PLAIN
@@ -26,6 +27,7 @@ DEFAULT_COMMAND = "speed"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    take_place()
     line, words = CommandLine(), list(sys.argv[1:] if arguments is None else arguments)
     try:
         parser, commands = line.build_parser()

@@ -20,7 +20,8 @@ from ..decode.speculative import Options, speculative
 from ..errors import DecodeError
 from ..models.checkpoint import load_drafter
 from ..models.drafter import Drafter
-from ..models.target import Target, load_target
+from ..models.sharded import load_spread
+from ..models.target import Target
 from ..race.loaded import Models
 from ..race.metrics import metrics
 from ..race.race import race, schedule_of
@@ -119,7 +120,7 @@ def loaded_drafter(models: Models, spec: LaneSpec) -> Drafter:
 
 def load_models(a: argparse.Namespace, lanes: Sequence[PlannedLane]) -> Models:
     """The target of the arguments, and the drafters that the lanes need. Raises ModelError."""
-    target = load_target(a.target, a.precision)
+    target = load_spread(a.target, a.precision)
     wanted = {lane.spec.drafter_id for lane in lanes if isinstance(lane, SpecLane)}
     needed = [d for id_, d in a.drafters.items() if id_ in wanted]
     of = partial(load_drafter, target=target, precision=a.draft_precision, newest=max(0, a.draft_newest))

@@ -71,7 +71,7 @@ class Bench:
         self.text = _text_of(target, context + _widest(drafters))
         self.ids = self.text[context:]
         self.drafts: dict[str, tuple[Context, mx.array | None]] = {}
-        self.on_cpu = mx.default_device().type == mx.DeviceType.cpu
+        self.on_cpu = mx.default_device().type == mx.DeviceType.cpu and target.machines == 1  # in this process
         self.spent = 0.0, 0.0  # seconds of the clock so far, and of this process's own work where MLX is part of it
         if not later:
             for id_ in ("", *drafters):

@@ -44,7 +44,8 @@ def gated_delta_net(net: Any, x: mx.array, cache: RecurrentCache) -> mx.array:
             cache.start_from(state)
     y = outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=1)
     z = net.in_proj_z(x).reshape(y.shape)
-    return net.out_proj(net.norm(y, z).reshape(1, n, -1))
+    y = net.out_proj(net.norm(y, z).reshape(1, n, -1))
+    return y if net.sharding_group is None else mx.distributed.all_sum(y, group=net.sharding_group)
 
 
 def _convolved(net: Any, rows: mx.array) -> tuple[mx.array, mx.array, mx.array]:

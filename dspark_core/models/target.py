@@ -15,7 +15,7 @@ import mlx.core as mx
 from mlx_lm.models.cache import ArraysCache, KVCache
 from mlx_lm.utils import load_model
 
-from ..errors import ModelError, in_one_line
+from ..errors import ModelError, RankLost, in_one_line
 from .cache import Cache, RecurrentCache, WindowCache, trim
 from .fields import is_whole
 from .files import build_error, check_stop_ids, check_texts
@@ -30,6 +30,8 @@ from .tokenizer_files import eos_ids, has_tokenizer
 from .weights import check_precision, convert, read_weights, wide_product
 
 Progress = Callable[[str], None]
+Reading = Callable[[int, int], None]  # takes bytes done and in all
+Cancelling = Callable[[], bool]
 WIDTH_EPS = 2.0**-10  # GPUs may multiply float32 with 10 bits of mantissa, by the kernel that a width takes
 
 
@@ -38,6 +40,7 @@ class Target:
 
     directory: Path | None = None  # where its files are
     no_rollback = ""  # why no drafter can run on it, once `prove_taps` found it so
+    machines = 1  # that compute it together: see sharded.py
 
     def __init__(
         self,
@@ -55,7 +58,7 @@ class Target:
         self._lm = getattr(model, "language_model", model)  # Gemma-4 wraps its text model
         self._body = self._lm.model
         self._norm = getattr(self._body, "norm", None) or self._body.embedding_norm  # LFM2's name for the last one
-        self._walk = shape.family.walk
+        self.walk = shape.family.walk
         self.family: str = shape.family.TITLE
         self.num_layers = len(self._body.layers)
         self.hidden_size = shape.hidden_size
@@ -67,6 +70,14 @@ class Target:
         eos = frozenset(filter(is_whole, eos if isinstance(eos, list) else [eos]))
         self.stop_ids = text.stop_ids if text else eos
         self.dtype = self._norm.weight.dtype
+
+    def read(self, progress: Reading = lambda done, total: None, cancelled: Cancelling = lambda: False) -> None:
+        """Read the weights of an opened target; see `read_weights`. Raises ModelError, Cancelled."""
+        read_weights(self.model, self.name, progress, cancelled)
+
+    def leave_out_head(self) -> None:
+        """Before the weights are read: those that only `head` needs stay where they are."""
+        self._lm.pop("lm_head", None)
 
     def new_cache(self) -> Cache:
         """An empty cache: one entry a layer, every entry able to drop its newest positions."""
@@ -84,7 +95,7 @@ class Target:
         -1 for the embedding output; None without taps.
         """
         tapped = {}
-        for i, h in enumerate(self._walk(self._body, ids[None], cache), start=-1):
+        for i, h in enumerate(self.walk(self._body, ids[None], cache), start=-1):
             if i in taps:
                 tapped[i] = h
         features = mx.concatenate([tapped[i] for i in taps], axis=-1)[0] if taps else None
@@ -160,6 +171,8 @@ class Target:
             hidden, _ = self.forward(ids, self.new_cache())
             tapped = self.head(hidden).astype(mx.float32)
             finite = mx.isfinite(own).all().item()
+        except RankLost:
+            raise
         except Exception as e:  # a field of the config that nothing before it looked at
             where = (self.directory or Path(self.name)) / "config.json"
             raise ModelError(f"{where} does not describe a model that can run: {in_one_line(e)}.") from e
@@ -207,15 +220,17 @@ def load_target(directory: str | Path, precision: str = "auto", progress: Progre
     """
     target = open_target(directory, precision, progress)
     progress("reading weights")
-    read_weights(target.model, target.name)
+    target.read()
     progress("checking the taps")
     target.prove_taps()
     return target
 
 
-def open_target(directory: str | Path, precision: str = "auto", progress: Progress = lambda _: None) -> Target:
-    """A target whose files, names and shapes are checked and whose tokenizer is there, but whose weights are not
-    read yet: `read_weights(target.model, ...)` and `target.prove_taps()` follow. Raises ModelError."""
+def open_target(
+    directory: str | Path, precision: str = "auto", progress: Progress = lambda _: None, with_text: bool = True
+) -> Target:
+    """A target whose files, names and shapes are checked and whose tokenizer is there (unless not `with_text`), but
+    whose weights are not read yet: `read` and `prove_taps` follow. Raises ModelError."""
     directory = Path(directory)
     check_precision(precision)
     if has_magic(str(directory)):
@@ -240,7 +255,7 @@ def open_target(directory: str | Path, precision: str = "auto", progress: Progre
         raise build_error(directory, tensors, e) from e
     progress("reading the tokenizer")
     config["eos_token_id"] = sorted(eos_ids(directory))  # mlx-lm takes those of one file
-    text = open_text(directory, config["eos_token_id"]) if has_tokenizer(directory) else None
+    text = open_text(directory, config["eos_token_id"]) if with_text and has_tokenizer(directory) else None
     try:
         target = Target(model, shape, config, text, directory.name, words)
     except (TypeError, ValueError, AttributeError) as e:

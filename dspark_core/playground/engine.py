@@ -163,7 +163,6 @@ class PresetEngine:
         """Open all, then unload, then read. `strict`: a drafter that does not fit refuses the whole choice."""
         from ..models.checkpoint import read_drafter
         from ..models.probe import TEXT, doubts
-        from ..models.weights import read_weights
         from ..race.loaded import Models
 
         target, drafters = self._open(choice, tell, cancelled, strict)
@@ -176,7 +175,7 @@ class PresetEngine:
             if not isinstance(drafter, str):
                 with _costing_its_drafter(id_, drafters, strict):
                     read_drafter(drafter, progress(f"the {drafter.info.method} drafter"), cancelled)
-        read_weights(target.model, target.name, progress("the target"), cancelled)
+        target.read(progress("the target"), cancelled)
         tell(Loading(f"{choice.title}: checking the taps"))
         target.prove_taps()
         if target.no_rollback:
@@ -199,6 +198,7 @@ class PresetEngine:
         self, choice: Choice, tell: Tell, cancelled: Callable[[], bool], strict: bool
     ) -> "tuple[Target, dict[str, Drafter | str]]":
         """Target and drafters with everything checked but their weights unread; what is loaded is not touched."""
+        from ..models.sharded import spread
         from ..models.target import open_target
 
         def check(path: Path) -> None:
@@ -214,8 +214,13 @@ class PresetEngine:
         if strict and (words := self._too_big(choice, paths)):
             raise ModelError(words)
         check(choice.target)
-        target = open_target(choice.target, choice.precision, lambda step: tell(Loading(f"{choice.title}: {step}")))
+
+        def step(words: str) -> None:
+            tell(Loading(f"{choice.title}: {words}"))
+
+        target = open_target(choice.target, choice.precision, step)
         target.name = name_of(choice.target)
+        target = spread(target, choice.precision, step, cancelled)
         drafters: dict[str, Drafter | str] = {}
         everywhere: dict[str, Path | str | None] = {m.lower(): None for m in methods.marked("EVERYWHERE")}
         further = {id_: where for id_, where in everywhere.items() if id_ not in choice.drafters}
@@ -319,9 +324,11 @@ def load_job(choice: Choice, session: str) -> Job:
     return Job(session, "load", work)
 
 
-def unload_job(session: str) -> Job:
+def unload_job(session: str, problem: str = "") -> Job:
+    """A job that drops what is loaded. `problem`: why, if it is one."""
+
     def work(engine: PresetEngine, job: Job):
-        engine.unload()
+        engine.unload(problem)
         yield -1, Loaded("No model is loaded.", True)
 
     return Job(session, "unload", work)

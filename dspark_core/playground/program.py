@@ -5,10 +5,14 @@ import signal
 import sys
 from types import FrameType
 
+from ..models.group import take_place
+from ..models.ranks import RankProcess
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the program; `arguments` as on the command line. Ctrl+C and SIGTERM end it at once and in one sentence,
     whatever it does, with the exit status that a shell gives to such an end: 130 and 143."""
+    take_place()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
     from .serve import main as serve
@@ -20,6 +24,7 @@ def end(number: int, frame: FrameType | None) -> None:
     """Leave without winding up: another thread may be at work in MLX, which does not survive that. Files are written
     so that a kill harms none."""
     how = "Ctrl+C" if number == signal.SIGINT else signal.Signals(number).name
+    RankProcess.kill_all()
     try:
         os.write(2, f"\nDSpark Playground has ended ({how}).\n".encode())
         for stream in (1, 2):  # what another thread says while this one ends is of no interest any more

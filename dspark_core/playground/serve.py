@@ -21,12 +21,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
 from ..errors import ApiError, Refused
+from ..models.group import Group
 from ..presets import load_prompts
 from .access import TokenGate, chosen_api_key, chosen_token, private_link
 from .api_request import BASE, error_body
 from .channel import SCRIPT, Streams
 from .endpoint import Endpoint
-from .engine import PresetEngine
+from .engine import PresetEngine, unload_job
 from .listening import ADDRESS, PageServer, listening_socket
 from .page import build
 from .recordings import FirstPicture
@@ -52,6 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
         port = _free_port(args.port)
         token = chosen_token(args.token)
         api_key = chosen_api_key(args.api_key)
+        group = Group.here()
     except (Refused, ValueError) as refusal:
         parser.exit(2, f"{refusal}\n")
     sources = ModelSources()
@@ -59,6 +61,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.exit(1, f"No preset can be used: {' '.join(sources.bad)}\n")
     preset = next(iter(sources.presets.values()))
     worker = Worker(lambda progress: PresetEngine(preset, "auto", progress), lambda engine: engine.prepare())
+    if group is not None:
+        worker.may_lose, group.lost = True, lambda problem: worker.submit(unload_job("the group", problem))
 
     def ready(url: str) -> None:
         print(f"DSpark Playground runs on {url} (Ctrl+C ends it).", flush=True)

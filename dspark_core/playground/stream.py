@@ -435,7 +435,7 @@ def models_status(worker: Worker) -> Iterator[str]:
         if now != shown:
             shown = now
             yield now
-        if not worker.idling:
+        if not worker.idling and not worker.may_lose:
             return
         time.sleep(0.5)
 

@@ -151,6 +151,7 @@ class Worker:
     ready:    the load has ended, well or not: `engine` is an Engine, or a NoEngine that says why there is none
     progress: of the load, in words
     idling:   what idle work is for, in words; empty if there is none
+    may_lose: what is loaded may be lost while nobody does anything, so pages go on looking
     """
 
     def __init__(self, load: Callable[[Callable[[str], None]], Engine], idle: Callable[[Any], str] = lambda engine: ""):
@@ -158,6 +159,7 @@ class Worker:
         self.ready = False
         self.progress = "starting"
         self.idling = ""
+        self.may_lose = False
         self._load = load
         self._idle: Callable[[Any], str] | None = idle
         self._resting = False  # the owner thread waits for a job, and for nothing else

@@ -1,0 +1,125 @@
+"""The processes of one target on several machines, as `mlx.launch` starts them; no MLX.
+
+    mlx.launch --hostfile hosts.json python app.py
+      rank 0    app.py: the page, the drafters, the schedule, the races    -> its rank process
+      rank 1    app.py: nothing but `take_place`                          -> its rank process
+      ...
+
+`mlx.launch` ends every rank once one exits with an error, and a collective operation whose other side is gone may never
+return. So what computes on a rank is a process of its own (shard_process.py), which may be lost; what `mlx.launch`
+started outlives it (group.py) and starts the next one. These find each other again by themselves, once all are there.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+from typing import ClassVar
+
+BEAT_S = 0.5  # between two signs of life of a rank process
+STALL_S = 7.0  # without a step forward, after which a rank is given up
+START_S = 120.0  # until the first sign of life: a busy machine is slow
+AGAIN_S = 0.5  # between the end of a rank process and the next one
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """One of the processes that `mlx.launch` started. backend: as `mx.distributed.init` takes it."""
+
+    rank: int
+    size: int
+    backend: str
+
+    @classmethod
+    def here(cls) -> "Rank | None":
+        """This process's; None where it was started alone. Raises ValueError if the environment contradicts itself."""
+        rank = os.environ.get("MLX_RANK", os.environ.get("OMPI_COMM_WORLD_RANK"))
+        if rank is None:
+            return None
+        size, backend = 1, ""
+        for name, of in (("MLX_HOSTFILE", "ring"), ("MLX_IBV_DEVICES", "jaccl")):
+            if (place := os.environ.get(name)) and (text := Path(place).read_text("utf-8").strip()):
+                size, backend = len(json.loads(text)), of
+        for name, of in (("MLX_WORLD_SIZE", "nccl"), ("OMPI_COMM_WORLD_SIZE", "mpi")):
+            if not backend and (text := os.environ.get(name, "")):
+                size, backend = int(text), of
+        if not 0 <= int(rank) < max(size, 1):
+            raise ValueError(f"rank {rank} of {size}")
+        return cls(int(rank), size, backend) if size > 1 else None
+
+
+class RankProcess:
+    """The process that computes on this rank. It ends when this one does, or closes its end of `requests`.
+
+    requests: to and from it; used on rank 0 alone
+    """
+
+    alive: ClassVar[set["RankProcess"]] = set()
+
+    def __init__(self, rank: Rank) -> None:
+        """Starts it. Raises OSError."""
+        self.requests, there = Pipe()
+        self._beats, beats = Pipe(duplex=False)
+        handles = there.fileno(), beats.fileno()
+        arguments = f"{handles[0]}, {handles[1]}, {rank.rank}, {rank.size}, {rank.backend!r}"
+        run = f"import sys; sys.path[:] = {sys.path!r}; from {__package__}.shard_process import serve"
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", f"{run}; serve({arguments})"], pass_fds=handles, stdin=subprocess.DEVNULL
+            )
+        finally:
+            there.close()
+            beats.close()
+        self.stalled = False
+        self.alive.add(self)
+
+    def wait(self) -> int:
+        """Until it has ended: by itself, or where it gave no sign of life. Its exit status, as subprocess has it."""
+        patience = START_S
+        with suppress(EOFError, OSError):
+            while self._beats.poll(patience):
+                self._beats.recv_bytes()
+                patience = STALL_S
+            self.stalled = True
+        self.kill()
+        return self.process.wait()
+
+    def kill(self) -> None:
+        with suppress(OSError):
+            self.process.kill()
+        self.alive.discard(self)
+
+    @classmethod
+    def kill_all(cls) -> None:
+        """For the end of the program, in whatever state a process is."""
+        while cls.alive:
+            cls.alive.pop().kill()
+
+
+class Beats:
+    """For a rank process: signs of life, and the end of it where its work does not come on or its parent is gone."""
+
+    LOST, ENDED = 75, 76  # exit statuses of a process: its group is lost; all of it has come to its end
+
+    def __init__(self, beats: Connection) -> None:
+        self._beats, self._parent = beats, os.getppid()
+        self.limit(START_S)
+
+    def limit(self, seconds: float = STALL_S) -> None:
+        """The work has come on; the next time is at most so many seconds from now."""
+        self._until = time.monotonic() + seconds
+
+    def keep(self) -> None:
+        """For a thread of its own."""
+        while time.monotonic() < self._until and os.getppid() == self._parent:
+            try:
+                self._beats.send_bytes(b"1")
+            except OSError:
+                break
+            time.sleep(BEAT_S)
+        os._exit(self.LOST)

@@ -1,0 +1,125 @@
+"""Targets on two machines: the same numbers as on one, and what happens when a rank is lost."""
+
+import os
+import shutil
+import signal
+import time
+from itertools import islice
+
+import mlx.core as mx
+import pytest
+
+from dspark_core.decode.plain import plain
+from dspark_core.decode.rounds import Round, Settings, Start
+from dspark_core.decode.schedule import FullBlock
+from dspark_core.decode.speculative import speculative
+from dspark_core.errors import ModelError, RankLost
+from dspark_core.models.cache import copy_cache, trim
+from dspark_core.models.checkpoint import load_drafter
+from dspark_core.models.sharded import load_spread
+from dspark_core.models.target import load_target
+from tests.conftest import GOLDEN
+
+from .families import saved
+from .rank_group import ranks
+
+SETTINGS = Settings(40, stop_ids=frozenset())
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    with ranks(2, tmp_path_factory.mktemp("ranks")) as pair:
+        yield pair
+
+
+def logits_of(target, ids, cache):
+    hidden, features = target.forward(ids, cache, (0, 2))
+    return target.head(hidden), features
+
+
+def tokens(events):
+    out = []
+    for event in events:
+        out += [event.token_id] if isinstance(event, Start) else event.committed if isinstance(event, Round) else []
+    return out
+
+
+def check_numbers(alone, spread):
+    """Logits and taps are those of one process: after a rollback, and in a copy of the cache."""
+    ids = mx.arange(3, 60) % alone.vocab_size
+    a, b = alone.new_cache(), spread.new_cache()
+    for first, last, drop in ((0, 40, 3), (37, 45, 2), (43, 44, 0), (44, 57, 0)):
+        (x, f), (y, g) = logits_of(alone, ids[first:last], a), logits_of(spread, ids[first:last], b)
+        assert mx.abs(x - y).max().item() < 1e-4 and mx.abs(f - g).max().item() < 1e-4
+        trim(a, drop)
+        trim(b, drop)
+    a, b, twin = copy_cache(a), copy_cache(b), b
+    assert mx.abs(logits_of(alone, ids[:5], a)[0] - logits_of(spread, ids[:5], b)[0]).max().item() < 1e-4
+    assert twin[0].offset == 57 and b[0].offset == 62
+
+
+@pytest.mark.parametrize("name", ["A", "C", "D"])
+def test_two_machines_decode_as_one(pair, name):
+    place = GOLDEN / name / "target"
+    alone, spread = load_target(place), load_spread(place)
+    assert spread.precision == f"{alone.precision}, on 2 machines" and not spread.no_rollback
+    check_numbers(alone, spread)
+    prompt = [5, 6, 7, 8]
+    expected = tokens(plain(spread, prompt, SETTINGS))
+    assert len(expected) == 40 and expected == tokens(plain(alone, prompt, SETTINGS))
+    drafter = load_drafter(GOLDEN / name / "drafter", spread)
+    assert tokens(speculative(spread, drafter, prompt, SETTINGS, FullBlock())) == expected
+
+
+def test_a_recurrent_target_on_two_machines(pair, tmp_path):
+    pytest.importorskip("torch")
+    place = saved("qwen3_5", tmp_path / "recurrent")
+    check_numbers(load_target(place), load_spread(place))
+
+
+def test_what_cannot_be_split_is_refused_with_what_can(pair, tmp_path):
+    pytest.importorskip("torch")
+    with pytest.raises(ModelError, match=r"family LFM2, which mlx-lm cannot split .* choose a model of .*Llama.* or "):
+        load_spread(saved("lfm2", tmp_path / "other"))
+    odd = saved("qwen2", tmp_path / "odd", num_attention_heads=9, num_key_value_heads=3, hidden_size=36)
+    with pytest.raises(ModelError, match=r"9 query and 3 key/value heads cannot be: it runs on 1 or 3.$"):
+        load_spread(odd)
+
+
+def test_other_files_on_a_machine_are_refused(pair, tmp_path, monkeypatch):
+    _, followers = pair
+    mine, theirs = tmp_path / "model", followers.homes / "1" / "model"
+    shutil.copytree(GOLDEN / "A" / "target", mine)
+    monkeypatch.setattr("dspark_core.models.sharded.places_of", lambda place: [["home", "model"], ["", str(place)]])
+    assert load_spread(mine).machines == 2  # rank 1 finds them at the same path
+    shutil.copytree(mine, theirs)
+    data = bytearray((theirs / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (theirs / "model.safetensors").write_bytes(data)
+    with pytest.raises(ModelError, match=r"^Rank 1 \(.*\) has other files of this model: copy the directory of rank 0"):
+        load_spread(mine)
+    shutil.rmtree(theirs)
+    monkeypatch.setattr("dspark_core.models.sharded.places_of", lambda place: [["home", "none"]])
+    with pytest.raises(ModelError, match=r"none is not on this machine: copy it there, or download the model.$"):
+        load_spread(mine)
+    monkeypatch.undo()
+    assert load_spread(GOLDEN / "A" / "target").machines == 2
+
+
+def test_a_lost_rank_ends_a_decode_and_comes_back(pair):
+    group, followers = pair
+    spread, lost = load_spread(GOLDEN / "A" / "target"), []
+    group.lost = lost.append
+    for number in (signal.SIGKILL, signal.SIGSTOP):
+        events = plain(spread, [5, 6, 7], Settings(200, stop_ids=frozenset()))
+        assert len(tokens(islice(events, 8))) > 4
+        os.kill(followers.rank_process(1), number)
+        began = time.monotonic()
+        with pytest.raises(RankLost, match=r"^Rank 1 \(.*\) has ended, or has not answered .* is lost: load it again"):
+            tokens(events)
+        assert time.monotonic() - began < 10
+        with pytest.raises(RankLost):
+            spread.new_cache()[0].target.forward(mx.array([1]), spread.new_cache())
+        spread = load_spread(GOLDEN / "A" / "target")
+    assert len(lost) == 2
+    check_numbers(load_target(GOLDEN / "A" / "target"), spread)
