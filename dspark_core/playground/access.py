@@ -87,7 +87,7 @@ class TokenGate:
         headers = {k: v.decode("latin-1") for k, v in scope["headers"]}
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         given = next((value for name, value in query if name == "token"), "")
-        asked = scope["path"].startswith(f"{BASE}/")
+        asked = f"{scope['path']}/".startswith(f"{BASE}/")
         known = self._in_header(headers, self.token) or self._in_cookie(headers)
         if scope["path"] == "/" and self._is_right(given, self.token):
             kept = urlencode([(name, value) for name, value in query if name != "token"])

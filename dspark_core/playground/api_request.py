@@ -7,7 +7,16 @@ they ask for what happens anyway (`n` of 1, an empty list of tools).
 import secrets
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    model_validator,
+)
 
 from ..decode.rounds import Settings
 from ..errors import ApiError
@@ -19,12 +28,16 @@ from ..race.records import PLAIN, LaneSpec
 from .worker import Engine
 
 BASE = "/v1"
+MAX_BODY_BYTES = 2_000_000
 MAX_STOPS, MAX_STOP = 16, 500  # stop strings, and characters of one
 MAX_COMPLETION = 16  # tokens of a completion that does not say how many it wants, as OpenAI has it
 MAX_SEED = 2**63
 AT = "@"  # between a model and a lane
 SILENT = ("none", "minimal")  # efforts that are no thought
-# What a field may say although the endpoint has no such thing.
+# Not every language that clients are written in has whole numbers.
+Whole = Annotated[StrictInt, BeforeValidator(lambda x: int(x) if isinstance(x, float) and x.is_integer() else x)]
+# What a field may say although the endpoint has no such thing: OpenAI's, then what vLLM, SGLang, llama.cpp and mlx-lm
+# have beside them.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "n": (1,),
     "best_of": (1,),
@@ -37,15 +50,25 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "top_logprobs": (0,),
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
-    "repetition_penalty": (1,),
-    "min_p": (0,),
     "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "audio": (),
     "web_search_options": (),
     "echo": (False,),
     "suffix": ("",),
+    **dict.fromkeys(("min_p", "min_tokens", "top_a", "mirostat", "dynatemp_range", "smoothing_factor"), (0,)),
+    **dict.fromkeys(("xtc_probability", "dry_multiplier", "top_n_sigma"), (0, -1)),
+    **dict.fromkeys(("repetition_penalty", "repeat_penalty", "length_penalty", "typical_p", "tfs_z"), (1,)),
+    **dict.fromkeys(("ignore_eos", "use_beam_search", "continue_final_message"), (False,)),
+    **dict.fromkeys(("include_stop_str_in_output", "no_stop_trim"), (False,)),
+    **dict.fromkeys(("skip_special_tokens", "add_generation_prompt"), (True,)),
+    **dict.fromkeys(("grammar", "regex", "ebnf", "guided_regex", "guided_grammar", "chat_template"), ("",)),
+    **dict.fromkeys(("json_schema", "guided_json", "structured_outputs"), ({}, "")),
+    **dict.fromkeys(("bad_words", "allowed_token_ids", "guided_choice", "logits_processors", "documents"), ([],)),
+    **dict.fromkeys(("truncate_prompt_tokens", "prompt_logprobs", "adapters"), ()),
 }
+# Of a message: what it would say besides its content.
+BESIDES = ("tool_calls", "function_call", "images", "audio", "prefix")
 
 
 def error_body(error: ApiError) -> dict[str, Any]:
@@ -74,25 +97,29 @@ class Asked(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
 
     model: StrictStr = Field(min_length=1, max_length=500)
-    max_tokens: Annotated[StrictInt, Field(ge=1)] | None = None
+    max_tokens: Annotated[Whole, Field(ge=1)] | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
-    top_k: StrictInt | None = Field(None, ge=-1)
-    seed: StrictInt | None = None
+    top_k: Whole | None = Field(None, ge=-1)
+    seed: Whole | None = None
     stop: StrictStr | list[StrictStr] | None = None
     stop_token_ids: list[Annotated[StrictInt, Field(ge=0)]] | None = Field(None, max_length=1000)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     return_token_ids: bool | None = None
+    strict: bool | None = None
 
     @model_validator(mode="after")
     def _refuse(self) -> "Asked":
         for name, value in (self.model_extra or {}).items():
-            if name in NEUTRAL and value is not None and value not in NEUTRAL[name]:
+            neutral = [(isinstance(v, bool), v) for v in NEUTRAL.get(name, ())]  # False is no 0 here
+            if name in NEUTRAL and value is not None and (isinstance(value, bool), value) not in neutral:
                 words = f"{name!r} with this value is not supported by this endpoint: leave it out."
                 raise ApiError(words, param=name, code="unsupported_parameter")
         if self.stream_options and not self.stream:
             raise ApiError("'stream_options' is for requests with 'stream': true.", param="stream_options")
+        if self.strict and self.temperature:
+            raise ApiError("'strict' is for greedy answers: leave 'temperature' out.", param="strict")
         return self
 
     @classmethod
@@ -102,12 +129,16 @@ class Asked(BaseModel):
             return cls.model_validate_json(body)
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            place = [str(part) for part in first["loc"]]
             if first["type"] == "json_invalid":
                 raise ApiError(f"The body is no JSON ({first['msg'].rpartition(': ')[2]}).") from None
-            name = place[0] if place else None
-            where = f"{'.'.join(place)}: " if place else ""
-            raise ApiError(f"{where}{first['msg'][:300].rstrip('.')}.", param=name, code="invalid_value") from None
+            name = str(first["loc"][0]) if first["loc"] else None
+            place = ""
+            for part in first["loc"]:
+                if part == "str" or str(part).startswith(("list[", "function-")):  # a type, of several
+                    break
+                place += f"[{part}]" if isinstance(part, int) else f"{'.' * bool(place)}{part}"
+            words = f"{place}{': ' * bool(place)}{first['msg'][:300].rstrip('.')}."
+            raise ApiError(words, param=name, code="invalid_value") from None
 
     @property
     def limit(self) -> int | None:
@@ -144,14 +175,17 @@ class Asked(BaseModel):
             seed=secrets.randbits(48) if self.seed is None else self.seed % MAX_SEED,
         )
         ids = frozenset(self.stop_token_ids or [])
-        return AnswerRequest(self.prompt_of(), lane, settings, self.stops(), ids, self.thinking)
+        return AnswerRequest(
+            self.prompt_of(), lane, settings, self.stops(), ids, self.thinking, strict=bool(self.strict)
+        )
 
 
 class ContentPart(BaseModel):
     model_config = ConfigDict(strict=True)
 
     type: StrictStr
-    text: StrictStr = ""
+    text: StrictStr | None = None
+    refusal: StrictStr | None = None
 
 
 class Message(BaseModel):
@@ -162,23 +196,31 @@ class Message(BaseModel):
 
     def turn(self, number: int) -> dict[str, str]:
         """As a chat template takes it. Raises ApiError."""
-        at = f"messages[{number}]"
-        if self.role not in ("system", "developer", "user", "assistant") or (self.model_extra or {}).get("tool_calls"):
-            words = f"{at}: this endpoint knows the roles system, developer, user and assistant, and no tools."
-            raise ApiError(words, param="messages", code="unsupported_value")
-        parts = [ContentPart(type="text", text=self.content)] if isinstance(self.content, str) else self.content or []
-        if other := next((part.type for part in parts if part.type != "text"), None):
-            words = f"{at}: a part of type {other[:40]!r} is not supported, only text is."
-            raise ApiError(words, param="messages", code="unsupported_value")
-        text = whole_characters("".join(part.text for part in parts))
-        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+        answer, texts, words = self.role == "assistant", [], ""
+        besides = next((name for name in BESIDES if (self.model_extra or {}).get(name)), "")
+        for part in self.content if isinstance(self.content, list) else ():
+            text = part.refusal if part.type == "refusal" and answer else part.text if part.type == "text" else None
+            texts.append(text or "")
+            if text is None:
+                words = f"a part of type {part.type[:40]!r} is not supported, only text is"
+                words = words if part.type != "text" else "a part of type 'text' has no 'text'"
+        if self.role not in ("system", "developer", "user", "assistant"):
+            words = "this endpoint knows the roles system, developer, user and assistant, and no tools"
+        elif besides:
+            words = f"{besides!r} is not supported by this endpoint"
+        elif self.content is None and not answer:
+            words = f"the {self.role} turn has no 'content'"
+        if words:
+            raise ApiError(f"messages[{number}]: {words}.", param="messages", code="unsupported_value")
+        text = self.content if isinstance(self.content, str) else "".join(texts)
+        return {"role": "system" if self.role == "developer" else self.role, "content": whole_characters(text)}
 
 
 class ChatAsked(Asked):
     """POST /v1/chat/completions"""
 
     messages: list[Message] = Field(min_length=1)
-    max_completion_tokens: Annotated[StrictInt, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[Whole, Field(ge=1)] | None = None
     reasoning_effort: StrictStr | None = None
     chat_template_kwargs: TemplateOptions | None = None
 

@@ -10,7 +10,7 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -19,7 +19,7 @@ from ..decode.rounds import Prefill
 from ..errors import ApiError, ContextError, ModelError, Refused
 from ..race.answer import Began, Ended, Piece
 from ..race.records import Failed
-from .api_request import AT, BASE, Asked, ChatAsked, CompletionAsked, ServedModels, error_body
+from .api_request import AT, BASE, MAX_BODY_BYTES, Asked, ChatAsked, CompletionAsked, ServedModels, error_body
 from .worker import Job, NoEngine, Worker
 
 RETRY_S = 2  # when a client that was turned away may try again
@@ -189,43 +189,55 @@ class Endpoint:
         self.app, self.worker = app, worker
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith(f"{BASE}/"):
+        if scope["type"] != "http" or not f"{scope['path']}/".startswith(f"{BASE}/"):
             await self.app(scope, receive, send)
             return
+        # A base URL with a slash at its end is a usual slip.
+        path = "".join(f"/{part}" for part in scope["path"].removeprefix(BASE).split("/") if part)
         try:
-            response = await self._answer(scope["method"], scope["path"].removeprefix(BASE), receive, send)
+            response = await self._answer(scope["method"], path, receive, send)
         except ApiError as error:
             headers = {"retry-after": str(RETRY_S)} if error.status in (429, 503) else {}
+            headers |= {"allow": self._methods(path)} if error.status == 405 else {}
             response = JSONResponse(error_body(error), error.status, headers)
         if response:
             await response(scope, receive, send)
 
+    KINDS: ClassVar[dict[str, type[Asked]]] = {"/chat/completions": ChatAsked, "/completions": CompletionAsked}
+
+    def _methods(self, path: str) -> str:
+        """The methods that a path takes; empty where there is no such path."""
+        return "POST" if path in self.KINDS else "GET, HEAD" if f"{path}/".startswith("/models/") else ""
+
     async def _answer(self, method: str, path: str, receive: Receive, send: Send) -> JSONResponse | None:
         """None where it has been sent already. Raises ApiError."""
-        kinds: dict[str, type[Asked]] = {"/chat/completions": ChatAsked, "/completions": CompletionAsked}
-        models = path == "/models" or path.startswith("/models/")
-        if path not in kinds and not models:
+        if not (methods := self._methods(path)):
             raise ApiError(f"There is no {BASE}{path[:100]} here.", 404, code="not_found")
-        if method != (wanted := "GET" if models else "POST"):
-            raise ApiError(f"{BASE}{path[:100]} takes {wanted}, not {method[:20]}.", 405, code="method_not_allowed")
-        if models:
+        if method not in methods.split(", "):
+            raise ApiError(f"{BASE}{path[:100]} takes {methods}, not {method[:20]}.", 405, code="method_not_allowed")
+        if path not in self.KINDS:
             return JSONResponse(await self._models(path.removeprefix("/models").removeprefix("/")))
-        return await self._complete(kinds[path].read(await self._body(receive)), receive, send)
+        return await self._complete(self.KINDS[path].read(await self._body(receive)), receive, send)
 
     async def _served(self) -> ServedModels:
-        """What is loaded; as the program starts, that is waited for. Raises ApiError."""
+        """What is loaded; while models are being loaded, that is waited for. Raises ApiError."""
         until = asyncio.get_running_loop().time() + LOAD_S
-        while not self.worker.ready and asyncio.get_running_loop().time() < until:
+        while (loading := self._loading()) and asyncio.get_running_loop().time() < until:
             await asyncio.sleep(0.05)
         engine = self.worker.engine
-        if not self.worker.ready:
-            raise ApiError(
-                f"Models are being loaded ({self.worker.progress}): try again in a while.", 503, code="loading"
-            )
+        if loading:
+            raise ApiError(f"Models are being loaded{loading}: try again in a while.", 503, code="loading")
         if isinstance(engine, NoEngine) or not engine.name:
             words = getattr(engine, "problem", "") or "No model is loaded: load one on the page's Models tab."
             raise ApiError(words, 503, code="no_model")
         return ServedModels(engine)
+
+    def _loading(self) -> str:
+        """What is being loaded, in words to go on with; empty where something is there, or nothing will be."""
+        if not self.worker.ready:
+            return f" ({self.worker.progress})"
+        running = self.worker.running["running"]  # first: what it leaves is there before it is over
+        return " in the place of others" if not self.worker.engine.name and running == "load" else ""
 
     async def _models(self, name: str) -> dict[str, Any]:
         served = await self._served()
@@ -273,13 +285,15 @@ class Endpoint:
 
     @staticmethod
     async def _body(receive: Receive) -> bytes:
-        """The guard has limited it. Raises ApiError if the client went away."""
+        """The guard has limited it where it says its length. Raises ApiError if the client went away."""
         body = bytearray()
         while True:
             message = await receive()
             if message["type"] != "http.request":
                 raise ApiError("The request was not sent to its end.")
             body += message.get("body", b"")
+            if len(body) > MAX_BODY_BYTES:
+                raise ApiError(f"A request has at most {MAX_BODY_BYTES:,} bytes.", 413)
             if not message.get("more_body"):
                 return bytes(body)
 

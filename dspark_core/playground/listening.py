@@ -68,6 +68,10 @@ class PatientProtocol(H11Protocol):
         super().data_received(data)
         self._watch()
 
+    def _should_upgrade(self) -> bool:
+        """There are no WebSockets here; Java's client asks for HTTP/2 with every request, which is no news."""
+        return False
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
         super().connection_lost(exc)

@@ -9,6 +9,7 @@ The page's type and colours, as far as gradio's own components need them; the re
 """
 
 import argparse
+import re
 import webbrowser
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +17,6 @@ from functools import partial
 import gradio as gr
 from fastapi import FastAPI
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
@@ -24,7 +24,7 @@ from ..errors import ApiError, Refused
 from ..models.group import Group
 from ..presets import load_prompts
 from .access import TokenGate, chosen_api_key, chosen_token, private_link
-from .api_request import BASE, error_body
+from .api_request import BASE, MAX_BODY_BYTES, error_body
 from .channel import SCRIPT, Streams
 from .endpoint import Endpoint
 from .engine import PresetEngine, unload_job
@@ -162,9 +162,8 @@ def launch(
 
 
 RUNNING = "/running"  # what the engine does, for who looks at the endpoint's panel
-HOSTS = ["127.0.0.1", "localhost", "[::1]"]
+HOSTS = re.compile(rb"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 API = "/gradio_api/"
-MAX_BODY_BYTES = 2_000_000
 EVENTS = f"{API}queue/join"  # a saved race comes this way, as text inside JSON
 MAX_EVENT_BYTES = 30_000_000
 # What the page and scripts ask for; a name that ends in / stands for all below it.
@@ -183,7 +182,7 @@ PATHS = (
         "/svelte/",
     ),
     *(EVENTS, f"{API}queue/data", f"{API}heartbeat/", f"{API}cancel", f"{API}reset", f"{API}run/", f"{API}call/"),
-    *(f"{API}info", f"{API}app_id", f"{API}theme.css", f"{BASE}/"),
+    *(f"{API}info", f"{API}app_id", f"{API}theme.css", BASE, f"{BASE}/"),
 )
 UPLOAD = f"{API}upload"  # no form of this page has a file
 REFUSED_PATHS = {f"{API}file=": 403, f"{API}proxy=": 400, "/monitoring": 403}  # as gradio refuses them
@@ -224,12 +223,13 @@ class OriginGuard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        refusal = refused(scope["method"], scope["path"], {k.decode("latin-1"): v for k, v in scope["headers"]})
+        headers = {k.decode("latin-1"): v for k, v in scope["headers"]}
+        refusal = misdirected(scope["headers"]) or refused(scope["method"], scope["path"], headers)
         refusal = refusal or absent(scope["path"])
         if refusal:
             status, words = refusal
             headers = {k.decode(): v.decode() for k, v in HEADERS}
-            in_form = scope["path"].startswith(f"{BASE}/")  # that clients of the endpoint read
+            in_form = f"{scope['path']}/".startswith(f"{BASE}/")  # that clients of the endpoint read
             refuse = JSONResponse(error_body(ApiError(words, status)), status, headers) if in_form else None
             await (refuse or PlainTextResponse(words, status, headers))(scope, receive, send)
             return
@@ -242,10 +242,20 @@ class OriginGuard:
         await self.app(scope, receive, send_guarded)
 
 
+def misdirected(headers: list[tuple[bytes, bytes]]) -> tuple[int, str] | None:
+    """(status, words) if a request is for another host, or says twice where it comes from. Names are lower case."""
+    hosts = [value for name, value in headers if name == b"host"]
+    if len(hosts) != 1 or not HOSTS.fullmatch(hosts[0]):
+        return 400, "This page answers under the names 127.0.0.1 and localhost only."
+    names = [name for name, _ in headers if name == b"origin" or name.startswith(b"sec-fetch-")]
+    return (400, "A header that says where this comes from is there twice.") if len({*names}) < len(names) else None
+
+
 def refused(method: str, path: str, headers: dict[str, bytes]) -> tuple[int, str] | None:
     """(status, words) if a request must not reach the app. Header names are lower case.
 
-    The Host header has been checked before, so an Origin that equals it is this page's own.
+    The Host header has been checked before, so an Origin that equals it is this page's own. A body below the endpoint's
+    address may come in chunks, which are counted there.
     """
     origin = headers.get("origin")
     if origin is not None and origin.lower() != b"http://" + headers.get("host", b"").lower():
@@ -255,7 +265,9 @@ def refused(method: str, path: str, headers: dict[str, bytes]) -> tuple[int, str
     if site not in (b"same-origin", b"none") and not arriving:
         return 403, "This page answers only to itself."
     length = headers.get("content-length", b"0")
-    if "transfer-encoding" in headers:
+    if headers.get("content-encoding", b"identity") != b"identity":
+        return 415, "Send the body as it is, without a content encoding."
+    if "transfer-encoding" in headers and not path.startswith(f"{BASE}/"):
         return 411, "Say how long it is."
     most = {EVENTS: MAX_EVENT_BYTES, UPLOAD: 1000}.get(path, MAX_BODY_BYTES)
     if not length.isdigit() or len(length) > 12 or int(length) > most:
@@ -276,8 +288,7 @@ def middleware(token: str = "", port: int = 0, api_key: str = "", worker: Worker
     """What stands before the page, from the outside in."""
     gate = [Middleware(TokenGate, token=token, port=port, api_key=api_key)] if token or api_key else []
     endpoint = [Middleware(Endpoint, worker=worker)] if worker else []
-    guards = [Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS), Middleware(OriginGuard)]
-    return [*guards, *gate, *endpoint, Middleware(FirstPicture), Middleware(Streams)]
+    return [Middleware(OriginGuard), *gate, *endpoint, Middleware(FirstPicture), Middleware(Streams)]
 
 
 def theme() -> gr.themes.Base:

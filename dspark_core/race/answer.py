@@ -18,6 +18,7 @@ class AnswerRequest:
     stop:     strings at which the text ends; they are no part of it, and none is looked for in a thought
     stop_ids: tokens that end it, besides the target's own
     thinking: begin with a thought, where the chat template has a switch for it
+    strict:   plain decoding's own numbers decide close calls, where the device needs that (decode/strict.py)
     """
 
     prompt: Sequence[dict[str, str]] | str | Sequence[int]
@@ -26,6 +27,7 @@ class AnswerRequest:
     stop: tuple[str, ...] = ()
     stop_ids: frozenset[int] = frozenset()
     thinking: bool = False
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)

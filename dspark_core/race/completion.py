@@ -7,10 +7,10 @@ from dataclasses import replace
 import mlx.core as mx
 
 from ..decode.plain import plain
-from ..decode.prefixes import Prefix
+from ..decode.prefixes import Prefix, Prefixes
 from ..decode.rounds import Prefill, Round, Settings, Start
 from ..decode.speculative import Options, speculative
-from ..errors import ContextError, ModelError
+from ..errors import ContextError, DecodeError, ModelError
 from ..models.drafter import Drafter
 from ..models.target import Target
 from .answer import AnswerRequest, AnswerText, Began, ChatText, Ended, Piece
@@ -40,10 +40,12 @@ def complete(
     stop_ids = target.stop_ids if request.settings.stop_ids is None else request.settings.stop_ids
     more = frozenset(i for i in request.stop_ids if i < target.vocab_size)
     settings = replace(request.settings, stop_ids=stop_ids | more)
-    prefix = models.prefixes.begin(target, drafter, prompt)
+    noise = _noise(models, request)
+    prefixes = models.prefixes if not noise else Prefixes(0)  # what others left behind may have been written wide
+    prefix = prefixes.begin(target, drafter, prompt)
     yield Began(tuple(prompt), len(prefix.ids))
     lane, text, finish = LaneRecord(spec), _text_of(target, request), ""
-    events = _decode(models, spec, prompt, settings, prefix)
+    events = _decode(models, spec, prompt, settings, prefix, noise)
     for event in events:
         lane.add(event)
         if cancelled():
@@ -63,7 +65,14 @@ def complete(
     yield Ended("length" if finish == "context" else finish, lane)
     events.close()
     mx.synchronize()
-    models.prefixes.keep(prefix, [*prompt, *lane.output], len(prompt))
+    prefixes.keep(prefix, [*prompt, *lane.output], len(prompt))
+
+
+def _noise(models: Models, request: AnswerRequest) -> float:
+    """How far logits move with the width here, where that is to be made up for. Raises DecodeError."""
+    if request.strict and not request.settings.greedy:
+        raise DecodeError("Strict mode is for greedy answers: leave the temperature at 0.")
+    return models.verdict_noise().largest if request.strict and request.lane.speculative else 0.0
 
 
 def _text_of(target: Target, request: AnswerRequest) -> AnswerText:
@@ -84,14 +93,14 @@ def prompt_ids(target: Target, request: AnswerRequest) -> list[int]:
 
 
 def _decode(
-    models: Models, spec: LaneSpec, prompt: list[int], settings: Settings, prefix: Prefix
+    models: Models, spec: LaneSpec, prompt: list[int], settings: Settings, prefix: Prefix, noise: float
 ) -> Generator[Prefill | Start | Round, None, None]:
     if prefix.context is None:
         yield from plain(models.target, prompt, settings, prefilled=prefix)
         return
     drafter: Drafter = prefix.context
     schedule = schedule_of(spec, models, drafter)
-    yield from speculative(models.target, drafter, prompt, settings, schedule, Options(prefilled=prefix))
+    yield from speculative(models.target, drafter, prompt, settings, schedule, Options(prefilled=prefix, strict=noise))
 
 
 def _piece(event: Start | Round, text: AnswerText, stop_ids: frozenset[int]) -> Piece:

@@ -1,12 +1,13 @@
 """The endpoint over HTTP: exact, in OpenAI's form, in turn with races, and gone with the connection."""
 
 import asyncio
+import gzip
 import http.client
 import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 import gradio as gr
 import pytest
@@ -53,7 +54,7 @@ def expected(messages, tokens=12):
 
 
 @contextmanager
-def occupied(page, session="somebody's page"):
+def occupied(page, session="somebody's page", name="race"):
     """The engine is at work for somebody else, until the end of the block."""
     free, runs = threading.Event(), threading.Event()
 
@@ -62,7 +63,7 @@ def occupied(page, session="somebody's page"):
         free.wait(60)
         yield -1, None
 
-    job = Job(session, "race", work)
+    job = Job(session, name, work)
     assert page.worker.submit(job)
     runs.wait(10)
     try:
@@ -146,7 +147,21 @@ REFUSED = [
     (chat(logprobs=True), 400, "logprobs"),
     (chat(response_format={"type": "json_object"}), 400, "response_format"),
     (chat(presence_penalty=0.5), 400, "presence_penalty"),
+    (chat(logprobs=0), 400, "logprobs"),
+    (chat(n=True), 400, "n"),
+    (chat(guided_json={"type": "object"}), 400, "guided_json"),
+    (chat(grammar='root ::= "a"'), 400, "grammar"),
+    (chat(ignore_eos=True), 400, "ignore_eos"),
+    (chat(min_tokens=3), 400, "min_tokens"),
+    (chat(repeat_penalty=1.1), 400, "repeat_penalty"),
+    (chat(continue_final_message=True), 400, "continue_final_message"),
+    (chat(strict=True, temperature=1), 400, "strict"),
+    (chat() | {"messages": [{"role": "user"}]}, 400, "messages"),
+    (chat() | {"messages": [{"role": "user", "content": [{"type": "text"}]}]}, 400, "messages"),
+    (chat() | {"messages": [{"role": "user", "content": "x", "images": ["x"]}]}, 400, "messages"),
+    (chat() | {"messages": [{"role": "assistant", "function_call": {"name": "f"}}]}, 400, "messages"),
     (chat(max_tokens=0), 400, "max_tokens"),
+    (chat(max_tokens=1.5), 400, "max_tokens"),
     (chat(max_tokens="many"), 400, "max_tokens"),
     (chat(temperature=3), 400, "temperature"),
     (chat(top_p=-0.1), 400, "top_p"),
@@ -171,16 +186,28 @@ def test_what_cannot_be_had_is_refused_by_name(page, body, status, param):
 def test_what_means_nothing_else_is_taken(page):
     neutral = {"n": 1, "tools": [], "tool_choice": "none", "logit_bias": {}, "logprobs": False, "presence_penalty": 0}
     more = {"response_format": {"type": "text"}, "top_k": -1, "top_p": 1, "seed": -5, "stop": None, "stream": False}
+    more |= {"max_tokens": 12.0, "repeat_penalty": 1.0, "min_tokens": 0, "ignore_eos": False, "strict": True}
     parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo."}]
     body = chat(messages=[{"role": "user", "content": parts, "name": "x"}], **neutral, **more)
     answer = ask(page.port, "/chat/completions", body)[2]
     assert answer["choices"][0]["message"]["content"] == expected(chat()["messages"])[1]
+    refusal = {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}], "tool_calls": None}
+    body["messages"][:0] = [*chat()["messages"], refusal]
+    talk = [*chat()["messages"], {"role": "assistant", "content": "No."}, *chat()["messages"]]
+    assert ask(page.port, "/chat/completions", body)[2]["choices"][0]["message"]["content"] == expected(talk)[1]
 
 
 def test_paths_and_methods(page):
     for path, method, status in (("/nope", "GET", 404), ("/models", "DELETE", 405), ("/completions", "GET", 405)):
-        got, _, document = ask(page.port, path, method=method)
+        got, headers, document = ask(page.port, path, method=method)
         assert got == status and document["error"]["message"]
+        assert headers.get("allow") == {"/models": "GET, HEAD", "/completions": "POST"}.get(path)
+    assert ask(page.port, "", method="GET")[2]["error"]["code"] == "not_found"
+    for path in ("/models/", "//models", "/models//talking@plain/"):
+        assert ask(page.port, path)[0] == 200
+    assert ask(page.port, "//chat/completions/", chat(max_tokens=1))[0] == 200
+    with asked(page.port, "/models", method="HEAD") as answer:
+        assert answer.status == 200 and int(answer.getheader("content-length")) > 9 and answer.read() == b""
 
 
 GUARDED = [
@@ -197,12 +224,36 @@ def test_the_pages_guard_stands_before_it(page, headers, status):
     for path, body in (("/models", None), ("/chat/completions", chat())):
         with asked(page.port, path, body, headers) as answer:
             assert answer.status == status and answer.getheader("access-control-allow-origin") is None
-            assert status == 400 or b'"permission_error"' in answer.read()
+            kind = {400: "invalid_request_error", 403: "permission_error"}[status]
+            assert json.loads(answer.read())["error"]["type"] == kind
 
 
-def test_bodies_are_limited(page):
+@pytest.mark.parametrize("name", ["Origin", "Sec-Fetch-Site"])
+def test_a_header_that_is_there_twice_opens_nothing(page, name):
+    good = {"Origin": f"http://127.0.0.1:{page.port}", "Sec-Fetch-Site": "same-origin"}[name]
+    for values in (("http://evil.example", good), (good, "http://evil.example")):
+        with closing(http.client.HTTPConnection("127.0.0.1", page.port, timeout=60)) as connection:
+            connection.putrequest("GET", "/v1/models")
+            for value in values:
+                connection.putheader(name, value)
+            connection.endheaders()
+            assert connection.getresponse().status == 400
+
+
+def test_bodies_are_limited_whole_or_in_chunks_and_encoded_ones_refused(page):
     assert ask(page.port, "/chat/completions", chat("x" * 2_100_000))[0] == 413
-    assert ask(page.port, "/chat/completions", b"", {"Transfer-Encoding": "chunked"}, "POST")[0] == 411
+    status, _, document = ask(page.port, "/chat/completions", gzip.compress(b"{}"), {"Content-Encoding": "gzip"})
+    assert status == 415 and "encod" in document["error"]["message"]
+    for text, status in (("Hello.", 200), ("x" * 2_100_000, 413)):
+        data = json.dumps(chat(text)).encode()
+        with closing(http.client.HTTPConnection("127.0.0.1", page.port, timeout=60)) as connection:
+            parts = (data[i : i + 50_000] for i in range(0, len(data), 50_000))
+            with suppress(ConnectionError):  # nothing of it is read behind the limit
+                connection.request("POST", "/v1/chat/completions", parts, encode_chunked=True)
+            answer = connection.getresponse()
+            assert answer.status == status
+            document = json.loads(answer.read())
+    assert document["error"]["type"] == "invalid_request_error"
 
 
 def test_a_request_waits_its_turn_and_so_does_a_race(page, monkeypatch):
@@ -314,6 +365,13 @@ def test_nothing_is_loaded_yet_or_never(page, monkeypatch):
     assert status == 503 and headers["retry-after"] and "weights" in document["error"]["message"]
     assert ask(page.port, "/chat/completions", chat())[0] == 503
     monkeypatch.setattr(page.worker, "ready", True)
+    with occupied(page, name="load"):  # another model is on its way: there is none until it is there
+        monkeypatch.setattr(page.worker.engine, "name", "")
+        status, headers, document = ask(page.port, "/chat/completions", chat())
+        assert status == 503 and headers["retry-after"] and document["error"]["code"] == "loading"
+        monkeypatch.setattr("dspark_core.playground.endpoint.LOAD_S", 60.0)
+        threading.Timer(0.2, setattr, (page.worker.engine, "name", NAME)).start()
+        assert ask(page.port, "/models")[0] == 200
     monkeypatch.setattr(page.worker, "engine", NoEngine("There is no such model."))
     status, _, document = ask(page.port, "/chat/completions", chat())
     assert status == 503 and "no such model" in document["error"]["message"]
