@@ -3,6 +3,7 @@
 // samplers); the strip then tells the answer on it, and opens what shows it, above itself. What is sent and what comes
 // back: dspark_core/playground/lessons.py. Nothing of it is stored.
 import { $, findBoard, make, parsed } from './dom.js';
+import { openLinked } from './parts.js';
 
 /**
  * @typedef {{ id: string, title: string, question: string, about: string, options: string[] }} Lesson
@@ -284,3 +285,4 @@ if (wanted !== null) {
   const one = LESSONS.find(({ id }) => id === wanted);
   if (one) ask(one); else showAll('There is no lesson “' + wanted.slice(0, 40) + '”; these there are:');
 }
+openLinked();

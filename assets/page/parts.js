@@ -104,6 +104,17 @@ export function openPart(id, settings) {
   show(100);
 }
 
+/** Open the part that the address asks for: by something that is on the page before its tab is. */
+export function openLinked() {
+  const id = /** @type {PartId} */ (new URLSearchParams(location.search).get('open') ?? '');
+  if (!Object.hasOwn(PARTS, id)) return;
+  const open = (/** @type {number} */ tries) => {
+    if (document.getElementById(PARTS[id].tab)) openPart(id, settingsOf(id));
+    else if (tries) setTimeout(() => open(tries - 1), 50);
+  };
+  open(200);
+}
+
 /**
  * Read a part's settings now and whenever something else sets them.
  * @param {PartId} id

@@ -37,7 +37,7 @@ from .race_request import MAX_PROMPT, OFF, LaneForm, Offers, RaceForm, clamp, fo
 from .widgets import QUIET
 
 LONGEST_ASKED = 1000
-OPENED = {"what-if": "cost", "many-users": "cost"}  # a part's id -> its tab's
+OPENED = ("what-if", "many-users")  # by parts.js
 MAX_LINK = 60_000  # characters; the server takes 65,536 with the browser's headers
 NUMBER_NAMES = {  # a link's name -> the control's
     "tokens": "max_tokens",
@@ -133,11 +133,9 @@ def fitting(control: Component, value: Any) -> Any:
     return value if isinstance(value, str) and value in choices else None
 
 
-def fill_and_store(
-    page: gr.Blocks, ask: Controls, tabs: gr.Tabs, presets: Collection[str] = ()
-) -> gr.events.Dependency:
+def fill_and_store(page: gr.Blocks, ask: Controls, presets: Collection[str] = ()) -> gr.events.Dependency:
     """Store every setting but the prompt in the browser, and fill the page when it opens: the event of that. A link
-    goes before what was stored, and may name one of `presets` and open one of `tabs`. Nothing is started."""
+    goes before what was stored, and may name one of `presets`. Nothing is started."""
     stored = gr.BrowserState(None, **STORAGE)
     settings = {name: control for name, control in ask.inputs.named.items() if name != "prompt"}
     gr.on(
@@ -157,8 +155,7 @@ def fill_and_store(
         query, infos = dict(visitor.query_params), ask.offers().infos
         updates = filled(ask, values | from_link(query, infos))
         updates |= {"doubts": link_doubts(query, infos, ask.inputs.named, presets)}
-        opened = {tabs: gr.update(selected=OPENED[query["open"]])} if query.get("open") in OPENED else {}
-        return {places[name]: value for name, value in updates.items()} | opened
+        return {places[name]: value for name, value in updates.items()}
 
     def back() -> dict[Component, Any]:
         first = {n: "" if value is None else value for n, value in ask.inputs.first_values.items() if n != "prompt"}
@@ -166,7 +163,7 @@ def fill_and_store(
 
     places = {"limits": ask.limits, "cut": ask.cut, "doubts": ask.doubts, **ask.inputs.named}
     ask.defaults.click(back, None, [stored, *places.values()], queue=False, **QUIET)
-    return page.load(fill, stored, [*places.values(), tabs], queue=False, **QUIET)
+    return page.load(fill, stored, list(places.values()), queue=False, **QUIET)
 
 
 def filled(ask: Controls, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -98,4 +98,5 @@ def test_no_serious_violation_on_any_tab(tiny, open_tab, axe):
         tabs.get_by_text(name, exact=True).click()
         VISITS.get(name, lambda tab: None)(tab)
         found += violations(tab, name)
+    assert tabs.all_inner_texts() == names
     assert not found, "\n".join(found)
