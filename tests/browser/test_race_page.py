@@ -534,12 +534,13 @@ def test_charts_tables_and_downloads(recorded, open_tab):
 
 
 def test_charts_are_drawn_while_other_lanes_still_run(recorded, open_tab):
-    recorded.worker.engine = replay(pace=0.8)  # DSpark ends long before the plain lane
+    recorded.worker.engine = replay(pause=2.5)  # between the end of DSpark's lane and of the plain one
     tab = open_tab(recorded.url)
     tab.race()
     tab.page.get_by_role("tab", name="Charts").click()
     tab.page.wait_for_function("document.querySelector('#tools-speed table')?.textContent.includes('DSpark')")
     assert tab.page.evaluate("document.body.dataset.race") == "running"
+    recorded.worker.engine.go.set()
     tab.until("done")
     rounds = len(recorded.worker.engine.rounds[2]) - 1
     tab.page.wait_for_function(

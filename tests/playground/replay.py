@@ -4,6 +4,7 @@ A token is a piece of text (or raw bytes); ids number the pieces. `drafted` says
 pieces are drafted and accepted, which is all that a recorded round needs.
 """
 
+import math
 import threading
 import time
 from dataclasses import dataclass, field, replace
@@ -70,13 +71,16 @@ def recorded_rounds(ids, block=0, accepts=(), wrong=None, round_s=0.1, finish="l
 class ReplayEngine:
     """Plays lane i's `rounds[i]`, in order of own time, at `pace` x its own pace (0: as fast as it goes).
 
-    `hold` (seconds) is spent in the prefill, in chunks, so that a Stop can come in between.
+    `hold` (seconds) is spent in the prefill, in chunks, so that a Stop can come in between. From `pause` seconds on it
+    waits for `go`.
     """
 
     pieces: Pieces
     rounds: list[list]
     pace: float = 0.0
     hold: float = 0.0
+    pause: float = math.inf
+    go: threading.Event = field(default_factory=threading.Event)
     fails: dict = field(default_factory=dict)
     name: str = "a recording"
     precision: str = "bf16"
@@ -127,6 +131,8 @@ class ReplayEngine:
         for at, i, _, event in sorted(timed, key=lambda t: t[:3]):
             while self.pace and at < 1e8 and clock() * self.pace < at and not cancelled():
                 time.sleep(0.002)
+            while self.pause <= at < 1e8 and not self.go.is_set() and not cancelled():
+                time.sleep(0.01)
             if cancelled():
                 return
             record.lanes[i].add(event)
