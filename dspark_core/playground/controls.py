@@ -34,7 +34,9 @@ from .race_request import (
 from .widgets import QUIET, Call, Updates, listen, plain_text, script, static
 
 LANE = """<button type="button" class="term">lane?<span role="tooltip">One way of decoding
-the prompt, with a pane of its own. All lanes of a race use the same target.</span></button>"""
+the prompt, with a pane of its own. All lanes of a race use the same target.</span></button>
+<button type="button" class="term">hardware-aware?<span role="tooltip">Each round sends as many drafts as this machine’s
+measured costs and the drafter’s confidence make worth it, or none.</span></button>"""
 HIDDEN = "hidden"  # made, but not shown: see _fold
 
 

@@ -147,7 +147,7 @@ def machine_words(curve: CostCurve) -> str:
     else:
         words = f"Between a taxi and a bus: each further token that is verified costs {each}."
     if m.entrance > 1.3:
-        words += f" Boarding is dear: checking two tokens takes {m.entrance:.1f} plain steps."
+        words += f" Boarding is expensive: checking two tokens takes {m.entrance:.1f} plain steps."
     falls = [
         w for w in range(2, most_drafts + 2) if curve.verify_s(w, costs.context) < curve.verify_s(w - 1, costs.context)
     ]
