@@ -113,7 +113,7 @@ class RaceCharts:
             )
         figure.update_layout(
             showlegend=False,
-            xaxis={"range": [0, 1.7 * fastest or 1], "tickangle": 0, "nticks": 6},
+            xaxis={"range": [0, 1.7 * fastest or 1], "tickangle": 0, "nticks": 5},
             yaxis={"autorange": "reversed"},
         )
         columns = [
