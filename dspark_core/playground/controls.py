@@ -25,11 +25,11 @@ from .race_request import (
     LaneForm,
     Offers,
     clamp,
-    in_words,
     lane_key,
     lanes_of,
     read_form,
     request_of,
+    summary_words,
 )
 from .widgets import QUIET, Call, Updates, listen, plain_text, script, static
 
@@ -100,6 +100,7 @@ class Controls:
     limits:  what the controls are fitted to, and `cut` the place that says what of a link or a stored setting was too
              much (limits.py)
     doubts:  the place that says what of a link cannot be had (links.py)
+    summary: the place for what would race, in words
     """
 
     inputs: RaceInputs
@@ -111,6 +112,7 @@ class Controls:
     limits: gr.State
     cut: gr.HTML
     doubts: gr.HTML
+    summary: gr.HTML
     defaults: gr.Button
 
     def request(self, values: Mapping[str, Any]) -> RaceRequest:
@@ -124,14 +126,17 @@ class Controls:
     def follow_limits(self, head: gr.HTML) -> None:
         """Fit the lanes' controls whenever `head`, which says what is loaded, changes."""
         fitted = {name: control for name, control in self.inputs.of_lanes.items() if not name.endswith("threshold")}
-        places = {"limits": self.limits, "cut": self.cut}
-        listen(head.change, self.refit, {**places, **self.inputs.of_lanes}, {**places, **fitted}, queue=False, **QUIET)
+        places = {"limits": self.limits, "cut": self.cut, "summary": self.summary}
+        listen(head.change, self.refit, {**places, **self.inputs.named}, {**places, **fitted}, queue=False, **QUIET)
 
     def refit(self, call: Call) -> Updates:
         """What changes when another model may be loaded."""
         now = self.offers()
-        fitted = refit(call["limits"], now, read_form(call.values))
-        return {} if fitted is None else {"limits": Limits(now), "cut": fitted.words, **fitted.updates}
+        form = read_form(call.values)
+        fitted = refit(call["limits"], now, form)
+        if fitted is None:
+            return {}
+        return {"limits": Limits(now), "cut": fitted.words, "summary": summary_words(form, now), **fitted.updates}
 
 
 def controls(prompts: list[Prompt], offers: Callable[[], Offers]) -> Controls:
@@ -149,15 +154,26 @@ def controls(prompts: list[Prompt], offers: Callable[[], Offers]) -> Controls:
         inputs, defaults = _settings(prompt, offers)
 
     def sum_up(call: Call) -> Updates:
-        return {"summary": in_words(read_form(call.values), offers().infos)}
+        return {"summary": summary_words(read_form(call.values), offers())}
 
     summary.value = sum_up(Call("", inputs.first_values))["summary"]
     settings = {name: control for name, control in inputs.named.items() if control is not prompt}
     any_change = partial(gr.on, [control.change for control in settings.values()])
     shown = {"summary": summary}
     changed = listen(any_change, sum_up, settings, shown, queue=False, trigger_mode="always_last", **QUIET)
+    limits = gr.State(Limits(offers()))
     return Controls(
-        inputs, start, stop, changed, conversation, offers, gr.State(Limits(offers())), cut, doubts, defaults
+        inputs,
+        start,
+        stop,
+        changed,
+        conversation,
+        offers,
+        limits,
+        cut,
+        doubts=doubts,
+        summary=summary,
+        defaults=defaults,
     )
 
 

@@ -246,8 +246,8 @@ def curve_chart(curve: CostCurve | None, infos: Sequence[DrafterInfo] = ()) -> C
 
     for costs, dash in zip(curve.costs if curve else (), ("solid", "dash"), strict=False):
         n = costs.context
-        line(f"verify, context {n}", n, costs.verify, partial(between, costs.verify_s), GREY, dash)
-        line(f"plain step, context {n}", n, {1: costs.plain}, partial(between, costs.plain_s), COLOURS[3], dash)
+        line(f"verify, context {n}", n, costs.verify, partial(between, costs.verify_s), COLOURS[5], dash)
+        line(f"plain step, context {n}", n, {1: costs.plain}, partial(between, costs.plain_s), COLOURS[0], dash)
     if curve:
         titles, order = [info.title for info in infos], [info.id for info in infos]
         costs = curve.costs[0]
