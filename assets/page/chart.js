@@ -44,8 +44,10 @@ function fit() {
   const plot = /** @type {any} */ (element.closest('.chart')?.querySelector('.js-plotly-plot'));
   const size = LETTERS[document.body.dataset.text ?? ''] ?? LETTERS.normal, font = plot?._fullLayout?.font?.size;
   if (!font || !window.Plotly || font === size) return;
+  if (font === LETTERS.normal) plot.dataset.height = plot._fullLayout.height;  // the server's
+  const height = Math.round(Number(plot.dataset.height) * (1 + 0.05 * (size - LETTERS.normal)));
   const axes = Object.fromEntries(['xaxis', 'yaxis'].map((axis) => [axis + '.title.font.size', size - 1]));
-  window.Plotly.relayout(plot, { 'font.size': size, 'margin.r': 24 + 9 * (size - LETTERS.normal), ...axes });
+  window.Plotly.relayout(plot, { 'font.size': size, height, 'margin.r': 24 + 9 * (size - LETTERS.normal), ...axes });
 }
 
 const card = element.closest('.chart');

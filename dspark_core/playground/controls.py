@@ -27,16 +27,18 @@ from .race_request import (
     Offers,
     RaceForm,
     clamp,
-    in_words,
     lane_key,
     lanes_of,
     read_form,
     request_of,
+    summary_words,
 )
 from .widgets import QUIET, Call, Updates, listen, plain_text, script, static
 
 LANE = """<button type="button" class="term">lane?<span role="tooltip">One way of decoding
-the prompt, with a pane of its own. All lanes of a race use the same target.</span></button>"""
+the prompt, with a pane of its own. All lanes of a race use the same target.</span></button>
+<button type="button" class="term">hardware-aware?<span role="tooltip">Each round sends as many drafts as this machine’s
+measured costs and the drafter’s confidence make worth it, or none.</span></button>"""
 HIDDEN = "hidden"  # made, but not shown: see _fold
 
 
@@ -101,6 +103,7 @@ class Controls:
     limits:  what the controls are fitted to, and `cut` the place that says what of a link or a stored setting was too
              much (limits.py)
     doubts:  the place that says what of a link cannot be had (links.py)
+    summary: the place for what would race, in words
     """
 
     inputs: RaceInputs
@@ -112,6 +115,7 @@ class Controls:
     limits: gr.State
     cut: gr.HTML
     doubts: gr.HTML
+    summary: gr.HTML
     defaults: gr.Button
 
     def request(self, values: Mapping[str, Any]) -> RaceRequest:
@@ -126,17 +130,19 @@ class Controls:
     def follow_limits(self, head: gr.HTML) -> None:
         """Fit the lanes' controls whenever `head`, which says what is loaded, changes."""
         fitted = {name: control for name, control in self.inputs.of_lanes.items() if not name.endswith("threshold")}
-        places = {"limits": self.limits, "cut": self.cut, "thinking": self.inputs.thinking}
-        listen(head.change, self.refit, {**places, **self.inputs.of_lanes}, {**places, **fitted}, queue=False, **QUIET)
+        places = {"limits": self.limits, "cut": self.cut, "summary": self.summary, "thinking": self.inputs.thinking}
+        listen(head.change, self.refit, {**places, **self.inputs.named}, {**places, **fitted}, queue=False, **QUIET)
 
     def refit(self, call: Call) -> Updates:
         """What changes when another model may be loaded."""
         now = self.offers()
-        fitted = refit(call["limits"], now, read_form(call.values))
+        form = read_form(call.values)
+        fitted = refit(call["limits"], now, form)
         if fitted is None:
             return {}
-        shown = {"thinking": thinking_shown(now)}
-        return {"limits": Limits(now), "cut": fitted.words, **shown, **fitted.updates}
+        words = summary_words(_thinking_where_it_can(form, now), now)
+        shown = {"cut": fitted.words, "summary": words, "thinking": thinking_shown(now)}
+        return {"limits": Limits(now), **shown, **fitted.updates}
 
 
 def controls(prompts: list[Prompt], offers: Callable[[], Offers]) -> Controls:
@@ -157,15 +163,26 @@ def controls(prompts: list[Prompt], offers: Callable[[], Offers]) -> Controls:
 
     def sum_up(call: Call) -> Updates:
         now = offers()
-        return {"summary": in_words(_thinking_where_it_can(read_form(call.values), now), now.infos)}
+        return {"summary": summary_words(_thinking_where_it_can(read_form(call.values), now), now)}
 
     summary.value = sum_up(Call("", inputs.first_values))["summary"]
     settings = {name: control for name, control in inputs.named.items() if control is not prompt}
     any_change = partial(gr.on, [control.change for control in settings.values()])
     shown = {"summary": summary}
     changed = listen(any_change, sum_up, settings, shown, queue=False, trigger_mode="always_last", **QUIET)
+    limits = gr.State(Limits(offers()))
     return Controls(
-        inputs, start, stop, changed, conversation, offers, gr.State(Limits(offers())), cut, doubts, defaults
+        inputs,
+        start,
+        stop,
+        changed,
+        conversation,
+        offers,
+        limits,
+        cut,
+        doubts=doubts,
+        summary=summary,
+        defaults=defaults,
     )
 
 

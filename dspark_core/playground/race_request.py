@@ -159,6 +159,14 @@ def strict_of(form: RaceForm) -> bool:
     return form.strict is True and settings_of(form).greedy
 
 
+def summary_words(form: RaceForm, offers: Offers) -> str:
+    """`in_words`, and which of the lanes cannot run, since other drafters were loaded."""
+    loaded = {id_ for _, id_ in offers.choices}
+    asked = dict.fromkeys(lane.drafter_id for lane in lanes_of(form, offers.infos) if lane.speculative)
+    missing = [info.title for id_ in asked if id_ not in loaded and (info := find(offers.infos, id_))]
+    return in_words(form, offers.infos) + (f". Not loaded: {', '.join(missing)}" if missing else "")
+
+
 def in_words(form: RaceForm, infos: Sequence[DrafterInfo]) -> str:
     """All that `request_of` takes but the prompt, in one line: which lanes race, how far, how tokens are chosen."""
     settings = settings_of(form)

@@ -50,7 +50,7 @@ def board_of(trace: Trace) -> str:
         board.verdict(race.verdict)
     board.outcome(race)
     board.over("stopped" if race.interrupted else "done", announcement(race))
-    board.status(f"A kept race: {title(trace)}. Its prompt: {one_line(prompt_words(trace, 90))}")
+    board.status(f"A saved race: {title(trace)}. Its prompt: {one_line(prompt_words(trace, 90))}")
     return board.whole
 
 

@@ -128,18 +128,21 @@ def positions(rounds: Sequence[Round]) -> list[Position]:
 def speed_over_time(rounds: Sequence[Round], tokens: int = 16) -> list[tuple[float, float]]:
     """(own time, tok/s) after each round, over the shortest stretch of rounds with `tokens` tokens.
 
-    Begins with the first round that has such a stretch behind it: earlier points are noise.
+    Begins with the first round that has such a stretch behind it: earlier points are noise. So is one that comes at
+    once after another, as the last plain step does, behind which none was prepared.
     """
     points: list[tuple[float, float]] = []
-    first, stretch, before = 0, 0, 0.0
+    first, stretch, before, last = 0, 0, 0.0, 0.0
+    least = 0.1 * rounds[-1].time_s / len(rounds) if rounds else 0.0
     for r in rounds:
         stretch += len(r.committed)
         while stretch - len(rounds[first].committed) >= tokens:
             stretch -= len(rounds[first].committed)
             before = rounds[first].time_s
             first += 1
-        if stretch >= tokens and r.time_s > before:
+        if stretch >= tokens and r.time_s > before and r.time_s - last >= least:
             points.append((r.time_s, stretch / (r.time_s - before)))
+        last = r.time_s
     return points
 
 

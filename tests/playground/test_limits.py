@@ -12,7 +12,16 @@ from dspark_core.playground.controls import cap_ends, lane_view
 from dspark_core.playground.engine import Choice, PresetEngine
 from dspark_core.playground.limits import Limits, fit_lanes
 from dspark_core.playground.links import lanes_of_text
-from dspark_core.playground.race_request import LaneForm, Offers, RaceForm, form_of, in_words, lanes_of, offers_of
+from dspark_core.playground.race_request import (
+    LaneForm,
+    Offers,
+    RaceForm,
+    form_of,
+    in_words,
+    lanes_of,
+    offers_of,
+    summary_words,
+)
 from dspark_core.playground.tabs.cost_tab import suggestion_words
 from dspark_core.playground.tabs.prove_tab import ProveTab, draw_verdict
 from dspark_core.proof.evidence import NO_BIAS
@@ -143,7 +152,10 @@ def test_two_drafters_of_a_method_have_a_slider_each():
         ("b7", "dflash-2"),
     ]
     assert fitted.drafters[2]["choices"][-1] == ("off", "off")
-    gone = fit_lanes(Limits(both), replace(offers(SPARK), infos=(SPARK, B16)), lanes)
+    one_left = replace(offers(SPARK), infos=(SPARK, B16))
+    assert summary_words(RaceForm(lanes=lanes), one_left).endswith("greedy. Not loaded: b16")
+    assert summary_words(RaceForm(lanes=lanes), both) == in_words(RaceForm(lanes=lanes), both.infos)
+    gone = fit_lanes(Limits(both), one_left, lanes)
     assert gone.drafters[1]["choices"] == [("plain", "plain"), ("DSpark", "dspark"), ("b16, not loaded", "dflash")]
 
 

@@ -252,6 +252,9 @@ def test_charts_have_a_figure_and_the_same_numbers_as_a_table():
     speed = json.loads(drawn["speed"].table)["rows"]
     assert [row[0] for row in speed] == ["plain", "DSpark · full block", "DFlash · block 16"]
     assert speed[0][2] == 1.0
+    bars = drawn["speed"].figure  # short enough for a telephone
+    assert bars.layout.yaxis.ticktext[1] == "DSpark<br>full block" and bars.data[1].text[0].count("<br>") == 1
+    assert "Measure" in drawn["spent"].figure.layout.annotations[0].text
     shares = [row[3] for row in json.loads(drawn["lengths"].table)["rows"] if row[0].startswith("DSpark")]
     assert sum(shares) == pytest.approx(1, abs=1e-3)
 

@@ -1,5 +1,7 @@
 """Figures from hand-made rounds, checked against sums done by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from dspark_core.decode.rounds import Round, Spent, Start
@@ -78,6 +80,8 @@ def test_speed_over_time_begins_after_enough_tokens():
     points = speed_over_time(steady, tokens=8)
     assert points[0][0] == 1.0
     assert all(s == pytest.approx(8) for _, s in points)
+    at_once = replace(steady[-1], index=10, time_s=steady[-1].time_s + 0.0008)  # nothing was left to prepare behind it
+    assert speed_over_time([*steady, at_once], tokens=8) == points
 
 
 def test_spent_adds_up_profiled_rounds():

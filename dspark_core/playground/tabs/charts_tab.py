@@ -87,7 +87,8 @@ class RaceCharts:
                 marker=bar_marker(len(PARTS) + k),  # no lane's colour
             )
         figure.update_layout(barmode="stack", legend={"traceorder": "normal"}, yaxis={"autorange": "reversed"})
-        return self._finished("spent", figure, ["lane", "draft ms", "verify ms", "rest ms", "rounds"], rows)
+        columns = ["lane", "draft ms", "verify ms", "rest ms", "rounds"]
+        return self._finished("spent", figure, columns, rows, "not measured yet: “Measure it” below does")
 
     def speed(self) -> Chart:
         plain, rows, figure, fastest = plain_metrics(self.lanes), [], blank_figure("tok/s"), 0.0
@@ -111,7 +112,9 @@ class RaceCharts:
                 cliponaxis=False,
             )
         figure.update_layout(
-            showlegend=False, xaxis={"range": [0, 1.5 * fastest or 1]}, yaxis={"autorange": "reversed"}
+            showlegend=False,
+            xaxis={"range": [0, 1.7 * fastest or 1], "tickangle": 0, "nticks": 5},
+            yaxis={"autorange": "reversed"},
         )
         columns = [
             "lane",
@@ -123,7 +126,13 @@ class RaceCharts:
             "tokens",
             "rounds",
         ]
-        return self._finished("speed", figure, columns, rows)
+        chart = self._finished("speed", figure, columns, rows)
+        # Two lines each, in markup, so behind what takes it from the names: wide labels leave a narrow chart no bars.
+        names = [bar.y[0] for bar in figure.data]
+        figure.update_layout(yaxis={"tickvals": names, "ticktext": [n.replace(" · ", "<br>", 1) for n in names]})
+        for bar in figure.data:
+            bar.text = [words.replace(" (", "<br>").rstrip(")") for words in bar.text]
+        return chart
 
     def lengths(self) -> Chart:
         figure, rows = blank_figure("tokens per round", "share of rounds"), []
@@ -138,7 +147,7 @@ class RaceCharts:
 
     def positions(self, kind: str) -> Chart:
         """`kind`: a position where all before were accepted ("conditional"), or of all rounds that sent it."""
-        figure, rows = blank_figure(f"draft position; grey: n < {MIN_SAMPLES}, not shown: n < {FEWEST}", "accepted"), []
+        figure, rows = blank_figure(f"position; grey n < {MIN_SAMPLES}, left out n < {FEWEST}", "accepted"), []
         for i, lane in self.drafting:
             points = [
                 (p.slot, getattr(p, kind), p.reached if kind == "conditional" else p.sent)

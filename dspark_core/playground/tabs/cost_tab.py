@@ -161,7 +161,7 @@ def machine_words(curve: CostCurve) -> str:
     else:
         words = f"Between a taxi and a bus: each further token that is verified costs {each}."
     if m.entrance > 1.3:
-        words += f" Boarding is dear: checking two tokens takes {m.entrance:.1f} plain steps."
+        words += f" Boarding is expensive: checking two tokens takes {m.entrance:.1f} plain steps."
     falls = [
         w for w in range(2, most_drafts + 2) if curve.verify_s(w, costs.context) < curve.verify_s(w - 1, costs.context)
     ]
@@ -260,8 +260,8 @@ def curve_chart(curve: CostCurve | None, infos: Sequence[DrafterInfo] = ()) -> C
 
     for costs, dash in zip(curve.costs if curve else (), ("solid", "dash"), strict=False):
         n = costs.context
-        line(f"verify, context {n}", n, costs.verify, partial(between, costs.verify_s), GREY, dash)
-        line(f"plain step, context {n}", n, {1: costs.plain}, partial(between, costs.plain_s), COLOURS[3], dash)
+        line(f"verify, context {n}", n, costs.verify, partial(between, costs.verify_s), COLOURS[5], dash)
+        line(f"plain step, context {n}", n, {1: costs.plain}, partial(between, costs.plain_s), COLOURS[0], dash)
     if curve:
         titles, order = [info.title for info in infos], [info.id for info in infos]
         costs = curve.costs[0]
