@@ -30,13 +30,13 @@ def raced_tab(tiny, chromium):
 
 def opened(tab, race):
     """The race on the board, and the Cost model tab, measured, in front."""
-    tab.page.get_by_role("tab", name="Race").click()
+    tab.page.get_by_role("tab", name="Race").first.click()
     open_file(tab, json.dumps(race))
     said(tab, "Opened")
-    tab.page.get_by_role("tab", name="Cost model").click()
+    tab.page.get_by_role("tab", name="Cost model").first.click()
     if not tab.page.evaluate(MEASURED):
         tab.page.click("#measure")
-        tab.page.wait_for_function(MEASURED, timeout=60000)
+        tab.page.wait_for_function(MEASURED, timeout=180000)
 
 
 def forecast(tab, words):
@@ -60,7 +60,7 @@ def test_only_a_race_of_what_is_loaded_is_judged(raced_tab):
     tab.page.get_by_role("tab", name="Cost model").click()
     tab.page.click("#measure")
     tab.page.wait_for_function("document.querySelector('#measuring').innerText.includes('measuring')", timeout=60000)
-    tab.page.wait_for_function(MEASURED, timeout=60000)
+    tab.page.wait_for_function(MEASURED, timeout=180000)
     assert "Predicted" not in forecast(tab, "No predictions"), "measuring again judges it no more than before"
     assert "draft, DSpark" in tab.page.locator("#plot-curve .legend").text_content(), "a drafter by its name"
     assert not tab.complaints
@@ -73,6 +73,24 @@ def shown_in(tab, part, selector, words):
         arg=[part, selector, words],
     )
     return tab.page.locator(f"#{part} {selector}").text_content()
+
+
+# Milliseconds from a slider's event to another picture, in order.
+FRAMES = """async () => {
+    const took = [], slider = document.querySelector('#knob-accept');
+    const plot = document.querySelector('#what-if .plot-times');
+    slider.value = slider.min;
+    slider.dispatchEvent(new Event('input', { bubbles: true }));
+    for (let k = 0; k < 60; k += 1) {
+        const before = plot.innerHTML;
+        slider.stepUp();
+        const began = performance.now();
+        slider.dispatchEvent(new Event('input', { bubbles: true }));
+        while (plot.innerHTML === before && performance.now() < began + 5000) await new Promise(requestAnimationFrame);
+        took.push(performance.now() - began);
+    }
+    return took.sort((a, b) => a - b);
+}"""
 
 
 def test_what_if_begins_at_the_race_and_moves_with_the_keys(raced_tab):
@@ -103,30 +121,9 @@ def test_what_if_begins_at_the_race_and_moves_with_the_keys(raced_tab):
     assert "published" in page.inner_text("#what-if .part-source")
     assert page.inner_text("#what-if .knob:nth-child(3) output") == "14 ms, 26 % of a step"
     assert "further" not in page.evaluate("location.search"), "a start point is as it is"
-    assert not tab.complaints
-
-
-FRAMES = """async () => {
-    const took = [], slider = document.querySelector('#knob-accept'), plot = document.querySelector('#what-if .plot-times');
-    const least = Number(slider.min), most = Number(slider.max);
-    for (let k = 0; k < 60; k += 1) {
-        const before = plot.innerHTML;
-        slider.value = String(least + (most - least) * (k + 0.5) / 60);
-        const began = performance.now();
-        slider.dispatchEvent(new Event('input', { bubbles: true }));
-        while (plot.innerHTML === before) await new Promise(requestAnimationFrame);
-        took.push(performance.now() - began);
-    }
-    return took.sort((a, b) => a - b);
-}"""
-
-
-def test_the_picture_follows_a_slider_within_a_tenth_of_a_second(raced_tab):
-    tab, race = raced_tab
-    opened(tab, race)
-    shown_in(tab, "what-if", ".part-words", "plain")
-    took = tab.page.evaluate(FRAMES)
+    took = page.evaluate(FRAMES)
     assert len(took) == 60 and took[56] < 100, took
+    assert not tab.complaints
 
 
 def test_many_users_are_simulated_and_a_link_opens_both_parts_as_they_stand(raced_tab):
