@@ -78,12 +78,12 @@ function setKnob(name, value, most, words, least = 0) {
   if (input.nextElementSibling) input.nextElementSibling.textContent = words;
 }
 
-/** The acceptance of every line's first draft, in words. */
+/** The acceptance of every line's first draft, in words; in the order of the lines. */
 function shiftWords() {
   const first = data.lines.filter(({ accepted }) => accepted.length)
-    .map(({ name, accepted }) => name + ' ' + percent(shifted(accepted[0], asked.shift)));
+    .map(({ accepted }) => percent(shifted(accepted[0], asked.shift)));
   const words = !asked.shift ? 'as measured' : asked.shift > 0 ? 'easier' : 'harder';
-  return words + '; first draft: ' + first.join(', ');
+  return words + '; of first drafts ' + first.join(' / ');
 }
 
 function drawKnobs() {
@@ -93,8 +93,8 @@ function drawKnobs() {
   knob('accept').step = accept === null ? '0.1' : '0.01';
   if (accept === null) setKnob('accept', asked.shift, MOST_SHIFT, shiftWords(), -MOST_SHIFT);
   else setKnob('accept', accept, 1, percent(accept) + ' of those reached', 0);
-  const takes = data.lines.map((_, k) => draftMs(from, k, asked)), each = data.lines.map(({ name }, k) =>
-    three(takes[k]) + ' ms' + (data.lines.length > 1 ? ' ' + name : '')).join(', ');
+  const takes = data.lines.map((_, k) => draftMs(from, k, asked));
+  const each = [...new Set(takes.map(three))].join(' / ') + ' ms';
   const unknown = asked.draft === null && from.rounds.some(({ known }) => !known);
   setKnob('draft', takes[0], mostOf(takes[0], draftMs(from, 0, { ...asked, draft: null }), plainMs),
     unknown ? 'not known here, so taken as free' : each);

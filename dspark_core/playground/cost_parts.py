@@ -24,10 +24,12 @@ from ..race.metrics import metrics
 from ..race.records import Failed, LaneRecord, RaceRecord, Waiting
 from ..race.trace import Trace, loads
 from ..race.what_if import RACE, Line, StartPoint, WhatIf
+from .saved import one_line
 from .widgets import Call, page_file, progressed, script
 from .worker import Job, Worker
 
 MOST_SEED = 999_999
+MOST_TITLE = 60  # characters of a target's name, which may be a file's
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def groups_of(traces: Sequence[Trace], shipped: bool) -> list[Group]:
         if not recordings:
             continue
         rounds, sure = sum(len(r.rounds) for r in recordings), sum(r.sure for r in recordings)
-        title = found[0][0].spec.title
+        title, target = found[0][0].spec.title, one_line(target)[:MOST_TITLE]
         same = sum(group.id.partition(".")[0] == drafter for group in out)
         where = "recorded races that come with this program" if shipped else "finished races of this page"
         words = (
