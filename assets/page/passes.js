@@ -241,15 +241,14 @@ function passAt(row, x) {
  * @param {Found?} found
  */
 function point(row, found) {
-  show(found);
-  if (!found) return;
+  if (!found) return show(found);
   const { lane, round } = found, words = [inWords(found), partWords(round)].filter(Boolean).join(' ');
+  const box = lane.text.getBoundingClientRect(), place = lane.nodes[round.at][0].getBoundingClientRect();
+  show(found);
   board.explain(words);
   row.track.setAttribute('aria-valuenow', String(round.at));
   row.track.setAttribute('aria-valuetext', words);
-  if (racing()) return;
-  const node = lane.nodes[round.at][0], box = lane.text.getBoundingClientRect(), place = node.getBoundingClientRect();
-  if (place.top >= box.top && place.bottom <= box.bottom) return;
+  if (racing() || (place.top >= box.top && place.bottom <= box.bottom)) return;
   lane.stick = false;
   lane.text.scrollTop += place.top - box.top - box.height / 3;
 }
