@@ -17,7 +17,7 @@ from dspark_core.race.records import LaneRecord, PassCosts
 from dspark_core.race.trace import dumps, loads
 from tests.race.long_trace import long_trace
 
-COSTS = PassCosts((1.0, 1.25, 1.5, 2.0), {"dspark": (0.4, 0.5, 0.5, 0.75)}, {"dspark": 0.25})
+COSTS = PassCosts((1.0, 1.25, 1.5, 2.0), {"dspark": (0.4, 0.5, 0.5, 0.75)}, {"dspark": (0.125, 0.375)})
 
 
 def timed(seconds):
@@ -31,11 +31,11 @@ def round_of(drafts=2, sent=2, **more):
 @pytest.mark.parametrize(
     ("r", "draft", "verify", "wait"),
     [
-        (round_of(2, 2), 0.5, 1.5, 0.0),
-        (round_of(3, 1), 0.75, 1.25, 0.0),
-        (round_of(2, 2, confidence=(0.5, 0.5)), 0.5, 1.5, 0.25),  # the host waited for them
-        (round_of(2, 2, confidence=(0.5, 0.5), looked=True), 0.5, 1.5, 0.5),
-        (round_of(0, 0, looked=True), 0.4, 1.0, 0.25),  # a look, and nothing drafted
+        (round_of(2, 2), 0.5, 1.5, 0.125),
+        (round_of(3, 1), 0.75, 1.25, 0.125),
+        (round_of(2, 2, confidence=(0.5, 0.5)), 0.5, 1.5, 0.375),  # the host waited for them
+        (round_of(2, 2, confidence=(0.5, 0.5), looked=True), 0.5, 1.5, 0.625),
+        (round_of(0, 0, looked=True), 0.4, 1.0, 0.375),  # a look, and nothing drafted
     ],
 )
 def test_a_round_that_was_not_timed_apart_is_split_as_the_curve_has_its_parts(r, draft, verify, wait):
@@ -60,7 +60,8 @@ def test_times_that_were_measured_are_taken_as_they_are_and_close_calls_are_apar
     r = round_of(spent=Spent(0.5, 1.5, 1.0), again=Again(1, False, 1, 0.75))
     assert Parts.of(r, 3.0, "dspark", COSTS) == Parts(0.5, 1.5, 0.75, 0.25, Parts.TIMED)
     r = round_of(again=Again(1, False, 1, 1.0))
-    assert Parts.of(r, 3.0, "dspark", COSTS) == Parts(0.5, 1.5, 1.0, 0.0, Parts.SPLIT)
+    split = Parts.of(r, 4.0, "dspark", replace(COSTS, wait={}))
+    assert split == Parts(0.75, 2.25, 1.0, 0.0, Parts.SPLIT)
     late = round_of(spent=Spent(2.5, 1.5, 0.0))  # two readings of a clock
     assert Parts.of(late, 3.0, "dspark", COSTS) == Parts(2.5, 0.5, 0.0, 0.0, Parts.TIMED)
 
@@ -105,7 +106,7 @@ def test_a_curve_gives_its_parts_as_measured_and_another_machine_has_a_shape():
     )
     curve = CostCurve({}, "2026-01-01T00:00:00", 0.0, (costs,))
     found = costs_by(curve, {"a": 4, "unknown": 7}, 100)
-    assert found == PassCosts((1.0, 1.5, 2.0, 2.5, 3.0), {"a": (0.4, 0.5, 0.6, 0.7, 0.8)}, {"a": 1.0})
+    assert found == PassCosts((1.0, 1.5, 2.0, 2.5, 3.0), {"a": (0.4, 0.5, 0.6, 0.7, 0.8)}, {"a": (0.2, 1.2)})
     for device in ("CPU", "Metal", "CUDA, NVIDIA H100", "", "abacus"):
         shape = costs_elsewhere(device, {"dspark"})
         assert shape.machine and min(shape.draft["dspark"]) > 0 and shape.split(round_of(200, 15), "dspark")
@@ -115,7 +116,7 @@ def test_a_race_keeps_its_costs_and_older_files_open():
     trace = long_trace(12)
     old = dumps(trace)
     assert "costs" not in json.loads(old)["race"] and loads(old).race.costs is None
-    trace.race.costs = PassCosts((0.1, 0.2), {"dspark": (0.0, 0.05)}, {"dspark": 0.0}, "another one")
+    trace.race.costs = PassCosts((0.1, 0.2), {"dspark": (0.0, 0.05)}, {"dspark": (0.0, 0.1)}, "another one")
     assert loads(dumps(trace)).race.costs == trace.race.costs
     assert "another machine: another one" in board_of(trace)
     for wrong in (
@@ -123,7 +124,7 @@ def test_a_race_keeps_its_costs_and_older_files_open():
         {"verify": [1e9]},
         {"verify": [0.1], "draft": {"dspark": [float("1e8")]}},
         {"verify": [0.1], "machine": "a\nb"},
-        {"verify": [0.1], "wait": {f"{k}": 0.1 for k in range(99)}},
+        {"verify": [0.1], "wait": {f"{k}": [0.1, 0.2] for k in range(99)}},
         {"verify": [0.1] * 5000},
         {"draft": {}},
     ):
