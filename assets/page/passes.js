@@ -48,7 +48,7 @@ const stretch = make('input', 'passes-from', undefined, {
 });
 /** @type {Row[]} */
 let rows = [];
-const lens = { zoom: 1, from: 0, right: 1, timer: 0, drawnAt: 0, moment: Infinity };
+const lens = { zoom: 1, from: 0, right: 1, wide: 1, timer: 0, drawnAt: 0 };
 
 {
   const head = make('div', 'passes-head'), zoom = make('span', 'passes-zoom');
@@ -126,7 +126,7 @@ function drawBars(row) {
     row.newest.forEach((path, k) => path.setAttribute('d', row.shapes[k]));
   }
   const passes = ends.length, clock = ends[passes - 1] ?? 0, told = passes === 1 ? ' pass' : ' passes';
-  row.sum.textContent = passes ? passes + told + ', ' + clock.toFixed(clock < 10 ? 2 : 1) + ' s' : '';
+  row.sum.textContent = passes ? passes + told + ', ' + duration(clock) : '';
   row.track.setAttribute('aria-valuemax', String(passes));
 }
 
@@ -172,10 +172,9 @@ const span = () => lens.right / lens.zoom;
 /** Show the stretch that is looked at. */
 function look() {
   lens.from = Math.max(0, Math.min(lens.right - span(), lens.from));
-  const wide = rows[0]?.track.clientWidth || 1;
   for (const row of rows) {
     row.drawing.setAttribute('viewBox', [at(lens.from), 0, at(span()), HIGH].join(' '));
-    const bar = wide * (row.ends.at(-1) ?? 1) / Math.max(1, row.ends.length) / span();
+    const bar = lens.wide * (row.ends.at(-1) ?? 1) / Math.max(1, row.ends.length) / span();
     row.drawing.classList.toggle('dense', bar < DENSE);
     row.drawing.classList.toggle('close', bar < CLOSE);
   }
@@ -211,7 +210,10 @@ stretch.addEventListener('input', () => {
   lens.from = Number(stretch.value);
   look();
 });
-new ResizeObserver(look).observe(rowsPlace);
+new ResizeObserver(() => {
+  lens.wide = rows[0]?.track.clientWidth || 1;
+  look();
+}).observe(rowsPlace);
 
 // ---- a pass that is pointed at ---------------------------------------------------------------------------
 
@@ -308,7 +310,7 @@ board.addEventListener('race-start', () => {
   rows = [];
   rowsPlace.replaceChildren();
   explained.textContent = '';
-  Object.assign(lens, { zoom: 1, from: 0, right: 1, moment: Infinity });
+  Object.assign(lens, { zoom: 1, from: 0, right: 1 });
   drawSoon();
 });
 board.addEventListener('lanes-drawn', () => { if (racing()) drawSoon(); });
