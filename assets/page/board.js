@@ -430,6 +430,7 @@ export function drawDirty() {
   for (const lane of dirty) draw(lane, lanes, maxTokens);
   if (!dirty.length) return;
   drawSpeeds(lanes);
+  for (const { stick, text } of dirty) if (stick) text.scrollTop = text.scrollHeight;  // behind all that changes
   board.dispatchEvent(new CustomEvent('lanes-drawn'));
 }
 

@@ -163,7 +163,6 @@ export function draw(lane, lanes, maxTokens) {
   lane.fill.style.width = Math.min(100, 100 * tokens / maxTokens) + '%';
   if (!lane.plain) drawHistogram(lane);
   lane.speeds = speedsOf(lane.points, Math.max(0, rounds));
-  if (lane.stick) lane.text.scrollTop = lane.text.scrollHeight;
 }
 
 /**

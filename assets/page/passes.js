@@ -48,7 +48,7 @@ const stretch = make('input', 'passes-from', undefined, {
 });
 /** @type {Row[]} */
 let rows = [];
-const lens = { zoom: 1, from: 0, right: 1, timer: 0, drawnAt: 0, moment: Infinity };
+const lens = { zoom: 1, from: 0, right: 1, wide: 1, timer: 0, drawnAt: 0 };
 
 {
   const head = make('div', 'passes-head'), zoom = make('span', 'passes-zoom');
@@ -126,7 +126,7 @@ function drawBars(row) {
     row.newest.forEach((path, k) => path.setAttribute('d', row.shapes[k]));
   }
   const passes = ends.length, clock = ends[passes - 1] ?? 0, told = passes === 1 ? ' pass' : ' passes';
-  row.sum.textContent = passes ? passes + told + ', ' + clock.toFixed(clock < 10 ? 2 : 1) + ' s' : '';
+  row.sum.textContent = passes ? passes + told + ', ' + duration(clock) : '';
   row.track.setAttribute('aria-valuemax', String(passes));
 }
 
@@ -172,10 +172,9 @@ const span = () => lens.right / lens.zoom;
 /** Show the stretch that is looked at. */
 function look() {
   lens.from = Math.max(0, Math.min(lens.right - span(), lens.from));
-  const wide = rows[0]?.track.clientWidth || 1;
   for (const row of rows) {
     row.drawing.setAttribute('viewBox', [at(lens.from), 0, at(span()), HIGH].join(' '));
-    const bar = wide * (row.ends.at(-1) ?? 1) / Math.max(1, row.ends.length) / span();
+    const bar = lens.wide * (row.ends.at(-1) ?? 1) / Math.max(1, row.ends.length) / span();
     row.drawing.classList.toggle('dense', bar < DENSE);
     row.drawing.classList.toggle('close', bar < CLOSE);
   }
@@ -211,7 +210,10 @@ stretch.addEventListener('input', () => {
   lens.from = Number(stretch.value);
   look();
 });
-new ResizeObserver(look).observe(rowsPlace);
+new ResizeObserver(() => {
+  lens.wide = rows[0]?.track.clientWidth || 1;
+  look();
+}).observe(rowsPlace);
 
 // ---- a pass that is pointed at ---------------------------------------------------------------------------
 
@@ -241,15 +243,14 @@ function passAt(row, x) {
  * @param {Found?} found
  */
 function point(row, found) {
-  show(found);
-  if (!found) return;
+  if (!found) return show(found);
   const { lane, round } = found, words = [inWords(found), partWords(round)].filter(Boolean).join(' ');
+  const box = lane.text.getBoundingClientRect(), place = lane.nodes[round.at][0].getBoundingClientRect();
+  show(found);
   board.explain(words);
   row.track.setAttribute('aria-valuenow', String(round.at));
   row.track.setAttribute('aria-valuetext', words);
-  if (racing()) return;
-  const node = lane.nodes[round.at][0], box = lane.text.getBoundingClientRect(), place = node.getBoundingClientRect();
-  if (place.top >= box.top && place.bottom <= box.bottom) return;
+  if (racing() || (place.top >= box.top && place.bottom <= box.bottom)) return;
   lane.stick = false;
   lane.text.scrollTop += place.top - box.top - box.height / 3;
 }
@@ -309,7 +310,7 @@ board.addEventListener('race-start', () => {
   rows = [];
   rowsPlace.replaceChildren();
   explained.textContent = '';
-  Object.assign(lens, { zoom: 1, from: 0, right: 1, moment: Infinity });
+  Object.assign(lens, { zoom: 1, from: 0, right: 1 });
   drawSoon();
 });
 board.addEventListener('lanes-drawn', () => { if (racing()) drawSoon(); });

@@ -99,9 +99,9 @@ export function seek(moment) {
       : count === 0 ? 'reading the prompt' : 'round ' + (count - 1) + ' of ' + (all - 1);
     lane.pane.dataset.state = over ? track.state : 'running';
   }
+  board.dispatchEvent(new CustomEvent('replay-moment', { detail: { now: replay.now, end } }));
   drawDirty();
   drawAllTimes();
-  board.dispatchEvent(new CustomEvent('replay-moment', { detail: { now: replay.now, end } }));
   result.style.visibility = end ? '' : 'hidden';
   tell();
 }

@@ -58,11 +58,11 @@ function drawInside(lane, now) {
   if (!inside.has(lane)) {
     lane.nodes[count - 1].at(-1)?.after(node);
     inside.set(lane, { round, node });
+    lane.dirty = true;  // its end is to stay in sight
   }
   node.classList.remove('stepped');
   node.dataset.phase = stands.phase;
   node.style.setProperty('--checked', stands.phase === 'check' ? Math.round(100 * stands.share) + '%' : '0%');
-  if (lane.stick) lane.text.scrollTop = lane.text.scrollHeight;
 }
 
 /** @param {Lane} lane */

@@ -84,7 +84,8 @@ panes.addEventListener('pointerover', ({ target }) => {
 panes.addEventListener('pointerleave', hideSoon);
 tip.addEventListener('pointerenter', () => clearTimeout(soon));
 tip.addEventListener('pointerleave', hideSoon);
-panes.addEventListener('scroll', () => { if (!tip.matches(':hover')) hideTip(); }, { capture: true, passive: true });
+panes.addEventListener('scroll', () => { if (!tip.hidden && !tip.matches(':hover')) hideTip(); },
+  { capture: true, passive: true });  // one that is about to come finds its token where that is by then
 for (const moved of ['race-start', 'replay-moment']) board.addEventListener(moved, hideTip);
 
 // ---- by keyboard -----------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..decode.bundled_curve import bundled_curve
-from ..decode.cost_curve import CostCurve
+from ..decode.cost_curve import BLIND, WAITED, CostCurve
 from ..decode.rounds import Round
 from .records import PassCosts
 
@@ -26,9 +26,15 @@ def costs_by(curve: CostCurve, drafters: Mapping[str, int], context: int) -> Pas
     def drafting(id_: str, n: int) -> float:
         return rounded(bare.draft_s(id_, n, context) if n else bare.look_s(id_, context))
 
+    def waiting(id_: str, n: int, mode: str) -> float:
+        """What a round of the whole block takes beside its parts."""
+        parts = bare.draft_s(id_, n, context) + bare.verify_s(n + 1, context)
+        return rounded(bare.round_s(id_, n, n, context, mode) - parts)
+
     verify = tuple(rounded(bare.verify_s(w, context)) for w in range(1, 2 + max(most.values(), default=0)))
     draft = {id_: tuple(drafting(id_, k) for k in range(n + 1)) for id_, n in most.items()}
-    return PassCosts(verify, draft, {id_: rounded(bare.wait_s(id_)) for id_ in most}, curve.borrowed)
+    wait = {id_: (waiting(id_, n, BLIND), waiting(id_, n, WAITED)) for id_, n in most.items()}
+    return PassCosts(verify, draft, wait, curve.borrowed)
 
 
 def costs_elsewhere(device: str, drafters: Collection[str]) -> PassCosts:

@@ -242,13 +242,14 @@ class PassCosts:
 
     verify:  of width 1, 2, ...
     draft:   by drafter's id: a look, then 1, 2, ... drafts
-    wait:    by drafter's id, for the confidences, where the host waited for them
+    wait:    by drafter's id, everything else of a round: of one in one piece, and of one whose confidences the host
+             waited for
     machine: where that was measured, if it was not where the race ran
     """
 
     verify: tuple[float, ...]
     draft: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    wait: dict[str, float] = field(default_factory=dict)
+    wait: dict[str, tuple[float, float]] = field(default_factory=dict)
     machine: str = ""
 
     def split(self, r: Round, drafter: str) -> tuple[float, float, float] | None:
@@ -256,9 +257,9 @@ class PassCosts:
         draft = self.draft.get(drafter, ())
         if len(r.draft_ids) >= len(draft) or r.proposed >= len(self.verify):
             return None
-        waits = (r.confidence is not None) + r.looked
-        drafting = draft[len(r.draft_ids)] if r.draft_ids or r.looked else 0.0
-        return drafting, self.verify[r.proposed], waits * self.wait.get(drafter, 0.0)
+        blind, waited = self.wait.get(drafter, (0.0, 0.0))
+        wait = (blind if r.confidence is None else waited) + (max(0.0, waited - blind) if r.looked else 0.0)
+        return (draft[len(r.draft_ids)] if r.draft_ids or r.looked else 0.0), self.verify[r.proposed], wait
 
 
 @dataclass(slots=True)

@@ -107,8 +107,8 @@ class RaceChecks:
         """Believed as they are, for no round tells how long its parts took: but they must be times."""
         fits = len(costs.machine) <= MAX_NAME and costs.machine.isprintable()
         require(fits, "is too long, or cannot be shown", "machine")
-        tables: dict[str, dict[str, tuple[float, ...]]]
-        tables = {"verify": {"": costs.verify}, "draft": costs.draft, "wait": {i: (s,) for i, s in costs.wait.items()}}
+        tables: dict[str, Mapping[str, tuple[float, ...]]]
+        tables = {"verify": {"": costs.verify}, "draft": costs.draft, "wait": costs.wait}
         for name, table in tables.items():
             short = len(table) <= MOST_METHODS and all(len(row) <= WIDEST for row in table.values())
             require(short and all(len(key) <= MAX_NAME for key in table), "is too long", name)

@@ -9,7 +9,11 @@ def test_no_serious_violation_in_inspector_and_tour(after_race, axe):
     page.evaluate(axe)
     look(page, 1, 2)
     shown(page)
+    page.click(".alternatives summary")
+    page.locator(".pane[data-lane='1'] .round[data-round='2']").first.focus()
+    page.wait_for_selector(".token-card:not([hidden])")
     assert violations(tab, "inspector") == []
+    page.click(".alternatives summary")
     page.get_by_role("switch", name="Markov bias").click()
     page.click(".tour-start")
     for _ in range(2):

@@ -117,6 +117,68 @@ def test_a_drafter_without_the_bias_says_so_and_the_same_place_is_found_in_it(af
     assert not tab.complaints
 
 
+def test_a_pass_is_found_in_the_text_and_opened_by_pointer_and_by_keyboard(after_race):
+    tab, trace = after_race()
+    page, rounds = tab.page, trace.race.lanes[1].rounds
+    assert trace.race.costs.draft.keys() == {"dspark", "dflash"} and not trace.race.costs.machine
+    assert page.locator("#passes .passes-row [tabindex='0']").count() == len(trace.race.lanes), "one stop a lane"
+    track = page.locator("#passes .passes-row[data-lane='1'] .passes-track")
+    track.scroll_into_view_if_needed()
+    box, clock = track.bounding_box(), max(lane.rounds[-1].time_s for lane in trace.race.lanes)
+    middle = (rounds[1].time_s + rounds[2].time_s) / 2
+    page.mouse.move(box["x"] + box["width"] * middle / clock, box["y"] + 5)
+    page.wait_for_selector(".pane[data-lane='1'] .round[data-round='3'].lit")
+    words = page.inner_text(".board-details")
+    assert "round 3, " in words and "Drafting " in words and "split as the cost curve has it" in words
+    assert page.locator("#passes .passes-lit:not([width='0'])").count() == len(trace.race.lanes)
+    page.mouse.down()
+    page.mouse.up()
+    shown(page)
+    assert page.inner_text(".inspector h2").endswith("round 3")
+    page.click(".look-close")
+    track.focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    assert track.get_attribute("aria-valuenow") == "2" and "round 2, " in track.get_attribute("aria-valuetext")
+    assert page.locator(".pane[data-lane='1'] .round[data-round='2'].lit").count()
+    page.keyboard.press("Enter")
+    shown(page)
+    assert page.inner_text(".inspector h2").endswith("round 2")
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.className") == "passes-track"
+    assert not tab.complaints
+
+
+def test_alternatives_of_every_slot_and_a_card_that_knows_what_was_computed(after_race):
+    tab, trace = after_race()
+    page = tab.page
+    rejection, _ = rounds_of(trace.race.lanes[1])
+    look(page, 1, rejection)
+    shown(page)
+    chosen = trace.race.lanes[1].rounds[rejection - 1].accepted + 1
+    titles = page.locator(".slot-panel .other caption").all_inner_texts()
+    assert titles == [f"Drafter, slot {chosen}, without Markov bias: top 5"]
+    page.click(".alternatives summary")
+    rows = page.evaluate(
+        """() => [...document.querySelectorAll('.alternatives tr')].map(row => [row.querySelector('th').textContent,
+            row.querySelectorAll('td').length, row.querySelectorAll('.drafted').length])"""
+    )
+    n = trace.race.lanes[1].rounds[rejection - 1].proposed
+    names = [f"slot {k}, {how}" for k in range(1, n + 1) for how in ("with Markov bias", "without")]
+    assert rows == [[name, 5, 1] for name in names], "a greedy drafter takes the first"
+    page.click(".alternatives summary")
+    page.click(".look-close")
+    page.locator(f".pane[data-lane='1'] .round[data-round='{rejection}']").first.focus()
+    page.wait_for_selector(".token-card:not([hidden])")
+    card = page.inner_text(".token-card")
+    assert ", rejected" in card and "q, drafter" in card and "computed after the race" in card
+    page.keyboard.press("Shift+ArrowRight")  # from token to token
+    label = page.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert page.evaluate("document.activeElement.matches('.tok')") and ", draft 1 of " in label
+    page.keyboard.press("Escape")
+    assert page.is_hidden(".token-card") and not tab.complaints
+
+
 def test_by_keyboard_alone_through_a_round(after_race):
     tab, _ = after_race()
     page = tab.page

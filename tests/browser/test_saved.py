@@ -174,12 +174,57 @@ def test_the_saved_page_replays_alone_and_its_policy_stops_what_was_slipped_in(r
     assert standing(alone) == expected(trace, 1e9)
     seek(alone, 1.5)
     assert standing(alone) == expected(trace, 1.5)
-    alone.select_option(".replay-speed", "4")
+    alone.select_option(".replay-speed", "1")  # slow enough to be seen running on a busy machine
     alone.click(".replay-play")
     alone.wait_for_selector(".replay-play[aria-label=Pause]")
-    alone.wait_for_selector(".replay-play[aria-label=Play]", timeout=5000)
+    alone.wait_for_selector(".replay-play[aria-label=Play]", timeout=15000)
     assert standing(alone) == expected(trace, 1e9)
+    a_round_is_gone_through_phase_by_phase(alone, trace)
+    the_passes_add_up(alone, trace)
     context.close()
+
+
+def a_round_is_gone_through_phase_by_phase(page, trace):
+    """From the first token on: no step shows how the prompt is read."""
+    lane, seen = trace.race.lanes[1], []
+    assert page.eval_on_selector(".replay-lane", "pick => pick.selectedOptions[0].text") == lane.spec.name
+    for _ in range(3):
+        page.click("#step")
+        pending = page.locator(".pane[data-lane='1'] .pending")
+        phase = pending.get_attribute("data-phase") if pending.count() else None
+        seen.append((phase, standing(page)[1][0], page.inner_text(".board-announce")))
+        if phase:
+            texts = [trace.tokens[t].decode().strip() for t in lane.rounds[0].draft_ids]
+            assert [t.strip() for t in pending.locator(".draft").all_inner_texts()] == [t or "↵" for t in texts]
+    assert [(phase, rounds) for phase, rounds, _ in seen] == [("draft", 1), ("check", 1), (None, 2)]
+    before, checking, over = (words for *_, words in seen)
+    assert "before it is checked" in before and "being checked: one pass of the target" in checking
+    assert "round 1, token" in over and page.locator(".pane[data-lane='1'] .round[data-round='1'].lit").count()
+    seek(page, 1e9)
+    assert not page.locator(".pending").count() and standing(page) == expected(trace, 1e9)
+
+
+def the_passes_add_up(page, trace):
+    """Bars and waiting of a lane to its clock, as they are drawn; and a replay runs along in them."""
+    drawn = page.evaluate(
+        """() => [...document.querySelectorAll('#passes .passes-row')].map(row => {
+            const parts = [...row.querySelectorAll('path[class]:not(.part-gap)')].map(path => path.getAttribute('d'));
+            const widths = parts.flatMap(d => [...d.matchAll(/h([0-9.]+)/g)].map(found => Number(found[1])));
+            return [widths.reduce((a, b) => a + b, 0), row.querySelector('.passes-sum').textContent];
+        })"""
+    )
+    for lane, (seconds, words) in zip(trace.race.lanes, drawn, strict=True):
+        assert seconds == pytest.approx(lane.rounds[-1].time_s, rel=0.01)
+        assert words.startswith(f"{len(lane.rounds)} pass")
+    seek(page, 1.25)
+    assert page.eval_on_selector(".passes-ahead", "ahead => Number(ahead.getAttribute('x'))") == pytest.approx(1.0)
+    seek(page, 1e9)
+    # A card at the token, without a model and without a wait.
+    page.locator(".pane[data-lane='1'] .round .tok.r").first.hover()
+    page.wait_for_selector(".token-card:not([hidden])")
+    assert ", rejected" in page.inner_text(".token-title") and page.inner_text(".token-place").count(", draft ")
+    page.keyboard.press("Escape")
+    assert page.is_hidden(".token-card")
 
 
 def test_replay_scrub_and_steps_show_every_moment_as_it_was(recorded, open_tab):

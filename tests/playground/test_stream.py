@@ -1,12 +1,14 @@
 """The record string: what a race becomes on its way to the page."""
 
+from dataclasses import replace
+
 from dspark_core.decode.plain import plain
-from dspark_core.decode.rounds import Prefill, Round, Settings, Start
+from dspark_core.decode.rounds import Detail, Prefill, Round, Settings, Start
 from dspark_core.decode.schedule import FullBlock
 from dspark_core.decode.speculative import Options, speculative
 from dspark_core.playground.stream import FIELD, RECORD, WINDOW, BoardText, LaneText, about, announcement, record
-from dspark_core.race.inspection import fates_of, recorded
-from dspark_core.race.records import Failed, LaneRecord, LaneSpec, RaceRecord, RaceRequest, Verdict
+from dspark_core.race.inspection import Block, Inspection, Slot, fates_of, recorded
+from dspark_core.race.records import Failed, LaneRecord, LaneSpec, PassCosts, RaceRecord, RaceRequest, Verdict
 from tests.decode.noisy import NoisyTarget
 
 BYTES = {
@@ -200,3 +202,32 @@ def test_a_long_race_is_sent_as_a_window_that_begins_at_a_record():
     assert (kind, run) == ("R", "7") and int(base) > 0
     assert text.records[int(base) - 1] == RECORD and rest[0][0] == "D"
     assert text.whole == record("R", 7, 0) + text.records
+
+
+def test_what_is_known_of_a_rounds_drafts_comes_before_it_and_only_where_something_is():
+    text = board()
+    lanes = [LaneRecord(LaneSpec("plain")), LaneRecord(LaneSpec("DSpark"))]
+    costs = PassCosts((0.1, 0.1, 0.1, 0.15), {"dspark": (0.0, 0.05, 0.05, 0.1)})
+    how = RaceRequest("hi", tuple(lane.spec for lane in lanes), Settings(max_tokens=9, temperature=0.7))
+    text.begin_passes(RaceRecord("t", "bf16", how, 3, lanes, costs=costs), {})
+    assert records(text)[-1][:2] == ["T", "0.7"] and "cost curve of the machine that it ran on" in records(text)[-1][2]
+    text.add(0, round_of((), 0, 0, (1,), bonus=True))
+    assert [r[0] for r in records(text)[-2:]] == ["T", "D"], "a plain step is nothing but a pass"
+    detail = Detail((0.5, 0.25), (0.25, 0.125), (0.5, 0.5))
+    drafted = replace(round_of((1, 4, 1), 2, 0, (5,)), confidence=(0.9, 0.81, 0.7294), detail=detail)
+    text.add(1, drafted)
+    parts = ["0.25", "0.25", "0"]  # of half a second: as long for three drafts as for a pass of three
+    known = ["", "0.9 0.81 0.729", "0.5 0.25", "0.25 0.125"]
+    assert records(text)[-2] == ["Q", "1", "split", *parts, *known, "uHello"]
+    assert records(text)[-1][9:] == ["rHello", "d\n", "cabc"]
+
+
+def test_what_was_computed_after_a_race_stands_on_its_board_and_is_marked():
+    slots = (Slot(1, "Hello", "accepted", 0.5, 0.75, 1.0, None, 0.25),)
+    looked = Inspection(3, 12, 1, "Hello", True, 1.0, Block(slots, 1), 2, recomputed=True)
+    text, lane = board(1), LaneRecord(LaneSpec("DSpark"), inspections=[looked])
+    text.begin_passes(
+        RaceRecord("t", "bf16", RaceRequest("hi", (lane.spec,), Settings()), 3, [lane]), {"device": "CPU"}
+    )
+    text.add(0, round_of((1,), 1, 1, (1, 4), bonus=True))
+    assert records(text)[-2][6:] == ["1", "0.25", "0.5", "0.75"]
