@@ -97,7 +97,8 @@ def test_what_is_loaded_says_how_long_a_lane_may_be(drafter, block, drafts):
     infos = offers_of(engine, start).infos
     info = infos[0]
     assert (info.block, info.max_drafts, info.name) == (block, drafts, drafter.name)
-    assert infos[1:] == (SPARK,) and offers_of(engine, start).choices == (("DFlash", "dflash"),)
+    assert infos[1].everywhere and infos[2:] == (SPARK,)
+    assert offers_of(engine, start).choices == (("DFlash", "dflash"), ("Lookup", "lookup"))
     lane, shorter = read_lane("dflash:block=99", infos).spec, lane_of(infos, "dflash", block - 1, FULL, 3, 0.5)
     assert (lane.label, lane.cap, shorter.cap) == (f"block {block}", drafts, drafts - 1)
     if not embedded:
