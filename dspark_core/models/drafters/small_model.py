@@ -34,6 +34,7 @@ def open_drafter(place: Path | None, target: Target, precision: str) -> "SmallMo
     model = open_target(place, precision)
     if words := difference(target, model):
         raise ModelError(f"{place} cannot draft for {target.name}: {words}.")
+    model.text = None  # whose process holds a few only
     return SmallModel(model, target)
 
 
