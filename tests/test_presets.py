@@ -6,6 +6,7 @@ import pytest
 
 from dspark_core.catalog.names import HubName
 from dspark_core.errors import PresetError
+from dspark_core.models import drafters
 from dspark_core.models.info import drafter_ids
 from dspark_core.playground.tabs.models_tab import PresetMenu
 from dspark_core.presets import load_presets, load_prompts, read_presets
@@ -97,11 +98,15 @@ def test_another_engine_s_figures_say_that_they_need_its_kernels():
 
 def test_demo_prompts():
     counts = collections.Counter(p.kind for p in load_prompts())
-    assert set(counts) == {"chat", "code", "math"} and min(counts.values()) >= 4
+    assert set(counts) == {"chat", "code", "math", "rewriting"}
+    assert min(n for kind, n in counts.items() if kind != "rewriting") >= 4
+    # Who chooses the one where a drafter that every target has does best gets a lane of it.
+    assert {p.drafter for p in load_prompts() if p.drafter} <= {m.lower() for m in drafters.marked("EVERYWHERE")}
+    assert [p.drafter for p in load_prompts() if p.kind == "rewriting"] == ["lookup"]
     titles = [p.title for p in load_prompts()]
     assert len(titles) == len(set(titles))
     told = {(p.kind, p.lead, p.why) for p in load_prompts()}  # who is expected to lead, and why: one of each a kind
-    assert len(told) == 3 and all(lead and why for _, lead, why in told)
+    assert len(told) == 4 and all(lead and why for _, lead, why in told)
 
 
 TARGET = 'title = "T"\n[[target]]\nprecision = "8-bit"\nhub = "a/b"\n'

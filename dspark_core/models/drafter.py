@@ -10,10 +10,11 @@ differ in how a block becomes tokens. Their files have
     KIND    the BlockDrafter
 
 A method of another kind has `open_drafter(place, target, precision)` in their stead, which returns what follows
-`Drafter`, checked, its weights unread. Two more constants may be True in such a file:
+`Drafter`, checked, its weights unread. Such a file may have more constants:
 
-    EVERYWHERE  it needs no weights and is there on every target, without a preset's line
-    OF_TARGETS  its checkpoints are targets
+    EVERYWHERE   True: it needs no weights and is there on every target, without a preset's line
+    OF_TARGETS   True: its checkpoints are targets
+    EVERY_ROUND  False: it drafts in some rounds only
 
 All these but KIND are literals: they are also read without MLX.
 """

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from ..decode.cost_curve import CostCurve, tokens_per_round
 from ..decode.rounds import Round
+from ..models import drafters
 from .metrics import metrics
 from .records import BLOCK, CAP, FULL, LaneRecord, RaceRecord
 
@@ -144,7 +145,10 @@ class Prospect:
 
 
 def prospects(curve: CostCurve, lane: LaneRecord, greedy: bool) -> list[Prospect]:
-    """By cap, from 0 on, at the context of the middle round; empty if nothing was drafted or its costs are unknown."""
+    """By cap, from 0 on, at the context of the middle round; empty if nothing was drafted or its costs are unknown, and
+    of a drafter that drafts in some rounds only: how it does in these says nothing of the others."""
+    if not drafters.constants(lane.spec.method).get("EVERY_ROUND", True):
+        return []
     drafter, rounds = lane.spec.drafter_id, lane.rounds
     accepted = slot_acceptance(draft_outcomes(lane, greedy)) if rounds else []
     if not accepted or not curve.knows(drafter):

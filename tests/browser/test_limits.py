@@ -81,6 +81,11 @@ def test_a_setting_that_was_kept_is_cut_too(recorded, open_tab):
     tab.load(recorded.url)
     cut(tab, "Lane 2: a cap of 29 was asked for; dflash-b7 drafts 7 at most.")
     summary(tab, "plain, DFlash · cap 7; up to 44 tokens")
+    # An example that is for a drafter gets a lane of it, once.
+    for _ in range(2):
+        tab.page.get_by_role("button", name="Repeat this with one change").click()
+        summary(tab, "plain, DFlash · cap 7, Lookup · hardware-aware; up to 44 tokens")
+    assert tab.page.input_value("#prompt textarea").startswith("Repeat this code") and not tab.complaints
     recorded.worker.engine = replay()
 
 

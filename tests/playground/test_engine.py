@@ -266,4 +266,4 @@ def test_a_start_preset_whose_drafter_is_on_the_hub_races_without_it():
     plain, dspark, dflash = events[0][1].lanes
     assert plain.output == dspark.output and "DFlash is not running: org/dflash is to be down" in dflash.error
     only = PresetEngine(Preset("a", "A", GOLDEN / "A" / "target", drafters[1:]), "auto", lambda step: None)
-    assert not only.problem and list(only.drafters) == ["DFlash"]
+    assert not only.problem and list(only.drafters) == ["DFlash", "Lookup"]

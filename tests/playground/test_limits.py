@@ -106,7 +106,8 @@ def test_what_is_loaded_says_how_long_a_lane_may_be(drafter, block, drafts):
     infos = offers_of(engine, start).infos
     info = infos[0]
     assert (info.block, info.max_drafts, info.name) == (block, drafts, drafter.name)
-    assert infos[1:] == (SPARK,) and offers_of(engine, start).choices == (("DFlash", "dflash"),)
+    assert infos[1].everywhere and infos[2:] == (SPARK,)
+    assert offers_of(engine, start).choices == (("DFlash", "dflash"), ("Lookup", "lookup"))
     lane, shorter = read_lane("dflash:full", infos).spec, read_lane(f"dflash:block={block - 1}", infos).spec
     assert (lane.label, lane.cap, shorter.cap) == ("full block", drafts, drafts - 1)
     if not embedded:

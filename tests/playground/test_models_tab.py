@@ -25,6 +25,7 @@ from dspark_core.playground.selection import (
     ModelForm,
     ModelSources,
     listing,
+    memory_of,
     report,
 )
 from dspark_core.playground.stream import loaded_words
@@ -198,11 +199,9 @@ def test_a_pair_that_does_not_fit_is_told_before_a_byte_of_weights_comes(sources
     ("typed", "sentence"),
     [
         ((), "Type a hub name"),
-        (("org/tiny",), "Name at least one drafter"),
         (("/nowhere/at/all", "org/dspark"), "is not a directory on this machine"),
         (("../x/y", "org/dspark"), "is not a directory on this machine"),
         (("org/tiny/../../etc", "org/dspark"), "is not a hub name"),
-        ((GOLDEN / "A" / "target", GOLDEN / "A" / "target"), "cannot be the drafter: "),
         (("org/tiny", *(f"org/d{k}" for k in range(9))), "9 drafters are named; at most 8"),
         ((GOLDEN / "A" / "target", "org/dspark"), "org/dspark is not on this machine: download it first."),
         (("org/tiny", GOLDEN / "A" / "drafter"), "org/tiny is not on this machine: download it first."),
@@ -220,6 +219,36 @@ def test_ones_own_pair_is_loaded_from_directories(sources):
     chosen = sources.selection(asked(OWN_MODELS, "bf16", typed=typed))
     choice = sources.choice(chosen, sources.locate(chosen))
     assert choice.drafters == {"dspark": GOLDEN / "A" / "drafter", "dflash": NOT_CHOSEN} and choice.precision == "bf16"
+
+
+def test_ones_own_target_needs_no_drafter(sources):
+    """For there is one that every target has."""
+    chosen = sources.selection(asked(OWN_MODELS, typed=[str(GOLDEN / "A" / "target")]))
+    choice = sources.choice(chosen, sources.locate(chosen))
+    assert choice.drafters == {"dspark": NOT_CHOSEN, "dflash": NOT_CHOSEN}
+    assert [i.id for i in _loaded(choice, sources).infos] == ["lookup"]
+
+
+def test_a_target_drafts_for_another_one_with_its_vocabulary(sources, tmp_path):
+    small = shutil.copytree(GOLDEN / "A" / "target", tmp_path / "small")
+    chosen = sources.selection(asked(OWN_MODELS, "stored", typed=[str(GOLDEN / "A" / "target"), str(small)]))
+    parts = sources.locate(chosen)
+    told = report(chosen, parts, MACHINE)
+    assert told["rows"][1][:3] == ["Small-Model", "small", "Small model as drafter: Qwen3 target of 4 layers, f32."]
+    assert not [line for line in told["lines"] if line["kind"] == "bad"]
+    alone = sources.selection(asked(OWN_MODELS, "stored", typed=[str(GOLDEN / "A" / "target")]))
+    both, one = (memory_of(c, sources.locate(c), MACHINE) for c in (chosen, alone))
+    assert both.drafters == one.target and both.cache == 3 * one.cache  # a lane more, and the drafter's own
+    engine = _loaded(sources.choice(chosen, parts), sources)
+    assert next((i.id, i.title, i.name) for i in engine.infos) == ("small-model", "Small model", "small")
+    config = json.loads((small / "config.json").read_text())
+    (small / "config.json").write_text(json.dumps(config | {"vocab_size": 9000}))
+    parts = sources.locate(chosen)
+    with pytest.raises(ModelError):
+        sources.choice(chosen, parts)
+    (small / "config.json").write_text(json.dumps(config | {"model_type": "mamba9"}))
+    with pytest.raises(ModelError, match="small cannot be the drafter: "):
+        sources.choice(chosen, sources.locate(chosen))
 
 
 def test_what_the_hub_refuses_is_one_sentence_and_the_rest_comes(sources, fake):
@@ -260,8 +289,12 @@ def test_forged_values_become_what_the_page_could_have_sent(sources, forged):
         assert chosen.drafter_precision == "auto" and chosen.context in (256, 1024, 4096) and chosen.newest in (0, 7)
     with pytest.raises(ModelError):
         sources.selection(ModelForm(forged, own_target=forged, own_drafters=forged))
-    with pytest.raises(ModelError):
-        sources.selection(ModelForm(own_target="org/tiny", own_drafters=[forged]))
+    own = ModelForm(own_target="org/tiny", own_drafters=[forged])
+    if isinstance(forged, str):
+        with pytest.raises(ModelError):
+            sources.selection(own)
+    else:
+        assert [p.name for p in sources.selection(own).parts] == ["org/tiny"]
     chosen = sources.selection(asked())
     json.dumps(report(chosen, sources.locate(chosen), MACHINE))
 
@@ -284,9 +317,10 @@ def test_any_number_of_drafters_two_of_one_method_included(sources, tmp_path):
     choice = sources.choice(own, sources.locate(own))
     assert choice.drafters == {"dflash": first, "dflash-2": second, "dspark": NOT_CHOSEN}
     engine = _loaded(choice, sources)
-    assert [i.id for i in engine.infos] == ["dflash", "dflash-2"] and [i.title for i in engine.infos] == [
+    assert [i.id for i in engine.infos] == ["dflash", "dflash-2", "lookup"] and [i.title for i in engine.infos] == [
         "DFlash",
         "DFlash #2",  # DFlash 2 is another method
+        "Lookup",
     ]
 
 

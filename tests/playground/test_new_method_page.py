@@ -105,7 +105,7 @@ def loaded(preset, progress=lambda step: None) -> PresetEngine:
 def test_before_anything_is_loaded_the_page_offers_it(preset):
     sources = ModelSources([preset])
     offers = offers_of(None, sources.start_infos())
-    assert menu(offers, 1) == [("plain", "plain"), ("Echo", "echo"), ("DSpark", "dspark")]
+    assert menu(offers, 1) == [("plain", "plain"), ("Echo", "echo"), ("DSpark", "dspark"), ("Lookup", "lookup")]
     chosen = sources.selection(ModelForm(preset.name, drafters=["echo", "echo-2"]))
     parts = sources.locate(chosen)
     rows = report(chosen, parts, Device("CPU", "this machine", 16_000_000_000))["rows"]
@@ -116,12 +116,12 @@ def test_before_anything_is_loaded_the_page_offers_it(preset):
 
 
 def test_two_of_it_are_loaded_and_named_in_lanes(preset):
-    assert [i.id for i in loaded(preset).infos] == ["echo", "dspark"]
+    assert [i.id for i in loaded(preset).infos] == ["echo", "dspark", "lookup"]
     sources = ModelSources([preset])
     chosen = sources.selection(ModelForm(preset.name, drafters=["echo", "echo-2"]))
     both = PresetEngine(preset, "auto", lambda step: None)
     assert both.load(sources.choice(chosen, sources.locate(chosen))).changed
-    assert [(i.id, i.title) for i in both.infos] == [("echo", "Echo"), ("echo-2", "the second echo")]
+    assert [(i.id, i.title) for i in both.infos][:2] == [("echo", "Echo"), ("echo-2", "the second echo")]
     request, cut = RaceCall("hi", "plain,echo-2:cap=9").asked(offers_of(both))
     assert request.lanes[1].name == "Echo · #2, cap 6" and "drafts 6 at most" in cut[0]
 

@@ -16,6 +16,7 @@ from ..target import Target
 
 METHOD = "Lookup"
 EVERYWHERE = True
+EVERY_ROUND = False
 ABOUT = (
     "Drafts what followed the same words the last time they stood in the prompt or the answer. It costs nothing, and "
     "proposes nothing where nothing is repeated."

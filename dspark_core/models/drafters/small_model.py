@@ -32,12 +32,13 @@ def open_drafter(place: Path | None, target: Target, precision: str) -> "SmallMo
     if place is None:
         raise ModelError("A small model as drafter needs a directory with its weights.")
     model = open_target(place, precision)
-    if words := difference(target, model):
+    if words := vocabularies_differ(target, model):
         raise ModelError(f"{place} cannot draft for {target.name}: {words}.")
+    model.text = None  # whose process holds a few only
     return SmallModel(model, target)
 
 
-def difference(target: Target, model: Target) -> str:
+def vocabularies_differ(target: Target, model: Target) -> str:
     """Where the model's tokens and their ids are not the target's, in a clause; empty where they are the same. Rows of
     padding, which no token has, may be more or fewer."""
     if target.text is None or model.text is None:
