@@ -100,6 +100,10 @@ def test_a_missing_tensor_of_a_recurrent_layer_is_named(directories, tmp_path):
     directory = saved("qwen3_5", tmp_path)
     edit_weights(directory, lambda w: w.pop("model.layers.1.linear_attn.A_log"))
     assert "A_log" in refusal(lambda: load_target(directory, "stored"))
+    for name in ("qwen3_5", "qwen3_moe", "lfm2_moe"):
+        directory, layer = saved(name, tmp_path / name), 2 if name == "lfm2_moe" else 3
+        edit_weights(directory, lambda w, at=layer: w.pop(f"model.layers.{at}.self_attn.q_proj.weight"))
+        assert f"layers.{layer}.self_attn.q_proj" in refusal(lambda d=directory: load_target(d, "stored"))
 
 
 def test_experts_in_one_tensor_are_those_of_one_each(directories, tmp_path):
