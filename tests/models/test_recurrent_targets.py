@@ -62,6 +62,8 @@ BAD = [
     ("qwen3_5_moe", {"layer_types": [LINEAR, FULL] * 2}, "layer_types"),
     ("qwen3_5_moe", {"num_experts": 5}, "num_experts"),
     ("qwen3_5_moe", {"shared_expert_intermediate_size": 8}, "shared_expert_intermediate_size"),
+    ("ministral3 wrapped", {"text_config": {"model_type": "mistral"}}, "of type 'mistral'"),
+    ("ministral3 wrapped", {"text_config": {"hidden_size": 32}}, "config.json"),
     ("qwen3_moe", {"num_experts": 5}, "num_experts"),
     ("qwen3_moe", {"num_local_experts": 7}, "num_experts"),
     ("qwen3_moe", {"num_experts_per_tok": 7}, "num_experts_per_tok"),
@@ -75,7 +77,7 @@ BAD = [
 @pytest.fixture(scope="module")
 def directories(tmp_path_factory):
     pytest.importorskip("torch")
-    names = ("qwen3_5", "lfm2", "lfm2_moe", "qwen3_moe", "qwen3_5_moe")
+    names = ("qwen3_5", "lfm2", "lfm2_moe", "qwen3_moe", "qwen3_5_moe", "ministral3 wrapped")
     return {name: saved(name, tmp_path_factory.mktemp("saved") / name) for name in names}
 
 

@@ -28,7 +28,7 @@ def defaults(model_type: str) -> dict[str, Any]:
 
 def read(fields: TargetFields) -> tuple[list[LayerShape], int]:
     kind = fields.raw.get("model_type")
-    if kind not in (TEXT, None):
+    if kind != TEXT:  # without a type it is a Mistral to transformers
         raise ModelError(f"{fields.where}: a text model of type {shown(kind)} in this wrapper is not supported.")
     n = fields.size("num_hidden_layers", MAX_TARGET_LAYERS)
     head_dim, kv_heads = fields.size("head_dim", MAX_HEAD_DIM), fields.size("num_key_value_heads", MAX_HEADS)
