@@ -78,6 +78,7 @@ class DrafterConfig:
     selector:         (rank, candidates) of DFlash 2's; None without
     successors:       rows of its successor codebook: V, by the target's ids, or V_d, by draft ids
     target_type:      model type of the target that it was made for; empty if that is not said
+    target_class:     transformers' class of it; files name Qwen3's for others, too, but not a dense one for experts
     others:           as in Inner
     """
 
@@ -105,6 +106,7 @@ class DrafterConfig:
     taps_name: str = "target_layer_ids"
     made_for: str = ""
     target_type: str = ""
+    target_class: str = ""
 
     @property
     def max_drafts(self) -> int:
@@ -203,6 +205,7 @@ def _drafter_config(where: Path, inner: Inner) -> DrafterConfig:
         taps_name=inner.taps_name,
         made_for=inner.made_for,
         target_type=str(fields.get("target_text_model_type") or fields.get("target_model_type") or ""),
+        target_class=str(fields.get("target_class") or ""),
     )
     if inner.selector and inner.selector[1] > (reduced or vocab_size):
         raise ModelError(f"{where}: selector_top_k {inner.selector[1]} is more than its vocabulary has.")
@@ -252,6 +255,11 @@ def check_fit(directory: Path, c: DrafterConfig, target: ShapeOf) -> None:
     need(
         family is None or target.family == family.TITLE,
         f"the drafter was made for a target of type {shown(c.target_type)}, {target.name} is a {target.family} model",
+    )
+    experts = "moe" in c.target_class.lower(), target.family.endswith("MoE")
+    need(
+        not c.target_class or len({*experts}) == 1,
+        f"the drafter was made for a {shown(c.target_class)}, {target.name} is a {target.family} model{made_for}",
     )
     layers = c.target_layers or n
     need(layers == n, f"num_target_layers: the drafter was made for a target of {layers} layers, {target.name} has {n}")

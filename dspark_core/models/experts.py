@@ -6,8 +6,9 @@ from typing import Any
 import mlx.core as mx
 
 NAMES = ("gate_proj", "up_proj", "down_proj")
-ONE = re.compile(r"(.*\.mlp\.)experts\.0\.gate_proj\.weight")  # of files with a tensor for each expert
-ALL = re.compile(r"(.*\.mlp\.)experts\.gate_up_proj")  # of files that have them joined, gates before the others
+LAYER = r"(.*\.(?:mlp|feed_forward)\.)"
+ONE = re.compile(LAYER + r"experts\.0\.gate_proj\.weight")  # of files with a tensor for each expert
+ALL = re.compile(LAYER + r"experts\.gate_up_proj")  # of files that have them joined, gates before the others
 
 
 def with_joined_experts(model_class: Any, count: int) -> Any:

@@ -22,7 +22,7 @@ MAX_TARGET_LAYERS, MAX_VOCABULARY = 1000, 1 << 23
 MAX_VERIFY = 17  # rows that one verification has at most
 SILU, GELU = ("silu", "swish"), ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")  # names of one function each
 PLACES = ("model.", "model.language_model.", "language_model.model.", "")  # of a text model's tensors in a file
-ATTENTION = ".self_attn.q_proj."  # in the names of tensors of layers with attention
+ATTENTION = ".self_attn."  # in the names of tensors of layers with attention
 WRAPPED = "language_model."  # begins the names of a text model in a wrapper, as mlx-lm has them
 ROWS_ARE_ROWS = ("F32", "F16", "BF16", "U32")  # other packings may have fewer
 # Fields that other families, tools or programs compute by -> what they may say where the family has no such field, as
@@ -291,7 +291,8 @@ def _check_shapes(fields: TargetFields, read: TargetConfig, at: str, tensors: Ma
     attending = {
         name[len(at) + 7 :].split(".")[0] for name in tensors if name.startswith(f"{at}layers.") and ATTENTION in name
     }
-    for i, shape in enumerate(read.layers if attending else ()):
+    recurrent = any(not shape.kv_heads for shape in read.layers)
+    for i, shape in enumerate(read.layers if attending and recurrent else ()):
         if bool(shape.kv_heads) != (str(i) in attending):
             kinds = ("a recurrent one", "full attention")
             says, has = kinds if shape.kv_heads == 0 else kinds[::-1]

@@ -18,6 +18,11 @@ SMALL = {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 64, "nu
 SMALL |= {"use_double_wide_mlp": True}
 GEMMA_EXPERTS = {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 16}
 GEMMA_EXPERTS |= {"attention_k_eq_v": True}
+MINISTRAL = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 16.0, "original_max_position_embeddings": 16}
+MINISTRAL |= {"mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1, "max_position_embeddings": 256}
+MINISTRAL = {"head_dim": 8, "rope_parameters": MINISTRAL}
+PIXTRAL = {"model_type": "pixtral", "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+PIXTRAL |= {"num_attention_heads": 2, "head_dim": 8}
 # name -> (transformers' model class, its config's fields, those of a text model inside it)
 FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "qwen3_5": ("Qwen3_5ForCausalLM", SIZES | DENSE | LINEAR, {}),
@@ -31,6 +36,17 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "qwen2": ("Qwen2ForCausalLM", SIZES | DENSE, {}),
     "gemma4 E2B": ("Gemma4ForCausalLM", SIZES | DENSE | GEMMA | SMALL, {}),
     "gemma4 26B": ("Gemma4ForCausalLM", SIZES | DENSE | GEMMA | GEMMA_EXPERTS, {}),
+    "lfm2_moe": (
+        "Lfm2MoeForCausalLM",
+        SIZES | DENSE | EXPERTS | {"layer_types": ["conv", "conv", "full_attention", "conv"], "num_dense_layers": 1},
+        {},
+    ),
+    "ministral3": ("Ministral3ForCausalLM", SIZES | DENSE | MINISTRAL, {}),
+    "ministral3 wrapped": (
+        "Mistral3ForConditionalGeneration",
+        {"vision_config": PIXTRAL, "tie_word_embeddings": False},
+        SIZES | DENSE | MINISTRAL | {"model_type": "ministral3"},
+    ),
     "lfm2": ("Lfm2ForCausalLM", SIZES | DENSE | {"layer_types": ["conv", "conv", "full_attention", "conv"]}, {}),
 }
 

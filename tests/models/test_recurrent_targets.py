@@ -55,6 +55,15 @@ BAD = [
     ("lfm2", {"block_multiple_of": 100}, "intermediate_size"),
     ("lfm2", {"tie_word_embeddings": False}, "tie_word_embeddings"),
     ("lfm2", {"rope_parameters": {"rope_theta": 1e6, "rope_type": "linear", "factor": 2.0}}, "linear"),
+    ("lfm2_moe", {"num_dense_layers": 0}, "feed_forward"),
+    ("lfm2_moe", {"num_dense_layers": 4}, "feed_forward"),
+    ("lfm2_moe", {"use_expert_bias": False}, "expert_bias"),
+    ("lfm2_moe", {"layer_types": ["conv", FULL, "conv", "conv"]}, "layer_types"),
+    ("qwen3_5_moe", {"layer_types": [LINEAR, FULL] * 2}, "layer_types"),
+    ("qwen3_5_moe", {"num_experts": 5}, "num_experts"),
+    ("qwen3_5_moe", {"shared_expert_intermediate_size": 8}, "shared_expert_intermediate_size"),
+    ("ministral3 wrapped", {"text_config": {"model_type": "mistral"}}, "of type 'mistral'"),
+    ("ministral3 wrapped", {"text_config": {"hidden_size": 32}}, "config.json"),
     ("qwen3_moe", {"num_experts": 5}, "num_experts"),
     ("qwen3_moe", {"num_local_experts": 7}, "num_experts"),
     ("qwen3_moe", {"num_experts_per_tok": 7}, "num_experts_per_tok"),
@@ -68,7 +77,7 @@ BAD = [
 @pytest.fixture(scope="module")
 def directories(tmp_path_factory):
     pytest.importorskip("torch")
-    names = ("qwen3_5", "lfm2", "qwen3_moe", "qwen3_5_moe")
+    names = ("qwen3_5", "lfm2", "lfm2_moe", "qwen3_moe", "qwen3_5_moe", "ministral3 wrapped")
     return {name: saved(name, tmp_path_factory.mktemp("saved") / name) for name in names}
 
 
@@ -93,6 +102,10 @@ def test_a_missing_tensor_of_a_recurrent_layer_is_named(directories, tmp_path):
     directory = saved("qwen3_5", tmp_path)
     edit_weights(directory, lambda w: w.pop("model.layers.1.linear_attn.A_log"))
     assert "A_log" in refusal(lambda: load_target(directory, "stored"))
+    for name in ("qwen3_5", "qwen3_moe", "lfm2_moe"):
+        directory, layer = saved(name, tmp_path / name), 2 if name == "lfm2_moe" else 3
+        edit_weights(directory, lambda w, at=layer: w.pop(f"model.layers.{at}.self_attn.q_proj.weight"))
+        assert f"layers.{layer}.self_attn.q_proj" in refusal(lambda d=directory: load_target(d, "stored"))
 
 
 def test_experts_in_one_tensor_are_those_of_one_each(directories, tmp_path):
@@ -138,7 +151,7 @@ def decoded(target: Target, drafter) -> list:
     return [(r.draft_ids, r.accepted) for r in rounds(events)]
 
 
-def test_deepspec_and_speculators_heads_of_a_hybrid_target(hybrid, tmp_path):
+def test_deepspec_and_speculators_heads_of_a_hybrid_target(hybrid, directories, tmp_path):
     """The same weights in both packagings draft the same: taps are the outputs of a hybrid target's layers, whatever
     kind these are, and numbers of speculators are one higher."""
     deepspec = random_drafter(tmp_path / "deepspec", drafter_config())
@@ -158,6 +171,12 @@ def test_deepspec_and_speculators_heads_of_a_hybrid_target(hybrid, tmp_path):
     (speculators / "config.json").write_text(json.dumps(heads | outer))
     drafters = [load_drafter(d, hybrid, "stored") for d in (deepspec, speculators)]
     assert drafters[0].taps == drafters[1].taps == (0, 2)
+    dense, experts = (load_target(directories[n], "stored") for n in ("qwen3_5", "qwen3_5_moe"))
+    for name, fits, other in (("Qwen3_5ForCausalLM", dense, experts), ("Qwen3_5MoeForCausalLM", experts, dense)):
+        outer["speculators_config"]["verifier"] = {"architectures": [name], "name_or_path": "tiny"}
+        (speculators / "config.json").write_text(json.dumps(heads | outer))
+        load_drafter(speculators, fits, "stored")
+        assert f"made for a '{name}'" in refusal(lambda t=other: load_drafter(speculators, t, "stored"))
     assert decoded(hybrid, drafters[0]) == decoded(hybrid, drafters[1])
 
 

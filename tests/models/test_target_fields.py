@@ -33,7 +33,12 @@ SIZES |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "ma
 GEMMA = SIZES | {"global_head_dim": 16, "num_global_key_value_heads": 1, "hidden_size_per_layer_input": 0}
 GEMMA |= {"sliding_window": 5, "layer_types": [SLIDING, FULL], "final_logit_softcapping": 3.0}
 GEMMA |= {"vocab_size_per_layer_input": 64}
-BASES = {"Llama": SIZES, "Qwen3": SIZES, "Gemma4": GEMMA, "Gemma4Unified": GEMMA}
+MINISTRAL = {"rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0, "original_max_position_embeddings": 4}
+MINISTRAL |= {"mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.3}
+LFM2 = {name: size for name, size in SIZES.items() if name != "head_dim"} | {"layer_types": ["conv", "full_attention"]}
+LFM2 |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "num_dense_layers": 1}
+BASES = {"Llama": SIZES, "Qwen3": SIZES, "Gemma4": GEMMA, "Gemma4Unified": GEMMA, "Lfm2Moe": LFM2}
+BASES["Ministral3"] = SIZES | {"rope_parameters": MINISTRAL}
 EXPERTS = {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 16}
 
 # transformers' model with shared layers needs embeddings for each layer.
@@ -109,6 +114,18 @@ UNUSUAL = {
 OF_FAMILY = {
     "Llama": {"num_key_value_heads": [1, None], "head_dim": [12, None]},
     "Qwen3": {name: WINDOWS for name in SEVERAL} | {"num_key_value_heads": [1, None]},
+    "Ministral3": {"num_key_value_heads": [1, 4], "head_dim": [12], "sliding_window": [6]},
+    "Lfm2Moe": {
+        "num_hidden_layers": [{"num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"]}],
+        "layer_types": [["full_attention", "conv"]],
+        "conv_L_cache": [2, 4],
+        "num_dense_layers": [0, 2],
+        "num_experts": [3],
+        "num_experts_per_tok": [3],
+        "tie_word_embeddings": [True],
+        "norm_eps": [0.3],
+        "moe_intermediate_size": [24],
+    },
     "Gemma4": {"num_hidden_layers": [{"num_hidden_layers": 3, "layer_types": [SLIDING, SLIDING, FULL]}]},
 }
 OF_FAMILY["Gemma4"] |= {
@@ -120,8 +137,11 @@ OF_FAMILY["Gemma4"] |= {
 }
 REFUSED = {
     *(("hidden_act", "gelu"), ("hidden_activation", "gelu"), ("hidden_activation", "silu")),
-    ("use_bidirectional_attention", "all"),
+    *(("use_bidirectional_attention", "all"), ("sliding_window", 6)),
 }
+
+
+SWEPT = [pytest.param(name, marks=pytest.mark.sweep) for name in ("Ministral3", "Lfm2Moe")]
 
 
 @pytest.fixture(autouse=True)
@@ -202,7 +222,7 @@ def is_refused(fields: dict) -> bool:
     return any((name, value) in REFUSED for name, value in fields.items() if isinstance(value, (str, int)))
 
 
-@pytest.mark.parametrize("family", ["Llama", "Qwen3", "Gemma4"])
+@pytest.mark.parametrize("family", ["Llama", "Qwen3", "Gemma4", *SWEPT])
 def test_every_field_of_transformers_class(family, tmp_path):
     text = "Text" if family.startswith("Gemma") else ""
     fields = {f.name: f for f in dataclasses.fields(getattr(transformers, f"{family}{text}Config"))}
@@ -214,7 +234,7 @@ def test_every_field_of_transformers_class(family, tmp_path):
     assert not [w for i, case in enumerate(cases) if (w := wrong(tmp_path / str(i), family, case, is_refused(case)))]
 
 
-@pytest.mark.parametrize("family", ["Llama", "Qwen3", "Gemma4"])
+@pytest.mark.parametrize("family", ["Llama", "Qwen3", "Gemma4", *SWEPT[:1]])
 def test_every_rope_of_transformers(family, tmp_path):
     for i, given in enumerate(ROPES + REFUSED_ROPES):
         refused = given in REFUSED_ROPES
@@ -225,6 +245,10 @@ def test_every_rope_of_transformers(family, tmp_path):
             refused = refused or given["rope_type"] == "dynamic"
             rope.setdefault("original_max_position_embeddings", 32)
             rope = {FULL: rope, SLIDING: {"rope_theta": 50.0, "rope_type": "linear", "factor": 2.0}}
+        if family == "Ministral3":
+            if None in given.values():
+                continue
+            rope = {"original_max_position_embeddings": 4, "llama_4_scaling_beta": 0.3} | rope
         assert not wrong(tmp_path / str(i), family, {"rope_parameters": rope}, refused)
 
 
@@ -265,6 +289,15 @@ def test_other_spellings_mean_what_they_mean_to_transformers(case, tmp_path):
 
 
 REFUSED_SPELLINGS = [
+    ("Ministral3", {"rope_parameters": MINISTRAL | {"llama_4_scaling_beta": None}}, "llama_4_scaling_beta of its"),
+    ("Ministral3", {"rope_parameters": MINISTRAL | {"original_max_position_embeddings": "4"}}, "original_max_position"),
+    ("Ministral3", {"sliding_window": 6}, "sliding_window 6"),
+    ("Ministral3", {"layer_types": [SLIDING, FULL]}, "layer_types"),
+    ("Ministral3", {"attention_bias": True}, "attention_bias True"),
+    ("Lfm2Moe", {"num_experts": 5}, "num_experts"),
+    ("Lfm2Moe", {"num_experts_per_tok": 9}, "num_experts_per_tok"),
+    ("Lfm2Moe", {"moe_intermediate_size": 24}, "config.json"),
+    ("Lfm2Moe", {"tie_word_embeddings": False}, "tie_word_embeddings"),
     ("Llama", {"rope_scaling": YARN, "rope_parameters": {"rope_theta": 500.0}}, "contradict each other"),
     ("Llama", {"rope_theta": 500.0}, "rope_theta contradict"),
     ("Llama", {"rope_scaling": YARN, "rope_parameters": LLAMA3}, "contradict each other"),

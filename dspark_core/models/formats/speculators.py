@@ -54,6 +54,8 @@ def renamed(name: str) -> str:
 def translate(where: Path, raw: dict[str, Any], tensors: Headers) -> Inner:
     top = Fields(where, raw)
     method_heads, tokens, made_for = _proposal(top)
+    verifier = (raw.get(CONFIG) or {}).get("verifier")
+    classes = verifier.get("architectures") if isinstance(verifier, dict) else None
     markov, second = "markov" in method_heads, "selector" in method_heads
     layer = _layer(top)
     inner: dict[str, Any] = {
@@ -61,6 +63,7 @@ def translate(where: Path, raw: dict[str, Any], tensors: Headers) -> Inner:
         "mask_token_id": top.get("mask_token_id"),
         "draft_vocab_size": top.whole("draft_vocab_size", 1, 1 << 23, 32000),
         "tie_word_embeddings": False,
+        "target_class": str(classes[0])[:80] if isinstance(classes, list) and classes else "",
     }
     for name, usual in (MARKOV | CONFIDENCE).items() if markov else ():
         inner[name] = usual if top.get(name) is None else raw[name]

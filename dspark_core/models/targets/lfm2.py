@@ -23,6 +23,14 @@ def defaults(model_type: str) -> dict[str, Any]:
 
 
 def read(fields: TargetFields) -> tuple[list[LayerShape], int]:
+    inner = _inner(fields)
+    names = [f"layers.{i}.feed_forward.w1.weight" for i in range(fields.mlx["num_hidden_layers"])]
+    fields.rows += [("intermediate_size", fields.mlx["intermediate_size"], inner, name) for name in names]
+    return read_layers(fields)
+
+
+def read_layers(fields: TargetFields) -> tuple[list[LayerShape], int]:
+    """All but the feed-forward layers."""
     n, heads = fields.size("num_hidden_layers", MAX_TARGET_LAYERS), fields.mlx["num_attention_heads"]
     width = fields.mlx["hidden_size"]
     head_dim = fields.whole("head_dim", 1, MAX_HEAD_DIM, width // heads)
@@ -39,14 +47,11 @@ def read(fields: TargetFields) -> tuple[list[LayerShape], int]:
         )
     if fields.size("conv_L_cache", MAX_WINDOW) < 2:
         raise fields.error("conv_L_cache", 1, "2 or more")
-    inner = _inner(fields)
     fields.know_spellings(head_dim, rope.theta, ())
     fields.neutral |= {"hidden_act": ("silu", "swish"), "conv_dim": (width,), "conv_dim_out": (width,)}
     fields.neutral |= {"use_sliding_window": (False,), "conv_use_xavier_init": (True, False)}
     fields.tensors = {"norm.weight": "embedding_norm.weight", "input_layernorm.weight": "operator_norm.weight"}
     fields.tensors |= {"q_norm": "q_layernorm", "mlp.gate_proj.weight": "none"}
-    names = [f"layers.{i}.feed_forward.w1.weight" for i in range(n)]
-    fields.rows += [("intermediate_size", fields.mlx["intermediate_size"], inner, name) for name in names]
     full = [i for i, t in enumerate(types) if t == FULL]
     fields.mlx |= {"rope_theta": rope.theta, "rope_parameters": None, "layer_types": types, "full_attn_idxs": full}
     fields.mlx |= {"conv_bias": fields.flag("conv_bias")}

@@ -26,14 +26,13 @@ def read(fields: TargetFields) -> tuple[list[LayerShape], int]:
     fields.mlx["num_experts_per_tok"] = fields.whole("num_experts_per_tok", 1, experts)
     shared = fields.size("shared_expert_intermediate_size", MAX_WIDTH)
     inner = fields.size("moe_intermediate_size", MAX_WIDTH)
-    names = [f"layers.{i}.mlp.experts.0.gate_proj.weight" for i in range(fields.mlx["num_hidden_layers"])]
-    fields.rows += [("moe_intermediate_size", inner, inner, name) for name in names]
+    for i in range(fields.mlx["num_hidden_layers"]):
+        at = f"layers.{i}.mlp"
+        fields.rows.append(("moe_intermediate_size", inner, inner, f"{at}.experts.0.gate_proj.weight"))
+        fields.rows.append(("shared_expert_intermediate_size", shared, shared, f"{at}.shared_expert.gate_proj.weight"))
     fields.mlx |= {"norm_topk_prob": True, "decoder_sparse_step": 1, "intermediate_size": shared}
     fields.neutral |= {"norm_topk_prob": (True,), "decoder_sparse_step": (1,), "mlp_only_layers": ([],)}
-    fields.tensors = {
-        "router.proj.weight": "mlp.gate.weight",
-        "mlp.gate_proj.weight": "mlp.shared_expert.gate_proj.weight",
-    }
+    fields.tensors = {"router.proj.weight": "mlp.gate.weight"}
     return qwen3_5.read(fields)
 
 
