@@ -104,6 +104,7 @@ class Shard:
         """Rank 0's bytes, everywhere: the others add nothing to them."""
         numbers = self.np.frombuffer(data.ljust(size, b"\0")[:size], self.np.uint8).astype(self.np.int32)
         total = self.mx.distributed.all_sum(self.mx.array(numbers), group=self.group)
+        self.mx.eval(total)
         return bytes(self.np.array(total).astype(self.np.uint8))
 
     def gather(self, status: dict[str, Any]) -> list[dict[str, Any]]:
@@ -112,9 +113,10 @@ class Shard:
         if len(text) > STATUS:
             text = json.dumps({"error": str(status.get("error", "it has too much to say"))[:300]}).encode()
         row = self.np.frombuffer(text.ljust(STATUS), self.np.uint8).astype(self.np.int32)
-        rows = self.np.array(self.mx.distributed.all_gather(self.mx.array(row)[None], group=self.group))
+        rows = self.mx.distributed.all_gather(self.mx.array(row)[None], group=self.group)
+        self.mx.eval(rows)
         self.life.limit()
-        return [json.loads(bytes(r.astype(self.np.uint8))) for r in rows]
+        return [json.loads(bytes(r.astype(self.np.uint8))) for r in self.np.array(rows)]
 
     def together(self, steps: Step) -> list[dict[str, Any]]:
         """Go through `steps`, each rank its own, until all have done so; what came of it, by rank. Raises ModelError on
