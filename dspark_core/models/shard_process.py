@@ -33,7 +33,7 @@ LOAD_S = 30.0  # for a step of opening and reading files
 STEP_S = 0.5
 HEAD, STATUS = 128, 2048  # bytes of a message's first part, and of what a rank says of itself
 FRESH_S, REST_S = 1.0, 0.1  # ranks that were asked just now do not sleep; then they do, for so long
-NARROW = 32  # rows of a forward that is not evaluated layer by layer
+NARROW, SLOW_S = 32, 0.5  # rows of a forward that is not evaluated layer by layer; seconds of one after which it is
 LARGE = 1 << 26  # bytes of a file whose digest is worth keeping
 COMPARED = ("mlx", "mlx-lm")  # versions that have to be the same everywhere
 PROGRAM = "this program"
@@ -56,10 +56,15 @@ def serve(requests: int, beats: int, rank: int, size: int, backend: str) -> None
 
 @dataclass
 class Part:
-    """One rank's part of a target, and of the caches of its texts, by their numbers."""
+    """One rank's part of a target, and of the caches of its texts, by their numbers.
+
+    warm: it has been computed with, so that kernels are there
+    slow: it took long at last
+    """
 
     target: Any
     warm: bool = False
+    slow: bool = True
     caches: dict[int, list[Any]] = field(default_factory=dict)
 
 
@@ -214,7 +219,7 @@ class Shard:
         def stepwise(body: Any, ids: Any, cache: list[Any]) -> Iterator[Any]:
             part = self.parts[number]
             for h in walk(body, ids, cache):
-                if ids.size > NARROW or not part.warm:  # the first time kernels are compiled
+                if ids.size > NARROW or part.slow:  # then every layer counts as a step forward
                     life.limit(STALL_S if part.warm else LOAD_S)
                     self.mx.eval(h)
                 yield h
@@ -265,14 +270,15 @@ class Shard:
     def forward(self, number: int, cache: int, taps: list[int], ids: list[int]) -> Any:
         part = self.parts[number]
         mx, held, wanted = self.mx, part.caches[cache], () if self.rank else tuple(taps)
+        began = time.monotonic()
         hidden, features = part.target.forward(mx.array(ids, dtype=mx.int32), held, wanted)
         mx.eval(hidden, [] if features is None else features, [c.state for c in held] if len(ids) > NARROW else [])
-        part.warm = True
+        part.warm, part.slow = True, time.monotonic() - began > SLOW_S
         return self._sent(hidden, features)
 
     def own(self, number: int, cache: int, ids: list[int]) -> Any:
         part = self.parts[number]
-        self.life.limit(STALL_S if part.warm else LOAD_S)
+        self.life.limit(LOAD_S if part.slow else STALL_S)
         hidden = part.target.own_hidden(self.mx.array(ids, dtype=self.mx.int32), part.caches[cache])
         self.mx.eval(hidden)
         return self._sent(hidden, None)
