@@ -1,7 +1,7 @@
 """What a step costs on several machines, by what it costs on one: from published figures of the links between them.
 
 Every layer ends its attention and its MLP with a sum over all machines, and waits for it. So a step is its layers'
-share, and twice a layer a sum that takes the link's latency, however few numbers it has; no MLX.
+share, and twice a layer a sum that takes the link's latency, however few numbers it has. No MLX.
 """
 
 from dataclasses import dataclass
@@ -19,14 +19,13 @@ class Link:
     source: str
 
     def sum_s(self, size: int, machines: int) -> float:
-        """Seconds of a sum of so many bytes over all machines."""
+        """Seconds of a sum of so many bytes over all machines, each of which gathers those of all others."""
         if machines == 1:
             return 0.0
         if self.mesh:
             return self.latency_s + size * (machines - 1) / self.bytes_s
-        # Every machine passes a part of the numbers on, first added up, then whole; half of them each way round.
-        ways = 2 if machines > 2 else 1
-        return 2 * (machines - 1) * (self.latency_s + size / machines / ways / self.bytes_s)
+        ways = 2 if machines > 2 else 1  # half of the numbers go each way round
+        return (machines - 1) * (self.latency_s + size / ways / self.bytes_s)
 
 
 TCP = "latency of TCP between Macs (jeffgeerling.com/blog/2025/15-tb-vram-on-mac-studio-rdma-over-thunderbolt-5)"
