@@ -217,7 +217,7 @@ class Shard:
             for name, mine in prints[0].items():
                 if other.get(name) != mine:
                     del self.parts[number]
-                    raise ModelError(self._unlike(f"Rank {rank} ({other['host']})", name, other.get(name), mine))
+                    raise ModelError(self._unlike(f"Rank {rank} ({self.hosts[rank]})", name, other.get(name), mine))
         return str(prints[0]["precision"])
 
     def _open(self, number: int, places: list[list[str]], precision: str) -> Step:
@@ -241,7 +241,7 @@ class Shard:
                 yield h
 
         target.walk = stepwise
-        return prints | {"weights": digest, "precision": target.precision, "host": socket.gethostname()[:60]}
+        return prints | {"weights": digest, "precision": target.precision}
 
     @staticmethod
     def _unlike(rank: str, name: str, other: Any, mine: Any) -> str:
