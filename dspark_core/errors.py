@@ -7,7 +7,7 @@
       LaneError          a lane that does not exist                                        (also a ValueError)
       DecodeError        a request that cannot be decoded, or a model whose logits fail    (also a ValueError)
         ContextError     a prompt that the model's context does not hold                   (also a ValueError)
-        RankLost         a machine of a group that is gone, with its part of the target    (also a ModelError)
+        RankLost         a machine of a group that is gone, with its part of the target    (also a ValueError)
       ApiError           a request to the endpoint that is not answered
       TraceError         a document that is no race this version can read                  (also a ValueError)
     Cancelled            the visitor's wish: no fault, and nothing to read

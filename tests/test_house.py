@@ -34,6 +34,7 @@ ONLY = {"gradio": "playground", "torch": "training"}  # a library that a single 
 WITHOUT_MLX = (
     *("errors", "paths", "store", "presets", "machine", "chart_style", "offline_page", "catalog", "playground"),
     "generate",
+    *("models.group", "models.ranks", "models.shards", "decode.machine_links"),
     *("models.info", "models.config", "models.fields", "models.headers", "models.quantization", "models.text"),
     *("decode.batch_rows", "decode.cost_curve", "decode.rounds", "decode.schedule"),
     *(

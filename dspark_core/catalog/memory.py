@@ -14,7 +14,9 @@ from ..machine import Device
 from ..models.backbone_config import MAX_ROLLBACK
 from ..models.config import GROUP_SIZE, parse_config
 from ..models.formats import is_drafter
+from ..models.group import Group
 from ..models.quantization import DTYPE_BYTES, NARROW, Packing, Quantization, StoredWeight
+from ..models.shards import Splits
 from ..models.target_config import LayerShape, read_target
 from .facts import Facts, stored
 
@@ -30,7 +32,11 @@ STORED_BITS = {"bf16": 16.0, "8-bit": 8.5, "4-bit": 4.5}  # a number; MLX's grou
 class Estimate:
     """Bytes. `words` is the verdict in one sentence; fits: "yes", "hardly" or "no".
 
-    loading: the most that a weight takes beside itself while it is converted
+    loading:   the most that a weight takes beside itself while it is converted
+    ends:      of the target, its embedding and head; embedding: the one of the two
+    of_target: of the cache, what the target's layers take
+    splits:    over how many machines mlx-lm can split the target
+    machines:  that there are; all else is then of the first one
     """
 
     target: int
@@ -39,6 +45,27 @@ class Estimate:
     working: int
     loading: int
     device: Device
+    ends: int = 0
+    embedding: int = 0
+    of_target: int = 0
+    splits: tuple[int, ...] = ()
+    machines: int = 1
+
+    def on(self, machines: int) -> "Estimate":
+        """The first of so many machines: it has a part of the layers and of their caches, the embedding twice (the
+        layers are another process's) and the head, and all drafters."""
+        target = (self.target - self.ends) // machines + self.ends + self.embedding
+        cache = self.cache - self.of_target + self.of_target // machines
+        return replace(self, target=target, cache=cache, machines=machines)
+
+    @property
+    def advice(self) -> str:
+        """Over how many machines like this one it fits, in a sentence; empty where one is enough, or none helps."""
+        if self.machines > 1 or self.fits != "no":
+            return ""
+        parts = next((e for n in self.splits if (e := self.on(n)).fits == "yes"), None)
+        words = parts and f" It fits on {parts.machines} machines like this one, with {gigabytes(parts.total)} on the"
+        return f"{words} first: see mlx.launch in the README." if words else ""
 
     @property
     def total(self) -> int:
@@ -57,9 +84,12 @@ class Estimate:
             "hardly": "it hardly fits: close other programs, or choose a shorter context or fewer bits.",
             "no": "it does not fit: choose fewer bits, a shorter context or a smaller model.",
         }[self.fits]
+        about = f"About {gigabytes(self.total)}"
+        if self.machines > 1:
+            about += f" on this one of {self.machines} machines"
         if not self.device.memory:
-            return f"About {gigabytes(self.total)}; this device does not say how much memory it has."
-        return f"About {gigabytes(self.total)} {have}: {verdict}"
+            return f"{about}; this device does not say how much memory it has."
+        return f"{about} {have}: {verdict}{self.advice}"
 
 
 @dataclass(frozen=True)
@@ -176,6 +206,19 @@ class Footprint:
             for w in self.weights
         )
 
+    @property
+    def ends(self) -> tuple[int, int]:
+        """Bytes of the embedding and the head, and of the embedding alone."""
+        whole = self.bytes
+        share = whole / max(1, sum(w.bytes for w in self.weights))  # of what is stored, after a conversion
+        sizes = [int(w.bytes * share) for name in ("embed_tokens", "lm_head") for w in self.weights if name in w.name]
+        return sum(sizes), sizes[0] if sizes else 0
+
+    @property
+    def splits(self) -> tuple[int, ...]:
+        """Over how many machines it can be split. Raises ModelError."""
+        return tuple(Splits.of(self.facts.where, self.facts.config, self.facts.tensors).counts)
+
     @staticmethod
     def _fits_groups(weight: StoredWeight, narrow: int) -> bool:
         return weight.columns % GROUP_SIZE == 0 and weight.columns >= narrow
@@ -248,14 +291,22 @@ def estimate(
 
     weights = footprint(target, precision)
     drafting = [footprint(d, drafter_precision) for d in drafters]
-    cache = (1 + len(drafters)) * weights.cache_bytes(context) + sum(d.cache_bytes(context) for d in drafting)
-    working = weights.working_bytes(context)
-    return Estimate(weights.bytes, sum(d.bytes for d in drafting), cache, working, weights.loading_bytes, device)
+    of_target = (1 + len(drafters)) * weights.cache_bytes(context)
+    cache = of_target + sum(d.cache_bytes(context) for d in drafting)
+    sizes = weights.bytes, sum(d.bytes for d in drafting), cache, weights.working_bytes(context), weights.loading_bytes
+    if isinstance(weights, PublishedFootprint):
+        return Estimate(*sizes, device)
+    whole = Estimate(*sizes, device, *weights.ends, of_target, weights.splits)
+    group = Group.here()
+    return whole.on(group.size) if group else whole
 
 
 def too_big(target: Facts, drafters: Sequence[Facts], device: Device, precision: str, drafter_precision: str) -> str:
     """Why the weights alone do not fit this machine; empty if they do."""
-    need = Footprint(target, precision, device).bytes
+    weights, group = Footprint(target, precision, device), Group.here()
+    need = weights.bytes
+    if group:
+        need = Estimate(need, 0, 0, 0, 0, device, *weights.ends).on(group.size).target
     need += sum(Footprint(d, drafter_precision, device).bytes for d in drafters)
     if not device.memory or need <= device.memory:
         return ""

@@ -15,6 +15,7 @@ import mlx.core as mx
 from mlx_lm.models.cache import KVCache
 
 from ..machine import physical_memory
+from ..models.cache import trims_at_will
 from ..models.drafter import BlockContext, Context, Drafter, Look, Pick, Preview, Proposal
 from ..models.target import Cache, Target
 
@@ -86,13 +87,13 @@ class Prefix:
 
     def borders(self, total: int) -> Iterator[int]:
         """Where the prefill of a prompt of `total` tokens stops: at its end, and before it for a snapshot."""
-        if total - OPENING > len(self.ids) and any(type(entry) is not KVCache for entry in self.entries):
+        if total - OPENING > len(self.ids) and not all(map(trims_at_will, self.entries)):
             yield total - OPENING
         yield total
 
     def note(self, position: int) -> None:
         """Take a snapshot: the entries hold exactly `position` positions."""
-        inexact = {i: entry for i, entry in enumerate(self.entries) if type(entry) is not KVCache}
+        inexact = {i: entry for i, entry in enumerate(self.entries) if not trims_at_will(entry)}
         self.snapshots[position] = copy.deepcopy(inexact)
         while len(self.snapshots) > MAX_SNAPSHOTS:
             del self.snapshots[min(self.snapshots)]

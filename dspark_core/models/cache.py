@@ -217,6 +217,11 @@ class RecurrentCache:
 Cache = list[KVCache | WindowCache | RecurrentCache]
 
 
+def trims_at_will(entry: Any) -> bool:
+    """Can an entry of a cache drop any number of positions?"""
+    return type(entry) is KVCache or getattr(entry, "exact", False)
+
+
 def trim(caches: Cache, n: int) -> None:
     """Drop the newest n positions of every layer."""
     if n:

@@ -122,23 +122,26 @@ class Group:
                 )
         return self.generation
 
-    def later(self, generation: int, *operation: Any, now: bool = False) -> None:
-        """Have something done that gives no answer: before what is asked next, or `now`."""
+    def later(self, generation: int, *operation: Any) -> None:
+        """Have something done that gives no answer, before what is asked next or at `flush`."""
         with self._changed:
-            if generation != self.generation:
-                return
-            self._later.append([*operation])
-            if now and self._process:
-                with suppress(OSError):
-                    self._process.requests.send(self._later)
-                    self._later = []
+            if generation == self.generation:
+                self._later.append([*operation])
+
+    def flush(self) -> None:
+        """What was to be done later is done now."""
+        with self._changed, suppress(OSError):
+            waiting, self._later = self._later, []
+            if waiting and self._process:
+                self._process.requests.send(waiting)
 
     def end(self) -> None:
         """Let the other ranks end as well, in peace."""
         self._ended = True
         process = self._process
         if self.formed.is_set() and process:
-            self.later(self.generation, "end", now=True)
+            self.later(self.generation, "end")
+            self.flush()
             with suppress(Exception):
                 process.process.wait(END_S)
         RankProcess.kill_all()
@@ -153,12 +156,12 @@ class Group:
         """Have something done on every rank; rank 0's answer. Raises RankLost, ModelError as a rank met it, ValueError
         of a cache, Cancelled."""
         with self._changed:
-            process, operations = self._process, [*self._later, [*operation]]
+            process = self._process
             if generation != self.generation or process is None or not self.formed.is_set():
                 raise RankLost(self.problem or f"The group of {self.size} machines has not formed yet.")
-            self._later = []
+            waiting, self._later = self._later, []
             with suppress(OSError):  # which the loop meets again
-                process.requests.send(operations)
+                process.requests.send([*waiting, [*operation]])
         stopped = False
         try:
             while True:

@@ -33,7 +33,7 @@ LOAD_S = 30.0  # for a step of opening and reading files
 STEP_S = 0.5
 HEAD, STATUS = 128, 2048  # bytes of a message's first part, and of what a rank says of itself
 FRESH_S, REST_S = 1.0, 0.1  # ranks that were asked just now do not sleep; then they do, for so long
-NARROW = 32  # rows of a forward that is not evaluated layer by layer
+NARROW, SLOW_S = 32, 0.5  # rows of a forward that is not evaluated layer by layer; seconds of one after which it is
 LARGE = 1 << 26  # bytes of a file whose digest is worth keeping
 COMPARED = ("mlx", "mlx-lm")  # versions that have to be the same everywhere
 PROGRAM = "this program"
@@ -56,10 +56,15 @@ def serve(requests: int, beats: int, rank: int, size: int, backend: str) -> None
 
 @dataclass
 class Part:
-    """One rank's part of a target, and of the caches of its texts, by their numbers."""
+    """One rank's part of a target, and of the caches of its texts, by their numbers.
+
+    warm: it has been computed with, so that kernels are there
+    slow: it took long at last
+    """
 
     target: Any
     warm: bool = False
+    slow: bool = True
     caches: dict[int, list[Any]] = field(default_factory=dict)
 
 
@@ -74,6 +79,10 @@ class Shard:
 
         life.limit(FORM_S)
         self.mx, self.np, self.life, self.rank, self.requests = mx, np, life, rank, requests
+        self.all_sum = mx.distributed.all_sum
+        mx.distributed.all_sum = (
+            self.steady_sum
+        )  # which the layers of mlx and mlx-lm call, here and in no other process
         self.group = mx.distributed.init(strict=True, backend=backend)
         if self.group.size() != size:
             raise RuntimeError(f"the group has {self.group.size()} ranks, not {size}")
@@ -103,8 +112,21 @@ class Shard:
     def sum(self, data: bytes, size: int) -> bytes:
         """Rank 0's bytes, everywhere: the others add nothing to them."""
         numbers = self.np.frombuffer(data.ljust(size, b"\0")[:size], self.np.uint8).astype(self.np.int32)
-        total = self.mx.distributed.all_sum(self.mx.array(numbers), group=self.group)
+        total = self.all_sum(self.mx.array(numbers), group=self.group)
+        self.mx.eval(total)
         return bytes(self.np.array(total).astype(self.np.uint8))
+
+    def steady_sum(self, x: Any, **more: Any) -> Any:
+        """The sum over all ranks of what their layers computed, added up in the order of the ranks.
+
+        A ring adds a number up from another rank on by where it stands among all, so that a row's sum depends on how
+        many others there are, and in 16 bits a rejected draft would move the choices behind it. Besides, gathering
+        takes half as many messages one after another, and for few rows these are what it costs.
+        """
+        first, *others = self.mx.distributed.all_gather(x[None], group=self.group).astype(self.mx.float32)
+        for other in others:
+            first = first + other
+        return first.astype(x.dtype)
 
     def gather(self, status: dict[str, Any]) -> list[dict[str, Any]]:
         """What every rank says of itself, by rank."""
@@ -112,9 +134,10 @@ class Shard:
         if len(text) > STATUS:
             text = json.dumps({"error": str(status.get("error", "it has too much to say"))[:300]}).encode()
         row = self.np.frombuffer(text.ljust(STATUS), self.np.uint8).astype(self.np.int32)
-        rows = self.np.array(self.mx.distributed.all_gather(self.mx.array(row)[None], group=self.group))
+        rows = self.mx.distributed.all_gather(self.mx.array(row)[None], group=self.group)
+        self.mx.eval(rows)
         self.life.limit()
-        return [json.loads(bytes(r.astype(self.np.uint8))) for r in rows]
+        return [json.loads(bytes(r.astype(self.np.uint8))) for r in self.np.array(rows)]
 
     def together(self, steps: Step) -> list[dict[str, Any]]:
         """Go through `steps`, each rank its own, until all have done so; what came of it, by rank. Raises ModelError on
@@ -194,7 +217,7 @@ class Shard:
             for name, mine in prints[0].items():
                 if other.get(name) != mine:
                     del self.parts[number]
-                    raise ModelError(self._unlike(f"Rank {rank} ({other['host']})", name, other.get(name), mine))
+                    raise ModelError(self._unlike(f"Rank {rank} ({self.hosts[rank]})", name, other.get(name), mine))
         return str(prints[0]["precision"])
 
     def _open(self, number: int, places: list[list[str]], precision: str) -> Step:
@@ -212,13 +235,13 @@ class Shard:
         def stepwise(body: Any, ids: Any, cache: list[Any]) -> Iterator[Any]:
             part = self.parts[number]
             for h in walk(body, ids, cache):
-                if ids.size > NARROW or not part.warm:  # the first time kernels are compiled
+                if ids.size > NARROW or part.slow:  # then every layer counts as a step forward
                     life.limit(STALL_S if part.warm else LOAD_S)
                     self.mx.eval(h)
                 yield h
 
         target.walk = stepwise
-        return prints | {"weights": digest, "precision": target.precision, "host": socket.gethostname()[:60]}
+        return prints | {"weights": digest, "precision": target.precision}
 
     @staticmethod
     def _unlike(rank: str, name: str, other: Any, mine: Any) -> str:
@@ -263,14 +286,15 @@ class Shard:
     def forward(self, number: int, cache: int, taps: list[int], ids: list[int]) -> Any:
         part = self.parts[number]
         mx, held, wanted = self.mx, part.caches[cache], () if self.rank else tuple(taps)
+        began = time.monotonic()
         hidden, features = part.target.forward(mx.array(ids, dtype=mx.int32), held, wanted)
         mx.eval(hidden, [] if features is None else features, [c.state for c in held] if len(ids) > NARROW else [])
-        part.warm = True
+        part.warm, part.slow = True, time.monotonic() - began > SLOW_S
         return self._sent(hidden, features)
 
     def own(self, number: int, cache: int, ids: list[int]) -> Any:
         part = self.parts[number]
-        self.life.limit(STALL_S if part.warm else LOAD_S)
+        self.life.limit(LOAD_S if part.slow else STALL_S)
         hidden = part.target.own_hidden(self.mx.array(ids, dtype=self.mx.int32), part.caches[cache])
         self.mx.eval(hidden)
         return self._sent(hidden, None)

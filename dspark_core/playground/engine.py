@@ -18,6 +18,7 @@ from ..catalog.names import HubName
 from ..errors import Cancelled, ModelError, in_one_line
 from ..machine import Device, mlx_device
 from ..models import drafters as methods
+from ..models.group import Group
 from ..models.info import DrafterInfo
 from ..models.text_process import TextProcess, interruptible, is_foreign
 from ..presets import Preset
@@ -146,6 +147,8 @@ class PresetEngine:
         self.problem = problem
         gc.collect()
         mx.clear_cache()
+        if group := Group.here():
+            group.flush()  # on the other machines, too
 
     def _clear(self) -> None:
         self.choice: Choice | None = None

@@ -236,12 +236,11 @@ class Models:
 
     def verdict_noise(self) -> Noise:
         """What a verdict goes by: known, or measured now; none where the width cannot change a logit."""
-        if exact_device() and self.target.machines < 3 and self.known_noise() is None:  # see `exact_device`
+        if exact_device() and self.known_noise() is None:
             return Noise(0.0, 0.0)
         return self.measured_noise()
 
 
 def exact_device() -> bool:
-    """True where logits do not depend on how many rows are computed together: MLX's CPU backend. The sums of three or
-    more machines do: in which order they add up depends on a number's place among all of them."""
+    """True where logits do not depend on how many rows are computed together: MLX's CPU backend."""
     return bool(mx.default_device() == mx.Device(mx.cpu))

@@ -16,6 +16,7 @@ from dspark_core.decode.speculative import speculative
 from dspark_core.errors import ModelError, RankLost
 from dspark_core.models.cache import copy_cache, trim
 from dspark_core.models.checkpoint import load_drafter
+from dspark_core.models.shard_process import Shard
 from dspark_core.models.sharded import load_spread
 from dspark_core.models.target import load_target
 from tests.conftest import GOLDEN
@@ -23,7 +24,7 @@ from tests.conftest import GOLDEN
 from .families import saved
 from .rank_group import ranks
 
-SETTINGS = Settings(40, stop_ids=frozenset())
+LENGTHS = [40, pytest.param(300, marks=pytest.mark.sweep)]
 
 
 @pytest.fixture(scope="module")
@@ -58,17 +59,18 @@ def check_numbers(alone, spread):
     assert twin[0].offset == 57 and b[0].offset == 62
 
 
+@pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("name", ["A", "C", "D"])
-def test_two_machines_decode_as_one(pair, name):
+def test_two_machines_decode_as_one(pair, name, length):
     place = GOLDEN / name / "target"
     alone, spread = load_target(place), load_spread(place)
     assert spread.precision == f"{alone.precision}, on 2 machines" and not spread.no_rollback
     check_numbers(alone, spread)
-    prompt = [5, 6, 7, 8]
-    expected = tokens(plain(spread, prompt, SETTINGS))
-    assert len(expected) == 40 and expected == tokens(plain(alone, prompt, SETTINGS))
+    prompt, settings = [5, 6, 7, 8], Settings(length, stop_ids=frozenset())
+    expected = tokens(plain(spread, prompt, settings))
+    assert len(expected) == length and expected == tokens(plain(alone, prompt, settings))
     drafter = load_drafter(GOLDEN / name / "drafter", spread)
-    assert tokens(speculative(spread, drafter, prompt, SETTINGS, FullBlock())) == expected
+    assert tokens(speculative(spread, drafter, prompt, settings, FullBlock())) == expected
 
 
 def test_a_recurrent_target_on_two_machines(pair, tmp_path):
@@ -106,20 +108,41 @@ def test_other_files_on_a_machine_are_refused(pair, tmp_path, monkeypatch):
     assert load_spread(GOLDEN / "A" / "target").machines == 2
 
 
-def test_a_lost_rank_ends_a_decode_and_comes_back(pair):
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.sweep)])
+def test_a_lost_rank_ends_a_decode_and_comes_back(pair, number):
     group, followers = pair
     spread, lost = load_spread(GOLDEN / "A" / "target"), []
     group.lost = lost.append
-    for number in (signal.SIGKILL, signal.SIGSTOP):
-        events = plain(spread, [5, 6, 7], Settings(200, stop_ids=frozenset()))
-        assert len(tokens(islice(events, 8))) > 4
-        os.kill(followers.rank_process(1), number)
-        began = time.monotonic()
-        with pytest.raises(RankLost, match=r"^Rank 1 \(.*\) has ended, or has not answered .* is lost: load it again"):
-            tokens(events)
-        assert time.monotonic() - began < 10
-        with pytest.raises(RankLost):
-            spread.new_cache()[0].target.forward(mx.array([1]), spread.new_cache())
-        spread = load_spread(GOLDEN / "A" / "target")
-    assert len(lost) == 2
+    events = plain(spread, [5, 6, 7], Settings(200, stop_ids=frozenset()))
+    assert len(tokens(islice(events, 8))) > 4
+    os.kill(followers.rank_process(1), number)
+    began = time.monotonic()
+    with pytest.raises(RankLost, match=r"^Rank 1 \(.*\) has ended, or has not answered .* is lost: load it again"):
+        tokens(events)
+    assert time.monotonic() - began < 10
+    with pytest.raises(RankLost):
+        spread.new_cache()[0].target.forward(mx.array([1]), spread.new_cache())
+    spread = load_spread(GOLDEN / "A" / "target")
+    assert len(lost) == 1
     check_numbers(load_target(GOLDEN / "A" / "target"), spread)
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs", "words"),
+    [
+        ("mlx-lm", "0.1", "Rank 1 .mac. has mlx-lm 0.1, rank 0 has 0.2: install the same on both."),
+        ("mlx", "", "Rank 1 .mac. has mlx in no version, rank 0 has 0.2: install the same on both."),
+        ("this program", "0.1", "Rank 1 .mac. has another version of this program: bring all machines to the same"),
+        ("precision", "bf16", "Rank 1 .mac. runs this model in bf16, rank 0 in 0.2: choose a precision"),
+    ],
+)
+def test_other_versions_on_a_machine_are_refused(name, theirs, words):
+    shard = Shard.__new__(Shard)
+    shard.parts, shard.hosts = {7: None}, ["first", "mac"]
+    prints = {"mlx": "0.2", "mlx-lm": "0.2", "this program": "0.2", "weights": "0.2", "precision": "0.2"}
+    shard.together = lambda steps: [prints, prints | {name: theirs}]
+    with pytest.raises(ModelError, match=words):
+        shard.open(7, [], "auto")
+    assert not shard.parts
+    shard.parts, shard.together = {7: None}, lambda steps: [prints, prints]
+    assert shard.open(7, [], "auto") == "0.2"
