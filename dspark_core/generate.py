@@ -11,6 +11,7 @@ Accepted drafts are bold where a terminal reads it; the figures come at the end,
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import signal
@@ -55,16 +56,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before it; may be given again")
     p.add_argument("--thinking", action="store_true", help="begin with a thought, where the model has that switch")
+    p.add_argument("--strict", action="store_true", help="plain decoding's own numbers decide close calls, on a GPU")
     p.add_argument("--chat", action="store_true", help="keep the conversation: a line of standard input is a turn")
     p.add_argument("--json", action="store_true", help="one JSON document an answer, figures included")
     p.add_argument("--plain", action="store_true", help="mark nothing")
     a = p.parse_args(arguments)
     if a.prompt is None and not a.chat:
         p.error("there is nothing to answer: give a prompt, - or --chat")
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed
+            setattr(sys, name, io.StringIO())
+        if hasattr(stream := getattr(sys, name), "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
+        if a.prompt == "-" and not a.chat:
+            a.prompt = sys.stdin.read()
+        if not (a.chat or a.prompt.strip()):
+            raise Refused("There is nothing to answer: the prompt is empty.")
         asked = Settings(a.tokens, a.temperature, a.top_k, a.top_p, a.seed)
         Conversation(a, asked, *load(a.preset, a.lane)).run()
     except Refused as refusal:
@@ -144,10 +152,8 @@ class Conversation:
                 print(f"error: {refusal}", file=sys.stderr)
 
     def prompts(self) -> Iterator[str]:
-        first = self.arguments.prompt
-        if first == "-" and not self.arguments.chat:
-            yield sys.stdin.read()
-        elif first not in (None, "-"):
+        first = self.arguments.prompt or ""
+        if first.strip() and not (first == "-" and self.arguments.chat):
             yield first
         while self.arguments.chat:
             if sys.stdin.isatty():
@@ -164,7 +170,9 @@ class Conversation:
 
         a = self.arguments
         request = AnswerRequest(
-            self.messages, self.lane, self.settings, tuple(filter(None, a.stop)), thinking=a.thinking
+            *(self.messages, self.lane, self.settings, tuple(filter(None, a.stop))),
+            thinking=a.thinking,
+            strict=a.strict,
         )
         out = Terminal(sys.stdout, marked=not a.plain, silent=a.json)
         began, ended, tokens = Began((), 0), None, 0
@@ -220,7 +228,7 @@ class Terminal:
 
     def __init__(self, out: TextIO, marked: bool, silent: bool):
         self.out, self.silent, self.tty = out, silent, out.isatty()
-        self.marked = marked and self.tty
+        self.marked = marked and self.tty and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
         self.text = ""
 
     def write(self, piece: Piece) -> None:
