@@ -25,7 +25,7 @@ from .catalog.hub import Hub
 from .catalog.local import name_of
 from .catalog.names import HubName
 from .decode.rounds import Settings
-from .errors import LaneError, ModelError, PresetError, Refused
+from .errors import LaneError, ModelError, PresetError, Refused, in_one_line
 from .models.info import drafter_ids
 from .models.token_bytes import whole_characters
 from .presets import EMBEDDED, Place, Preset, read_presets
@@ -77,9 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Conversation(a, asked, *load(a.preset, a.lane)).run()
     except Refused as refusal:
         sys.exit(f"error: {refusal}")
-    except BrokenPipeError:  # whoever read this has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    except OSError as error:  # whoever read this has enough, or there is no room for it
+        with contextlib.suppress(OSError):  # what is left of it is not tried again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141 if isinstance(error, BrokenPipeError) else f"error: {in_one_line(error)}.")
     except KeyboardInterrupt:
         sys.exit(130)
 

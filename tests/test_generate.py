@@ -1,7 +1,9 @@
 """The command in the terminal: text, marks, figures, JSON, a conversation, and errors in one sentence."""
 
+import errno
 import io
 import json
+import os
 import sys
 
 import pytest
@@ -31,7 +33,7 @@ def command(monkeypatch, capsys):
         )
         monkeypatch.setattr(sys, "stdin", io.StringIO(given) if isinstance(given, str) else given)
         if screen:
-            monkeypatch.setattr(sys, "stdout", out := Screen())
+            monkeypatch.setattr(sys, "stdout", out := Screen() if screen is True else screen)
             generate.main([*words, "--tokens", "12"])
             return out.getvalue(), capsys.readouterr().err
         generate.main([*words, "--tokens", "12"])
@@ -120,6 +122,15 @@ def test_strict_mode_can_be_asked_for(command):
     assert strict == normal
     with pytest.raises(SystemExit, match=r"error: Strict mode is for greedy answers"):
         command("Say it.", "--strict", "--temperature", "1")
+
+
+@pytest.mark.parametrize(("number", "end"), [(errno.EPIPE, 141), (errno.ENOSPC, "error: No space left on device.")])
+def test_an_output_that_takes_no_more_ends_it(command, number, end):
+    screen = Screen()
+    screen.flush = lambda: (_ for _ in ()).throw(OSError(number, os.strerror(number)))
+    with pytest.raises(SystemExit) as ended:
+        command("Say it.", screen=screen)
+    assert ended.value.code == end
 
 
 def test_without_a_standard_output_it_ends_well(command, monkeypatch):
