@@ -12,6 +12,7 @@ left to standard error. So are the figures, at the end.
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import signal
@@ -25,7 +26,7 @@ from .catalog.hub import Hub
 from .catalog.local import name_of
 from .catalog.names import HubName
 from .decode.rounds import Settings
-from .errors import LaneError, ModelError, PresetError, Refused
+from .errors import LaneError, ModelError, PresetError, Refused, in_one_line
 from .models import drafters as methods
 from .models.group import take_place
 from .models.info import drafter_ids
@@ -59,23 +60,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before it; may be given again")
     p.add_argument("--thinking", action="store_true", help="begin with a thought, where the model has that switch")
+    p.add_argument("--strict", action="store_true", help="plain decoding's own numbers decide close calls, on a GPU")
     p.add_argument("--chat", action="store_true", help="keep the conversation: a line of standard input is a turn")
     p.add_argument("--json", action="store_true", help="one JSON document an answer, figures included")
     p.add_argument("--plain", action="store_true", help="mark nothing")
     a = p.parse_args(arguments)
     if a.prompt is None and not a.chat:
         p.error("there is nothing to answer: give a prompt, - or --chat")
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed
+            setattr(sys, name, io.StringIO())
+        if hasattr(stream := getattr(sys, name), "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
+        if a.prompt == "-" and not a.chat:
+            a.prompt = sys.stdin.read()
+        if not (a.chat or a.prompt.strip()):
+            raise Refused("There is nothing to answer: the prompt is empty.")
         asked = Settings(a.tokens, a.temperature, a.top_k, a.top_p, a.seed)
         Conversation(a, asked, *load(a.preset, a.lane)).run()
     except Refused as refusal:
         sys.exit(f"error: {refusal}")
-    except BrokenPipeError:  # whoever read this has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    except OSError as error:  # whoever read this has enough, or there is no room for it
+        with contextlib.suppress(OSError):  # what is left of it is not tried again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141 if isinstance(error, BrokenPipeError) else f"error: {in_one_line(error)}.")
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -149,10 +158,8 @@ class Conversation:
                 print(f"error: {refusal}", file=sys.stderr)
 
     def prompts(self) -> Iterator[str]:
-        first = self.arguments.prompt
-        if first == "-" and not self.arguments.chat:
-            yield sys.stdin.read()
-        elif first not in (None, "-"):
+        first = self.arguments.prompt or ""
+        if first.strip() and not (first == "-" and self.arguments.chat):
             yield first
         while self.arguments.chat:
             if sys.stdin.isatty():
@@ -169,7 +176,9 @@ class Conversation:
 
         a = self.arguments
         request = AnswerRequest(
-            self.messages, self.lane, self.settings, tuple(filter(None, a.stop)), thinking=a.thinking
+            *(self.messages, self.lane, self.settings, tuple(filter(None, a.stop))),
+            thinking=a.thinking,
+            strict=a.strict,
         )
         out = Terminal(sys.stdout, marked=not a.plain, silent=a.json)
         began, ended, tokens = Began((), 0), None, 0
@@ -227,7 +236,7 @@ class Terminal:
 
     def __init__(self, out: TextIO, marked: bool, silent: bool):
         self.out, self.silent, self.tty = out, silent, out.isatty()
-        self.marked = marked and self.tty
+        self.marked = marked and self.tty and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
         self.text = self.thought = ""
 
     def write(self, piece: Piece) -> None:

@@ -1,7 +1,9 @@
 """The command in the terminal: text, marks, figures, JSON, a conversation, and errors in one sentence."""
 
+import errno
 import io
 import json
+import os
 import sys
 
 import pytest
@@ -29,9 +31,9 @@ def command(monkeypatch, capsys):
         monkeypatch.setattr(
             generate, "load", lambda preset, lane: (models, read_lane(lane or "dspark", models.infos).spec)
         )
-        monkeypatch.setattr(sys, "stdin", io.StringIO(given))
+        monkeypatch.setattr(sys, "stdin", io.StringIO(given) if isinstance(given, str) else given)
         if screen:
-            monkeypatch.setattr(sys, "stdout", out := Screen())
+            monkeypatch.setattr(sys, "stdout", out := Screen() if screen is True else screen)
             generate.main([*words, "--tokens", "12"])
             return out.getvalue(), capsys.readouterr().err
         generate.main([*words, "--tokens", "12"])
@@ -58,11 +60,17 @@ def test_an_answer_as_json_as_text_and_from_standard_input(command, lane):
     assert json.loads(command("Say it.", "--lane", lane, "--json", "--stop", document["text"][3:5])[0])["text"] in again
 
 
-def test_accepted_drafts_are_bold_on_a_terminal_which_obeys_no_model(command):
+def test_accepted_drafts_are_bold_on_a_terminal_which_obeys_no_model(command, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
     marked, _ = command("Say it.", "--lane", "dspark", screen=True)
     plain, _ = command("Say it.", "--lane", "dspark", "--plain", screen=True)
     assert generate.BOLD in marked and "\x1b" not in plain
     assert marked.replace(generate.BOLD, "").replace(generate.REGULAR, "") == plain
+    for name, value in (("TERM", "dumb"), ("NO_COLOR", "1")):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(name, value)
+            assert command("Say it.", "--lane", "dspark", screen=True)[0] == plain, name
     screen = Screen()
     out = generate.Terminal(screen, marked=True, silent=False)
     out.write(Piece((("\x1b]0;x\x07\x9b2J", False), ("a\tb\n", True)), (1, 2)))
@@ -90,3 +98,43 @@ def test_what_cannot_be_done_is_one_sentence(words, sentence):
     with pytest.raises(SystemExit) as end:
         generate.main(words)
     assert str(end.value.code).startswith(sentence) and "\n" not in str(end.value.code)
+
+
+@pytest.mark.parametrize("given", [b"", b" \n\n", None])
+def test_nothing_to_answer_is_said_before_anything_is_loaded(monkeypatch, given):
+    monkeypatch.setattr(generate, "load", lambda *asked: pytest.fail("loads"))
+    monkeypatch.setattr(sys, "stdin", None if given is None else io.TextIOWrapper(io.BytesIO(given), "utf-8"))
+    for words in (["-"], [""], ["  "]):
+        with pytest.raises(SystemExit) as end:
+            generate.main(words)
+        assert str(end.value.code).startswith("error: There is nothing to answer"), words
+
+
+def test_input_that_is_no_text_is_read_all_the_same(command):
+    given = io.TextIOWrapper(io.BytesIO(b"caf\xe9 \xff\x00"), "utf-8")
+    out, _ = command("-", "--json", given=given)
+    own = expected(command.models, "caf\ufffd \ufffd\0")
+    assert json.loads(out)["tokens"] == len(own)
+
+
+def test_strict_mode_can_be_asked_for(command):
+    strict, normal = (json.loads(command("Say it.", "--json", *more)[0])["text"] for more in (["--strict"], []))
+    assert strict == normal
+    with pytest.raises(SystemExit, match=r"error: Strict mode is for greedy answers"):
+        command("Say it.", "--strict", "--temperature", "1")
+
+
+@pytest.mark.parametrize(("number", "end"), [(errno.EPIPE, 141), (errno.ENOSPC, "error: No space left on device.")])
+def test_an_output_that_takes_no_more_ends_it(command, number, end):
+    screen = Screen()
+    screen.flush = lambda: (_ for _ in ()).throw(OSError(number, os.strerror(number)))
+    with pytest.raises(SystemExit) as ended:
+        command("Say it.", screen=screen)
+    assert ended.value.code == end
+
+
+def test_without_a_standard_output_it_ends_well(command, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(generate, "load", lambda *asked: (command.models, read_lane("plain", ()).spec))
+    generate.main(["Say it.", "--tokens", "3"])

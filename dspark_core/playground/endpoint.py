@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..decode.rounds import Prefill
-from ..errors import ApiError, ContextError, ModelError, Refused
+from ..errors import ApiError, ContextError, DecodeError, ModelError, Refused
 from ..race.answer import Began, Ended, Piece
 from ..race.records import Failed
 from .api_request import AT, BASE, MAX_BODY_BYTES, Asked, ChatAsked, CompletionAsked, ServedModels, error_body
@@ -50,6 +50,7 @@ class Answer:
     def __init__(self, asked: Asked, model: str):
         self.asked, self.model = asked, model
         self.chat = isinstance(asked, ChatAsked)
+        self.param = "messages" if self.chat else "prompt"
         self.id = f"{'chatcmpl' if self.chat else 'cmpl'}-{secrets.token_hex(12)}"
         self.created = int(time.time())
         self.mailbox = Mailbox()
@@ -64,19 +65,24 @@ class Answer:
         """On the owner thread."""
         from ..race.completion import complete
 
+        began = False
         try:
             served = ServedModels(engine)
             models = engine.models
             lane = served.lane(self.asked.model)
             self.model = served.name_of(lane)
             for event in complete(models, self.asked.answer_request(lane), job.cancelled):
+                began = True
                 if not isinstance(event, Prefill):
                     yield -1, event
         except ApiError as error:
             yield -1, error
         except ContextError as error:
-            param = "messages" if self.chat else "prompt"
-            yield -1, ApiError(str(error), 400, param, "context_length_exceeded")
+            longest = engine.models.target.context_length  # in OpenAI's words, by which clients know what it is
+            words = f"This model's maximum context length is {longest} tokens. {error}"
+            yield -1, ApiError(words, 400, self.param, "context_length_exceeded")
+        except DecodeError as error:  # of the prompt, or later of logits that are not finite
+            yield -1, ApiError(str(error), 500, code="failed") if began else ApiError(str(error), 400, self.param)
         except Refused as error:
             unready = isinstance(error, ModelError) and not engine.name
             yield -1, ApiError(str(error), 503 if unready else 400)

@@ -20,6 +20,8 @@ from .worker import Worker
 
 NOT_HERE = "This race ran on {}, which is not loaded: load it on the Models tab to use a lane of it."
 
+STRICTLY = 'This race ran in strict mode, which a request asks for with "strict": true.'
+
 
 class UsePanel:
     """`page` knows what the endpoint asks for, once it is served (`launch`)."""
@@ -50,7 +52,7 @@ class UsePanel:
         elif race is not None and race.target != served.name:
             note = NOT_HERE.format(" ".join(race.target.split())[:200])
         elif race is not None:
-            models = self._lanes(race, served)
+            note, models = STRICTLY if race.request.strict else "", self._lanes(race, served)
         return {"note": note, "models": models if served.name else [], "key": getattr(self.page, "endpoint_key", "")}
 
     @staticmethod

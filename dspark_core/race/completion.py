@@ -7,6 +7,7 @@ from dataclasses import replace
 import mlx.core as mx
 
 from ..decode.plain import plain
+from ..decode.prefill import check
 from ..decode.prefixes import Prefix, Prefixes
 from ..decode.rounds import Prefill, Round, Settings, Start
 from ..decode.speculative import Options, speculative
@@ -40,6 +41,7 @@ def complete(
     stop_ids = target.stop_ids if request.settings.stop_ids is None else request.settings.stop_ids
     more = frozenset(i for i in request.stop_ids if i < target.vocab_size)
     settings = replace(request.settings, stop_ids=stop_ids | more)
+    check(target, prompt, settings)
     noise = _noise(models, request)
     prefixes = models.prefixes if not noise else Prefixes(0)  # what others left behind may have been written wide
     prefix = prefixes.begin(target, drafter, prompt)

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import http.client
+import itertools
 import json
 import threading
 import time
@@ -13,6 +14,7 @@ import gradio as gr
 import pytest
 
 from dspark_core.decode.rounds import Settings
+from dspark_core.errors import DecodeError
 from dspark_core.models.thoughts import THOUGHTS, Thought
 from dspark_core.models.token_bytes import TextStream
 from dspark_core.playground import serve
@@ -115,6 +117,11 @@ def test_completions_of_a_text_and_of_ids(page):
     with asked(page.port, "/completions", body | {"stream": True}) as answer:
         *chunks, done = events(answer)
     assert "".join(c["choices"][0]["text"] for c in chunks) == whole["choices"][0]["text"] and done == "[DONE]"
+    bad = ({"prompt": []}, {"prompt": [10**9]}, {"logprobs": 0}, {"prompt": ["a", 1]}, {"prompt": [5] * 600})
+    for field in bad:
+        status, _, document = ask(page.port, "/completions", body | field | {"stream": True})
+        assert status == 400 and document["error"]["param"] == next(iter(field))
+    assert document["error"]["message"].startswith("This model's maximum context length is 512 tokens. ")
 
 
 def test_models_are_named_with_their_lanes(page):
@@ -352,6 +359,14 @@ def test_an_error_in_the_middle_is_an_event_of_the_stream(page, monkeypatch):
     assert last["error"]["type"] == "server_error" and "the device is gone" in last["error"]["message"]
     status, _, document = ask(page.port, "/chat/completions", chat("Fail."))
     assert status == 500 and "the device is gone" in document["error"]["message"]
+
+    def overflowing(*args, **more):
+        yield from itertools.islice(plain(*args, **more), 3)
+        raise DecodeError("The target's logits are not finite at position 9: decoding stops here.")
+
+    monkeypatch.setattr(completion, "plain", overflowing)
+    status, _, document = ask(page.port, "/chat/completions", chat("Fail."))
+    assert status == 500 and document["error"]["type"] == "server_error"
 
 
 def test_nothing_is_loaded_yet_or_never(page, monkeypatch):

@@ -1,6 +1,7 @@
 """Strict mode on the page: its switch, its link, and what a pane says of it."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from urllib.parse import parse_qsl
 
 import gradio as gr
@@ -12,7 +13,8 @@ from dspark_core.playground.links import fitting, from_link, lanes_of_text, link
 from dspark_core.playground.race_request import RaceForm, in_words, request_of
 from dspark_core.playground.saved import board_of
 from dspark_core.playground.stream import BoardText, strict_words
-from dspark_core.race.records import LaneRecord, LaneSpec, RaceRecord, RaceRequest
+from dspark_core.playground.use_lane import UsePanel
+from dspark_core.race.records import LaneRecord, LaneSpec, RaceRecord, RaceRequest, Verdict
 from dspark_core.race.trace import dumps, loads, trace_of
 
 INFOS = (
@@ -80,3 +82,11 @@ def test_the_board_and_a_kept_race_show_it():
     trace = loads(dumps(trace_of(shown, lambda i: b"x", frozenset(), {}, {}, {})))
     assert trace.race == shown and words in board_of(trace)
     assert words not in board_of(replace(trace, race=race(None, strict=False)))
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_what_other_programs_are_given_says_how_to_ask_for_it(strict):
+    ended = replace(race(0.0, strict=strict), verdict=Verdict("identical", ""))
+    worker = SimpleNamespace(engine=SimpleNamespace(name="t", infos=INFOS))
+    value = UsePanel(worker, SimpleNamespace()).value({"last": ended})
+    assert ('"strict": true' in value["note"]) is strict

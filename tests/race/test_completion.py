@@ -18,6 +18,7 @@ from dspark_core.race.completion import complete
 from dspark_core.race.lane_spec import read_lane
 from dspark_core.race.loaded import Models
 from tests.conftest import GOLDEN, load_golden
+from tests.decode.noisy import NoisyTarget
 from tests.models.families import saved
 from tests.playground.talking import USUAL, plain_ids, talking_models
 
@@ -124,6 +125,24 @@ def test_a_sampled_answer_is_the_same_with_and_without_a_prefix(models):
         texts = {answer(models, [user("Draw.")], lane, settings)[1] for _ in range(2)}
         assert len(texts) == 1
         assert len(models.prefixes)
+
+
+def test_a_strict_answer_is_plain_decodings_own_whatever_was_left_behind(models, tmp_path, monkeypatch):
+    monkeypatch.setattr("dspark_core.store.cache_directory", lambda: tmp_path)
+    models.target = NoisyTarget(models.target, 1, on_logits=1.0, on_cache=0.2)
+    models.measured_noise()
+    free, right = Settings(30, stop_ids=frozenset()), []
+    for seed in range(3):
+        prompt = [(seed * 7 + i * 3) % 200 for i in range(20)]
+        own = plain_ids(models.target, prompt, free)
+        normal = answer(models, prompt, "dspark:full", free)[2]
+        began, _, ids, ended = answer(models, prompt, "dspark:full", free, strict=True)
+        assert ids == own and began.cached == 0 and any(r.again for r in ended.lane.rounds)
+        right.append(normal == own)
+    assert not all(right), "it would be so without strict mode"
+    with pytest.raises(DecodeError, match="Strict mode is for greedy answers"):
+        answer(models, [5] * 9, "dspark:full", Settings(3, temperature=1.0), strict=True)
+    assert answer(models, [5] * 9, "plain", free, strict=True)[3].finish == "length"
 
 
 def test_memory_is_bounded(models):
