@@ -196,7 +196,7 @@ def test_the_newest_two_races_are_compared():
 def test_before_anything_is_loaded_the_cost_tab_is_empty():
     worker = Worker(lambda progress: time.sleep(60))
     tab = CostTab(worker, SimpleNamespace(offers=lambda: SimpleNamespace(infos=())), None)
-    call = Call("me", {"race": race(), "trace": None})
+    call = Call("me", {"race": race(), "trace": None, "races": (), "asked": {}})
     assert "Not measured yet" in tab.draw(call)["about"] and tab.advise(call) == {"advice": "[]"}
 
 

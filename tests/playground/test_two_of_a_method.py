@@ -42,7 +42,7 @@ def engine():
 @pytest.mark.sweep  # test_a_script_races_both does the same on tiny models
 def test_they_race_are_saved_and_open_again(engine):
     infos = offers_of(engine).infos
-    assert [(i.id, i.block, i.name) for i in infos] == [
+    assert [(i.id, i.block, i.name) for i in infos if i.needs_weights] == [
         ("dflash", 16, "dflash-smollm2-135m-b16"),
         ("dflash-2", 7, "dflash-smollm2-135m-b7"),
     ]

@@ -110,16 +110,6 @@ def test_the_second_race_needs_no_warm_up(models):
     assert {type(e).__name__ for _, e in events} <= {"Waiting", "Prefill", "Start", "Round", "Verdict"}
 
 
-def test_a_prompt_longer_than_the_context_fails_every_lane(models):
-    long, models.target.encode_chat = models.target.encode_chat, lambda messages: [1] * 100_000
-    try:
-        record, _ = run(models, request(LaneSpec(PLAIN), LaneSpec("DSpark")))
-    finally:
-        models.target.encode_chat = long
-    assert all("context" in lane.error for lane in record.lanes)
-    assert record.verdict.kind == "none"
-
-
 def test_a_race_waits_for_no_measurement_and_says_what_it_goes_by(models, tmp_path, monkeypatch):
     """Costs that nobody measured are another machine's; then those of the points that are measured by now; then all."""
     monkeypatch.setattr("dspark_core.store.cache_directory", lambda: tmp_path)
