@@ -70,7 +70,7 @@ def occupied(page, session="somebody's page"):
         free.set()
 
 
-@pytest.mark.parametrize("lane", ["plain", "dspark", "dflash:block=4"])
+@pytest.mark.parametrize("lane", ["plain", "dspark", "dflash:cap=4"])
 def test_chat_is_the_plain_lanes_streamed_and_not(page, lane):
     talk = [{"role": "system", "content": "Be brief."}, *chat("Name three primes.")["messages"]]
     ids, text = expected(talk)
