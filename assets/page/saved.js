@@ -79,7 +79,8 @@ async function copy(link) {
  */
 function list(races, on) {
   $('.keep-races').hidden = races.length < 2;
-  for (const kind of ['json', 'page']) $('[data-keep=' + kind + ']').setAttribute('aria-disabled', String(!races.length));
+  const dead = String(!races.length);
+  for (const kind of ['json', 'page']) $('[data-keep=' + kind + ']').setAttribute('aria-disabled', dead);
   pick.replaceChildren(...races.map((name, k) => new Option(name, String(k))));
   shown = pick.value = String(on);
 }

@@ -72,6 +72,7 @@ from ..race.records import (
     WarmUp,
     exact,
 )
+from .selection import NOT_CHOSEN
 from .worker import Busy, NoEngine, Waiting, Worker, race_job
 
 RECORD, FIELD = "\x1e", "\x1f"
@@ -455,6 +456,7 @@ def loaded_words(worker: Worker) -> str:
 
     places = choice.drafters if choice else {}
     order = [info.method for info in getattr(engine, "infos", ())]
-    listed = sorted(engine.drafters.items(), key=lambda d: order.index(d[0]) if d[0] in order else len(order))
+    chosen = {name: how for name, how in engine.drafters.items() if how != NOT_CHOSEN}
+    listed = sorted(chosen.items(), key=lambda d: order.index(d[0]) if d[0] in order else len(order))
     drafters = [f"{name}: {how}{size(places.get(name.lower()))}" for name, how in listed]
     return "\n".join([f"{engine.name}, {engine.precision}{size(choice and choice.target)}", *drafters])
