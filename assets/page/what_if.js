@@ -288,12 +288,15 @@ $('.part-link').addEventListener('click', () => copyPart('what-if', settings(), 
 $('.part-users').addEventListener('click', () => openPart('many-users', { users: String(Math.max(8, asked.batch)) }));
 $('details').addEventListener('toggle', draw);
 
-onSettings('what-if', read);
+let begun = false;
 redrawn($('.part-plots'), () => { if (data.starts.length) draw(); });
 onValue(() => {
   data = parsed({ lines: [], starts: [] });
   const there = data.lines.length > 0 && data.starts.length > 0;
   $('.part').hidden = !there;
   $('.part-empty').hidden = there;
-  if (there) drawAll();
+  if (!there) return;
+  if (begun) drawAll();
+  else onSettings('what-if', read);  // which draws
+  begun = true;
 });
