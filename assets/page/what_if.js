@@ -116,8 +116,8 @@ const mostOf = (value, own, plain) => Math.max(Number((3 * own).toPrecision(2)),
 
 /** @param {Asked} of */
 const found = (of) => data.lines.map((line, k) => prospects(start(), k, line, of));
-const moved = () => asked.shift !== 0 || [asked.accept, asked.draft, asked.further].some((x) => x !== null)
-  || asked.batch > 1;
+const moved = () => (measured() && (asked.shift !== 0 || asked.accept !== null))
+  || asked.draft !== null || asked.further !== null || asked.batch > 1;
 
 /**
  * @param {Prospect[]} options
@@ -222,7 +222,8 @@ function drawTable(now) {
 
 /** Everything that a slider moves. */
 function draw() {
-  const now = found(asked), before = found({ ...asked, accept: null, shift: 0, draft: null, further: null, batch: 1 });
+  const accept = measured() ? null : asked.accept;
+  const now = found(asked), before = found({ ...asked, accept, shift: 0, draft: null, further: null, batch: 1 });
   drawKnobs();
   $('.part-words').replaceChildren(...now.map((options, k) => make('li', '', lineWords(options, k))));
   $('.part-note').textContent = noteWords();
