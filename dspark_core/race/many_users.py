@@ -128,7 +128,8 @@ class Served:
 
 @dataclass(frozen=True)
 class ManyUsers:
-    """The simulation of one drafter's recordings on one machine. Every request replays all of them in order; `seed` decides where each begins, and so which rounds meet in a batch."""
+    """The simulation of one drafter's recordings on one machine. Every request replays all of them in order; `seed`
+    decides where each begins, and so which rounds meet in a batch."""
 
     recordings: tuple[Recording, ...]
     costs: BatchCosts
