@@ -421,8 +421,8 @@ class CostTab:
         self.worker, self.ask, self.raced = worker, ask, raced
 
     def build(self) -> None:
-        parts = self.parts = CostParts(self.worker)
         with gr.Tab("Cost model", id="cost", elem_id="cost") as tab:
+            parts = self.parts = CostParts(self.worker)  # inside: gradio numbers tabs by all children of gr.Tabs
             with gr.Column(elem_classes="chart proof"):
                 static(INTRO)
                 places = {"about": verdict_box("machine")}
