@@ -116,8 +116,8 @@ const mostOf = (value, own, plain) => Math.max(Number((3 * own).toPrecision(2)),
 
 /** @param {Asked} of */
 const found = (of) => data.lines.map((line, k) => prospects(start(), k, line, of));
-const moved = () => asked.shift !== 0 || [asked.accept, asked.draft, asked.further].some((x) => x !== null)
-  || asked.batch > 1;
+const moved = () => (measured() && (asked.shift !== 0 || asked.accept !== null))
+  || asked.draft !== null || asked.further !== null || asked.batch > 1;
 
 /**
  * @param {Prospect[]} options
@@ -222,7 +222,8 @@ function drawTable(now) {
 
 /** Everything that a slider moves. */
 function draw() {
-  const now = found(asked), before = found({ ...asked, accept: null, shift: 0, draft: null, further: null, batch: 1 });
+  const accept = measured() ? null : asked.accept;
+  const now = found(asked), before = found({ ...asked, accept, shift: 0, draft: null, further: null, batch: 1 });
   drawKnobs();
   $('.part-words').replaceChildren(...now.map((options, k) => make('li', '', lineWords(options, k))));
   $('.part-note').textContent = noteWords();
@@ -288,12 +289,15 @@ $('.part-link').addEventListener('click', () => copyPart('what-if', settings(), 
 $('.part-users').addEventListener('click', () => openPart('many-users', { users: String(Math.max(8, asked.batch)) }));
 $('details').addEventListener('toggle', draw);
 
-onSettings('what-if', read);
+let begun = false;
 redrawn($('.part-plots'), () => { if (data.starts.length) draw(); });
 onValue(() => {
   data = parsed({ lines: [], starts: [] });
   const there = data.lines.length > 0 && data.starts.length > 0;
   $('.part').hidden = !there;
   $('.part-empty').hidden = there;
-  if (there) drawAll();
+  if (!there) return;
+  if (begun) drawAll();
+  else onSettings('what-if', read);  // which draws
+  begun = true;
 });

@@ -7,7 +7,7 @@ its recording round by round and begins again at its end. It is a simulation: no
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -19,6 +19,7 @@ from .forecast import SAME, draft_outcomes, slot_acceptance
 from .records import LaneRecord
 from .what_if import RoundCosts
 
+FEWEST_STEPS, MOST_ROUNDS = 64, 3000  # of a simulation: steps, and rounds of all requests where that allows it
 USERS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 
@@ -127,8 +128,8 @@ class Served:
 
 @dataclass(frozen=True)
 class ManyUsers:
-    """The simulation of one drafter's recordings on one machine. `seed` decides where in its recording each request
-    begins, and so which rounds meet in a batch."""
+    """The simulation of one drafter's recordings on one machine. Every request replays all of them in order; `seed`
+    decides where each begins, and so which rounds meet in a batch."""
 
     recordings: tuple[Recording, ...]
     costs: BatchCosts
@@ -144,15 +145,15 @@ class ManyUsers:
 
     def fixed(self, users: int, drafts: int) -> Served:
         """Every request sends so many drafts, every round."""
-        sent = [[drafts] * users] * self._steps
-        return self._served(users, [drafts] * self._steps, zip(self._batches(users), sent, strict=True))
+        batches = self._batches(users)
+        return self._served(users, [drafts] * len(batches), batches, [[drafts] * users] * len(batches))
 
     def as_raced(self, users: int) -> Served:
         """Every request drafts and sends what the race itself did; in a batch drafting takes as long as the longest."""
-        batches = [*self._batches(users)]
+        batches = self._batches(users)
         sent = [[min(r.sent, self.drafts) for r in batch] for batch in batches]
         drafted = [min(max(r.drafted for r in batch), self.drafts) for batch in batches]
-        return self._served(users, drafted, zip(batches, sent, strict=True))
+        return self._served(users, drafted, batches, sent)
 
     def schedule(self, users: int) -> Served:
         """The confidence schedule: everybody drafts a block, and Algorithm 1 says how many drafts of each are sent.
@@ -170,29 +171,30 @@ class ManyUsers:
             return known[rows]
 
         known: dict[int, float] = {}
-        batches = [*self._batches(users, order)]
+        batches = self._batches(users, order)
         sent = [algorithm1([r.confidence[: self.drafts] for r in batch], steps_a_second) for batch in batches]
-        return self._served(users, [self.drafts] * self._steps, zip(batches, sent, strict=True))
+        return self._served(users, [self.drafts] * len(batches), batches, sent)
 
-    def _served(self, users: int, drafted: Sequence[int], steps: Iterator[tuple[list[Replayed], list[int]]]) -> Served:
-        """`drafted` [steps] for every request, and of each step the rounds and how many drafts of each are sent."""
+    def _served(
+        self, users: int, drafted: Sequence[int], batches: Sequence[list[Replayed]], sent: Sequence[list[int]]
+    ) -> Served:
+        """By step: how many drafts are made for every request, whose rounds meet, and how many drafts of each are
+        sent."""
         tokens = seconds = 0.0
-        sent = 0
-        for most, (batch, lengths) in zip(drafted, steps, strict=True):
+        for most, batch, lengths in zip(drafted, batches, sent, strict=True):
             tokens += sum(r.tokens(n) for r, n in zip(batch, lengths, strict=True))
             seconds += self.costs.step_s(users, most, sum(lengths))
-            sent += sum(lengths)
-        return Served(users, tokens / seconds, sent / self._steps / users, users + sent / self._steps)
+        each = sum(map(sum, sent)) / len(batches)
+        return Served(users, tokens / seconds, each / users, users + each)
 
-    @property
-    def _steps(self) -> int:
-        """So many that every recording is gone through once at least."""
-        return max(len(r.rounds) for r in self.recordings)
+    @cached_property
+    def _rounds(self) -> list[Replayed]:
+        return [r for recording in self.recordings for r in recording.rounds]
 
-    def _batches(self, users: int, order: str = "") -> Iterator[list[Replayed]]:
-        """Every step's rounds, one a request."""
-        begin = [random.Random(f"{self.seed} {order} {user}").random() for user in range(users)]
-        lanes = [self.recordings[user % len(self.recordings)].rounds for user in range(users)]
-        at = [int(share * len(rounds)) for share, rounds in zip(begin, lanes, strict=True)]
-        for step in range(self._steps):
-            yield [rounds[(k + step) % len(rounds)] for rounds, k in zip(lanes, at, strict=True)]
+    def _batches(self, users: int, order: str = "") -> list[list[Replayed]]:
+        """Every step's rounds, one a request: as many steps as each needs to go through all of them once, or of a large
+        crowd fewer."""
+        rounds, total = self._rounds, len(self._rounds)
+        at = [random.Random(f"{self.seed} {order} {user}").randrange(total) for user in range(users)]
+        steps = min(total, max(FEWEST_STEPS, MOST_ROUNDS // users))
+        return [[rounds[(k + step) % total] for k in at] for step in range(steps)]

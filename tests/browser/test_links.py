@@ -15,7 +15,9 @@ def summary(tab, words):
 def test_a_link_fills_the_page_and_starts_nothing(recorded, open_tab):
     recorded.worker.engine = replay()
     lanes = "plain,dflash:block=6,dspark:cap=2"
-    tab = open_tab(f"{recorded.url}/?preset=smollm2-135m&prompt=Hi%20%3Cb%3E%24%7Balert(1)%7D&lanes={lanes}&tokens=33")
+    tab = open_tab(
+        f"{recorded.url}/?preset=smollm2-135m&prompt=Hi%20%3Cb%3E%24%7Balert(1)%7D&lanes={lanes}&tokens=33&what-if=cap:2"
+    )
     assert "up to 33 tokens" in summary(tab, "plain, DFlash · cap 5, DSpark · cap 2")
     assert tab.page.input_value("#prompt textarea") == "Hi <b>${alert(1)}"
     assert tab.page.evaluate("document.body.dataset.race") == "idle" and recorded.worker.idle
@@ -23,6 +25,7 @@ def test_a_link_fills_the_page_and_starts_nothing(recorded, open_tab):
     tab.page.click("[data-keep=link]")
     assert "starts nothing" in said(tab, "Copied")
     copied = tab.page.evaluate("navigator.clipboard.readText()")
+    assert copied.endswith("&what-if=cap:2"), "what the sliders of the Cost model tab are set to"
     other = open_tab(copied)
     same = summary(tab, "plain, DFlash · cap 5, DSpark · cap 2")  # while it is filled in, parts of it show
     assert summary(other, same) == same

@@ -5,11 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from dspark_core.playground.cost_parts import Parts, groups_of, shipped_races
+from dspark_core.decode.batch_rows import load_rows
+from dspark_core.playground.cost_parts import CostParts, Parts, groups_of, shipped_races
+from dspark_core.playground.worker import Worker
 from dspark_core.race.many_users import USERS
 from dspark_core.race.records import LaneSpec
 
 from ..race.forecasts import TAXI_CURVE
+from .tiny import TinyEngine
 
 
 def users(parts, **asked):
@@ -69,3 +72,11 @@ def test_one_user_is_held_against_the_race_on_the_board():
     value = users(parts, start="race")
     assert value["start"] == "race" and value["check"].startswith("One user who sends what the race sent: DSpark")
     assert "measured 7.13" in value["check"]
+
+
+def test_passes_of_many_tokens_are_measured_on_the_thread_that_owns_the_models():
+    worker = Worker(TinyEngine)
+    values = [json.loads(value) for value in CostParts(worker).measure("a page")]
+    assert values[-1] == {"share": 1, "words": "Measured."} and len(values) > 10
+    made_of = worker.engine.models.usable_curve().made_of
+    assert max(load_rows(made_of)) == 64

@@ -419,7 +419,7 @@ class CostTab:
 
     def build(self) -> None:
         with gr.Tab("Cost model", id="cost", elem_id="cost") as tab:
-            parts = self.parts = CostParts(self.worker)  # a component between tabs has gradio double their names
+            parts = self.parts = CostParts(self.worker)  # inside: gradio numbers tabs by all children of gr.Tabs
             with gr.Column(elem_classes="chart proof"):
                 static(INTRO)
                 places = {"about": verdict_box("machine")}
