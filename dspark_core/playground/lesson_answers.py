@@ -124,8 +124,8 @@ def does_not_pay(facts: Facts) -> Answer:
     right = against_plain(times)
     cost = m.seconds / m.rounds * plain.tokens / plain.seconds
     kept = f"{100 * m.acceptance:.0f} % of its drafts were kept, so a round" if m.acceptance is not None else "A round"
-    words = f"{lane.spec.name}: {times:.2f} ×. {kept} gave {m.tokens / m.rounds:.1f} tokens and took as long as "
-    words += f"{cost:.1f} plain steps. It pays where the first number is the larger one"
+    words = f"{lane.spec.name}: {times:.2f} ×. {kept} gave {m.tokens / m.rounds:.2f} tokens and took as long as "
+    words += f"{cost:.2f} plain steps. It pays where the first number is the larger one"
     words += (
         ". Here it is not.",
         ": here they are about equal.",

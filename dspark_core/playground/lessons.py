@@ -17,8 +17,8 @@ from typing import Any
 
 import gradio as gr
 
-from ..errors import LaneError
 from ..presets import Prompt
+from ..race.records import PLAIN
 from .controls import Controls
 from .conversation import Conversation, conversation_json
 from .lesson_answers import (
@@ -41,6 +41,7 @@ from .worker import Worker
 RACE, DRAW = "#race", "#draw-row"
 SET = "() => document.dispatchEvent(new CustomEvent('lesson-set'))"
 DRAWS = 2_000  # of each sampler
+NEEDS = "This lesson needs {}, which the loaded model has not: load SmolLM2 135M on the Models tab."
 
 
 @dataclass(frozen=True)
@@ -177,30 +178,23 @@ class Lessons:
         loaded = [id_ for _, id_ in self.ask.offers().choices]
         if lesson.answer is None:
             if "dspark" not in loaded:
-                raise ValueError(self._missing(["dspark"]))
+                raise ValueError(NEEDS.format("dspark"))
             first = {"prompt": self.proven.asked["prompt"].value, "drafter": "dspark", "sampler": "right"}
             values = first | {"temperature": 1, "top_k": 0, "n": DRAWS, "seed": 0}
             return {f"draw {name}": value for name, value in values.items()}
         if not lesson.lanes:
             return {}
+        drafters = dict.fromkeys(lane.partition(":")[0] for lane in lesson.lanes.split(","))
+        if missing := [id_ for id_ in drafters if id_ not in (PLAIN, *loaded)]:
+            raise ValueError(NEEDS.format(" and ".join(missing)))
+        lanes = lanes_of_text(lesson.lanes, self.ask.offers().infos)
         text = next((p.text for p in self.prompts if p.title == lesson.prompt), None)
-        try:
-            lanes = lanes_of_text(lesson.lanes, self.ask.offers().infos)
-        except LaneError:
-            raise ValueError(self._missing(_drafters(lesson))) from None
-        if missing := [id_ for id_ in _drafters(lesson) if id_ not in loaded]:
-            raise ValueError(self._missing(missing))
         values = {name: "" if value is None else value for name, value in self.ask.inputs.first_values.items()}
         values |= {lane_key(i, f.name): getattr(lane, f.name) for i, lane in enumerate(lanes) for f in fields(lane)}
         values |= {"max_tokens": lesson.tokens} | ({"prompt": text} if text else {})
         nothing = Conversation()
         talk = {"earlier": nothing, "talk": conversation_json(nothing), "over": gr.update(visible=False)}
         return {**filled(self.ask, values), **talk}
-
-    @staticmethod
-    def _missing(ids: Sequence[str]) -> str:
-        named = " and ".join(ids)
-        return f"This lesson needs {named}, which the loaded model has not: load SmolLM2 135M on the Models tab."
 
     def forget(self, call: Call) -> Updates:
         return {"asked": None}
@@ -238,12 +232,6 @@ class Lessons:
 
 
 SENT: tuple[tuple[str, type, Any], ...] = (("n", int, -1), ("picked", int, -1), ("lesson", str, ""))
-
-
-def _drafters(lesson: Lesson) -> list[str]:
-    """The ids of the drafters that a lesson's lanes name."""
-    names = [lane.partition(":")[0] for lane in lesson.lanes.split(",")]
-    return [name for name in dict.fromkeys(names) if name != "plain"]
 
 
 def _failed(n: int, words: str) -> str:
