@@ -35,7 +35,7 @@ WITHOUT_MLX = (
     *("errors", "paths", "store", "presets", "machine", "chart_style", "offline_page", "catalog", "playground"),
     "generate",
     *("models.info", "models.config", "models.fields", "models.headers", "models.quantization", "models.text"),
-    *("decode.cost_curve", "decode.rounds", "decode.schedule"),
+    *("decode.batch_rows", "decode.cost_curve", "decode.rounds", "decode.schedule"),
     *(
         "race.answer",
         "race.lane_spec",
@@ -43,6 +43,8 @@ WITHOUT_MLX = (
         "race.trace",
         "race.metrics",
         "race.forecast",
+        "race.what_if",
+        "race.many_users",
         "race.inspection",
         "proof.evidence",
     ),

@@ -2,6 +2,7 @@
 // Saved races: a file is read here, its size checked before, and sent as text; the server validates it. What the server
 // answers is JSON: something to say, or a file to save. Nothing of it becomes markup.
 import { $, parsed, racing, saveText } from './dom.js';
+import { settingsInAddress } from './parts.js';
 
 const status = $('.keep-said'), page = document.body;
 /** @type {HTMLInputElement} */
@@ -54,7 +55,7 @@ async function take() {
   if (!answer.n || answer.n === answered) return;
   answered = answer.n;
   if (answer.races) list(answer.races, answer.on);
-  if (answer.link !== undefined) return copy(location.origin + location.pathname + answer.link);
+  if (answer.link !== undefined) return copy(location.origin + location.pathname + answer.link + settingsInAddress());
   if (answer.text !== undefined) {
     saveText(answer.name, answer.type, answer.text);
     return say('Saved as ' + answer.name + '.');

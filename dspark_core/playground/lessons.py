@@ -21,6 +21,7 @@ from ..presets import Prompt
 from ..race.records import PLAIN
 from .controls import Controls
 from .conversation import Conversation, conversation_json
+from .cost_parts import Parts
 from .lesson_answers import (
     Answer,
     Facts,
@@ -28,11 +29,12 @@ from .lesson_answers import (
     cheating,
     does_not_pay,
     later_drafts,
+    many_users,
     survivors,
 )
 from .links import filled, lanes_of_text
 from .race_request import lane_key
-from .tabs.cost_tab import curve_of
+from .tabs.cost_tab import curve_of, race_judged
 from .tabs.prove_tab import Proven
 from .tabs.race_tab import Raced
 from .widgets import FREE, PRIVATE, QUIET, UNQUEUED, Call, Updates, listen, page_file, script
@@ -97,6 +99,17 @@ LESSONS = (
         ("none", "some", "all four"),
     ),
     Lesson(
+        "many-users",
+        "What do many users change?",
+        "One user gains by whole blocks. Now 32 users share the machine, and each sends whole blocks: do they get more "
+        "tokens a second, all together, than by plain decoding?",
+        "Plain and DSpark with its whole block write a binary search; its rounds are then replayed for 32 users.",
+        ("more", "about as many", "fewer"),
+        "Binary search",
+        "plain,dspark:full,dspark",
+        answer=many_users,
+    ),
+    Lesson(
         "block-length",
         "How long a block?",
         "A longer block may give more tokens a round, and more must be checked. Which is fastest here?",
@@ -154,7 +167,7 @@ class Lessons:
         begun = listen(strip.select, self.begin, {}, {**shown, **controls, **talked, **drawn}, **QUIET)
         begun.success(None, None, None, js=SET, **PRIVATE)
         listen(strip.clear, self.forget, {}, {"asked": asked}, **UNQUEUED)
-        race = {"asked": asked, "race": self.raced.last, "trace": trace}
+        race = {"asked": asked, "race": self.raced.last, "trace": trace, "races": self.raced.saved.races}
         listen(trace.change, self.tell, race, shown, trigger_mode="multiple", **FREE)
         proofs = {"asked": asked, "proofs": self.proven.last}
         listen(self.proven.last.change, self.tell_proofs, proofs, shown, trigger_mode="multiple", **FREE)
@@ -209,8 +222,10 @@ class Lessons:
         def told() -> Answer:
             if race.stopped:
                 raise ValueError("The race was stopped before its end, so there is no answer to tell.")
-            curve = curve_of(self.worker, call.session) if self.worker.ready else None
-            return answer(Facts(race, curve, self.ask.offers().infos, asked.picked))
+            curve, infos = curve_of(self.worker, call.session) if self.worker.ready else None, self.ask.offers().infos
+            parts = Parts(curve, race, race_judged(curve, race, trace)[0] is not None, infos, call["races"])
+            crowd = parts.users({"group": "dspark"}) if answer is many_users else ""
+            return answer(Facts(race, curve, infos, asked.picked, json.loads(crowd or "{}")))
 
         return self._told(asked, told)
 

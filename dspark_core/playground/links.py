@@ -8,6 +8,10 @@ value that the page's own control could have, and of a link the page says what w
 How long a block or a cap may be is the loaded drafter's to say: asking for more is asking for all of it (limits.py).
 
 What fills the page when it is opened: a link, and for the rest what the same browser had set before.
+
+The parts of the Cost model tab that are set by sliders have a word each, which their own scripts read and write
+(assets/page/parts.js): `what-if=start:free,accept:0.9` and `users=users:8,seed:1`. `open=what-if` or `open=many-users`
+opens the tab that such a part is in.
 """
 
 import json
@@ -32,6 +36,7 @@ from .race_request import MAX_PROMPT, OFF, LaneForm, Offers, RaceForm, clamp, fo
 from .widgets import QUIET
 
 LONGEST_ASKED = 1000
+OPENED = {"what-if": "cost", "many-users": "cost"}  # a part's id -> its tab's
 MAX_LINK = 60_000  # characters; the server takes 65,536 with the browser's headers
 NUMBER_NAMES = {  # a link's name -> the control's
     "tokens": "max_tokens",
@@ -98,6 +103,8 @@ def link_faults(query: Mapping[str, str], ask: Controls) -> str:
             out.append(f"The link’s {name}={given} became {exact(taken)}.")
     if len(query.get("prompt", "")) > MAX_PROMPT:
         out.append(f"The link’s prompt was cut to {MAX_PROMPT:,} characters.")
+    if query.get("open", "what-if") not in OPENED:
+        out.append(f"There is no {query['open'][:40]!r} to open; there are {', '.join(OPENED)}.")
     if "preset" in query:
         out.append("Links choose no model: load one on the Models tab.")
     return " ".join(out)
@@ -120,9 +127,9 @@ def fitting(control: Component, value: Any) -> Any:
     return value if isinstance(value, str) and value in choices else None
 
 
-def fill_and_store(page: gr.Blocks, ask: Controls) -> gr.events.Dependency:
+def fill_and_store(page: gr.Blocks, ask: Controls, tabs: gr.Tabs) -> gr.events.Dependency:
     """Store every setting but the prompt in the browser, and fill the page when it opens: the event of that. A link
-    goes before what was stored. Nothing is started."""
+    goes before what was stored. It may open one of `tabs`; nothing is started."""
     stored = gr.BrowserState(None, **STORAGE)
     settings = {name: control for name, control in ask.inputs.named.items() if name != "prompt"}
     gr.on(
@@ -140,9 +147,9 @@ def fill_and_store(page: gr.Blocks, ask: Controls) -> gr.events.Dependency:
         before = before if isinstance(before, dict) else {}
         values = {name: before[name] for name in settings if name in before}
         query = dict(visitor.query_params)
-        faults = link_faults(query, ask)
-        updates = filled(ask, values | from_link(query, ask.offers().infos), faults)
-        return {places[name]: value for name, value in updates.items()}
+        updates = filled(ask, values | from_link(query, ask.offers().infos), link_faults(query, ask))
+        opened = {tabs: gr.update(selected=OPENED[query["open"]])} if query.get("open") in OPENED else {}
+        return {places[name]: value for name, value in updates.items()} | opened
 
     def back() -> dict[Component, Any]:
         first = {n: "" if value is None else value for n, value in ask.inputs.first_values.items() if n != "prompt"}
@@ -150,7 +157,7 @@ def fill_and_store(page: gr.Blocks, ask: Controls) -> gr.events.Dependency:
 
     places = {"limits": ask.limits, "cut": ask.cut, **ask.inputs.named}
     ask.defaults.click(back, None, [stored, *places.values()], queue=False, **QUIET)
-    return page.load(fill, stored, list(places.values()), queue=False, **QUIET)
+    return page.load(fill, stored, [*places.values(), tabs], queue=False, **QUIET)
 
 
 def filled(ask: Controls, values: Mapping[str, Any], faults: str = "") -> dict[str, Any]:

@@ -56,7 +56,7 @@ def build(worker: Worker, prompts: list[Prompt], sources: ModelSources | None = 
         page.worker = worker  # which the endpoint shares: serve.launch
         models, strip = _head()
         ask = controls(prompts, offers)
-        with gr.Tabs(elem_id="tabs"):
+        with gr.Tabs(elem_id="tabs") as tabs:
             raced = RaceTab(worker, ask, RaceMemory(lambda: page.state_holder.session_data)).build()
             ChartsTab(worker, ask, raced).build()
             use = UsePanel(worker, page)
@@ -71,7 +71,7 @@ def build(worker: Worker, prompts: list[Prompt], sources: ModelSources | None = 
         NextRace(worker, ask, raced, prompts).build()
         Lessons(worker, ask, raced, proven, prompts).build(strip)
 
-        filled = fill_and_store(page, ask)
+        filled = fill_and_store(page, ask, tabs)
         ask.follow_limits(models)
         race_api(worker, offers)
 

@@ -11,7 +11,15 @@ from dspark_core.models.info import DrafterInfo
 from dspark_core.playground import lessons
 from dspark_core.playground.controls import controls
 from dspark_core.playground.conversation import Conversation
-from dspark_core.playground.lesson_answers import Facts, block_length, cheating, does_not_pay, later_drafts, survivors
+from dspark_core.playground.lesson_answers import (
+    Facts,
+    block_length,
+    cheating,
+    does_not_pay,
+    later_drafts,
+    many_users,
+    survivors,
+)
 from dspark_core.playground.lessons import LESSONS, Asked, Lessons
 from dspark_core.playground.race_request import Offers, lanes_of, read_form
 from dspark_core.playground.widgets import Call
@@ -80,6 +88,34 @@ def test_the_length_that_was_fastest_is_told_and_near_ones_are_no_different():
     assert told.place["id"] == "what-if"
     even = block_length(Facts(race(PLAIN_LANE, lane("DSpark", 1, (1,), 0.2, CAP, "cap 1"), *lanes[:1])))
     assert even.right == (0, 1, 2) and "which is no difference" in even.words
+
+
+def crowd(fixed, users=(1, 32), measured=64):
+    """What the simulation says of whole blocks: times plain by number of users."""
+    points = [
+        {
+            **{"users": n, "plain": {"tok_s": 10.0 * n}, "fixed": [{"tok_s": 10.0 * n * x, "rows": 8.0 * n}]},
+            "schedule": {"tok_s": 10.5 * n, "sent": 0.5},
+        }
+        for n, x in zip(users, fixed, strict=True)
+    ]
+    starts = [{"id": "race", "measured": measured}]
+    return {"points": points, "lengths": [1, 7], "seed": 1, "starts": starts, "start": "race", "group": "dspark"}
+
+
+@pytest.mark.parametrize(("times", "right"), [(0.6, 2), (1.0, 1), (1.4, 0)])
+def test_many_users_are_told_of_as_the_simulation_has_them(times, right):
+    record = race(PLAIN_LANE, lane("DSpark", 7, (3,), 0.2))
+    told = many_users(Facts(record, users=crowd((2.0, times))))
+    assert told.right == (right,) and f"one user 2.00 × plain, and 32 users together {times:.2f} ×" in told.words
+    assert "In this race one user was 2.00 × as fast" in told.words and "comes to 1.05 ×" in told.words
+    assert (
+        "has 256 tokens to check instead of 32" in told.words and "more than 64 tokens were not measured" in told.words
+    )
+    assert ("does not hurt many" in told.words) == (right < 2)
+    assert told.place["id"] == "many-users" and told.place["set"]["users"] == "32"
+    with pytest.raises(ValueError, match="no costs yet"):
+        many_users(Facts(record))
 
 
 def test_a_guess_is_held_against_all_drafts_that_were_sent():
@@ -173,6 +209,7 @@ def test_a_lesson_sets_all_that_its_race_needs_whatever_was_set_before(page, les
 EXPECTED = {
     "later-drafts": ["plain", "DSpark · full block", "DFlash · block 16"],
     "does-not-pay": ["plain", "DSpark · full block", "DSpark · hardware-aware"],
+    "many-users": ["plain", "DSpark · full block", "DSpark · hardware-aware"],
     "block-length": ["plain", "DSpark · cap 1", "DSpark · cap 3", "DSpark · full block"],
 }
 
@@ -203,7 +240,7 @@ def test_only_the_race_that_was_asked_for_is_told_of(page):
     record = race(PLAIN_LANE, lane("DSpark", 7, (3,)))
     saved = SimpleNamespace(race=record)
     page = Lessons(SimpleNamespace(ready=False), page.ask, None, None, ())
-    call = {"asked": Asked(7, guess, 50), "race": record, "trace": saved}
+    call = {"asked": Asked(7, guess, 50), "race": record, "trace": saved, "races": []}
     told = page.tell(Call("me", call))
     assert json.loads(told["strip"])["n"] == 7 and told["asked"] is None
     assert page.tell(Call("me", call | {"trace": SimpleNamespace(race=race(PLAIN_LANE))})) == {}

@@ -11,9 +11,10 @@ from pathlib import Path
 from unittest import mock
 
 from dspark_core.decode.rounds import Settings
+from dspark_core.paths import assets
 from dspark_core.playground.saved import traced
 from dspark_core.race.records import LaneSpec, RaceRecord, RaceRequest
-from dspark_core.race.trace import dumps
+from dspark_core.race.trace import dumps, loads
 from tests.decode.noisy import NoisyTarget
 from tests.playground.tiny import TinyEngine
 
@@ -73,6 +74,12 @@ def _ran(name: str, request: RaceRequest) -> RaceRecord:
         for index in sorted({0, len(lane.rounds) - 1}):
             lane.inspections.append(tiny.inspect(record, i, index, lambda: False, lambda done, total: None))
     return record
+
+
+@cache
+def shipped() -> dict[str, RaceRecord]:
+    """The recorded races that come with the program, by the names of their files."""
+    return {f.stem: loads(f.read_bytes()).race for f in sorted((assets() / "races").glob("*.json"))}
 
 
 @cache

@@ -39,8 +39,22 @@ from ...race.metrics import metrics
 from ...race.records import Failed, RaceRecord
 from ...race.trace import Trace
 from ..controls import Controls
+from ..cost_parts import CostParts, Parts
 from ..outside import loaded_command
-from ..widgets import FREE, UNQUEUED, Call, Updates, decided, listen, progress, progressed, script, static, verdict_box
+from ..widgets import (
+    FREE,
+    PRIVATE,
+    UNQUEUED,
+    Call,
+    Updates,
+    decided,
+    listen,
+    progress,
+    progressed,
+    script,
+    static,
+    verdict_box,
+)
 from ..worker import Job, Waiting, Worker
 from .charts_tab import (
     Chart,
@@ -407,6 +421,7 @@ class CostTab:
         self.worker, self.ask, self.raced = worker, ask, raced
 
     def build(self) -> None:
+        parts = self.parts = CostParts(self.worker)
         with gr.Tab("Cost model", id="cost", elem_id="cost") as tab:
             with gr.Column(elem_classes="chart proof"):
                 static(INTRO)
@@ -415,6 +430,8 @@ class CostTab:
                     again = gr.Button("Measure", elem_id="measure")
                     stop = gr.Button("Stop", elem_id="stop-measure")
                     measuring = progress("measuring")
+            with gr.Column(elem_classes="chart"):
+                parts.what_if.render()
             with gr.Row():
                 places |= _chart_places("curve", curve_chart(None)) | _chart_places("further", further_chart(None))
             with gr.Row():
@@ -423,13 +440,22 @@ class CostTab:
                     static(f"<h3>{COST_TITLES['lanes']}</h3>")
                     places["forecast"] = verdict_box("forecast")
                     places["table lanes"] = table_place(forecast_table(None, None), "tools-lanes")
-        saved = self.raced.saved.trace
-        shown = {"race": self.raced.last, "trace": saved}
+            with gr.Column(elem_classes="chart proof"):
+                parts.users.render()
+                with gr.Row(elem_classes="buttons"):
+                    many = gr.Button("Measure up to 64 tokens in a pass", elem_id="measure-rows")
+                    measuring_rows = progress("measuring-rows")
+        saved = self.raced.saved
+        places |= {"what if": parts.what_if, "users": parts.users}
+        shown = {"race": self.raced.last, "trace": saved.trace, "races": saved.races, "asked": parts.asked}
         listen(tab.select, self.draw, shown, places, **FREE)
-        listen(saved.change, self.draw, shown, places, **FREE)
+        listen(saved.trace.change, self.draw, shown, places, **FREE)
         working = {"progress": measuring, **places}
         listen(again.click, self.measure, shown, working, api_name="measure_costs", **ENGINE_USE)
         listen(stop.click, self.stop, {}, {}, **UNQUEUED)
+        listen(parts.users.submit, self.simulate, shown, {"users": parts.users, "asked": parts.asked}, **FREE)
+        working = {"progress": measuring_rows, "what if": parts.what_if, "users": parts.users}
+        listen(many.click, self.measure_rows, shown, working, **ENGINE_USE | PRIVATE)
 
     def build_advice(self) -> None:
         """The place for advice: filled when a race is over and emptied when the next one begins."""
@@ -448,7 +474,32 @@ class CostTab:
 
     def draw(self, call: Call) -> Updates:
         curve = curve_of(self.worker, call.session) if self.worker.ready else None
-        return cost_updates(curve, *race_judged(curve, call["race"], call["trace"]), self.ask.offers().infos)
+        return self._updates(curve, call)
+
+    def _updates(self, curve: CostCurve | None, call: Call) -> Updates:
+        parts, infos = self._parts(curve, call), self.ask.offers().infos
+        more = {"what if": parts.what_if(), "users": parts.users(call["asked"])}
+        return cost_updates(curve, *race_judged(curve, call["race"], call["trace"]), infos) | more
+
+    def _parts(self, curve: CostCurve | None, call: Call) -> Parts:
+        """A race that is not over says nothing yet."""
+        race, trace = call["race"], call["trace"]
+        over = race is not None and trace is not None and trace.race is race
+        judged = race_judged(curve, race, trace)[0] is not None
+        return Parts(curve, race if over else None, judged, self.ask.offers().infos, call["races"])
+
+    def simulate(self, call: Call) -> Updates:
+        """Another start point, drafter or seed for many users."""
+        curve, asked = curve_of(self.worker, call.session) if self.worker.ready else None, self.parts.asked_of(call)
+        return {"users": self._parts(curve, call).users(asked), "asked": asked}
+
+    def measure_rows(self, call: Call) -> Iterator[Updates]:
+        """Measure what passes of many tokens take, and draw both parts by it."""
+        yield {"progress": progressed(0, "Starting …")}
+        for value in self.parts.measure(call.session):
+            yield {"progress": value}
+        parts = self._parts(curve_of(self.worker, call.session) if self.worker.ready else None, call)
+        yield {"what if": parts.what_if(), "users": parts.users(call["asked"])}
 
     def measure(self, call: Call) -> Iterator[Updates]:
         """Measure the curve of what is loaded, and judge the race on the board by it."""
@@ -457,8 +508,7 @@ class CostTab:
         for _, event in self.worker.events(self.measuring_job(call.session)):
             if isinstance(event, CostCurve):
                 words = ""
-                judged = race_judged(event, call["race"], call["trace"])
-                yield {"progress": progressed(1, "Measured."), **cost_updates(event, *judged, self.ask.offers().infos)}
+                yield {"progress": progressed(1, "Measured."), **self._updates(event, call)}
             elif isinstance(event, Failed):
                 words = event.message
             elif isinstance(event, Waiting):
