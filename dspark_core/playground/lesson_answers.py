@@ -152,7 +152,7 @@ def block_length(facts: Facts) -> Answer:
     speeds = [facts.times(lane) for lane in lanes] + [1.0]
     best = max(speeds)
     right = tuple(i for i, times in enumerate(speeds) if times >= best * (1 - SAME))
-    each = ", ".join(f"{lane.spec.label} {times:.2f} ×" for lane, times in zip(lanes, speeds[:-1], strict=True))
+    each = ", ".join(f"{lane.spec.label}: {times:.2f} ×" for lane, times in zip(lanes, speeds[:-1], strict=True))
     words = f"Against plain decoding ({metrics(plain).tok_s or 0:.1f} tok/s): {each}. "
     if len(right) > 1:
         words += f"The best are within {100 * SAME:.0f} %, which is no difference. "
@@ -197,8 +197,8 @@ def many_users(facts: Facts) -> Answer:
     words += f"{facts.users['seed']}), whole blocks of {block} give one user {alone:.2f} × plain, and {MANY} users "
     rows = many["fixed"][-1]["rows"]
     words += f"together {together:.2f} ×: a pass has {rows:.0f} tokens to check instead of {MANY}. "
-    sent = many["schedule"]["sent"]
-    words += f"The confidence schedule sends {sent:.1f} drafts a user and comes to {scheduled:.2f} ×. "
+    sent = "does not draft" if many["schedule"]["parked"] else f"sends {many['schedule']['sent']:.1f} drafts a user"
+    words += f"The confidence schedule {sent} and comes to {scheduled:.2f} ×. "
     if right != 2:
         words += "So here a whole block does not hurt many: these costs, or these texts, are kind to it. "
     start = next((s for s in facts.users["starts"] if s["id"] == facts.users["start"]), None)

@@ -47,6 +47,7 @@ def told(tab, option):
 
 
 def race_of(tab):
+    tab.page.mouse.wheel(0, 1)  # as who scrolls down to the button: what the lesson opened is not held at the top
     return loads(save(tab, "json")[1]).race
 
 
@@ -74,11 +75,11 @@ def test_a_link_to_a_lesson_that_there_is_not_says_so(tab):
 def test_later_drafts_opens_the_inspector_without_the_bias(tab):
     assert "fourth place" in asked(tab, "later-drafts")
     words = told(tab, 1)
+    in_view(tab, ".inspector")
     spark, flash = race_of(tab).lanes[1:]
     kept = [sum(r.accepted >= k for r in spark.rounds for k in range(4, 8)), sum(r.accepted >= 4 for r in flash.rounds)]
     assert "You said “about as many”; here it is “fewer than of DSpark’s”" in words
     assert f"in places 4 to 7 {kept[0]} of" in words and kept[1] == 0
-    in_view(tab, ".inspector")
     page = tab.page
     page.wait_for_function("document.querySelector('.inspector .bias')?.getAttribute('aria-checked') === 'false'")
     counts = page.inner_text(".inspector-bias p")
@@ -108,16 +109,27 @@ def test_cheats_are_drawn_side_by_side(tab):
     assert tab.page.inner_text("#draw-time").count("by the last proof on this machine") == 1
 
 
+def test_many_users_are_told_of_as_the_simulation_shows_them(tab):
+    asked(tab, "many-users")
+    words = told(tab, 0)
+    in_view(tab, "#many-users")
+    tab.page.wait_for_function("document.querySelector('#many-users output').textContent.includes('32')")
+    ratio = float(re.search(r"32 users together ([\d.]+) ×", words)[1])
+    assert ("You said “more”: so it is here." in words) == (ratio > 1.05)
+    assert "Simulated on the page’s races (seed 1)" in words
+
+
 def test_how_long_a_block_names_the_fastest_lane(tab):
     asked(tab, "block-length")
     words = told(tab, 3)
+    in_view(tab, "#what-if")
+    tab.page.get_by_role("tab", name="Race", exact=True).click()
     lanes = race_of(tab).lanes
     plain, *speeds = [sum(len(r.committed) for r in x.rounds) / x.rounds[-1].time_s for x in lanes]
     for lane, speed in zip(lanes[1:], speeds, strict=True):
-        assert f"{lane.spec.label} {speed / plain:.2f} ×" in words
+        assert f"{lane.spec.label}: {speed / plain:.2f} ×" in words
     best = ("1 draft a round", "3 drafts", "the whole block")[speeds.index(max(speeds))]
     assert max(speeds) > plain and f"here it is “{best}”" in words.replace("” or “", "”; here it is “")
-    in_view(tab, "#what-if, .chart:has(#plot-prospects)")
 
 
 def test_a_guess_is_told_after_the_race_by_keyboard_alone(tab):
@@ -130,11 +142,11 @@ def test_a_guess_is_told_after_the_race_by_keyboard_alone(tab):
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     page.wait_for_selector(".lesson[data-state=told]", timeout=60_000)
+    in_view(tab, ".pane")
     drafted = [lane for lane in race_of(tab).lanes if lane.spec.speculative]
     kept, sent = (sum(getattr(r, part) for x in drafted for r in x.rounds) for part in ("accepted", "proposed"))
     words = page.inner_text(".lesson-words")
     assert words.startswith(f"{kept} of {sent} ({100 * kept / sent:.0f} %)") and "You guessed 40 of 100" in words
-    in_view(tab, ".pane")
     stored = page.evaluate("JSON.stringify(localStorage)")
     assert "lesson" not in stored and "guess" not in stored
 

@@ -83,7 +83,7 @@ def test_whether_it_pays_is_what_the_race_says(round_s, right, words):
 def test_the_length_that_was_fastest_is_told_and_near_ones_are_no_different():
     lanes = [lane("DSpark", n, (n, 1), 0.2, CAP, f"cap {n}") for n in (1, 3)]
     told = block_length(Facts(race(PLAIN_LANE, *lanes, lane("DSpark", 7, (5, 1), 0.2))))
-    assert told.right == (2,) and "cap 1 1.00 ×, cap 3 1.54 ×, full block 2.00 ×" in told.words
+    assert told.right == (2,) and "cap 1: 1.00 ×, cap 3: 1.54 ×, full block: 2.00 ×" in told.words
     assert "in places 1 to 7" in told.words and "not known yet" in told.words
     assert told.place["id"] == "what-if"
     even = block_length(Facts(race(PLAIN_LANE, lane("DSpark", 1, (1,), 0.2, CAP, "cap 1"), *lanes[:1])))
@@ -95,7 +95,7 @@ def crowd(fixed, users=(1, 32), measured=64):
     points = [
         {
             **{"users": n, "plain": {"tok_s": 10.0 * n}, "fixed": [{"tok_s": 10.0 * n * x, "rows": 8.0 * n}]},
-            "schedule": {"tok_s": 10.5 * n, "sent": 0.5},
+            "schedule": {"tok_s": 10.5 * n, "sent": 0.5, "parked": False},
         }
         for n, x in zip(users, fixed, strict=True)
     ]
