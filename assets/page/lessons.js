@@ -3,11 +3,12 @@
 // samplers); the strip then tells the answer on it, and opens what shows it, above itself. What is sent and what comes
 // back: dspark_core/playground/lessons.py. Nothing of it is stored.
 import { $, findBoard, make, parsed } from './dom.js';
-import { openLinked } from './parts.js';
+import { openLinked, openPart } from './parts.js';
 
 /**
  * @typedef {{ id: string, title: string, question: string, about: string, options: string[] }} Lesson
- * @typedef {{ lane?: number, at?: number, bias?: boolean, tab?: string, id?: string, instead?: string }} Place
+ * @typedef {{ lane?: number, at?: number, bias?: boolean, tab?: string, id?: string,
+ *   set?: Record<string, string> }} Place
  * @typedef {{ n: number, state: string, words: string, press: string, right: number[], place: Place }} Told
  */
 
@@ -203,12 +204,13 @@ async function made(...ids) {
 
 /** @param {Place} place */
 async function open(place) {
-  const { lane, at, tab, id = '', instead } = place;
+  const { lane, at, tab, id = '' } = place;
   const first = found('#tabs [role=tab]'), button = tab ? found('#' + tab) : first;
   if (button && button.getAttribute('aria-selected') !== 'true') button.click();
   if (tab) {
-    const node = await made(id, instead ?? id);
-    if (node) light(node.closest('.chart') && node.id !== 'samplers' ? node.closest('.chart') ?? node : node);
+    const node = await made(id);
+    if (place.set && (id === 'what-if' || id === 'many-users')) openPart(id, place.set);
+    if (node) light(node);
     return;
   }
   const view = findBoard()?.view();

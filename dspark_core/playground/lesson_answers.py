@@ -2,7 +2,7 @@
 contradict the lesson. No gradio, no MLX.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..race.records import FULL, HARDWARE, LaneRecord, RaceRecord
 from .proof_view import Proof, draw_verdict, draws_made
 
 EVEN = 0.05  # of plain's speed: two decodes of the same rounds may differ by as much
+MANY = 32  # users
 LATER = 4  # the first of the later places in a block
 
 
@@ -24,12 +25,14 @@ class Facts:
     curve:  what a step costs on this machine, if that is known
     infos:  the drafters that are loaded
     picked: which option the visitor chose, or the number that was guessed
+    users:  the simulation of many users on the races of the page, as the Cost model tab shows it (cost_parts.py)
     """
 
     race: RaceRecord
     curve: CostCurve | None = None
     infos: Sequence[DrafterInfo] = ()
     picked: int = 0
+    users: Mapping[str, Any] = field(default_factory=dict)
 
     def lane(self, method: str, schedule: str = "") -> LaneRecord:
         """The first lane of a method, and of a schedule. Raises ValueError if it has nothing to tell."""
@@ -67,7 +70,7 @@ class Facts:
 class Answer:
     """right: the options that the race bears out
     place: what is opened: {"lane": i} on the board, {"lane": i, "at": round from 1} in the inspector, without the bias
-           where "bias" is false, or {"tab": id of a tab, "id": of an element in it}, or else {"tab", "instead": id}
+           where "bias" is false, or {"tab": id of a tab's button, "id": of what is in it}, "set" as in parts.js
     """
 
     words: str
@@ -124,8 +127,8 @@ def does_not_pay(facts: Facts) -> Answer:
     right = against_plain(times)
     cost = m.seconds / m.rounds * plain.tokens / plain.seconds
     kept = f"{100 * m.acceptance:.0f} % of its drafts were kept, so a round" if m.acceptance is not None else "A round"
-    words = f"{lane.spec.name}: {times:.2f} ×. {kept} gave {m.tokens / m.rounds:.1f} tokens and took as long as "
-    words += f"{cost:.1f} plain steps. It pays where the first number is the larger one"
+    words = f"{lane.spec.name}: {times:.2f} ×. {kept} gave {m.tokens / m.rounds:.2f} tokens and took as long as "
+    words += f"{cost:.2f} plain steps. It pays where the first number is the larger one"
     words += (
         ". Here it is not.",
         ": here they are about equal.",
@@ -149,7 +152,7 @@ def block_length(facts: Facts) -> Answer:
     speeds = [facts.times(lane) for lane in lanes] + [1.0]
     best = max(speeds)
     right = tuple(i for i, times in enumerate(speeds) if times >= best * (1 - SAME))
-    each = ", ".join(f"{lane.spec.label} {times:.2f} ×" for lane, times in zip(lanes, speeds[:-1], strict=True))
+    each = ", ".join(f"{lane.spec.label}: {times:.2f} ×" for lane, times in zip(lanes, speeds[:-1], strict=True))
     words = f"Against plain decoding ({metrics(plain).tok_s or 0:.1f} tok/s): {each}. "
     if len(right) > 1:
         words += f"The best are within {100 * SAME:.0f} %, which is no difference. "
@@ -158,7 +161,7 @@ def block_length(facts: Facts) -> Answer:
     words += "Each further draft has to be checked, and is kept less often: "
     words += ", ".join(f"{100 * (c or 0):.0f} %" for c in chances) + " in places 1 to " + f"{len(chances)}. "
     words += _best_cap(facts, most)
-    return Answer(words, right, {"tab": "cost-button", "id": "what-if", "instead": "plot-prospects"})
+    return Answer(words, right, {"tab": "cost-button", "id": "what-if", "set": {}})
 
 
 def _best_cap(facts: Facts, lane: LaneRecord) -> str:
@@ -172,6 +175,37 @@ def _best_cap(facts: Facts, lane: LaneRecord) -> str:
     if not best.cap:
         return f"By {whose}, no length beats plain decoding on this text."
     return f"By {whose}, {best.cap} draft{'s' * (best.cap > 1)} a round would be best: {best.times_plain:.2f} ×."
+
+
+# ---- what do many users change? ------------------------------------------------------------------------------
+
+
+def many_users(facts: Facts) -> Answer:
+    """Options: more tokens a second than plain decoding for as many, about as many, fewer."""
+    times, points = facts.times(facts.lane("dspark", FULL)), facts.users.get("points") or []
+    many = next((point for point in points if point["users"] == MANY), None)
+    if many is None:
+        raise ValueError("There are no costs yet to simulate with: they are measured while nothing is asked for.")
+    one, block = points[0], facts.users["lengths"][-1]
+    whole, plain = [point["fixed"][-1] for point in (one, many)], many["plain"]["tok_s"]
+    alone, together = (
+        served["tok_s"] / point["plain"]["tok_s"] for served, point in zip(whole, (one, many), strict=True)
+    )
+    scheduled = many["schedule"]["tok_s"] / plain
+    right = 2 - against_plain(together)
+    words = f"In this race one user was {times:.2f} × as fast with whole blocks. Simulated on the page’s races (seed "
+    words += f"{facts.users['seed']}), whole blocks of {block} give one user {alone:.2f} × plain, and {MANY} users "
+    rows = many["fixed"][-1]["rows"]
+    words += f"together {together:.2f} ×: a pass has {rows:.0f} tokens to check instead of {MANY}. "
+    sent = "does not draft" if many["schedule"]["parked"] else f"sends {many['schedule']['sent']:.1f} drafts a user"
+    words += f"The confidence schedule {sent} and comes to {scheduled:.2f} ×. "
+    if right != 2:
+        words += "So here a whole block does not hurt many: these costs, or these texts, are kind to it. "
+    start = next((s for s in facts.users["starts"] if s["id"] == facts.users["start"]), None)
+    if start and start["measured"] < rows:
+        words += f"Passes of more than {start['measured']} tokens were not measured: they are extrapolated."
+    settings = {"users": str(MANY), "group": facts.users["group"], "start": facts.users["start"]}
+    return Answer(words, (right,), {"tab": "cost-button", "id": "many-users", "set": settings})
 
 
 # ---- guess first ---------------------------------------------------------------------------------------------

@@ -17,10 +17,11 @@ from typing import Any
 
 import gradio as gr
 
-from ..errors import LaneError
 from ..presets import Prompt
+from ..race.records import PLAIN
 from .controls import Controls
 from .conversation import Conversation, conversation_json
+from .cost_parts import Parts
 from .lesson_answers import (
     Answer,
     Facts,
@@ -28,11 +29,12 @@ from .lesson_answers import (
     cheating,
     does_not_pay,
     later_drafts,
+    many_users,
     survivors,
 )
 from .links import filled, lanes_of_text
 from .race_request import lane_key
-from .tabs.cost_tab import curve_of
+from .tabs.cost_tab import curve_of, race_judged
 from .tabs.prove_tab import Proven
 from .tabs.race_tab import Raced
 from .widgets import FREE, PRIVATE, QUIET, UNQUEUED, Call, Updates, listen, page_file, script
@@ -41,6 +43,7 @@ from .worker import Worker
 RACE, DRAW = "#race", "#draw-row"
 SET = "() => document.dispatchEvent(new CustomEvent('lesson-set'))"
 DRAWS = 2_000  # of each sampler
+NEEDS = "This lesson needs {}, which the loaded model has not: load SmolLM2 135M on the Models tab."
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,17 @@ LESSONS = (
         "caught by counting what they draw?",
         f"The real sampler and four wrong ones begin the same answer {DRAWS:,} times each.",
         ("none", "some", "all four"),
+    ),
+    Lesson(
+        "many-users",
+        "What do many users change?",
+        "One user gains by whole blocks. Now 32 users share the machine, and each sends whole blocks: do they get more "
+        "tokens a second, all together, than by plain decoding?",
+        "Plain and DSpark with its whole block write a binary search; its rounds are then replayed for 32 users.",
+        ("more", "about as many", "fewer"),
+        "Binary search",
+        "plain,dspark:full,dspark",
+        answer=many_users,
     ),
     Lesson(
         "block-length",
@@ -153,7 +167,7 @@ class Lessons:
         begun = listen(strip.select, self.begin, {}, {**shown, **controls, **talked, **drawn}, **QUIET)
         begun.success(None, None, None, js=SET, **PRIVATE)
         listen(strip.clear, self.forget, {}, {"asked": asked}, **UNQUEUED)
-        race = {"asked": asked, "race": self.raced.last, "trace": trace}
+        race = {"asked": asked, "race": self.raced.last, "trace": trace, "races": self.raced.saved.races}
         listen(trace.change, self.tell, race, shown, trigger_mode="multiple", **FREE)
         proofs = {"asked": asked, "proofs": self.proven.last}
         listen(self.proven.last.change, self.tell_proofs, proofs, shown, trigger_mode="multiple", **FREE)
@@ -177,30 +191,23 @@ class Lessons:
         loaded = [id_ for _, id_ in self.ask.offers().choices]
         if lesson.answer is None:
             if "dspark" not in loaded:
-                raise ValueError(self._missing(["dspark"]))
+                raise ValueError(NEEDS.format("dspark"))
             first = {"prompt": self.proven.asked["prompt"].value, "drafter": "dspark", "sampler": "right"}
             values = first | {"temperature": 1, "top_k": 0, "n": DRAWS, "seed": 0}
             return {f"draw {name}": value for name, value in values.items()}
         if not lesson.lanes:
             return {}
+        drafters = dict.fromkeys(lane.partition(":")[0] for lane in lesson.lanes.split(","))
+        if missing := [id_ for id_ in drafters if id_ not in (PLAIN, *loaded)]:
+            raise ValueError(NEEDS.format(" and ".join(missing)))
+        lanes = lanes_of_text(lesson.lanes, self.ask.offers().infos)
         text = next((p.text for p in self.prompts if p.title == lesson.prompt), None)
-        try:
-            lanes = lanes_of_text(lesson.lanes, self.ask.offers().infos)
-        except LaneError:
-            raise ValueError(self._missing(_drafters(lesson))) from None
-        if missing := [id_ for id_ in _drafters(lesson) if id_ not in loaded]:
-            raise ValueError(self._missing(missing))
         values = {name: "" if value is None else value for name, value in self.ask.inputs.first_values.items()}
         values |= {lane_key(i, f.name): getattr(lane, f.name) for i, lane in enumerate(lanes) for f in fields(lane)}
         values |= {"max_tokens": lesson.tokens} | ({"prompt": text} if text else {})
         nothing = Conversation()
         talk = {"earlier": nothing, "talk": conversation_json(nothing), "over": gr.update(visible=False)}
         return {**filled(self.ask, values), **talk}
-
-    @staticmethod
-    def _missing(ids: Sequence[str]) -> str:
-        named = " and ".join(ids)
-        return f"This lesson needs {named}, which the loaded model has not: load SmolLM2 135M on the Models tab."
 
     def forget(self, call: Call) -> Updates:
         return {"asked": None}
@@ -215,8 +222,10 @@ class Lessons:
         def told() -> Answer:
             if race.stopped:
                 raise ValueError("The race was stopped before its end, so there is no answer to tell.")
-            curve = curve_of(self.worker, call.session) if self.worker.ready else None
-            return answer(Facts(race, curve, self.ask.offers().infos, asked.picked))
+            curve, infos = curve_of(self.worker, call.session) if self.worker.ready else None, self.ask.offers().infos
+            parts = Parts(curve, race, race_judged(curve, race, trace)[0] is not None, infos, call["races"])
+            crowd = parts.users({"group": "dspark"}) if answer is many_users else ""
+            return answer(Facts(race, curve, infos, asked.picked, json.loads(crowd or "{}")))
 
         return self._told(asked, told)
 
@@ -238,12 +247,6 @@ class Lessons:
 
 
 SENT: tuple[tuple[str, type, Any], ...] = (("n", int, -1), ("picked", int, -1), ("lesson", str, ""))
-
-
-def _drafters(lesson: Lesson) -> list[str]:
-    """The ids of the drafters that a lesson's lanes name."""
-    names = [lane.partition(":")[0] for lane in lesson.lanes.split(",")]
-    return [name for name in dict.fromkeys(names) if name != "plain"]
 
 
 def _failed(n: int, words: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 from dspark_core.decode.rounds import Settings
 from dspark_core.models.info import DrafterInfo
 from dspark_core.playground.engine import Choice
+from dspark_core.playground.proof_view import draws_made
 from dspark_core.playground.saved import traced
 from dspark_core.playground.saved_bar import SavedBar
 from dspark_core.playground.stream import ABOUT_PLAIN, board_updates, idle
@@ -87,6 +88,50 @@ def test_a_proof_is_drawn_and_judged(proving):
     assert table["rows"] and all(row[0].startswith("ba") or row[0].strip() for row in table["rows"])
     assert json.loads(values["verdict"])["kind"] == "identical" and json.loads(values["progress"])["words"] == ""
     assert "temperature 1" in json.loads(values["verdict"])["more"]
+
+
+def test_samplers_stand_side_by_side_and_the_next_proof_is_announced(proving):
+    tab = prove_tab(proving)
+    before = tab.time_words(Call("me", {"drafter": "dspark", "n": 500}))["time"]
+    assert "60 s at most, all 5 together 2 min" in before and "after the first proof" in before
+    values = last_of(tab.draw_row(Call("me", DRAWS)))
+    shown = json.loads(values["cards"])
+    assert [card["badge"] for card in shown if card["right"]] == ["Exact"] and len(shown) == 5
+    assert {card["draws"] for card in shown} == {"200 of 200 draws"}
+    assert all("p-value" in card["p"] and "%" in card["away"] and card["why"] for card in shown)
+    caught = sum(card["badge"] == "Caught" for card in shown)
+    assert f"exact, as far as these draws can tell. {caught} of 4 wrong" in json.loads(values["verdict"])["words"]
+    table = json.loads(values["table"])
+    assert {row[0] for row in table["rows"]} == {card["title"] for card in shown}
+    for row in table["rows"]:
+        exact, drawn, times = row[3:6]
+        assert times is None or times == pytest.approx(drawn / exact, abs=0.01 + 1e-5 / exact**2)
+    assert [trace.name for trace in values["plot"].data] == ["what luck explains", *(card["title"] for card in shown)]
+    assert values["last"][0].evidence.request.sampler == "right"
+    after = tab.time_words(Call("me", {"drafter": "dspark", "n": 500}))["time"]
+    assert (
+        after.startswith("500 draws take about 1 s with one sampler") and "by the last proof on this machine" in after
+    )
+    assert tab.time_words(Call("me", {"drafter": "dflash", "n": 500}))["time"] == before
+
+
+def test_draws_that_time_cut_short_say_how_many_were_made():
+    made = SimpleNamespace(request=SimpleNamespace(n=10_000), comparison=SimpleNamespace(n=8_000))
+    assert draws_made(made) == "8,000 of 10,000 draws: time was up"
+
+
+def test_greedy_proofs_are_announced_by_the_measured_step(proving):
+    tab, models = prove_tab(proving), proving.engine.models
+    assert tab.agree_time_words(Call("me", {"tokens": 24})) == {"time": ""}
+    curve = SimpleNamespace(borrowed="", costs=[SimpleNamespace(context=64)], plain_s=lambda context: 0.1)
+    models.curve = curve
+    try:
+        words = tab.agree_time_words(Call("me", {"tokens": 24}))["time"]
+    finally:
+        models.curve = None
+    assert words.startswith(
+        "About 15 s and the reading of 2 prompts: 3 lanes of 24 tokens each, at 100 ms a plain step"
+    )
 
 
 def test_a_proof_shows_its_own_tokens_whatever_is_loaded_by_then(proving):

@@ -198,7 +198,7 @@ class ProveTab:
         samplers = {"sampler": asked["sampler"]}
         listen(asked["drafter"].change, self.word_samplers, chosen, samplers, **UNQUEUED)
         for event in (asked["drafter"].change, asked["n"].change, last.change):
-            listen(event, self.time_words, time_asked, said, trigger_mode="always_last", **UNQUEUED)
+            listen(event, self.time_words, time_asked, said, trigger_mode="multiple", **UNQUEUED)
         listen(draw.click, self.draw, asked, shown, api_name="prove_sampling", **ENGINE_USE)
         listen(row.click, self.draw_row, asked, shown, api_name="prove_samplers", **ENGINE_USE)
         listen(stop.click, self.stop, {}, {}, **UNQUEUED)
@@ -218,7 +218,7 @@ class ProveTab:
             "table": table_place(agreement_table([], self.titles), "tools-greedy"),
         }
         for event in (self.ask.limits.change, tokens.change):
-            listen(event, self.agree_time_words, {"tokens": tokens}, said, trigger_mode="always_last", **UNQUEUED)
+            listen(event, self.agree_time_words, {"tokens": tokens}, said, trigger_mode="multiple", **UNQUEUED)
         listen(agree.click, self.agree, {"tokens": tokens}, shown, api_name="prove_greedy", **ENGINE_USE)
         listen(stop.click, self.stop, {}, {}, **UNQUEUED)
 
@@ -383,7 +383,7 @@ class ProveTab:
         with gr.Row():
             temperature = gr.Slider(0.1, 2, 1, step=0.05, label="Temperature")
             top_k = gr.Slider(0, 200, 0, step=1, label="Top-k", info="0 keeps the whole vocabulary")
-            n = gr.Slider(1000, MAX_DRAWS, 10_000, step=1000, label="Draws", info="of each sampler, while time lasts")
+            n = gr.Slider(500, MAX_DRAWS, 10_000, step=500, label="Draws", info="of each sampler, while time lasts")
             seed = gr.Number(0, precision=0, minimum=0, label="Seed")
         return {
             "prompt": prompt,
