@@ -163,7 +163,7 @@ def test_whatever_the_text_it_loses_no_more_than_it_may(width_cost):
 
 def test_what_was_not_sent_teaches_too():
     """Confidences that are wrong on this text are seen through before anything is sent."""
-    chooser = hardware(0.6).begin(MAX_DRAFTS)
+    chooser = hardware(0.45).begin(MAX_DRAFTS)
 
     def first_sent(right: bool) -> int:
         for index in range(40):
