@@ -18,7 +18,6 @@ from .adaptive import (
     MOST_CREDIT,
     REPRICE,
     STALE,
-    WIDE,
     TextShift,
     expected_tokens,
     logit,
@@ -29,7 +28,7 @@ from .cost_curve import WAITED, CostCurve
 from .rounds import Round
 from .schedule import Schedule
 
-FIRST = 1.0  # plain steps that drafting may lose in all, on top of LOSS of the time
+FIRST = 0.75  # plain steps that drafting may lose in all, on top of LOSS of the time
 WORTH = 0.05  # tokens that a round must be expected to gain: a round of drafts is not pipelined
 TURNS = 0.1, 5.0  # times that drafts were worth sending a plain step after they were not, and such steps: at first
 DELAY = 0.5  # plain steps that it costs to find that a step later
@@ -62,7 +61,7 @@ class _Chooser(Schedule):
     def __init__(self, plan: PreviewAware, max_drafts: int):
         self.plan, self.max_drafts = plan, max_drafts
         self._fit = plan.fit.copy() if plan.fit else ConfidenceFit(max_drafts)  # of the confidences in general
-        self._trust = TextShift(WIDE)  # and on this text
+        self._trust = TextShift()  # and on this text
         self._ids: Sequence[int] = ()
         self._given: list[float] = []
         self._fitted: list[float] = []

@@ -14,6 +14,9 @@ from dspark_core.decode.schedule import ConfidenceThreshold, CumulativeThreshold
 from dspark_core.decode.speculative import Options, speculative
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.drafters.lookup import LONGEST, MAX_DRAFTS, SHORTEST, PairIndex
+from dspark_core.race.inspector import Inspector
+from dspark_core.race.loaded import Models
+from dspark_core.race.records import HARDWARE, LaneRecord, LaneSpec
 
 from .curves import at
 from .helpers import NEVER, output, plain_output, rounds
@@ -163,7 +166,7 @@ def test_whatever_the_text_it_loses_no_more_than_it_may(width_cost):
 
 def test_what_was_not_sent_teaches_too():
     """Confidences that are wrong on this text are seen through before anything is sent."""
-    chooser = hardware(0.6).begin(MAX_DRAFTS)
+    chooser = hardware(0.45).begin(MAX_DRAFTS)
 
     def first_sent(right: bool) -> int:
         for index in range(40):
@@ -194,3 +197,13 @@ def test_strict_mode_and_a_profile_take_it_as_it_is(golden_a, lookup):
     for options in (Options(strict=0.5), Options(profile=True), Options(confidence=True)):
         events = speculative(golden_a.target, lookup, REPEATING, Settings(40, stop_ids=NEVER), hardware(0.05), options)
         assert output(events) == expected
+
+
+def test_every_round_of_it_can_be_recomputed(golden_a, lookup):
+    """Confidences follow from the text alone: the inspector finds the recorded ones again."""
+    settings, record = Settings(60, stop_ids=NEVER), LaneRecord(LaneSpec("Lookup", HARDWARE))
+    for event in speculative(golden_a.target, lookup, REPEATING, settings, hardware(0.01)):
+        record.add(event)
+    inspector = Inspector(Models(golden_a.target, {"lookup": lookup}))
+    drafted = [i for i, r in enumerate(record.rounds) if r.confidence]
+    assert drafted and all(inspector.inspect(REPEATING, record, i, settings).agrees for i in drafted)

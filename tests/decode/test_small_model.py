@@ -39,18 +39,18 @@ def other(golden_a):
     return load_drafter(GOLDEN / "zlab_causal" / "target", golden_a.target)
 
 
-@pytest.mark.parametrize("cap", [1, 3, MAX_DRAFTS])
+@pytest.mark.parametrize("cap", [3, MAX_DRAFTS])
 def test_a_target_that_drafts_for_itself_accepts_everything(twin, cap):
     target, drafter = twin
-    events = [*speculative(target, drafter, PROMPT, Settings(49, stop_ids=NEVER), FixedCap(cap))]
+    events = [*speculative(target, drafter, PROMPT, Settings(25, stop_ids=NEVER), FixedCap(cap))]
     done = rounds(events)
-    assert output(events) == plain_output(target, PROMPT, 49)
+    assert output(events) == plain_output(target, PROMPT, 25)
     assert all(r.accepted == r.proposed == cap for r in done) and tau(done) == cap + 1
 
 
 def test_sampled_a_target_that_drafts_for_itself_accepts_everything(twin):
     target, drafter = twin
-    settings = Settings(40, temperature=1.5, top_k=12, top_p=0.9, stop_ids=NEVER, seed=4)
+    settings = Settings(24, temperature=1.5, top_k=12, top_p=0.9, stop_ids=NEVER, seed=4)
     done = rounds(speculative(target, drafter, PROMPT, settings, FullBlock()))
     assert all(r.accepted == r.proposed for r in done)
     assert all(abs(q - p) < 1e-4 for r in done for q, p in zip(r.detail.q, r.detail.p, strict=True))
@@ -66,9 +66,9 @@ SCHEDULES = {
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_greedy_output_is_the_targets_under_every_schedule(golden_a, other, schedule):
-    target, settings = golden_a.target, Settings(60, stop_ids=NEVER)
+    target, settings = golden_a.target, Settings(32, stop_ids=NEVER)
     events = [*speculative(target, other, PROMPT, settings, SCHEDULES[schedule], Options(confidence=True))]
-    assert output(events) == plain_output(target, PROMPT, 60)
+    assert output(events) == plain_output(target, PROMPT, 32)
     assert all(r.confidence is not None for r in rounds(events) if r.draft_ids)
 
 
@@ -139,8 +139,8 @@ def test_padding_may_differ_where_the_tokens_are_the_same(tmp_path):
     for target_place, place in ((narrow, wide), (wide, narrow)):
         target = load_target(target_place)
         drafter = load_drafter(place, target)
-        events = [*speculative(target, drafter, PROMPT, Settings(30, stop_ids=NEVER), FullBlock())]
-        assert output(events) == plain_output(target, PROMPT, 30)
+        events = [*speculative(target, drafter, PROMPT, Settings(12, stop_ids=NEVER), FullBlock())]
+        assert output(events) == plain_output(target, PROMPT, 12)
         proposal = next(iter([drafter.begin().propose(mx.array([3]), 2, Greedy())]))
         assert proposal.logits.shape == (2, target.vocab_size) and (proposal.ids < 256).all()
     # An id that only the target's padding has is no reason to read past the small model's table.
@@ -166,7 +166,7 @@ def test_other_tokens_are_refused_in_one_sentence(tmp_path):
     assert "has 240 tokens, the target's 256" in refusal(lambda: load_drafter(other_size, bare_target))
 
 
-@pytest.mark.parametrize(("one", "two"), [("qwen3", "llama3"), ("gemma3", "gemma4")])
+@pytest.mark.parametrize(("one", "two"), [("qwen3", "llama3")])
 def test_published_vocabularies_are_told_apart(tmp_path, one, two):
     places = []
     for name in (one, two, one):
