@@ -62,8 +62,6 @@ BAD = [
     ("qwen3_5_moe", {"layer_types": [LINEAR, FULL] * 2}, "layer_types"),
     ("qwen3_5_moe", {"num_experts": 5}, "num_experts"),
     ("qwen3_5_moe", {"shared_expert_intermediate_size": 8}, "shared_expert_intermediate_size"),
-    ("ministral3 wrapped", {"text_config": {"model_type": "mistral"}}, "of type 'mistral'"),
-    ("ministral3 wrapped", {"text_config": {"hidden_size": 32}}, "config.json"),
     ("qwen3_moe", {"num_experts": 5}, "num_experts"),
     ("qwen3_moe", {"num_local_experts": 7}, "num_experts"),
     ("qwen3_moe", {"num_experts_per_tok": 7}, "num_experts_per_tok"),
@@ -96,6 +94,13 @@ def test_bad_files_are_refused_in_one_sentence(directories):
         finally:
             path.write_text(before)
         assert words in message, (changes, message)
+    wrapped = directories["ministral3 wrapped"] / "config.json"
+    config = json.loads(wrapped.read_text())
+    for kind in ("mistral", "mistral4", None):  # without a type it is a Mistral to transformers
+        edit_config(wrapped.parent, text_config=config["text_config"] | {"model_type": kind})
+        assert f"of type {kind!r}" in refusal(lambda: load_target(wrapped.parent, "stored")).replace("null", "None")
+    edit_config(wrapped.parent, **config)
+    load_target(wrapped.parent, "stored")
 
 
 def test_a_missing_tensor_of_a_recurrent_layer_is_named(directories, tmp_path):
