@@ -121,6 +121,8 @@ def installed() -> str | None:
 def write_target(target: Target, source: Path, out: Path) -> dict[str, mx.array]:
     """Write the loaded target, which came from `source`, and return its weights by name. Raises ValueError if it runs
     quantized: another engine's kernels would then run on other weights."""
+    if target.machines > 1:
+        raise ValueError("Another engine can be compared on one machine only: start without mlx.launch.")
     if any(hasattr(layer, "bits") for layer in target.model.modules()):
         raise ValueError("Another engine can be compared on dense weights only: choose --precision bf16.")
     weights = dense_weights(target.model)

@@ -20,7 +20,7 @@ from typing import Any
 from ..errors import Cancelled, ModelError, RankLost, in_one_line
 from .ranks import AGAIN_S, Beats, Rank, RankProcess
 
-FORM_S = 120.0  # that a load waits for the other machines
+FORM_S = 180.0  # that a load waits for the other machines
 END_S = 3.0  # for the other ranks to take leave
 LATER = "load it again on the Models tab, which waits for the other machines."
 

@@ -23,7 +23,7 @@ from typing import ClassVar
 
 BEAT_S = 0.5  # between two signs of life of a rank process
 STALL_S = 7.0  # without a step forward, after which a rank is given up
-START_S = 120.0  # until the first sign of life: a busy machine is slow
+START_S = 300.0  # until the first sign of life: a busy machine is slow
 AGAIN_S = 0.5  # between the end of a rank process and the next one
 
 

@@ -28,7 +28,7 @@ from ..paths import root
 from ..store import Store, home_directory
 from .ranks import STALL_S, START_S, Beats
 
-FORM_S = 20.0  # for the ranks to find each other; then all over again: one may wait for a process that is gone
+FORM_S = 60.0  # for the ranks to find each other; then all over again: one may wait for a process that is gone
 LOAD_S = 30.0  # for a step of opening and reading files
 STEP_S = 0.5
 HEAD, STATUS = 128, 2048  # bytes of a message's first part, and of what a rank says of itself

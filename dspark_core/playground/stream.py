@@ -433,12 +433,12 @@ def models_status(worker: Worker) -> Iterator[str]:
         time.sleep(0.1)
     while True:
         now = "\n".join(filter(None, [loaded_words(worker), worker.idling]))
-        if now != shown:
+        if now != shown or worker.may_lose:  # then also so that a page that was closed is noticed
             shown = now
             yield now
         if not worker.idling and not worker.may_lose:
             return
-        time.sleep(0.5)
+        time.sleep(0.5 if worker.idling else 2.0)
 
 
 def loaded_words(worker: Worker) -> str:

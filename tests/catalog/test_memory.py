@@ -146,6 +146,23 @@ def test_verdicts_of_true_sizes():
     assert words.endswith("does not say how much memory it has.")
 
 
+def test_what_fits_on_several_machines():
+    """14.8 billion weights in 8 bits are 15.7 GB; the layers split over two, but embedding (twice) and head do not."""
+    large = big("14B", 5120, 40, 40, 8, 17408, 151936)
+    whole = memory.estimate(large, [], METAL, 1024, "8-bit")
+    assert whole.fits == "no" and whole.splits == (2, 4, 8) and whole.machines == 1
+    part = whole.on(2)
+    table = 151936 * 5120 * 1.0625
+    assert part.target == pytest.approx((whole.target - 2 * table) / 2 + 3 * table, rel=0.01)
+    assert part.cache == whole.cache // 2 and part.fits == "yes"
+    assert whole.words.endswith(
+        f" It fits on 2 machines like this one, with {memory.gigabytes(part.total)} on the first"
+        ": see mlx.launch in the README."
+    )
+    assert "on this one of 2 machines" in part.words
+    assert memory.estimate(large, [], METAL, 1024, "4-bit").advice == ""
+
+
 def test_parts_that_the_text_model_does_not_have_are_not_counted():
     model = big("m", 256, 2, 2, 1, 512, 1000, tie_word_embeddings=True)
     tensors = model.tensors | {"vision_tower.x.weight": facts.TensorInfo(Path("m"), "BF16", (10_000, 10_000))}

@@ -1,0 +1,42 @@
+"""What the page says when a machine of a group is lost; tests/models/test_sharded.py loses real ones."""
+
+import threading
+
+from dspark_core.playground.engine import PresetEngine, unload_job
+from dspark_core.playground.stream import models_status
+from dspark_core.playground.worker import Worker
+
+LOST = "Rank 1 (mac) has ended, so the model that was on 2 machines is lost: load it again on the Models tab."
+
+
+class Loaded(PresetEngine):
+    """With a name, and nothing behind it."""
+
+    def __init__(self, progress):
+        self._clear()
+        self.name, self.precision = "a model", "bf16, on 2 machines"
+
+
+def test_a_page_that_does_nothing_says_so_soon_and_a_race_says_it_too():
+    worker = Worker(Loaded)
+    worker.may_lose = True
+    words, told = [], threading.Event()
+
+    def follow():
+        for said in models_status(worker):
+            words.append(said)
+            if said == LOST:
+                told.set()
+                return
+
+    threading.Thread(target=follow, daemon=True).start()
+    while "a model, bf16, on 2 machines" not in words:
+        assert not told.wait(0.02)
+    worker.submit(unload_job("the group", LOST))
+    assert told.wait(10)
+    assert not worker.engine.name and worker.engine.problem == LOST
+
+
+def test_without_a_group_a_page_looks_no_longer_than_it_has_to():
+    worker = Worker(Loaded)
+    assert list(models_status(worker))[-1] == "a model, bf16, on 2 machines"
