@@ -265,7 +265,7 @@ def refused(method: str, path: str, headers: dict[str, bytes]) -> tuple[int, str
     if site not in (b"same-origin", b"none") and not arriving:
         return 403, "This page answers only to itself."
     length = headers.get("content-length", b"0")
-    if headers.get("content-encoding", b"identity") != b"identity":
+    if headers.get("content-encoding", b"").strip().lower() not in (b"", b"identity"):
         return 415, "Send the body as it is, without a content encoding."
     if "transfer-encoding" in headers and not path.startswith(f"{BASE}/"):
         return 411, "Say how long it is."

@@ -251,6 +251,7 @@ def test_bodies_are_limited_whole_or_in_chunks_and_encoded_ones_refused(page):
     assert ask(page.port, "/chat/completions", chat("x" * 2_100_000))[0] == 413
     status, _, document = ask(page.port, "/chat/completions", gzip.compress(b"{}"), {"Content-Encoding": "gzip"})
     assert status == 415 and "encod" in document["error"]["message"]
+    assert ask(page.port, "/chat/completions", chat(max_tokens=1), {"Content-Encoding": "Identity"})[0] == 200
     for text, status in (("Hello.", 200), ("x" * 2_100_000, 413)):
         data = json.dumps(chat(text)).encode()
         with closing(http.client.HTTPConnection("127.0.0.1", page.port, timeout=60)) as connection:

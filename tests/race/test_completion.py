@@ -9,6 +9,7 @@ import pytest
 
 from dspark_core.decode.prefixes import OPENING, Prefixes
 from dspark_core.decode.rounds import Settings
+from dspark_core.decode.strict import Noise
 from dspark_core.errors import DecodeError, ModelError
 from dspark_core.models.target import load_target
 from dspark_core.models.thoughts import Thought
@@ -127,10 +128,8 @@ def test_a_sampled_answer_is_the_same_with_and_without_a_prefix(models):
         assert len(models.prefixes)
 
 
-def test_a_strict_answer_is_plain_decodings_own_whatever_was_left_behind(models, tmp_path, monkeypatch):
-    monkeypatch.setattr("dspark_core.store.cache_directory", lambda: tmp_path)
-    models.target = NoisyTarget(models.target, 1, on_logits=1.0, on_cache=0.2)
-    models.measured_noise()
+def test_a_strict_answer_is_plain_decodings_own_whatever_was_left_behind(models):
+    models.target, models.noise = NoisyTarget(models.target, 1, on_logits=1.0, on_cache=0.2), Noise(2.0, 2.0)
     free, right = Settings(30, stop_ids=frozenset()), []
     for seed in range(3):
         prompt = [(seed * 7 + i * 3) % 200 for i in range(20)]
