@@ -207,7 +207,7 @@ def test_a_lesson_sets_all_that_its_race_needs_whatever_was_set_before(page, les
 
 
 EXPECTED = {
-    "later-drafts": ["plain", "DSpark · full block", "DFlash · block 16"],
+    "later-drafts": ["plain", "DSpark · full block", "DFlash · cap 15"],
     "does-not-pay": ["plain", "DSpark · full block", "DSpark · hardware-aware"],
     "many-users": ["plain", "DSpark · full block", "DSpark · hardware-aware"],
     "block-length": ["plain", "DSpark · cap 1", "DSpark · cap 3", "DSpark · full block"],
