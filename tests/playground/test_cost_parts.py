@@ -74,7 +74,8 @@ def test_one_user_is_held_against_the_race_on_the_board():
     assert "measured 7.13" in value["check"]
 
 
-def test_passes_of_many_tokens_are_measured_on_the_thread_that_owns_the_models():
+def test_passes_of_many_tokens_are_measured_on_the_thread_that_owns_the_models(tmp_path, monkeypatch):
+    monkeypatch.setattr("dspark_core.store.cache_directory", lambda: tmp_path)
     worker = Worker(TinyEngine)
     values = [json.loads(value) for value in CostParts(worker).measure("a page")]
     assert values[-1] == {"share": 1, "words": "Measured."} and len(values) > 10
