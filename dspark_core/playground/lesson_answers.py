@@ -10,7 +10,7 @@ from ..decode.cost_curve import CostCurve
 from ..models.info import DrafterInfo
 from ..proof.evidence import RIGHT, SAMPLERS
 from ..race.forecast import SAME, raced_prospects
-from ..race.metrics import metrics, plain_metrics, positions, times_plain
+from ..race.metrics import metrics, positions, times_plain
 from ..race.records import FULL, HARDWARE, LaneRecord, RaceRecord
 from .proof_view import Proof, draw_verdict, draws_made
 
@@ -20,7 +20,7 @@ LATER = 4  # the first of the later places in a block
 
 
 @dataclass(frozen=True)
-class Facts:
+class RaceFacts:
     """race:   the one just run
     curve:  what a step costs on this machine, if that is known
     infos:  the drafters that are loaded
@@ -34,11 +34,20 @@ class Facts:
     picked: int = 0
     users: Mapping[str, Any] = field(default_factory=dict)
 
-    def lane(self, method: str, schedule: str = "") -> LaneRecord:
-        """The first lane of a method, and of a schedule. Raises ValueError if it has nothing to tell."""
-        lanes = [x for x in self.race.lanes if x.spec.method.lower() == method and schedule in ("", x.spec.schedule)]
+    @property
+    def plain(self) -> LaneRecord:
+        """Raises ValueError, in one sentence, where there is none that has something to tell."""
+        return self._first([lane for lane in self.race.lanes if not lane.spec.speculative], "plain lane")
+
+    @property
+    def whole(self) -> LaneRecord:
+        """The first lane that drafts whole blocks. Raises ValueError."""
+        lanes = [lane for lane in self.race.lanes if lane.spec.speculative and lane.spec.schedule == FULL]
+        return self._first(lanes, "lane that drafts whole blocks")
+
+    def _first(self, lanes: Sequence[LaneRecord], what: str) -> LaneRecord:
         if not lanes:
-            raise ValueError(f"This race had no such {method} lane, so it cannot tell.")
+            raise ValueError(f"This race had no {what}, so it cannot tell.")
         return self._decoded(lanes[0])
 
     def drafting(self) -> list[LaneRecord]:
@@ -59,15 +68,14 @@ class Facts:
 
     def times(self, lane: LaneRecord) -> float:
         """× plain. Raises ValueError without a plain lane that decoded."""
-        self.lane("plain")
-        found = times_plain(metrics(lane), plain_metrics(self.race.lanes))
+        found = times_plain(metrics(lane), metrics(self.plain))
         if found is None:
             raise ValueError(f"{lane.spec.name} has no speed to compare: its answer ended too soon.")
         return found
 
 
 @dataclass(frozen=True)
-class Answer:
+class Told:
     """right: the options that the race bears out
     place: what is opened: {"lane": i} on the board, {"lane": i, "at": round from 1} in the inspector, without the bias
            where "bias" is false, or {"tab": id of a tab's button, "id": of what is in it}, "set" as in parts.js
@@ -85,9 +93,12 @@ def share(part: int, whole: int) -> str:
 # ---- why does DSpark keep its later drafts? ------------------------------------------------------------------
 
 
-def later_drafts(facts: Facts) -> Answer:
+def later_drafts(facts: RaceFacts) -> Told:
     """Options: fewer than DSpark's, about as many, more."""
-    spark, flash = facts.lane("dspark"), facts.lane("dflash")
+    spark, *others = facts.drafting()
+    if not others:
+        raise ValueError("This race had one lane with a drafter, so there is nothing to compare.")
+    flash = others[0]
     counts = {}
     for lane in (spark, flash):
         slots = positions(lane.rounds)
@@ -109,7 +120,7 @@ def later_drafts(facts: Facts) -> Answer:
         why = "So this race does not show what the lesson is about: mostly DSpark’s later drafts last longer. " + why
     best = max(spark.rounds, key=lambda r: (r.accepted, -r.index))
     why += f" Above: DSpark’s round {best.index + 1}, drafted again without it."
-    return Answer(f"{first} {why}", (right,), {"lane": facts.at(spark), "at": best.index + 1, "bias": False})
+    return Told(f"{first} {why}", (right,), {"lane": facts.at(spark), "at": best.index + 1, "bias": False})
 
 
 # ---- when does it not pay? -----------------------------------------------------------------------------------
@@ -120,10 +131,10 @@ def against_plain(times: float) -> int:
     return 0 if times < 1 - EVEN else 2 if times > 1 + EVEN else 1
 
 
-def does_not_pay(facts: Facts) -> Answer:
+def does_not_pay(facts: RaceFacts) -> Told:
     """Options: slower than plain, about as fast, faster."""
-    lane = facts.lane("dspark", FULL)
-    m, plain, times = metrics(lane), metrics(facts.lane("plain")), facts.times(lane)
+    lane = facts.whole
+    m, plain, times = metrics(lane), metrics(facts.plain), facts.times(lane)
     right = against_plain(times)
     cost = m.seconds / m.rounds * plain.tokens / plain.seconds
     kept = f"{100 * m.acceptance:.0f} % of its drafts were kept, so a round" if m.acceptance is not None else "A round"
@@ -139,15 +150,15 @@ def does_not_pay(facts: Facts) -> Answer:
         drafts = sum(r.proposed for r in aware.rounds) / len(aware.rounds)
         words += f" Left to the costs, {aware.spec.name} sent {drafts:.1f} drafts a round and came to "
         words += f"{facts.times(aware):.2f} ×."
-    return Answer(words, (right,), {"lane": facts.at(lane)})
+    return Told(words, (right,), {"lane": facts.at(lane)})
 
 
 # ---- how long a block? ---------------------------------------------------------------------------------------
 
 
-def block_length(facts: Facts) -> Answer:
+def block_length(facts: RaceFacts) -> Told:
     """Options: a lane each, in order, and last plain."""
-    plain = facts.lane("plain")
+    plain = facts.plain
     lanes = facts.drafting()
     speeds = [facts.times(lane) for lane in lanes] + [1.0]
     best = max(speeds)
@@ -161,10 +172,10 @@ def block_length(facts: Facts) -> Answer:
     words += "Each further draft has to be checked, and is kept less often: "
     words += ", ".join(f"{100 * (c or 0):.0f} %" for c in chances) + " in places 1 to " + f"{len(chances)}. "
     words += _best_cap(facts, most)
-    return Answer(words, right, {"tab": "cost-button", "id": "what-if", "set": {}})
+    return Told(words, right, {"tab": "cost-button", "id": "what-if", "set": {}})
 
 
-def _best_cap(facts: Facts, lane: LaneRecord) -> str:
+def _best_cap(facts: RaceFacts, lane: LaneRecord) -> str:
     """The fastest number of drafts by the machine's costs and what was accepted in the longest lane."""
     found = raced_prospects(facts.curve, facts.race) if facts.curve else []
     options = next((options for other, options in found if other is lane), None)
@@ -180,9 +191,9 @@ def _best_cap(facts: Facts, lane: LaneRecord) -> str:
 # ---- what do many users change? ------------------------------------------------------------------------------
 
 
-def many_users(facts: Facts) -> Answer:
+def many_users(facts: RaceFacts) -> Told:
     """Options: more tokens a second than plain decoding for as many, about as many, fewer."""
-    times, points = facts.times(facts.lane("dspark", FULL)), facts.users.get("points") or []
+    times, points = facts.times(facts.whole), facts.users.get("points") or []
     many = next((point for point in points if point["users"] == MANY), None)
     if many is None:
         raise ValueError("There are no costs yet to simulate with: they are measured while nothing is asked for.")
@@ -205,13 +216,13 @@ def many_users(facts: Facts) -> Answer:
     if start and start["measured"] < rows:
         words += f"Passes of more than {start['measured']} tokens were not measured: they are extrapolated."
     settings = {"users": str(MANY), "group": facts.users["group"], "start": facts.users["start"]}
-    return Answer(words, (right,), {"tab": "cost-button", "id": "many-users", "set": settings})
+    return Told(words, (right,), {"tab": "cost-button", "id": "many-users", "set": settings})
 
 
 # ---- guess first ---------------------------------------------------------------------------------------------
 
 
-def survivors(facts: Facts) -> Answer:
+def survivors(facts: RaceFacts) -> Told:
     """`picked`: the guess, of 100 drafts that are sent."""
     lanes = [(lane, metrics(lane)) for lane in facts.race.lanes if lane.spec.speculative and lane.error is None]
     counts = [(lane, sum(r.accepted for r in lane.rounds), sum(r.proposed for r in lane.rounds)) for lane, _ in lanes]
@@ -225,13 +236,13 @@ def survivors(facts: Facts) -> Answer:
     how = "on the spot" if not off else f"{off} off" if off > 10 else f"only {off} off"
     words = f"{share(kept, sent)} of the drafts that were sent survived. You guessed {facts.picked} of 100: {how}. "
     best = max(counts, key=lambda found: found[1] / found[2])
-    return Answer(f"{words}By lane: {each}.", (), {"lane": facts.at(best[0])})
+    return Told(f"{words}By lane: {each}.", (), {"lane": facts.at(best[0])})
 
 
 # ---- can you cheat? ------------------------------------------------------------------------------------------
 
 
-def cheating(proofs: Sequence[Proof]) -> Answer:
+def cheating(proofs: Sequence[Proof]) -> Told:
     """Options: none is caught, some are, all are."""
     verdicts = {p.evidence.request.sampler: draw_verdict(p.evidence, p.info) for p in proofs}
     wrong = [p for p in proofs if p.evidence.request.sampler != RIGHT]
@@ -253,4 +264,4 @@ def cheating(proofs: Sequence[Proof]) -> Answer:
     if right < 2:
         words += "A cheat that was not caught may show with more draws, or at another temperature. "
     words += "The text may read as well: only counting shows that it is no longer the target’s."
-    return Answer(words, (right,), {"tab": "prove-button", "id": "samplers"})
+    return Told(words, (right,), {"tab": "prove-button", "id": "samplers"})

@@ -4,13 +4,14 @@ The strip at the page's lower edge is assets/page/lessons.js. Its value is one J
 {"lessons": [...]}; then what became of the visitor's answer number n:
 
     {"n": n, "state": "set", "press": selector}     all is set: the script presses Race, or what draws
-    {"n": n, "state": "told", "words", "right": options, "place"}     lesson_answers.Answer
+    {"n": n, "state": "told", "words", "right": options, "place"}     lesson_answers.Told
     {"n": n, "state": "failed", "words"}
 
 Nothing that a visitor answers is stored.
 """
 
 import json
+import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -18,13 +19,14 @@ from typing import Any
 import gradio as gr
 
 from ..presets import Prompt
+from ..proof.evidence import RIGHT
 from ..race.records import PLAIN
 from .controls import Controls
 from .conversation import Conversation, conversation_json
 from .cost_parts import Parts
 from .lesson_answers import (
-    Answer,
-    Facts,
+    RaceFacts,
+    Told,
     block_length,
     cheating,
     does_not_pay,
@@ -52,7 +54,7 @@ class Lesson:
     about:   what is run for it
     options: of the question; none where a number is guessed
     prompt:  title of an example; with `lanes`, in the words of links, and `tokens` it is what races. Without lanes
-             that is what the page has set.
+             that is what the page has set; without a prompt they name the drafter that samplers are drawn with.
     answer:  of the race; None where samplers are drawn with
     """
 
@@ -64,74 +66,32 @@ class Lesson:
     prompt: str = ""
     lanes: str = ""
     tokens: int = 32
-    answer: Callable[[Facts], Answer] | None = None
+    answer: Callable[[RaceFacts], Told] | None = None
 
 
-LESSONS = (
-    Lesson(
-        "later-drafts",
-        "Why does DSpark keep its later drafts?",
-        "Two drafters write a block ahead. From the fourth place of the block on, how many of DFlash’s drafts does the "
-        "target keep?",
-        "Plain, DSpark and DFlash solve an equation, both with their whole block.",
-        ("fewer than of DSpark’s", "about as many", "more"),
-        "Solve for x",
-        "plain,dspark:full,dflash:block=16",
-        answer=later_drafts,
-    ),
-    Lesson(
-        "does-not-pay",
-        "When does it not pay?",
-        "DSpark drafts a whole block every round, on a chatty text that can turn anywhere. How fast is it against "
-        "plain decoding?",
-        "Plain, DSpark with its whole block and DSpark as costs decide suggest things for a rainy Sunday.",
-        ("slower", "about as fast", "faster"),
-        "Rainy Sunday",
-        "plain,dspark:full,dspark",
-        answer=does_not_pay,
-    ),
-    Lesson(
-        "cheat",
-        "Can you cheat?",
-        "Four cheats draw faster or simpler than the real sampler, and their texts read well. How many of them are "
-        "caught by counting what they draw?",
-        f"The real sampler and four wrong ones begin the same answer {DRAWS:,} times each.",
-        ("none", "some", "all four"),
-    ),
-    Lesson(
-        "many-users",
-        "What do many users change?",
-        "One user gains by whole blocks. Now 32 users share the machine, and each sends whole blocks: do they get more "
-        "tokens a second, all together, than by plain decoding?",
-        "Plain and DSpark with its whole block write a binary search; its rounds are then replayed for 32 users.",
-        ("more", "about as many", "fewer"),
-        "Binary search",
-        "plain,dspark:full,dspark",
-        answer=many_users,
-    ),
-    Lesson(
-        "block-length",
-        "How long a block?",
-        "A longer block may give more tokens a round, and more must be checked. Which is fastest here?",
-        "Plain and DSpark with 1 draft, 3 drafts and its whole block solve an equation.",
-        ("1 draft a round", "3 drafts", "the whole block", "plain decoding"),
-        "Solve for x",
-        "plain,dspark:cap=1,dspark:cap=3,dspark:full",
-        answer=block_length,
-    ),
-    Lesson(
-        "guess",
-        "Guess first",
-        "Of 100 drafts that are sent to the target, how many will survive?",
-        "Your own prompt and lanes race, as the page has them set.",
-        answer=survivors,
-    ),
-)
+ANSWERS = {
+    "later-drafts": later_drafts,
+    "does-not-pay": does_not_pay,
+    "many-users": many_users,
+    "block-length": block_length,
+    "guess": survivors,
+}
+
+
+def read_lessons() -> tuple[Lesson, ...]:
+    """Those of assets/page/lessons.toml, in their order."""
+    found = tomllib.loads(page_file("lessons.toml"))["lesson"]
+    return tuple(
+        Lesson(**one | {"options": tuple(one.get("options", ()))}, answer=ANSWERS.get(one["id"])) for one in found
+    )
+
+
+LESSONS = read_lessons()
 
 
 def lesson_strip() -> gr.HTML:
     """In the head, where the tour is. It is wired by `Lessons.build`."""
-    shown = [asdict(lesson) | {"answer": None} for lesson in LESSONS]
+    shown = [asdict(x) | {"answer": None, "about": x.about.format(draws=DRAWS)} for x in LESSONS]
     return gr.HTML(
         json.dumps({"lessons": shown}, ensure_ascii=False),
         html_template=page_file("lessons.html"),
@@ -142,7 +102,7 @@ def lesson_strip() -> gr.HTML:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Chosen:
     """The visitor's answer number `n` to a lesson, which has not been told yet."""
 
     n: int
@@ -184,22 +144,20 @@ class Lessons:
         except ValueError as why:
             return {"strip": _failed(n, str(why)), "asked": None}
         done = json.dumps({"n": n, "state": "set", "press": press})
-        return {"strip": done, "asked": Asked(n, lesson, picked), **updates}
+        return {"strip": done, "asked": Chosen(n, lesson, picked), **updates}
 
     def _needs(self, lesson: Lesson) -> Updates:
         """What of the page's controls changes. Raises ValueError, in one sentence, if what is loaded is not enough."""
         loaded = [id_ for _, id_ in self.ask.offers().choices]
+        drafters = dict.fromkeys(lane.partition(":")[0] for lane in lesson.lanes.split(",") if lane)
+        if missing := [id_ for id_ in drafters if id_ not in (PLAIN, *loaded)]:
+            raise ValueError(NEEDS.format(" and ".join(missing)))
         if lesson.answer is None:
-            if "dspark" not in loaded:
-                raise ValueError(NEEDS.format("dspark"))
-            first = {"prompt": self.proven.asked["prompt"].value, "drafter": "dspark", "sampler": "right"}
+            first = {"prompt": self.proven.asked["prompt"].value, "drafter": lesson.lanes, "sampler": RIGHT}
             values = first | {"temperature": 1, "top_k": 0, "n": DRAWS, "seed": 0}
             return {f"draw {name}": value for name, value in values.items()}
         if not lesson.lanes:
             return {}
-        drafters = dict.fromkeys(lane.partition(":")[0] for lane in lesson.lanes.split(","))
-        if missing := [id_ for id_ in drafters if id_ not in (PLAIN, *loaded)]:
-            raise ValueError(NEEDS.format(" and ".join(missing)))
         lanes = lanes_of_text(lesson.lanes, self.ask.offers().infos)
         text = next((p.text for p in self.prompts if p.title == lesson.prompt), None)
         values = {name: "" if value is None else value for name, value in self.ask.inputs.first_values.items()}
@@ -219,13 +177,13 @@ class Lessons:
             return {}
         answer = asked.lesson.answer
 
-        def told() -> Answer:
+        def told() -> Told:
             if race.stopped:
                 raise ValueError("The race was stopped before its end, so there is no answer to tell.")
             curve, infos = curve_of(self.worker, call.session) if self.worker.ready else None, self.ask.offers().infos
             parts = Parts(curve, race, race_judged(curve, race, trace)[0] is not None, infos, call["races"])
-            crowd = parts.users({"group": "dspark"}) if answer is many_users else ""
-            return answer(Facts(race, curve, infos, asked.picked, json.loads(crowd or "{}")))
+            crowd = parts.users({}) if answer is many_users else ""
+            return answer(RaceFacts(race, curve, infos, asked.picked, json.loads(crowd or "{}")))
 
         return self._told(asked, told)
 
@@ -238,7 +196,7 @@ class Lessons:
         return self._told(asked, lambda: cheating(proofs))
 
     @staticmethod
-    def _told(asked: Asked, answer: Callable[[], Answer]) -> Updates:
+    def _told(asked: Chosen, answer: Callable[[], Told]) -> Updates:
         try:
             value = json.dumps({"n": asked.n, "state": "told", **asdict(answer())}, ensure_ascii=False)
         except ValueError as why:

@@ -12,7 +12,7 @@ from dspark_core.playground import lessons
 from dspark_core.playground.controls import controls
 from dspark_core.playground.conversation import Conversation
 from dspark_core.playground.lesson_answers import (
-    Facts,
+    RaceFacts,
     block_length,
     cheating,
     does_not_pay,
@@ -20,7 +20,7 @@ from dspark_core.playground.lesson_answers import (
     many_users,
     survivors,
 )
-from dspark_core.playground.lessons import LESSONS, Asked, Lessons
+from dspark_core.playground.lessons import LESSONS, Chosen, Lessons
 from dspark_core.playground.race_request import Offers, lanes_of, read_form
 from dspark_core.playground.widgets import Call
 from dspark_core.presets import load_prompts
@@ -53,7 +53,7 @@ PLAIN_LANE = lane(PLAIN)
 
 
 def test_later_drafts_are_counted_in_both_lanes():
-    told = later_drafts(Facts(race(PLAIN_LANE, lane("DSpark", 7, (7, 6)), lane("DFlash", 15, (2, 5)))))
+    told = later_drafts(RaceFacts(race(PLAIN_LANE, lane("DSpark", 7, (7, 6)), lane("DFlash", 15, (2, 5)))))
     assert told.right == (0,) and "In place 1 of the block the target kept 6 of 6 (100 %) of DSpark’s" in told.words
     assert (
         "and 9 of 10 (90 %) of DFlash’s; in places 4 to 7 18 of 24 (75 %) of DSpark’s and 8 of 40 (20 %)" in told.words
@@ -62,7 +62,7 @@ def test_later_drafts_are_counted_in_both_lanes():
 
 
 def test_later_drafts_that_do_not_last_longer_contradict_the_lesson():
-    told = later_drafts(Facts(race(PLAIN_LANE, lane("DSpark", 7, (2,)), lane("DFlash", 15, (7,)))))
+    told = later_drafts(RaceFacts(race(PLAIN_LANE, lane("DSpark", 7, (2,)), lane("DFlash", 15, (7,)))))
     assert told.right == (2,) and "this race does not show what the lesson is about" in told.words
 
 
@@ -73,7 +73,7 @@ def test_later_drafts_that_do_not_last_longer_contradict_the_lesson():
 def test_whether_it_pays_is_what_the_race_says(round_s, right, words):
     spark = lane("DSpark", 7, (1,), round_s)
     aware = lane("DSpark", 2, (1,), 0.2, HARDWARE, "hardware-aware")
-    told = does_not_pay(Facts(race(PLAIN_LANE, spark, aware)))
+    told = does_not_pay(RaceFacts(race(PLAIN_LANE, spark, aware)))
     assert told.right == (right,) and words in told.words and told.place == {"lane": 1}
     assert f"DSpark · full block: {0.2 / round_s:.2f} ×. 14 % of its drafts were kept" in told.words
     assert f"a round gave 2.00 tokens and took as long as {round_s / 0.1:.2f} plain steps" in told.words
@@ -82,11 +82,11 @@ def test_whether_it_pays_is_what_the_race_says(round_s, right, words):
 
 def test_the_length_that_was_fastest_is_told_and_near_ones_are_no_different():
     lanes = [lane("DSpark", n, (n, 1), 0.2, CAP, f"cap {n}") for n in (1, 3)]
-    told = block_length(Facts(race(PLAIN_LANE, *lanes, lane("DSpark", 7, (5, 1), 0.2))))
+    told = block_length(RaceFacts(race(PLAIN_LANE, *lanes, lane("DSpark", 7, (5, 1), 0.2))))
     assert told.right == (2,) and "cap 1: 1.00 ×, cap 3: 1.54 ×, full block: 2.00 ×" in told.words
     assert "in places 1 to 7" in told.words and "not known yet" in told.words
     assert told.place["id"] == "what-if"
-    even = block_length(Facts(race(PLAIN_LANE, lane("DSpark", 1, (1,), 0.2, CAP, "cap 1"), *lanes[:1])))
+    even = block_length(RaceFacts(race(PLAIN_LANE, lane("DSpark", 1, (1,), 0.2, CAP, "cap 1"), *lanes[:1])))
     assert even.right == (0, 1, 2) and "which is no difference" in even.words
 
 
@@ -106,7 +106,7 @@ def crowd(fixed, users=(1, 32), measured=64):
 @pytest.mark.parametrize(("times", "right"), [(0.6, 2), (1.0, 1), (1.4, 0)])
 def test_many_users_are_told_of_as_the_simulation_has_them(times, right):
     record = race(PLAIN_LANE, lane("DSpark", 7, (3,), 0.2))
-    told = many_users(Facts(record, users=crowd((2.0, times))))
+    told = many_users(RaceFacts(record, users=crowd((2.0, times))))
     assert told.right == (right,) and f"one user 2.00 × plain, and 32 users together {times:.2f} ×" in told.words
     assert "In this race one user was 2.00 × as fast" in told.words and "comes to 1.05 ×" in told.words
     assert (
@@ -115,11 +115,11 @@ def test_many_users_are_told_of_as_the_simulation_has_them(times, right):
     assert ("does not hurt many" in told.words) == (right < 2)
     assert told.place["id"] == "many-users" and told.place["set"]["users"] == "32"
     with pytest.raises(ValueError, match="no costs yet"):
-        many_users(Facts(record))
+        many_users(RaceFacts(record))
 
 
 def test_a_guess_is_held_against_all_drafts_that_were_sent():
-    told = survivors(Facts(race(PLAIN_LANE, lane("DSpark", 7, (3,)), lane("DFlash", 15, (3,))), picked=40))
+    told = survivors(RaceFacts(race(PLAIN_LANE, lane("DSpark", 7, (3,)), lane("DFlash", 15, (3,))), picked=40))
     assert "60 of 220 (27 %) of the drafts that were sent survived. You guessed 40 of 100: 13 off." in told.words
     assert "DSpark · full block: 30 of 70 (43 %); DFlash · full block: 30 of 150 (20 %)" in told.words
 
@@ -130,15 +130,15 @@ def test_what_cannot_be_told_is_said():
     empty = LaneRecord(LaneSpec("DSpark", FULL))
     empty.add(Start(1, 12, 0.1, finish="stop"))
     for lanes, words in (
-        ([PLAIN_LANE, lane("DFlash", 15, (1,))], "had no such dspark lane"),
+        ([PLAIN_LANE, lane("DFlash", 15, (1,), schedule=CAP)], "had no lane that drafts whole blocks"),
         ([PLAIN_LANE, failed], "The lane DSpark · full block failed, so there is nothing to tell: Out of memory."),
         ([PLAIN_LANE, empty], "ended at once"),
-        ([lane("DSpark", 7, (3,))], "had no such plain lane"),
+        ([lane("DSpark", 7, (3,))], "had no plain lane"),
     ):
         with pytest.raises(ValueError, match=words):
-            does_not_pay(Facts(race(*lanes)))
+            does_not_pay(RaceFacts(race(*lanes)))
     with pytest.raises(ValueError, match="none could survive"):
-        survivors(Facts(race(PLAIN_LANE, PLAIN_LANE)))
+        survivors(RaceFacts(race(PLAIN_LANE, PLAIN_LANE)))
 
 
 # ---- can you cheat? ------------------------------------------------------------------------------------------
@@ -189,11 +189,11 @@ def page():
     return row()
 
 
-@pytest.mark.parametrize("lesson", [x for x in LESSONS if x.lanes], ids=lambda lesson: lesson.id)
+@pytest.mark.parametrize("lesson", [x for x in LESSONS if x.prompt], ids=lambda lesson: lesson.id)
 def test_a_lesson_sets_all_that_its_race_needs_whatever_was_set_before(page, lesson):
     updates = page.begin(Call("me", {}, {"n": 3, "lesson": lesson.id, "picked": 1}))
     assert json.loads(updates["strip"]) == {"n": 3, "state": "set", "press": "#race"}
-    assert updates["asked"] == Asked(3, lesson, 1) and updates["earlier"] == Conversation()
+    assert updates["asked"] == Chosen(3, lesson, 1) and updates["earlier"] == Conversation()
     values = {"temperature": 1.5, "top_k": 5, "system": "Be rude.", "strict": True, "lane 4 drafter": "dflash"}
     values = page.ask.inputs.first_values | values
     for name, update in updates.items():
@@ -240,7 +240,7 @@ def test_only_the_race_that_was_asked_for_is_told_of(page):
     record = race(PLAIN_LANE, lane("DSpark", 7, (3,)))
     saved = SimpleNamespace(race=record)
     page = Lessons(SimpleNamespace(ready=False), page.ask, None, None, ())
-    call = {"asked": Asked(7, guess, 50), "race": record, "trace": saved, "races": []}
+    call = {"asked": Chosen(7, guess, 50), "race": record, "trace": saved, "races": []}
     told = page.tell(Call("me", call))
     assert json.loads(told["strip"])["n"] == 7 and told["asked"] is None
     assert page.tell(Call("me", call | {"trace": SimpleNamespace(race=race(PLAIN_LANE))})) == {}
