@@ -18,6 +18,7 @@ from .adaptive import (
     MOST_CREDIT,
     REPRICE,
     STALE,
+    WIDE,
     TextShift,
     expected_tokens,
     logit,
@@ -61,7 +62,7 @@ class _Chooser(Schedule):
     def __init__(self, plan: PreviewAware, max_drafts: int):
         self.plan, self.max_drafts = plan, max_drafts
         self._fit = plan.fit.copy() if plan.fit else ConfidenceFit(max_drafts)  # of the confidences in general
-        self._trust = TextShift()  # and on this text
+        self._trust = TextShift(WIDE)  # and on this text, which differs from others widely
         self._ids: Sequence[int] = ()
         self._given: list[float] = []
         self._fitted: list[float] = []

@@ -122,4 +122,4 @@ class PairIndex(Unasked):
 
 def logit_after(length: int) -> float:
     """The logit of a draft being accepted after so many tokens in common."""
-    return -1.0 + 0.8 * math.log2(min(length, LONGEST))
+    return -1.0 + math.log2(min(length, LONGEST))
