@@ -90,3 +90,15 @@ def test_what_cannot_be_done_is_one_sentence(words, sentence):
     with pytest.raises(SystemExit) as end:
         generate.main(words)
     assert str(end.value.code).startswith(sentence) and "\n" not in str(end.value.code)
+
+
+def test_a_thought_is_faint_on_a_terminal_and_apart_elsewhere(capsys):
+    pieces = [Piece((), (1,), (("Hm", False),)), Piece((("Blue", False),), (2,), ((".", True),))]
+    screen, pipe = Screen(), io.StringIO()
+    for out in (generate.Terminal(screen, True, False), generate.Terminal(pipe, True, False)):
+        for piece in pieces:
+            out.write(piece)
+        assert (out.text, out.thought) == ("Blue", "Hm.")
+    faint = "".join(f"{generate.FAINT}{text}{generate.REGULAR}" for text in ("Hm", "."))
+    assert screen.getvalue() == f"{faint}\n\nBlue"
+    assert pipe.getvalue() == "Blue" and capsys.readouterr().err == "Hm.\n\n"
