@@ -138,3 +138,15 @@ def test_without_a_standard_output_it_ends_well(command, monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(generate, "load", lambda *asked: (command.models, read_lane("plain", ()).spec))
     generate.main(["Say it.", "--tokens", "3"])
+
+
+def test_a_thought_is_faint_on_a_terminal_and_apart_elsewhere(capsys):
+    pieces = [Piece((), (1,), (("Hm", False),)), Piece((("Blue", False),), (2,), ((".", True),))]
+    screen, pipe = Screen(), io.StringIO()
+    for out in (generate.Terminal(screen, True, False), generate.Terminal(pipe, True, False)):
+        for piece in pieces:
+            out.write(piece)
+        assert (out.text, out.thought) == ("Blue", "Hm.")
+    faint = "".join(f"{generate.FAINT}{text}{generate.REGULAR}" for text in ("Hm", "."))
+    assert screen.getvalue() == f"{faint}\n\nBlue"
+    assert pipe.getvalue() == "Blue" and capsys.readouterr().err == "Hm.\n\n"
