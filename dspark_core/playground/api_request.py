@@ -4,7 +4,9 @@ Fields that are not known are ignored. Those that would change the answer and ca
 they ask for what happens anyway (`n` of 1, an empty list of tools).
 """
 
+import json
 import secrets
+from contextlib import suppress
 from typing import Annotated, Any
 
 from pydantic import (
@@ -130,6 +132,10 @@ class Asked(BaseModel):
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             if first["type"] == "json_invalid":
+                with suppress(ValueError, RecursionError):  # half a character in an escape, which is no fault in JSON
+                    clean = whole_characters(json.dumps(json.loads(body), ensure_ascii=False)).encode()
+                    if clean != body:
+                        return cls.read(clean)
                 raise ApiError(f"The body is no JSON ({first['msg'].rpartition(': ')[2]}).") from None
             name = str(first["loc"][0]) if first["loc"] else None
             place = ""

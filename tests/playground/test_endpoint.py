@@ -204,6 +204,15 @@ def test_what_means_nothing_else_is_taken(page):
     assert ask(page.port, "/chat/completions", body)[2]["choices"][0]["message"]["content"] == expected(talk)[1]
 
 
+@pytest.mark.parametrize("text", ["a\ud83d", "a\ude00b", "\ud83d\ud83d\ude00", "\ude00\ud83d"])
+def test_half_a_character_is_cleaned_on_the_way_in(page, text):
+    """As programs send it that cut texts by UTF-16."""
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    got = ask(page.port, "/chat/completions", chat(text, max_tokens=3, return_token_ids=True))[2]["choices"][0]
+    target, _ = talking_models()
+    assert got["prompt_token_ids"] == target.encode_chat(chat(whole)["messages"])
+
+
 def test_paths_and_methods(page):
     for path, method, status in (("/nope", "GET", 404), ("/models", "DELETE", 405), ("/completions", "GET", 405)):
         got, headers, document = ask(page.port, path, method=method)
