@@ -67,10 +67,10 @@ class RankProcess:
         self._beats, beats = Pipe(duplex=False)
         handles = there.fileno(), beats.fileno()
         arguments = f"{handles[0]}, {handles[1]}, {rank.rank}, {rank.size}, {rank.backend!r}"
-        run = f"import sys; sys.path[:] = {sys.path!r}; from {__package__}.shard_process import serve"
+        run = f"import sys; sys.path[:] = {sys.path!r}; from {__package__}.shard_process import follow"
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", f"{run}; serve({arguments})"], pass_fds=handles, stdin=subprocess.DEVNULL
+                [sys.executable, "-c", f"{run}; follow({arguments})"], pass_fds=handles, stdin=subprocess.DEVNULL
             )
         finally:
             there.close()

@@ -41,7 +41,7 @@ PROGRAM = "this program"
 Step = Generator[tuple[int, int], None, dict[str, Any]]  # bytes done and in all, then what came of it
 
 
-def serve(requests: int, beats: int, rank: int, size: int, backend: str) -> None:
+def follow(requests: int, beats: int, rank: int, size: int, backend: str) -> None:
     """The process: `requests` and `beats` are handles of Connections."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches every process: whoever started this one ends it
     life = Beats(Connection(beats))

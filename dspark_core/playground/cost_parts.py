@@ -19,7 +19,7 @@ from ..decode.cost_curve import CostCurve
 from ..errors import TraceError
 from ..models.info import DrafterInfo
 from ..paths import assets
-from ..race.many_users import USERS, BatchCosts, ManyUsers, Recording, Served
+from ..race.many_users import USERS, BatchCosts, ManyUsers, Recording, Throughput
 from ..race.metrics import metrics
 from ..race.records import Failed, LaneRecord, RaceRecord, Waiting
 from ..race.trace import Trace, loads
@@ -33,7 +33,7 @@ MOST_TITLE = 60  # characters of a target's name, which may be a file's
 
 
 @dataclass(frozen=True)
-class Group:
+class RoundsGroup:
     """What one drafter drafted for one target in all finished races: its lanes, each with whether its race was greedy.
     id: in links."""
 
@@ -57,7 +57,7 @@ def shipped_races() -> tuple[Trace, ...]:
     return tuple(found)
 
 
-def groups_of(traces: Sequence[Trace], shipped: bool) -> list[Group]:
+def groups_of(traces: Sequence[Trace], shipped: bool) -> list[RoundsGroup]:
     """Of races, the newest last; a group's races are one target's."""
     lanes: dict[tuple[str, str], list[tuple[LaneRecord, bool]]] = {}
     for race in (trace.race for trace in reversed(traces)):
@@ -65,7 +65,7 @@ def groups_of(traces: Sequence[Trace], shipped: bool) -> list[Group]:
             if lane.spec.speculative and lane.rounds:
                 key = lane.spec.drafter_id, race.target
                 lanes.setdefault(key, []).append((lane, race.request.settings.greedy))
-    out: list[Group] = []
+    out: list[RoundsGroup] = []
     for (drafter, target), found in lanes.items():
         recordings = Recording.together(found)
         if not recordings:
@@ -78,7 +78,9 @@ def groups_of(traces: Sequence[Trace], shipped: bool) -> list[Group]:
             f"{rounds} rounds of {title} on {target}, from {len(found)} "
             f"{'lane' if len(found) == 1 else 'lanes'} of {where}; {sure} with confidences."
         )
-        out.append(Group(f"{drafter}.{same + 1}" if same else drafter, f"{title} on {target}", words, tuple(found)))
+        out.append(
+            RoundsGroup(f"{drafter}.{same + 1}" if same else drafter, f"{title} on {target}", words, tuple(found))
+        )
     return out
 
 
@@ -130,7 +132,7 @@ class Parts:
 
     @staticmethod
     def _point(crowd: ManyUsers, users: int, lengths: Sequence[int]) -> dict[str, Any]:
-        def shown(served: Served) -> dict[str, Any]:
+        def shown(served: Throughput) -> dict[str, Any]:
             return {name: value for name, value in asdict(served).items() if name != "users"}
 
         fixed = [shown(crowd.fixed(users, n)) for n in lengths]
@@ -139,7 +141,7 @@ class Parts:
             "schedule": shown(crowd.schedule(users)),
         }
 
-    def _check(self, group: Group, start: StartPoint, costs: Any, seed: int) -> str:
+    def _check(self, group: RoundsGroup, start: StartPoint, costs: Any, seed: int) -> str:
         """How one user, who sends what the race sent, comes out against that race."""
         words = []
         for lane in self.race.lanes if self.race and start.id == RACE else ():

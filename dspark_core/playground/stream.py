@@ -57,7 +57,7 @@ from ..models.token_bytes import TextStream
 from ..race.inspection import AGAIN, BONUS, CORRECTION, OWN, fates_of
 from ..race.metrics import metrics, plain_metrics, strictness, times_plain
 from ..race.outcome import outcome
-from ..race.passes import Parts, costs_elsewhere
+from ..race.passes import PassParts, costs_elsewhere
 from ..race.records import (
     PLAIN,
     DeviceNoise,
@@ -151,9 +151,9 @@ class LanePasses:
 
     def fields(self, r: Round, hidden: list[str]) -> list[str]:
         """Of the lane's next round; none where nothing is known."""
-        parts = Parts.of(r, r.time_s - self._before, self._drafter, self._costs)
+        parts = PassParts.of(r, r.time_s - self._before, self._drafter, self._costs)
         self._before = r.time_s
-        how = "" if parts.how == Parts.WHOLE else parts.how
+        how = "" if parts.how == PassParts.WHOLE else parts.how
         seen = () if r.detail else self._seen.get(r.index, ())
         q, p = (r.detail.q, r.detail.p) if r.detail else ([s.q for s in seen], [s.p for s in seen])
         confidence = r.confidence or [s.confidence for s in seen]

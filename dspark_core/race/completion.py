@@ -46,7 +46,7 @@ def complete(
     prefixes = models.prefixes if not noise else Prefixes(0)  # what others left behind may have been written wide
     prefix = prefixes.begin(target, drafter, prompt)
     yield Began(tuple(prompt), len(prefix.ids))
-    lane, text, finish = LaneRecord(spec), _text_of(target, request), ""
+    lane, text, finish = LaneRecord(spec), _answer_text(target, request), ""
     events = _decode(models, spec, prompt, settings, prefix, noise)
     for event in events:
         lane.add(event)
@@ -77,7 +77,7 @@ def _noise(models: Models, request: AnswerRequest) -> float:
     return models.verdict_noise().largest if request.strict and request.lane.speculative else 0.0
 
 
-def _text_of(target: Target, request: AnswerRequest) -> AnswerText:
+def _answer_text(target: Target, request: AnswerRequest) -> AnswerText:
     """Where the answer becomes text: a conversation's has its thoughts apart."""
     if request.prompt and isinstance(request.prompt[0], dict):
         return ChatText(target.token_bytes, request.stop, target.begun_thought(request.thinking))

@@ -111,7 +111,7 @@ class BatchCosts:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class Throughput:
     """What so many requests come to. tok_s: of all together; each: of one of them; sent: drafts a request and step;
     rows: tokens in one pass, on average; parked: the schedule found that drafting does not pay here."""
 
@@ -140,31 +140,31 @@ class ManyUsers:
         """The longest block that recordings and costs both know."""
         return min(self.costs.most, *(len(r.rounds[0].reached) for r in self.recordings))
 
-    def plain(self, users: int) -> Served:
-        return Served(users, users / self.costs.plain_s(users), 0.0, users)
+    def plain(self, users: int) -> Throughput:
+        return Throughput(users, users / self.costs.plain_s(users), 0.0, users)
 
-    def fixed(self, users: int, drafts: int) -> Served:
+    def fixed(self, users: int, drafts: int) -> Throughput:
         """Every request sends so many drafts, every round."""
         batches = self._batches(users)
         return self._served(users, [drafts] * len(batches), batches, [[drafts] * users] * len(batches))
 
-    def as_raced(self, users: int) -> Served:
+    def as_raced(self, users: int) -> Throughput:
         """Every request drafts and sends what the race itself did; in a batch drafting takes as long as the longest."""
         batches = self._batches(users)
         sent = [[min(r.sent, self.drafts) for r in batch] for batch in batches]
         drafted = [min(max(r.drafted for r in batch), self.drafts) for batch in batches]
         return self._served(users, drafted, batches, sent)
 
-    def schedule(self, users: int) -> Served:
+    def schedule(self, users: int) -> Throughput:
         """The confidence schedule: everybody drafts a block, and Algorithm 1 says how many drafts of each are sent.
         Before it drafts at all it goes by how that went on these rounds in another order: where it did not pay, beyond
         what such a prediction may be off, it decodes plainly."""
         plain = self.plain(users)
         if self._scheduled(users, "rehearsal").tok_s <= (1 + SAME) * plain.tok_s:
-            return Served(users, plain.tok_s, 0.0, plain.rows, True)
+            return Throughput(users, plain.tok_s, 0.0, plain.rows, True)
         return self._scheduled(users)
 
-    def _scheduled(self, users: int, order: str = "") -> Served:
+    def _scheduled(self, users: int, order: str = "") -> Throughput:
         def steps_a_second(rows: int) -> float:
             if rows not in known:
                 known[rows] = 1 / self.costs.step_s(users, self.drafts, rows - users)
@@ -177,7 +177,7 @@ class ManyUsers:
 
     def _served(
         self, users: int, drafted: Sequence[int], batches: Sequence[list[Replayed]], sent: Sequence[list[int]]
-    ) -> Served:
+    ) -> Throughput:
         """By step: how many drafts are made for every request, whose rounds meet, and how many drafts of each are
         sent."""
         tokens = seconds = 0.0
@@ -185,7 +185,7 @@ class ManyUsers:
             tokens += sum(r.tokens(n) for r, n in zip(batch, lengths, strict=True))
             seconds += self.costs.step_s(users, most, sum(lengths))
         each = sum(map(sum, sent)) / len(batches)
-        return Served(users, tokens / seconds, each / users, users + each)
+        return Throughput(users, tokens / seconds, each / users, users + each)
 
     @cached_property
     def _rounds(self) -> list[Replayed]:

@@ -43,7 +43,7 @@ def costs_elsewhere(device: str, drafters: Collection[str]) -> PassCosts:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class PassParts:
     """Seconds of one round, which they add up to.
 
     again: of close calls that strict mode decided again
@@ -63,24 +63,24 @@ class Parts:
     WHOLE = "whole"
 
     @staticmethod
-    def of(r: Round, seconds: float, drafter: str, costs: PassCosts | None) -> "Parts":
+    def of(r: Round, seconds: float, drafter: str, costs: PassCosts | None) -> "PassParts":
         """Of a round that took `seconds`."""
         again = min(r.again.seconds, seconds) if r.again else 0.0
         if r.spent is not None:
             draft = min(max(r.spent.draft, 0.0), seconds - again)
             verify = min(max(r.spent.verify, 0.0), seconds - again - draft)
-            return Parts(draft, verify, again, seconds - again - draft - verify, Parts.TIMED)
+            return PassParts(draft, verify, again, seconds - again - draft - verify, PassParts.TIMED)
         left = seconds - again
         ratio = costs.split(r, drafter) if costs and (r.draft_ids or r.looked) else None
         if ratio is None or sum(ratio) <= 0:
-            return Parts(0.0, left, again, 0.0, Parts.WHOLE)
+            return PassParts(0.0, left, again, 0.0, PassParts.WHOLE)
         draft, verify, wait = (left * part / sum(ratio) for part in ratio)
-        return Parts(draft, verify, again, wait, Parts.SPLIT)
+        return PassParts(draft, verify, again, wait, PassParts.SPLIT)
 
     @staticmethod
-    def of_lane(rounds: Sequence[Round], drafter: str, costs: PassCosts | None) -> "Iterator[Parts]":
+    def of_lane(rounds: Sequence[Round], drafter: str, costs: PassCosts | None) -> "Iterator[PassParts]":
         """Of each round in turn, from the first token on."""
         before = 0.0
         for r in rounds:
-            yield Parts.of(r, r.time_s - before, drafter, costs)
+            yield PassParts.of(r, r.time_s - before, drafter, costs)
             before = r.time_s

@@ -68,7 +68,7 @@ def on_proof(tab):
     tab.page.wait_for_function("document.querySelector('#proof-verdict').innerText.length > 9", timeout=120000)
     tab.page.click("#agree")
     tab.page.wait_for_function(
-        "document.querySelector('#greedy-verdict').innerText.includes('12 of 12')", timeout=120000
+        "/\\b(\\d+) of \\1\\b/.test(document.querySelector('#greedy-verdict').innerText)", timeout=120000
     )
 
 

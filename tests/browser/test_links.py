@@ -57,7 +57,7 @@ def test_a_page_at_rest_asks_for_nothing(recorded, open_tab):
     tab.page.get_by_role("button", name="Lanes and settings").click()
     tab.page.locator(".lane-controls").nth(1).get_by_label("Lane 2").click()
     tab.page.get_by_role("option", name="DFlash", exact=True).click()
-    summary(tab, "plain, DFlash · hardware-aware, DFlash · cap 5; up to 33 tokens")
+    summary(tab, "plain, DFlash · cap 2, DFlash · cap 5; up to 33 tokens")
     assert rests(), "after an edit"
     tab.page.click("#race")
     tab.until("done")

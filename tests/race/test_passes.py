@@ -12,7 +12,7 @@ from dspark_core.errors import TraceError
 from dspark_core.paths import assets
 from dspark_core.playground.saved import board_of
 from dspark_core.playground.stream import FIELD, RECORD
-from dspark_core.race.passes import Parts, costs_by, costs_elsewhere
+from dspark_core.race.passes import PassParts, costs_by, costs_elsewhere
 from dspark_core.race.records import LaneRecord, PassCosts
 from dspark_core.race.trace import dumps, loads
 from tests.race.long_trace import long_trace
@@ -39,9 +39,9 @@ def round_of(drafts=2, sent=2, **more):
     ],
 )
 def test_a_round_that_was_not_timed_apart_is_split_as_the_curve_has_its_parts(r, draft, verify, wait):
-    parts = Parts.of(r, 3.0, "dspark", COSTS)
+    parts = PassParts.of(r, 3.0, "dspark", COSTS)
     whole = draft + verify + wait
-    assert parts.how == Parts.SPLIT and parts.again == 0
+    assert parts.how == PassParts.SPLIT and parts.again == 0
     assert [parts.draft, parts.verify, parts.wait] == pytest.approx([3 * x / whole for x in (draft, verify, wait)])
 
 
@@ -53,17 +53,17 @@ def test_what_nothing_tells_apart_is_one_pass():
         (round_of(4, 4), "dspark", COSTS),  # more than the curve was asked for
         (round_of(2, 2), "dspark", PassCosts((0.0,) * 4, {"dspark": (0.0,) * 4})),
     ):
-        assert Parts.of(r, 3.0, drafter, costs) == Parts(0.0, 3.0, 0.0, 0.0, Parts.WHOLE)
+        assert PassParts.of(r, 3.0, drafter, costs) == PassParts(0.0, 3.0, 0.0, 0.0, PassParts.WHOLE)
 
 
 def test_times_that_were_measured_are_taken_as_they_are_and_close_calls_are_apart():
     r = round_of(spent=Spent(0.5, 1.5, 1.0), again=Again(1, False, 1, 0.75))
-    assert Parts.of(r, 3.0, "dspark", COSTS) == Parts(0.5, 1.5, 0.75, 0.25, Parts.TIMED)
+    assert PassParts.of(r, 3.0, "dspark", COSTS) == PassParts(0.5, 1.5, 0.75, 0.25, PassParts.TIMED)
     r = round_of(again=Again(1, False, 1, 1.0))
-    split = Parts.of(r, 4.0, "dspark", replace(COSTS, wait={}))
-    assert split == Parts(0.75, 2.25, 1.0, 0.0, Parts.SPLIT)
+    split = PassParts.of(r, 4.0, "dspark", replace(COSTS, wait={}))
+    assert split == PassParts(0.75, 2.25, 1.0, 0.0, PassParts.SPLIT)
     late = round_of(spent=Spent(2.5, 1.5, 0.0))  # two readings of a clock
-    assert Parts.of(late, 3.0, "dspark", COSTS) == Parts(2.5, 0.5, 0.0, 0.0, Parts.TIMED)
+    assert PassParts.of(late, 3.0, "dspark", COSTS) == PassParts(2.5, 0.5, 0.0, 0.0, PassParts.TIMED)
 
 
 def test_parts_add_up_to_the_clock_of_every_lane():
@@ -93,7 +93,7 @@ def test_parts_add_up_to_the_clock_of_every_lane():
             shown[i] = [shown[i][0] + sum(parts) + max(0.0, took - sum(parts)), float(fields[1])]
         for lane, (seconds, clock) in zip(trace.race.lanes, shown, strict=True):
             assert seconds == pytest.approx(lane.rounds[-1].time_s, rel=0.01) and clock == lane.rounds[-1].time_s
-            parts = list(Parts.of_lane(lane.rounds, lane.spec.drafter_id, COSTS))
+            parts = list(PassParts.of_lane(lane.rounds, lane.spec.drafter_id, COSTS))
             total = sum(p.draft + p.verify + p.again + p.wait for p in parts)
             assert total == pytest.approx(lane.rounds[-1].time_s) and min(min(p.draft, p.wait) for p in parts) >= 0
         assert hows <= ({"timed"} if trace is profiled else {"split"})
@@ -135,4 +135,4 @@ def test_a_race_keeps_its_costs_and_older_files_open():
 
 
 def test_a_lane_that_was_never_run_has_no_passes():
-    assert list(Parts.of_lane(LaneRecord(long_trace(2).race.lanes[0].spec).rounds, "plain", COSTS)) == []
+    assert list(PassParts.of_lane(LaneRecord(long_trace(2).race.lanes[0].spec).rounds, "plain", COSTS)) == []
