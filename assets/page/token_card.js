@@ -17,7 +17,7 @@ board.append(tip);
 const looked = new Map();
 /** @type {HTMLElement?} */
 let tipFor = null;
-let soon = 0;
+let soon = 0, coming = 0;  // a timer, and a frame that brings the card
 
 /** @param {Found} found */
 const nodesOf = ({ lane, round }) => /** @type {HTMLElement[]} */ (
@@ -60,6 +60,8 @@ function showTip(pointed) {
 
 function hideTip() {
   clearTimeout(soon);
+  cancelAnimationFrame(coming);
+  coming = 0;
   tip.hidden = true;
   tipFor = null;
 }
@@ -94,7 +96,10 @@ panes.addEventListener('focusin', ({ target }) => {
   const pointed = tokenAt(elementOf(target)), found = pointed?.found ?? roundAt(elementOf(target));
   if (!found) return;
   const j = pointed?.j ?? telling(found.round), node = pointed?.node ?? nodesOf(found)[j];
-  requestAnimationFrame(() => { if (node?.isConnected) showTip({ found, j, node }); });  // behind the scrolling
+  coming = requestAnimationFrame(() => {  // behind the scrolling
+    coming = 0;
+    if (node?.isConnected) showTip({ found, j, node });
+  });
 });
 panes.addEventListener('focusout', hideTip);
 
@@ -132,7 +137,7 @@ panes.addEventListener('keydown', (event) => {
   moveBy(from, by);
 }, { capture: true });
 document.addEventListener('keydown', (event) => {
-  if (event.key !== 'Escape' || tip.hidden || !element.isConnected) return;
+  if (event.key !== 'Escape' || (tip.hidden && !coming) || !element.isConnected) return;
   hideTip();
   if (document.body.dataset.race !== 'running') event.stopImmediatePropagation();
 }, { capture: true });

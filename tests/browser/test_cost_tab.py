@@ -99,6 +99,7 @@ def test_what_if_begins_at_the_race_and_moves_with_the_keys(raced_tab):
     opened(tab, race)
     shown_in(tab, "what-if", ".part-starts [aria-pressed=true]", "this race")
     page.locator("#what-if summary").click()
+    page.wait_for_selector("#what-if tbody tr")
     rows = [row.split("\t") for row in page.locator("#what-if tbody tr").all_inner_texts()]
     chart = page.evaluate(
         "JSON.parse([...document.querySelectorAll('#cost table')].map(t => "

@@ -176,7 +176,8 @@ def test_alternatives_of_every_slot_and_a_card_that_knows_what_was_computed(afte
     label = page.evaluate("document.activeElement.getAttribute('aria-label')")
     assert page.evaluate("document.activeElement.matches('.tok')") and ", draft 1 of " in label
     page.keyboard.press("Escape")
-    assert page.is_hidden(".token-card") and not tab.complaints
+    page.wait_for_selector(".token-card", state="hidden")
+    assert not tab.complaints
 
 
 def test_by_keyboard_alone_through_a_round(after_race):

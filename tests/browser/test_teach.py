@@ -46,6 +46,7 @@ def choose(tab, lane, option):
     choice = tab.page.get_by_role("option", name=option, exact=True)
     choice.wait_for(state="visible")
     choice.click()
+    choice.wait_for(state="detached")  # the next menu has one of the same name
 
 
 def test_why_dspark_keeps_its_later_positions_longer_is_shown_within_two_minutes(product, open_tab):
