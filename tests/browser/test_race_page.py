@@ -413,7 +413,7 @@ def test_four_lanes_with_their_own_settings(recorded, open_tab):
     assert heads == ["plain", "DSpark hardware-aware", "DFlash hardware-aware", "DFlash cap 5"]
 
 
-@pytest.mark.parametrize("wait", [0, 100])
+@pytest.mark.parametrize("wait", [0, pytest.param(100, marks=pytest.mark.sweep)])
 def test_an_edit_right_after_unfolding_stays(open_tab, wait):
     gate = threading.Event()
 
