@@ -22,6 +22,7 @@ title = "DSpark, block 7 (DeepSpec)"
 hub = "deepseek-ai/dspark_qwen3_4b_block7"  # or path; neither where the method needs no weights
 licence = "MIT"
 bytes = 2786267138                  # in bf16; and `assumed`, as of a target
+on_request = true                   # its weights are read when a lane first names it
 
 Sizes are what a page without a network knows of a download: whether it fits this machine, how much is to come. They are
 facts, or computed from published shapes (two bytes a number in bf16; 8.5 or 4.5 bits a number in MLX's 8 and 4 bits).
@@ -56,13 +57,15 @@ Place = Path | HubName
 
 @dataclass(frozen=True)
 class PresetDrafter:
-    """`path` is None where the method needs no weights; `sizes` where they are not known."""
+    """`path` is None where the method needs no weights; `sizes` where they are not known; `on_request`: see
+    DrafterInfo."""
 
     method: str
     path: Place | None = None
     title: str = ""
     licence: str = ""
     sizes: PublishedSizes | None = None
+    on_request: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,9 +110,17 @@ class Preset:
 
     @property
     def first_drafters(self) -> dict[str, PresetDrafter]:
-        """The default drafter of each method, by id."""
+        """The default drafter of each method, by id; not those that are read on request."""
         ids = drafter_ids(d.method for d in self.drafters)
-        return {id_: d for id_, d in zip(ids, self.drafters, strict=True) if id_ == d.method.lower()}
+        firsts = {id_: d for id_, d in zip(ids, self.drafters, strict=True) if id_ == d.method.lower()}
+        return {id_: d for id_, d in firsts.items() if not d.on_request}
+
+    @property
+    def on_request(self) -> dict[str, PresetDrafter]:
+        """The drafters that are read on request, by the ids that they have behind those of `first_drafters`."""
+        later = [d for d in self.drafters if d.on_request]
+        ids = drafter_ids([*self.first_drafters, *(d.method for d in later)])
+        return dict(zip(ids[len(self.first_drafters) :], later, strict=True))
 
 
 @dataclass(frozen=True)
@@ -192,6 +203,7 @@ class _TargetTable(_ModelTable):
 class _DrafterTable(_ModelTable):
     method: str
     title: str = ""
+    on_request: bool = False
 
 
 class _PresetFile(_Table):
@@ -271,7 +283,8 @@ def _drafter(path: Path, table: _DrafterTable) -> PresetDrafter:
     title = table.title or table.method
     if table.path is None and table.hub is None and methods.constants(table.method).get("needs_weights") is False:
         return PresetDrafter(table.method, None, title, table.licence)
-    return PresetDrafter(table.method, _place(path, "drafter", table), title, table.licence, table.sizes())
+    place = _place(path, "drafter", table)
+    return PresetDrafter(table.method, place, title, table.licence, table.sizes(), table.on_request)
 
 
 def _place(path: Path, what: str, table: _ModelTable) -> Place:

@@ -52,6 +52,7 @@ class DrafterInfo:
     needs_taps:     its context is made of the target's hidden states
     needs_weights:  it is read from a directory
     everywhere:     it comes with every target, whether or not it was asked for
+    on_request:     its weights are read when a lane first names it, and no race has it for which none was chosen
     newest:         rows of its context that it looks at, the newest ones; 0: all that it was made to look at. Text that
                     is much longer than what it was trained on is drafted better so
     calibration:    where it was measured
@@ -76,6 +77,7 @@ class DrafterInfo:
     needs_taps: bool = True
     needs_weights: bool = True
     everywhere: bool = False
+    on_request: bool = False
     newest: int = 0
     calibration: Calibration = field(default_factory=Calibration)
     shapes: str = ""
@@ -122,7 +124,7 @@ def drafter_ids(methods: Iterable[str]) -> list[str]:
 def first_of_each(infos: Iterable[DrafterInfo]) -> list[str]:
     """Ids of the drafters of a race for which none was chosen: the first of each method. Those that come with every
     target are there where there is no other."""
-    firsts = [info for info in infos if info.id == info.method.lower()]
+    firsts = [info for info in infos if info.id == info.method.lower() and not info.on_request]
     return [i.id for i in firsts if not i.everywhere] or [i.id for i in firsts]
 
 

@@ -104,6 +104,7 @@ class Controls:
              much (limits.py)
     doubts:  the place that says what of a link cannot be had (links.py)
     summary: the place for what would race, in words
+    further: the button that gives the last lane to the drafter `further_id`, which is loaded on request
     """
 
     inputs: RaceInputs
@@ -117,6 +118,8 @@ class Controls:
     doubts: gr.HTML
     summary: gr.HTML
     defaults: gr.Button
+    further: gr.Button
+    further_id: str
 
     def request(self, values: Mapping[str, Any]) -> RaceRequest:
         """The race that is asked for. Raises ValueError, in one sentence for the visitor."""
@@ -131,6 +134,7 @@ class Controls:
         """Fit the lanes' controls whenever `head`, which says what is loaded, changes."""
         fitted = {name: control for name, control in self.inputs.of_lanes.items() if not name.endswith("threshold")}
         places = {"limits": self.limits, "cut": self.cut, "summary": self.summary, "thinking": self.inputs.thinking}
+        places["further"] = self.further
         listen(head.change, self.refit, {**places, **self.inputs.named}, {**places, **fitted}, queue=False, **QUIET)
 
     def refit(self, call: Call) -> Updates:
@@ -142,6 +146,7 @@ class Controls:
             return {}
         words = summary_words(_thinking_where_it_can(form, now), now)
         shown = {"cut": fitted.words, "summary": words, "thinking": thinking_shown(now)}
+        shown["further"] = gr.update(**further_shown(now, self.further_id))
         return {"limits": Limits(now), **shown, **fitted.updates}
 
 
@@ -155,11 +160,15 @@ def controls(prompts: list[Prompt], offers: Callable[[], Offers]) -> Controls:
             _fold("Lanes and settings", "settings-body")
             static(LANE, elem_id="lane-term")
             summary = plain_text("", "settings-summary")
+            further_id = next((i.id for i in offers().infos if i.on_request), "")
+            further = gr.Button(**further_shown(offers(), further_id), size="sm", elem_id="further")
         doubts = plain_text("", "link-doubts")
         cut = plain_text("", "settings-cut")
         inputs, defaults = _settings(prompt, offers)
     for chip, example in chips:
         _fill_in(chip, example, inputs)
+    *_, last = lanes = [lane.drafter for lane in inputs.lanes]
+    further.click(None, lanes, last, js=f"(...lanes) => {_last_lane(further_id)}", api_visibility="private")
 
     def sum_up(call: Call) -> Updates:
         now = offers()
@@ -183,6 +192,8 @@ def controls(prompts: list[Prompt], offers: Callable[[], Offers]) -> Controls:
         doubts=doubts,
         summary=summary,
         defaults=defaults,
+        further=further,
+        further_id=further_id,
     )
 
 
@@ -220,13 +231,25 @@ def _chips(prompts: list[Prompt]) -> list[tuple[gr.Button, Prompt]]:
 
 def _fill_in(chip: gr.Button, example: Prompt, inputs: RaceInputs) -> None:
     """At a click the prompt, and the last lane for the drafter that an example is for, unless another lane has it."""
-    text, drafter = json.dumps(example.text), json.dumps(example.drafter)
+    text = json.dumps(example.text)
     if not example.drafter:
         chip.click(None, None, inputs.prompt, js=f"() => {text}", api_visibility="private")
         return
     lanes = [lane.drafter for lane in inputs.lanes]
-    js = f"(...lanes) => [{text}, lanes.includes({drafter}) ? lanes.at(-1) : {drafter}]"
+    js = f"(...lanes) => [{text}, {_last_lane(example.drafter)}]"
     chip.click(None, lanes, [inputs.prompt, lanes[-1]], js=js, api_visibility="private")
+
+
+def _last_lane(drafter: str) -> str:
+    """What the last of `lanes` runs, in JavaScript, so that one of them has this drafter."""
+    return f"lanes.includes({json.dumps(drafter)}) ? lanes.at(-1) : {json.dumps(drafter)}"
+
+
+def further_shown(now: Offers, id_: str) -> dict[str, Any]:
+    """The words of the button that adds a lane of a drafter that is loaded on request, and whether it is there."""
+    info = find([i for i in now.infos if i.on_request], id_)
+    there = any(id_ == shown for _, shown in now.choices)
+    return {"value": f"+ {info.title if info else id_}", "visible": bool(info and there) or HIDDEN}
 
 
 def _settings(prompt: gr.Textbox, offers: Callable[[], Offers]) -> tuple[RaceInputs, gr.Button]:

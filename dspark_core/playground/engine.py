@@ -42,6 +42,7 @@ class Choice:
     notice:   what the visitor should know of the pair while it is loaded, in a sentence
     titles:   id -> what a preset calls the drafter
     newest:   rows of its context that a drafter looks at; 0 for all
+    unread:   id -> directory of drafters whose weights are read when a lane first names them
     """
 
     title: str
@@ -52,6 +53,7 @@ class Choice:
     notice: str = ""
     titles: Mapping[str, str] = field(default_factory=dict)
     newest: int = 0
+    unread: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,10 @@ class PresetEngine:
         for id_, d in firsts.items():
             place = d.path
             drafters[id_] = TO_FETCH.format(place.repo) if isinstance(place, HubName) else place
-        titles = {id_: d.title for id_, d in firsts.items() if d.title}
-        choice = Choice(preset.title, preset.target, drafters, precision, titles=titles)
+        waiting = preset.on_request
+        titles = {id_: d.title for id_, d in (firsts | waiting).items() if d.title}
+        unread = {id_: d.path for id_, d in waiting.items() if isinstance(d.path, Path)}
+        choice = Choice(preset.title, preset.target, drafters, precision, titles=titles, unread=unread)
         try:
             self._load(choice, lambda step: progress(step.words), lambda: False, strict=False)
         except BaseException as error:  # the page must come up, so that another model can be loaded
@@ -154,6 +158,7 @@ class PresetEngine:
         self.choice: Choice | None = None
         self._models: Models | None = None
         self._preparation: Iterator[str] | None = None
+        self._prepared: list[str] = []  # ids of the drafters that this is for
         self.notice = self.problem = ""
         self.name = self.precision = ""
         self.stop_ids: frozenset[int] = frozenset()
@@ -169,6 +174,11 @@ class PresetEngine:
         from ..race.loaded import Models
 
         target, drafters = self._open(choice, tell, cancelled, strict)
+        unread: dict[str, Drafter] = {}
+        for id_ in choice.unread:
+            if not isinstance(drafter := drafters[id_], str):
+                unread[id_] = drafter
+                del drafters[id_]
         self.unload()
 
         def progress(what: str) -> Callable[[int, int], None]:
@@ -182,8 +192,8 @@ class PresetEngine:
         tell(Loading(f"{choice.title}: checking the taps"))
         target.prove_taps()
         if target.no_rollback:
-            drafters = dict.fromkeys(drafters, target.no_rollback)
-        self.choice, self._models = choice, Models(target, drafters)
+            drafters, unread = dict.fromkeys(drafters, target.no_rollback), {}
+        self.choice, self._models = choice, Models(target, drafters, unread)
         notices = [choice.notice, target.no_rollback, getattr(target.text, "unlimited", "")]
         if target.text is not None:
             tell(Loading(f"{choice.title}: trying the drafters"))
@@ -213,7 +223,8 @@ class PresetEngine:
             with suppress(OSError):
                 TextProcess.shared()
         tell(Loading(f"{choice.title}: checking files"))
-        paths = [d for d in choice.drafters.values() if isinstance(d, Path)]
+        wanted = {**choice.drafters, **choice.unread}
+        paths = [d for d in wanted.values() if isinstance(d, Path)]
         if strict and (words := self._too_big(choice, paths)):
             raise ModelError(words)
         check(choice.target)
@@ -227,7 +238,7 @@ class PresetEngine:
         drafters: dict[str, Drafter | str] = {}
         everywhere: dict[str, Path | str | None] = {m.lower(): None for m in methods.marked("EVERYWHERE")}
         further = {id_: where for id_, where in everywhere.items() if id_ not in choice.drafters}
-        for id_, where in {**choice.drafters, **further}.items():
+        for id_, where in {**wanted, **further}.items():
             if isinstance(where, str):
                 drafters[id_] = where
                 continue
@@ -247,7 +258,7 @@ class PresetEngine:
 
         drafter = open_drafter(where, target, choice.drafter_precision, method_name(id_), choice.newest)
         info = drafter.info if where is None else replace(drafter.info, name=name_of(where))
-        drafter.info = replace(info, title=choice.titles.get(id_, info.title))
+        drafter.info = replace(info, title=choice.titles.get(id_, info.title), on_request=id_ in choice.unread)
         return drafter
 
     def _too_big(self, choice: Choice, drafters: list[Path]) -> str:
@@ -275,8 +286,8 @@ class PresetEngine:
 
         if self._models is None:
             return ""
-        if self._preparation is None:
-            self._preparation = prepare(self._models)
+        if self._preparation is None or self._prepared != [*self._models.loaded]:  # a race had one more read
+            self._preparation, self._prepared = prepare(self._models), [*self._models.loaded]
         return next(self._preparation, "")
 
     def race(self, request: RaceRequest, cancelled: Callable[[], bool]) -> Iterator[tuple[int, Any]]:

@@ -87,6 +87,7 @@ class Selection:
     context: int = 4096
     folder: Path | None = None
     newest: int = 0
+    on_request: tuple[PresetDrafter, ...] = ()  # that are read when a lane first names them
 
     @classmethod
     def own(cls, form: ModelForm) -> "Selection":
@@ -110,12 +111,13 @@ class Selection:
         if not isinstance(wanted, list | tuple) or not all(isinstance(id_, str) and id_ in offered for id_ in wanted):
             wanted = list(preset.first_drafters)
         drafters = [drafter for id_, drafter in offered.items() if id_ in wanted]
-        there = {d.method for d in drafters}
+        further = tuple(d for d in preset.drafters if d.on_request and d not in drafters and isinstance(d.path, Path))
+        there = {d.method for d in (*drafters, *further)}
         left_out = tuple(dict.fromkeys(d.method for d in preset.drafters if d.method not in there))
         parts = [ModelPart(TARGET, version.path, "", version.sizes, version.licence)]
         parts += [ModelPart(d.method, d.path, d.title, d.sizes, d.licence) for d in drafters]
         title = f"{preset.title}, {version.precision}" if len(preset.targets) > 1 else preset.title
-        return cls(title, tuple(parts), left_out)
+        return cls(title, tuple(parts), left_out, on_request=further)
 
 
 @dataclass(frozen=True)
@@ -235,7 +237,7 @@ class ModelSources:
 
     def start_infos(self) -> tuple[DrafterInfo, ...]:
         """What is known of the drafters that the page starts with, before they are loaded."""
-        firsts = self.first.first_drafters if self.first else {}
+        firsts = self.first.first_drafters | self.first.on_request if self.first else {}
         more = {m.lower(): PresetDrafter(m) for m in methods.marked("EVERYWHERE") if m.lower() not in firsts}
         infos = [self._start_info(id_, drafter) for id_, drafter in (firsts | more).items()]
         return tuple(replace(info, everywhere=info.id in more) for info in infos)
@@ -258,6 +260,7 @@ class ModelSources:
             id=id_,
             method=drafter.method,
             title=title,
+            on_request=drafter.on_request,
             name=located.facts.name,
             block=c.block_size,
             first_slot=c.first_slot,
@@ -370,16 +373,19 @@ class ModelSources:
         target, *drafters = parts
         if target.directory is None:
             raise ModelError(target.problem or f"{target.part.name} is not on this machine: download it first.")
-        ids = drafter_ids(d.method() for d in drafters)
+        further = chosen.on_request
+        ids = drafter_ids([*(d.method() for d in drafters), *(d.method for d in further)])
+        unread = dict(zip(ids[len(drafters) :], further, strict=True))
         places: dict[str, Path | str | None] = {}
-        for id_, d in zip(ids, drafters, strict=True):
+        for id_, d in zip(ids, drafters, strict=False):
             places[id_] = d.directory if d.here else d.problem or NOT_HERE
-        titles = {id_: d.part.title for id_, d in zip(ids, drafters, strict=True) if d.part.title}
+        titles = {id_: d.part.title for id_, d in zip(ids, drafters, strict=False) if d.part.title}
+        titles |= {id_: d.title for id_, d in unread.items()}
         for method in chosen.left_out:
             places.setdefault(method.lower(), NOT_WANTED)
         everywhere = [method.lower() for method in methods.marked("EVERYWHERE")]
         for method in (d.method.lower() for preset in self.presets.values() for d in preset.drafters):
-            if method not in everywhere:
+            if method not in everywhere and method not in unread:
                 places.setdefault(method, NOT_CHOSEN)
         warned = target.facts is not None and sort_of(target.facts).kind == TARGET
         notice = facts.base_warning(target.facts) if target.facts and warned else None
@@ -392,6 +398,7 @@ class ModelSources:
             notice.words if notice else "",
             titles,
             chosen.newest,
+            {id_: d.path for id_, d in unread.items() if isinstance(d.path, Path)},
         )
 
     def on_this_machine(self, folder: Path | None) -> list[local.Found]:

@@ -23,7 +23,8 @@ def agreement(
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[tuple[int, Step | Agreement]]:
     """Yields (-1, Step) while it works and (-1, Agreement) for every prompt that was decoded to its end."""
-    lanes = LaneSpec(PLAIN), *(LaneSpec(i.method, label="full block", drafter=i.lane_drafter) for i in models.infos)
+    infos = [i for i in models.infos if i.id in models.loaded]
+    lanes = LaneSpec(PLAIN), *(LaneSpec(i.method, label="full block", drafter=i.lane_drafter) for i in infos)
     settings, began = Settings(max_tokens=request.tokens), clock()
     for k, prompt in enumerate(request.prompts):
         asked = RaceRequest(prompt, lanes, settings, together=False)

@@ -30,6 +30,8 @@ def complete(
     finite.
     """
     target, spec = models.target, request.lane
+    for _ in models.read([spec.drafter_id]):
+        pass
     drafter = models.drafters.get(spec.drafter_id, "there is none of this name.") if spec.speculative else None
     if isinstance(drafter, str):
         raise ModelError(f"{spec.method} is not running: {drafter}")

@@ -114,6 +114,8 @@ def inspect(
     prompt = target.encode_chat(record.request.messages, **record.request.switches)
     if len(prompt) != record.prompt_tokens:
         raise DecodeError("The loaded tokenizer reads this race's prompt in another way.")
+    for _ in models.read([record.lanes[lane].spec.drafter_id]):
+        models.kept = None
     if not isinstance(models.kept, Inspector):
         models.kept = Inspector(models)
     settings = record.request.settings

@@ -5,7 +5,7 @@ is measured now is written there. A race waits for no measurement of costs: it g
 Everything here is for the thread that owns MLX.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -20,7 +20,9 @@ from ..decode.measure import Measurement, Measuring, load_curve, made_of, save_c
 from ..decode.prefixes import Prefixes
 from ..decode.rounds import Round
 from ..decode.strict import Noise, load_noise, measure_noise, save_noise
+from ..errors import ModelError
 from ..machine import machine, versions
+from ..models.checkpoint import read_drafter
 from ..models.drafter import Drafter
 from ..models.drafters import constants
 from ..models.info import DrafterInfo, named
@@ -60,10 +62,12 @@ class Models:
     """A target with its drafters.
 
     drafters: by id (see `drafter_ids`); a sentence in place of one says why it cannot run
+    unread:   those whose weights are read when a lane first names them
     warm:     lanes that have run before, so that nothing compiles on the clock
     fits:     how far confidences by margin are off here, by drafter
     kept:     what the inspector keeps of the last round it looked at; a race drops it
     curve:    what a step costs here, once that is measured
+    before:   the curve of those that were there before the last one was read
     measuring: the measurement that will tell, while it is under way
     raced:    (drafter's id, rounds) of the lanes of each race meanwhile
     noise:    how far logits move with the width here, once that is known
@@ -73,10 +77,12 @@ class Models:
 
     target: Target
     drafters: dict[str, Drafter | str]
+    unread: dict[str, Drafter] = field(default_factory=dict)
     warm: set[Warmth] = field(default_factory=set)
     fits: dict[str, ConfidenceFit] = field(default_factory=dict)
     kept: object | None = None
     curve: CostCurve | None = None
+    before: CostCurve | None = None
     measuring: Measurement | None = None
     raced: list[list[tuple[str, Sequence[Round]]]] = field(default_factory=list)
     noise: Noise | None = None
@@ -90,8 +96,20 @@ class Models:
 
     @property
     def infos(self) -> tuple[DrafterInfo, ...]:
-        """What is known of the drafters that can run, without MLX."""
-        return named((id_, d.info) for id_, d in self.loaded.items())
+        """What is known of the drafters that can run, without MLX; those that are still to be read among them."""
+        return named((id_, d.info) for id_, d in (self.loaded | self.unread).items())
+
+    def read(self, ids: Iterable[str]) -> Iterator[str]:
+        """Read those of these drafters whose weights are not read yet. Before each, what comes, in a sentence. One that
+        cannot be read leaves the reason."""
+        for id_ in [id_ for id_ in dict.fromkeys(ids) if id_ in self.unread]:
+            yield f"Loading {self.unread[id_].info.title} …"
+            self.before, drafter = self.known_curve() or self.before, self.unread.pop(id_)
+            try:
+                read_drafter(drafter)
+                self.drafters[id_] = drafter
+            except ModelError as error:
+                self.drafters[id_] = str(error)
 
     @property
     def problems(self) -> dict[str, str]:
@@ -152,6 +170,8 @@ class Models:
         """The curve of these models; before there is one, that of the points measured by now, or another machine's
         shape, as for a `drafter` that cannot be measured."""
         curve = self.known_curve()
+        if curve is None and self.before and (not drafter or self.before.knows(drafter)):
+            return self.before
         if curve is None and self.measuring:
             curve = self._refined(self.measuring.curve())
         if curve is None or (drafter and not curve.knows(drafter)):
@@ -179,6 +199,8 @@ class Models:
     def doubt_of_costs(self) -> str:
         """What a visitor should know of the costs that a race begins with, in a sentence; empty if they are sound."""
         curve = self.usable_curve()
+        if curve is self.before:
+            return "What the drafter loaded last costs is not measured here yet, so another machine's costs serve."
         if curve.borrowed:
             return f"Costs are not measured here yet, so another machine's serve ({curve.borrowed})."
         if curve.busy >= BUSY:

@@ -22,7 +22,8 @@ LEFT = (10, 20, 30, 60, 120, 300, 600)  # seconds that are named: the nearest th
 
 def prepare(models: Models) -> Generator[str, None, None]:
     """Before every step, what it is a part of, in a sentence or two."""
-    specs = [LaneSpec(PLAIN), *(LaneSpec(i.method, HARDWARE, drafter=i.lane_drafter) for i in models.infos)]
+    infos = [i for i in models.infos if i.id in models.loaded]
+    specs = [LaneSpec(PLAIN), *(LaneSpec(i.method, HARDWARE, drafter=i.lane_drafter) for i in infos)]
     asked = RaceRequest("", tuple(specs), Settings())
     cold = [spec for spec in specs if not models.is_warm(Warmth.of(spec, asked, 0.0))]
     if cold:

@@ -218,6 +218,8 @@ def race(
     """
     target = models.target
     models.kept = None
+    for words in models.read(spec.drafter_id for spec in request.lanes):
+        yield -1, Waiting(words)
     prompt = target.encode_chat(request.messages, **request.switches)
     if len(prompt) >= target.context_length:
         what, help_ = ("conversation with this prompt", ": start over") if request.earlier else ("prompt", "")

@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -19,10 +20,12 @@ from dspark_core.catalog.names import HubName
 from dspark_core.decode.rounds import Settings
 from dspark_core.errors import ModelError
 from dspark_core.machine import Device
+from dspark_core.models.info import first_of_each
 from dspark_core.playground.engine import Choice, Loaded, Loading, PresetEngine, load_job, unload_job
+from dspark_core.playground.race_request import offers_of
 from dspark_core.playground.worker import Job, Waiting, Worker, race_job
 from dspark_core.presets import Preset, PresetDrafter
-from dspark_core.race.records import PLAIN, Failed, LaneSpec, RaceRequest
+from dspark_core.race.records import FULL, PLAIN, Failed, LaneSpec, RaceRecord, RaceRequest
 
 from ..models.build import GOLDEN, copy, edit_weights, random_drafter
 from .golden_choices import choice, races
@@ -46,6 +49,32 @@ def test_every_golden_pair_takes_the_place_of_the_last_and_races(engine):
         assert any("reading the target" in s.words for s in steps)
         output = races(engine)
     assert output == first
+
+
+def test_a_drafter_on_request_is_read_when_a_lane_names_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("dspark_core.store.cache_directory", lambda: tmp_path)
+    drafters = PresetDrafter("DSpark", GOLDEN / "A" / "drafter"), PresetDrafter("DFlash", GOLDEN / "C" / "drafter")
+    drafters += (replace(drafters[1], title="More", on_request=True),)
+    start = Preset("a", "A", GOLDEN / "A" / "target", drafters)
+    engine = PresetEngine(start, "auto", lambda step: None)
+    infos = offers_of(engine).infos
+    assert [i.id for i in infos if not i.everywhere] == ["dspark", "dflash", "dflash-2"] and infos[-1].title == "More"
+    assert first_of_each(infos) == ["dspark", "dflash"] and "dflash-2" not in engine.models.loaded
+    while engine.prepare():
+        assert "dflash-2" not in engine.models.loaded, "nobody asked for it"
+    before, usual = engine.models.known_curve(), races(engine)
+    assert "dflash-2" not in engine.models.loaded
+
+    engine.models.target.encode_chat = lambda messages: list(range(1, 12))
+    lanes = LaneSpec(PLAIN), LaneSpec("DSpark", FULL, 7), LaneSpec("DFlash", FULL, 7, drafter="dflash-2")
+    request = RaceRequest("x", lanes, Settings(max_tokens=12, stop_ids=frozenset()))
+    events = [event for _, event in engine.race(request, lambda: False)]
+    assert events[0] == Waiting("Loading More …")
+    record = next(event for event in events if isinstance(event, RaceRecord))
+    assert record.verdict.kind == "identical" and "dflash-2" in record.source.drafters
+    assert engine.models.usable_curve("dspark") is before and engine.models.usable_curve("dflash-2").borrowed
+    assert first_of_each(offers_of(engine).infos) == ["dspark", "dflash"] and races(engine) == usual
+    assert engine.prepare(), "its costs are still to be measured"
 
 
 def test_what_is_got_ready_goes_with_its_model(engine, tmp_path, monkeypatch):

@@ -89,7 +89,7 @@ def test_caps_and_confidences_are_the_drafter_s():
     [
         (GOLDEN / "C" / "drafter", 7, 7),
         (GOLDEN / "D" / "drafter", 16, 15),
-        pytest.param(SHIPPED / "dflash-smollm2-135m-b7", 7, 7, marks=pytest.mark.sweep),
+        pytest.param(SHIPPED / "dflash2-smollm2-135m-b8", 8, 7, marks=pytest.mark.sweep),
         (SHIPPED / "dflash-smollm2-135m-b16", 16, 15),
     ],
 )

@@ -1,4 +1,4 @@
-"""Two drafters of one method at once: the embedded DFlash of block 16 and of block 7, by their ids everywhere."""
+"""Two drafters of one method at once: the embedded DFlash 2 of block 16 and of block 8, by their ids everywhere."""
 
 from dataclasses import replace
 from urllib.parse import parse_qsl
@@ -23,13 +23,13 @@ from .serving import served
 from .tiny import TinyEngine
 
 ASSETS = GOLDEN.parents[1] / "assets" / "models"
-LANES = "plain,dflash:block=16,dflash-2:block=5,dflash-2:full"
+LANES = "plain,dflash2:block=16,dflash2-2:block=5,dflash2-2:full"
 
 
 @pytest.fixture(scope="module")
 def engine():
     """What the Models tab loads for two drafters that were typed in."""
-    names = [str(ASSETS / f"dflash-smollm2-135m-b{n}") for n in (16, 7)]
+    names = [str(ASSETS / f"dflash2-smollm2-135m-b{n}") for n in (16, 8)]
     sources = ModelSources(load_presets()[:1])
     form = ModelForm(OWN_MODELS, own_target=str(ASSETS / "smollm2-135m-instruct"), own_drafters=names)
     chosen = sources.selection(form)
@@ -43,47 +43,47 @@ def engine():
 def test_they_race_are_saved_and_open_again(engine):
     infos = offers_of(engine).infos
     assert [(i.id, i.block, i.name) for i in infos if i.needs_weights] == [
-        ("dflash", 16, "dflash-smollm2-135m-b16"),
-        ("dflash-2", 7, "dflash-smollm2-135m-b7"),
+        ("dflash2", 16, "dflash2-smollm2-135m-b16"),
+        ("dflash2-2", 8, "dflash2-smollm2-135m-b8"),
     ]
     form = RaceForm("Count from 1 to 9.", 8, lanes=tuple(map(form_of, read_lanes(LANES, infos))))
     request = request_of(form, infos)
     assert [lane.name for lane in request.lanes] == [
         "plain",
-        "DFlash · cap 15",
-        "DFlash · #2, cap 5",
-        "DFlash · #2, full block",
+        "DFlash 2 · cap 15",
+        "DFlash 2 · #2, cap 4",
+        "DFlash 2 · #2, full block",
     ]
     events = [event for _, event in race(engine.models, replace(request, together=False))]
     (record,) = [event for event in events if isinstance(event, RaceRecord)]
     assert [lane.error for lane in record.lanes] == [None] * 4 and record.verdict.kind in ("identical", "tie")
     sent = [max((r.proposed for r in lane.rounds), default=0) for lane in record.lanes]
-    assert sent[1] <= 15 and sent[2] == 5 and 5 < sent[3] <= 7
+    assert sent[1] <= 15 and sent[2] == 4 and 4 < sent[3] <= 7
     trace = traced(record)
-    assert trace.drafters["DFlash"].startswith("dflash-smollm2-135m-b16, block 16")
-    assert trace.drafters["dflash-2"].startswith("dflash-smollm2-135m-b7, block 7")
+    assert trace.drafters["DFlash2"].startswith("dflash2-smollm2-135m-b16, block 16")
+    assert trace.drafters["dflash2-2"].startswith("dflash2-smollm2-135m-b8, block 8")
     opened = loads(dumps(trace))
     assert dumps(opened) == dumps(trace)
     assert [lane.spec for lane in opened.race.lanes] == list(request.lanes)
     assert [lane_text(lane.spec) for lane in opened.race.lanes] == [
         "plain",
-        "dflash:cap=15",
-        "dflash-2:cap=5",
-        "dflash-2:full",
+        "dflash2:cap=15",
+        "dflash2-2:cap=4",
+        "dflash2-2:full",
     ]
 
 
 def test_a_link_brings_both_back(engine):
     infos = offers_of(engine).infos
-    request, cut = RaceCall("Hi", "plain,dflash:block=3,dflash-2:block=9").asked(offers_of(engine))
-    assert cut == ["Lane 3: block 9 was asked for; dflash-smollm2-135m-b7 has a block of 7."]
-    form = RaceForm("Hi", lanes=tuple(map(form_of, read_lanes("plain,dflash:block=3,dflash-2:block=9", infos))))
+    request, cut = RaceCall("Hi", "plain,dflash2:block=3,dflash2-2:block=9").asked(offers_of(engine))
+    assert cut == ["Lane 3: block 9 was asked for; dflash2-smollm2-135m-b8 has a block of 8."]
+    form = RaceForm("Hi", lanes=tuple(map(form_of, read_lanes("plain,dflash2:block=3,dflash2-2:block=9", infos))))
     link = link_of(form, infos)
-    assert "lanes=plain,dflash:cap=2,dflash-2:cap=7&" in link
+    assert "lanes=plain,dflash2:cap=2,dflash2-2:cap=7&" in link
     again = read_form(from_link(dict(parse_qsl(link[1:], keep_blank_values=True)), infos))
     assert request_of(again, infos) == request
     everything, _ = RaceCall("Hi").asked(offers_of(engine))
-    assert [lane.drafter_id for lane in everything.lanes] == ["plain", "dflash"], "the first of each method"
+    assert [lane.drafter_id for lane in everything.lanes] == ["plain", "dflash2"], "the first of each method"
 
 
 def test_a_script_races_both():

@@ -14,9 +14,11 @@ from dspark_core.training.torch_target import TorchTarget  # noqa: E402
 from ..scripts.rounds_agree import compare  # noqa: E402
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
-DSPARK, DFLASH_7, DFLASH_16 = "dspark-smollm2-135m-b7", "dflash-smollm2-135m-b7", "dflash-smollm2-135m-b16"
+DSPARK, DFLASH = "dspark-smollm2-135m-b7", "dflash-smollm2-135m-b16"
+DFLASH2, DFLASH2_8 = "dflash2-smollm2-135m-b16", "dflash2-smollm2-135m-b8"
+ALL = DSPARK, DFLASH, DFLASH2, DFLASH2_8
 # Tokens per round, at least: mt-bench, gsm8k, humaneval, mbpp, math500.
-FLOORS = {DSPARK: (2.4, 3.2, 3.3, 3.7, 3.0), DFLASH_16: (1.9, 2.4, 2.4, 2.8, 2.3)}
+FLOORS = {DSPARK: (2.9, 4.0, 4.9, 4.8, 4.0), DFLASH: (2.6, 3.8, 5.0, 5.0, 3.6), DFLASH2: (2.6, 3.8, 5.0, 5.0, 3.6)}
 SETS = ("mt-bench", "gsm8k", "humaneval", "mbpp", "math500")
 
 
@@ -30,7 +32,7 @@ def record(drafter, name):
     return json.loads((ASSETS / "models" / drafter / f"{name}.json").read_text())
 
 
-@pytest.mark.parametrize("drafter", [DSPARK, DFLASH_7, DFLASH_16])
+@pytest.mark.parametrize("drafter", ALL)
 def test_size_and_records(drafter):
     files = [f for f in (ASSETS / "models" / drafter).iterdir() if f.is_file()]
     assert sum(f.stat().st_size for f in files) <= 30e6
@@ -44,16 +46,25 @@ def test_size_and_records(drafter):
 
 def test_assets_in_all():
     assert sum(f.stat().st_size for f in ASSETS.rglob("*") if f.is_file()) <= 200e6
+    assert {d.name for d in (ASSETS / "models").iterdir()} == {*ALL, "smollm2-135m-instruct"}
 
 
-def test_the_two_of_block_7_are_on_equal_terms():
-    one, two = record(DSPARK, "run"), record(DFLASH_7, "run")
-    assert all(one[k] == two[k] for k in ("plan", "data", "steps", "seconds", "command"))
-    shared = ("block", "first_slot", "layers", "taps", "anchors", "lr", "optimizer", "start", "gamma")
-    assert all(one["recipe"][k] == two["recipe"][k] for k in shared)
-    assert two["recipe"]["rank"] == 0 and not two["recipe"]["confidence"]
-    texts = [[record(d, "evaluation")["sets"][s]["tokens"] for s in SETS] for d in (DSPARK, DFLASH_7, DFLASH_16)]
-    assert texts[0] == texts[1] == texts[2]
+def test_all_four_are_on_the_same_batches_and_steps():
+    first, *others = (record(d, "run") for d in ALL)
+    for other in others:
+        assert all(first[k] == other[k] for k in ("plan", "data", "steps"))
+        shared = ("layers", "taps", "lr", "optimizer", "labels", "dpace")
+        assert all(first["recipe"][k] == other["recipe"][k] for k in shared)
+    texts = [[record(d, "evaluation")["sets"][s]["tokens"] for s in SETS] for d in ALL]
+    assert all(text == texts[0] for text in texts)
+
+
+def test_packing_costs_less_than_a_hundredth():
+    for drafter in ALL:
+        both = record(drafter, "evaluation")
+        for name in SETS:
+            whole, packed = (both[k][name]["tokens_per_round"] for k in ("sets", "packed"))
+            assert packed >= 0.99 * whole, (drafter, name)
 
 
 def test_the_confidence_head_is_calibrated():
@@ -63,11 +74,11 @@ def test_the_confidence_head_is_calibrated():
     assert all(len(found[k]) == 7 for k in ("temperatures", "ece_before", "ece_after", "ece_noise_floor", "auc"))
 
 
-@pytest.mark.parametrize(("drafter", "slots"), [(DFLASH_7, 7), (DFLASH_16, 15)])
-def test_the_margin_of_dflash_is_calibrated(drafter, slots):
+@pytest.mark.parametrize(("drafter", "slots"), [(DFLASH, 15), (DFLASH2, 15), (DFLASH2_8, 7)])
+def test_the_margin_is_calibrated(drafter, slots):
     found, margins = record(drafter, "calibration"), read_calibration(ASSETS / "models" / drafter, slots).margins
     assert len(margins) == slots and all(w > 0.3 for w, _ in margins), "surer is more often right"
-    assert found["slots"] >= 20_000 and found["auc"] >= 0.84 and found["fit_rounds"] > 1000
+    assert found["slots"] >= 20_000 and found["auc"] >= 0.82 and found["ece"] <= 0.02 and found["fit_rounds"] > 1000
 
 
 @pytest.mark.long

@@ -257,7 +257,7 @@ class ProveTab:
         curve = models.curve if models else None
         if models is None or curve is None or curve.borrowed:
             return {"time": ""}
-        tokens, lanes = int(clamp(call["tokens"], 1, 512, 24)), 1 + len(models.infos)
+        tokens, lanes = int(clamp(call["tokens"], 1, 512, 24)), 1 + len(models.loaded)
         step = curve.plain_s(curve.costs[0].context)
         seconds = len(self.titles) * lanes * tokens * step
         words = f"About {span(seconds)} and the reading of {len(self.titles)} prompts: {lanes} lanes of {tokens} tokens"
@@ -345,6 +345,8 @@ class ProveTab:
             from ...proof.prove import prove
 
             models = engine.models
+            for _ in models.read([request.drafter]):
+                pass
             info = find(models.infos, request.drafter)
             if info is None:
                 why = models.problems.get(request.drafter, "it is not configured for this target.")
