@@ -7,7 +7,13 @@ from dspark_core.decode.rounds import tau
 from dspark_core.race.trace import loads
 
 
+def kept(tab):
+    """Wait until the page has the record of the race that ended: the board says that it did a moment before."""
+    tab.page.wait_for_selector("[data-keep=json][aria-disabled=false]")
+
+
 def save(tab, what):
+    kept(tab)
     with tab.page.expect_download() as download:
         tab.page.click(f"[data-keep={what}]")
     with open(download.value.path(), encoding="utf-8") as file:
@@ -43,7 +49,6 @@ def raced(tab):
     tab.page.wait_for_function("document.querySelector('#settings-summary')?.innerText.includes('up to 40 tokens')")
     tab.race()
     tab.until("done")
-    tab.page.wait_for_timeout(300)
     return loads(save(tab, "json")[1])
 
 
@@ -69,9 +74,47 @@ def look(page, lane, at):
     page.locator(f".pane[data-lane='{lane}'] .round[data-round='{at}'] .tok").first.click()
 
 
+def rests(tab, seconds=1.0):
+    """Whether the page comes to ask for nothing for so long; what it was given to do, it may do first."""
+    asked = []
+
+    def heard(request):
+        asked.append(request.url)
+
+    tab.page.on("request", heard)
+    try:
+        for _ in range(12):
+            asked.clear()
+            tab.page.wait_for_timeout(1000 * seconds)
+            if not asked:
+                return True
+        return False
+    finally:
+        tab.page.remove_listener("request", heard)
+
+
+def at_rest(page):
+    """Wait until nothing scrolls, moves or changes its size, for five frames (or for ten seconds in vain)."""
+    page.evaluate(
+        """async () => {
+            const look = () => JSON.stringify([...document.querySelectorAll('body, .inspector, svg, [role=tabpanel]')]
+                .map(n => { const r = n.getBoundingClientRect(); return [r.x, r.y, r.width, r.height, n.scrollTop]; }));
+            const until = performance.now() + 10000;
+            for (let same = 0, before = ''; same < 5 && performance.now() < until;) {
+                await new Promise(requestAnimationFrame);
+                const now = look();
+                same = now === before ? same + 1 : 0;
+                before = now;
+            }
+        }"""
+    )
+
+
 WIDTHS = (1440, 760, 390)
 AXE = "asked => axe.run(document, { resultTypes: ['violations'], ...asked })"
 COLOURS = {"runOnly": ["color-contrast"]}
+# Colours are looked at as they stay: on a busy machine they are still on their way when axe comes.
+SETTLED = "*, *::before, *::after { transition: none !important; animation: none !important; }"
 SHAPE = {"rules": {"color-contrast": {"enabled": False}}}
 
 
@@ -79,11 +122,12 @@ def violations(tab, where):
     """What axe finds, and anything that makes the page wider than the window at any width. A theme changes colours
     alone and a width none, and contrasts are most of the work: both themes' are looked at wide, all else in light, wide
     and narrow. axe has to be there."""
-    found = []
+    found, settled = [], tab.page.add_style_tag(content=SETTLED)
     for theme, widths in (("dark", {1440: COLOURS}), ("light", {1440: {}, 760: None, 390: SHAPE})):
         tab.page.evaluate("document.querySelector('.pick-theme').click()")
         tab.page.wait_for_function("dark => document.body.classList.contains('dark') === dark", arg=theme == "dark")
         found += _found(tab, f"{where}, {theme}", widths)
+    settled.evaluate("style => style.remove()")
     return found
 
 
@@ -91,7 +135,7 @@ def _found(tab, where, widths):
     found = []
     for width, asked in widths.items():
         tab.page.set_viewport_size({"width": width, "height": 1000})
-        tab.page.wait_for_timeout(300)  # charts fit themselves to the new width
+        at_rest(tab.page)  # charts fit themselves to the new width
         if (wide := tab.page.evaluate("document.documentElement.scrollWidth")) > width:
             found.append(f"{where} is {wide} pixels wide in a window of {width}")
         for v in tab.page.evaluate(AXE, asked)["violations"] if asked is not None else ():

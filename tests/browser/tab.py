@@ -9,8 +9,10 @@ from tests.playground.replay import ReplayEngine, three_lanes
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 # The page's policy blocks gradio's own inline scripts, which it does without; nothing else may be reported.
 ALLOWED = "Executing inline script violates the following Content Security Policy directive"
-# What gradio says of its requests that are under way when the page is left.
+# What gradio says of its requests that are under way when the page is left, and what says that it is.
 CUT_OFF = ("AbortError", "Connection errored out", "Failed to fetch")
+LEAVING = "this page is being left"
+SAY_LEAVING = f"addEventListener('beforeunload', () => console.debug({LEAVING!r}), {{ capture: true }})"
 
 
 def missing(why):
@@ -40,30 +42,38 @@ class Tab:
             if (!localStorage.getItem('dspark-replay-auto')) localStorage.setItem('dspark-replay-auto', 'off');
         } catch { /* no page yet */ }""")
         self.close = self.page.close if shared else self.context.close
-        self.url, self.outside, self.complaints = url, [], []
+        self.page.add_init_script(f"if (window === top) {SAY_LEAVING};")
+        self.url, self.outside, self.complaints, self._left_at = url, [], [], None
         self.page.on("request", self._request)
         self.page.on("console", self._console)
+        self.page.on("domcontentloaded", self._arrived)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.load(url)
 
     def load(self, url=None):
-        """Load `url`, or the same page again; requests cut off by that are nothing to complain about."""
-        before, cut_off = len(self.complaints), CUT_OFF if self.page.url.startswith(self.url) else ()
+        """Load `url`, or the same page again."""
         if url:
             self.page.goto(url)
         else:
             self.page.reload()
         self.page.wait_for_selector("#race")
         self.page.wait_for_function("document.querySelector('.board .panes')")
-        kept = [said for said in self.complaints[before:] if not any(text in said for text in cut_off)]
-        self.complaints[before:] = kept
 
     def _request(self, request):
         if not request.url.startswith((self.url, "data:", "blob:")):
             self.outside.append(request.url)
 
+    def _arrived(self, _):
+        """Another document is there: requests that leaving the last one cut off are nothing to complain about. What
+        the browser says comes in order, so no word of the last one comes later."""
+        if self._left_at is not None:
+            late = [said for said in self.complaints[self._left_at :] if not any(text in said for text in CUT_OFF)]
+            self.complaints[self._left_at :], self._left_at = late, None
+
     def _console(self, message):
-        if message.type == "error" and ALLOWED not in message.text:
+        if message.text == LEAVING:
+            self._left_at = len(self.complaints)
+        elif message.type == "error" and ALLOWED not in message.text:
             self.complaints.append(message.text)
 
     def settings(self, **values):
@@ -75,7 +85,11 @@ class Tab:
             box.blur()
 
     def race(self, prompt="Say hello."):
-        self.page.fill("#prompt textarea", prompt)
+        """Click Race, with this prompt or (None) with what stands there. What the race before left is no state of this
+        one: until the page has heard of it there is none."""
+        if prompt is not None:
+            self.page.fill("#prompt textarea", prompt)
+        self.page.evaluate("document.body.dataset.race = ''")
         self.page.click("#race")
 
     def until(self, state, seconds=60):

@@ -25,10 +25,6 @@ def tiny():
         yield page
 
 
-# Colours are looked at as they stay: on a busy machine they are still on their way when axe comes.
-SETTLED = "*, *::before, *::after { transition: none !important; animation: none !important; }"
-
-
 # ---- what a visitor does on each tab, so that all of it is there to be looked at ---------------------------
 
 
@@ -85,7 +81,6 @@ VISITS["Models"] = on_models
 def test_no_serious_violation_on_any_tab(tiny, open_tab, axe):
     tab = open_tab(tiny.url + LINK, color_scheme="light")
     tab.page.wait_for_function("document.querySelector('#prompt textarea').value === 'Say hello.'")
-    tab.page.add_style_tag(content=SETTLED)
     tab.page.evaluate(axe)
     found = violations(tab, "Race, idle")
     tab.page.get_by_role("button", name="Lanes and settings").click()

@@ -1,6 +1,6 @@
 """axe-core over the inspector and the tour, open, in both themes; nothing excluded."""
 
-from .steps import look, shown, violations
+from .steps import at_rest, look, shown, violations
 
 
 def test_no_serious_violation_in_inspector_and_tour(after_race, axe):
@@ -20,7 +20,7 @@ def test_no_serious_violation_in_inspector_and_tour(after_race, axe):
         page.click(".tour-next")
     page.wait_for_selector(".tour-here.inspector-scroll")
     shown(page)
-    page.wait_for_timeout(600)
+    at_rest(page)
     assert violations(tab, "third step of the tour") == []
     page.click(".tour-leave")
     page.get_by_role("switch", name="Markov bias").click()

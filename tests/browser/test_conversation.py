@@ -8,6 +8,7 @@ from tests.conftest import GOLDEN
 from tests.models.build import talking_target
 from tests.playground.serving import served
 
+from .steps import kept
 from .tab import replay
 
 LINK = "/?lanes=plain,dspark:full&tokens=24&system=Be%20%3Cb%3Ebrief%3C/b%3E."
@@ -80,7 +81,7 @@ def test_a_stopped_race_is_not_kept(recorded, open_tab):
     assert not tab.page.is_visible("#take")
     tab.page.click("#stop")
     tab.until("stopped")
-    tab.page.wait_for_timeout(300)  # the board says so a moment before the page has the race's record
+    kept(tab)
     tab.page.click("#take")
     told(tab, "This race was stopped before its end, so its answer is not kept.")
     assert not tab.page.is_visible("#over") and not tab.complaints

@@ -5,6 +5,7 @@ import threading
 from dspark_core.models.info import DrafterInfo
 from tests.playground.serving import served
 
+from .steps import rests
 from .tab import replay
 
 B7 = DrafterInfo(id="dflash", method="DFlash", title="dflash-b7", block=7, first_slot=0, max_drafts=7)
@@ -54,18 +55,14 @@ def test_sliders_follow_when_another_model_is_loaded(recorded, open_tab):
     tab = open_tab(recorded.url + "/?lanes=plain,dflash:full,dflash:block=3,dspark:confidence=0.5&prompt=Hi")
     summary(tab, "plain, DFlash · full block, DFlash · cap 3, DSpark · confidence ≥ 0.50")
     recorded.worker.engine = engine("second", DFlash=B32, DSpark=SHORT)
-    tab.page.click("#race")  # another page loaded it: this one is told when its race is over
+    tab.race(None)  # another page loaded it: this one is told when its race is over
     tab.until("done")
     told = summary(tab, "DFlash · full block, DFlash · cap 3, DSpark · hardware-aware")
     tab.page.get_by_role("button", name="Lanes and settings").click()
     assert slider(tab, 2, "Cap") == (1, 31, 3)
-    asked = []
-    tab.page.wait_for_timeout(800)
-    tab.page.on("request", lambda request: asked.append(request.url))
-    tab.page.wait_for_timeout(800)
-    assert not asked and summary(tab, "full block") == told
+    assert rests(tab) and summary(tab, "full block") == told
     recorded.worker.engine = engine("third", DFlash=B7)
-    tab.page.click("#race")
+    tab.race(None)
     tab.until("done")
     summary(tab, "DFlash · full block, DFlash · cap 3")
     assert not tab.complaints

@@ -3,7 +3,7 @@
 from dspark_core.race.trace import dumps
 from tests.race.long_trace import long_trace
 
-from .steps import open_file, said
+from .steps import open_file, rests, said
 from .tab import replay
 
 
@@ -43,27 +43,18 @@ def test_a_link_fills_the_page_and_starts_nothing(recorded, open_tab):
 def test_a_page_at_rest_asks_for_nothing(recorded, open_tab):
     recorded.worker.engine = replay()
     tab = open_tab(recorded.url + "/?lanes=plain,dspark:cap=2,dflash:block=6&tokens=33&prompt=Hi")
-    asked = []
-    tab.page.on("request", lambda request: asked.append(request.url))
-
-    def rests():
-        tab.page.wait_for_timeout(1000)
-        asked.clear()
-        tab.page.wait_for_timeout(1000)
-        return not asked
-
     summary(tab, "plain, DSpark · cap 2, DFlash · cap 5; up to 33 tokens")
-    assert rests(), "filled by a link"
+    assert rests(tab), "filled by a link"
     tab.page.get_by_role("button", name="Lanes and settings").click()
     tab.page.locator(".lane-controls").nth(1).get_by_label("Lane 2").click()
     tab.page.get_by_role("option", name="DFlash", exact=True).click()
     summary(tab, "plain, DFlash · cap 2, DFlash · cap 5; up to 33 tokens")
-    assert rests(), "after an edit"
+    assert rests(tab), "after an edit"
     tab.page.click("#race")
     tab.until("done")
     for name in ("Charts", "Cost model", "Models"):
         tab.page.get_by_role("tab", name=name, exact=True).click()
-    assert rests(), "after a race, other tabs seen"
+    assert rests(tab), "after a race, other tabs seen"
 
 
 def test_a_link_with_nonsense_leaves_the_page_as_it_is(recorded, open_tab):
@@ -71,10 +62,10 @@ def test_a_link_with_nonsense_leaves_the_page_as_it_is(recorded, open_tab):
     before = summary(tab, "plain")
     nonsense = "/?lanes=x,%3Cscript%3E&tokens=many&temperature=nan&seed=-1&prompt=&preset=..%2F..%2Fetc&unknown=1"
     other = open_tab(recorded.url + nonsense)
-    other.page.wait_for_timeout(800)
+    other.page.wait_for_function("document.querySelector('#link-doubts')?.innerText.includes('no lane')")
+    doubts = other.page.inner_text("#link-doubts")
     assert summary(other, "plain") == before
     assert "binary search" in other.page.input_value("#prompt textarea") and not other.complaints
-    doubts = other.page.inner_text("#link-doubts")
     assert "no lane 'x'" in doubts and "no preset '../../etc'" in doubts and "'many' is not a number" in doubts
     assert not tab.page.locator("#link-doubts").is_visible()
 

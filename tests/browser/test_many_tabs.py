@@ -28,7 +28,7 @@ def test_eight_tabs_race_and_stop(recorded, chromium):
             page.wait_for_function(STATE, arg="running", polling=100)
         for page in pages:
             page.evaluate("document.querySelector('#stop').click()")
-            page.wait_for_function(STATE, arg="stopped", polling=100, timeout=15_000)
+            page.wait_for_function(STATE, arg="stopped", polling=100, timeout=45_000)
     finally:
         context.close()
         recorded.worker.engine = replay()
@@ -65,7 +65,7 @@ def test_a_click_while_a_stream_ends_is_heard(recorded, chromium):
         context.add_init_script(CLICK_IN_THE_GAP)  # and as if three other tabs were at work
         page = context.new_page()
         page.goto(f"{recorded.url}/?prompt=Say%20hello.")
-        page.wait_for_function("window.left === 0", timeout=30_000)
+        page.wait_for_function("window.left === 0", timeout=90_000)
         page.wait_for_function(STATE, arg="done", polling=100)
     finally:
         context.close()

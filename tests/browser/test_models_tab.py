@@ -106,7 +106,6 @@ def choose(tab, label, option):
 
 def race(tab):
     tab.page.get_by_role("tab", name="Race", exact=True).click()
-    tab.page.evaluate("document.body.dataset.race = ''")  # what the race before left there
     tab.race("Hi")
     tab.until("done", 30)
     return tab.page.locator(".pane").all_inner_texts()

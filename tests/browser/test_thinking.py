@@ -25,7 +25,7 @@ def test_thinking_is_asked_for_and_shown_apart(recorded, open_tab):
     assert not switch.is_visible() and "thinking" not in tab.page.inner_text("#settings-summary")
 
     recorded.worker.engine = replay(ANSWER, thinks=True, thought=Thought("<think>"))
-    tab.page.reload()
+    tab.load()
     summary(tab, "greedy, thinking")
     tab.page.get_by_role("button", name="Lanes and settings").click()
     assert switch.is_checked() and "fewer of their drafts will be accepted" in tab.page.inner_text("#thinking")

@@ -55,8 +55,10 @@ def test_the_tour_tells_of_the_race_on_the_board_and_points_at_it(tiny, open_tab
     shown(page)
     assert f"round {r.index + 1}" in page.inner_text(".inspector h2")
     page.wait_for_function("document.querySelector('.tour-here')?.classList.contains('inspector-scroll')")
-    page.wait_for_timeout(700)  # the scrolling is smooth
-    assert here(page)[0][3], "what it points at is in sight"
+    page.wait_for_function(  # the scrolling is smooth
+        """() => { const { height, bottom, top } = document.querySelector('.tour-here').getBoundingClientRect();
+            return height > 0 && bottom > 0 && top < innerHeight; }"""
+    )
     page.click(".tour-next")
     words = at_step(page, 4)
     own = trace.tokens[r.next_id].decode()
