@@ -3,7 +3,7 @@
 Such a drafter (text lookup) knows before a round what it would draft and how sure it is, and drafting costs nothing, so
 there is nothing to park: in every round the number of drafts is chosen that is worth most by the measured costs, and
 where that is none the round is a plain step. Behind that the next plain step is put onto the device at once, as plain
-decoding does, unless the text repeats itself so often that the step later at which it is then found costs more.
+decoding does: what is worth sending there is sent a step later, which costs less than waiting in every step would.
 
 What was not sent teaches too: the tokens that follow tell whether the drafts would have been right.
 """
@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .adaptive import (
-    DRIFT,
     FORGET,
     LOSS,
     MOST_CREDIT,
@@ -30,10 +29,7 @@ from .rounds import Round
 from .schedule import Schedule
 
 FIRST = 0.75  # plain steps that drafting may lose in all, on top of LOSS of the time
-WORTH = 0.05  # tokens that a round must be expected to gain: a round of drafts is not pipelined
-TURNS = 0.1, 5.0  # times that drafts were worth sending a plain step after they were not, and such steps: at first
-DELAY = 0.5  # plain steps that it costs to find that a step later
-PIPELINED = 0.01  # plain steps that pipelining is worth at least
+WORTH = 0.05  # tokens that a round must be expected to gain
 
 
 @dataclass(frozen=True)
@@ -72,28 +68,19 @@ class _Chooser(Schedule):
         self._costs: list[float] = []  # seconds of a round by the number of drafts; of none, a plain step
         self._steps = 0  # plain steps in a row
         self._best = 0  # drafts to send after this anchor
-        self._turns = TURNS
-        self._saves = 0.0  # plain steps that one saves where it is pipelined
 
     def preview(self, ids: Sequence[int], confidence: Sequence[float], position: int) -> None:
         self._ids = ids
         self._given = [logit(probability(z)) for z in confidence]
         self._fitted = self._fit.logits(self._given)
-        began, idle = self._priced_at is not None, not self._best
         self._price(position)
         self._best = self._worth_most()
-        if began and idle:
-            turned, steps = self._turns
-            self._turns = DRIFT * turned + (self._best > 0), DRIFT * steps + 1
 
     def drafts(self, max_drafts: int, position: int) -> int:
         return min(self._best, max_drafts)
 
     def parked(self) -> bool:
-        # What follows the next token is not known before that is. But where this anchor's drafts are worth sending and
-        # its step is on the device already, the next one's probably are, too: they go on where these do.
-        turned, steps = self._turns
-        return not self._best and DELAY * turned / steps <= self._saves + PIPELINED
+        return not self._best
 
     def observe(self, r: Round) -> None:
         plain, cost = self._costs[0], self._costs[r.proposed]
@@ -130,6 +117,7 @@ class _Chooser(Schedule):
         """Read the curve at this position."""
         if self._priced_at is None or position >= self._priced_at + REPRICE:
             self._priced_at, curve, method = position, self.plan.curve, self.plan.method
-            rounds = [curve.round_s(method, n, n, position, WAITED) for n in range(1, self.max_drafts + 1)]
-            self._costs = [plain := curve.plain_s(position), *rounds]
-            self._saves = max(0.0, curve.verify_s(1, position) / plain - 1)
+            plain, drafts = curve.plain_s(position), range(1, self.max_drafts + 1)
+            # The plain step behind a round of drafts cannot be on the device before these are decided on.
+            alone = max(0.0, curve.verify_s(1, position) - plain)
+            self._costs = [plain, *(curve.round_s(method, n, n, position, WAITED) + alone for n in drafts)]

@@ -12,7 +12,8 @@ from ..proof.evidence import RIGHT, SAMPLERS
 from ..race.forecast import SAME, raced_prospects
 from ..race.metrics import metrics, positions, times_plain
 from ..race.records import FULL, HARDWARE, LaneRecord, RaceRecord
-from .proof_view import Proof, draw_verdict, draws_made
+from ..race.what_if import MACHINE
+from .proof_view import SHORT, Proof, draw_verdict, draws_made, shown_check
 
 EVEN = 0.05  # of plain's speed: two decodes of the same rounds may differ by as much
 MANY = 32  # users
@@ -23,6 +24,7 @@ LATER = 4  # the first of the later places in a block
 class RaceFacts:
     """race:   the one just run
     curve:  what a step costs on this machine, if that is known
+    judged: does it say something about this race? Not one that was measured elsewhere, or of another model
     infos:  the drafters that are loaded
     picked: which option the visitor chose, or the number that was guessed
     users:  the simulation of many users on the races of the page, as the Cost model tab shows it (cost_parts.py)
@@ -33,6 +35,7 @@ class RaceFacts:
     infos: Sequence[DrafterInfo] = ()
     picked: int = 0
     users: Mapping[str, Any] = field(default_factory=dict)
+    judged: bool = True
 
     @property
     def plain(self) -> LaneRecord:
@@ -44,6 +47,11 @@ class RaceFacts:
         """The first lane that drafts whole blocks. Raises ValueError."""
         lanes = [lane for lane in self.race.lanes if lane.spec.speculative and lane.spec.schedule == FULL]
         return self._first(lanes, "lane that drafts whole blocks")
+
+    @property
+    def borrowed(self) -> bool:
+        """The costs are another machine's, until this one's are measured."""
+        return self.curve is not None and bool(self.curve.borrowed)
 
     def _first(self, lanes: Sequence[LaneRecord], what: str) -> LaneRecord:
         if not lanes:
@@ -110,7 +118,9 @@ def later_drafts(facts: RaceFacts) -> Told:
     rate, rate_2 = kept / sent, kept_2 / sent_2
     right = 0 if rate_2 < 0.8 * rate else 1 if rate_2 <= 1.25 * rate else 2
     first = f"In place 1 of the block the target kept {share(one.accepted, one.sent)} of DSpark’s drafts and "
-    first += f"{share(other.accepted, other.sent)} of DFlash’s; in places {LATER} to 7 {share(kept, sent)} of DSpark’s "
+    first += (
+        f"{share(other.accepted, other.sent)} of DFlash’s; in places {LATER} to 7, {share(kept, sent)} of DSpark’s "
+    )
     first += f"and {share(kept_2, sent_2)} of DFlash’s."
     why = (
         "DFlash fills all places at once, and none sees what its neighbours became; DSpark’s Markov head tells each "
@@ -137,9 +147,12 @@ def does_not_pay(facts: RaceFacts) -> Told:
     m, plain, times = metrics(lane), metrics(facts.plain), facts.times(lane)
     right = against_plain(times)
     cost = m.seconds / m.rounds * plain.tokens / plain.seconds
+    gave, counted = m.tokens / m.rounds, m.tokens_per_round or 0.0
     kept = f"{100 * m.acceptance:.0f} % of its drafts were kept, so a round" if m.acceptance is not None else "A round"
-    words = f"{lane.spec.name}: {times:.2f} ×. {kept} gave {m.tokens / m.rounds:.2f} tokens and took as long as "
-    words += f"{cost:.2f} plain steps. It pays where the first number is the larger one"
+    words = f"{lane.spec.name}: {times:.2f} ×. {kept} gave {gave:.2f} tokens"
+    if f"{counted:.2f}" != f"{gave:.2f}":  # the pane, beside which this stands, has another number
+        words += f" (the pane counts {counted:.2f}, with what the end of the answer cut off)"
+    words += f" and took as long as {cost:.2f} plain steps. It pays where the first number is the larger one"
     words += (
         ". Here it is not.",
         ": here they are about equal.",
@@ -177,15 +190,16 @@ def block_length(facts: RaceFacts) -> Told:
 
 def _best_cap(facts: RaceFacts, lane: LaneRecord) -> str:
     """The fastest number of drafts by the machine's costs and what was accepted in the longest lane."""
-    found = raced_prospects(facts.curve, facts.race) if facts.curve else []
+    found = raced_prospects(facts.curve, facts.race) if facts.curve and facts.judged else []
     options = next((options for other, options in found if other is lane), None)
     if options is None:
-        return "What this machine’s costs say of all other lengths is not known yet."
+        words = "What this machine’s costs say of all other lengths is not known yet"
+        return words + ("; above they are in another machine’s proportions." if facts.borrowed else ".")
     best = max(options, key=lambda p: p.tok_s)
-    whose = "another machine’s costs" if facts.curve and facts.curve.borrowed else "this machine’s costs"
     if not best.cap:
-        return f"By {whose}, no length beats plain decoding on this text."
-    return f"By {whose}, {best.cap} draft{'s' * (best.cap > 1)} a round would be best: {best.times_plain:.2f} ×."
+        return "By this machine’s costs, no length beats plain decoding on this text."
+    drafts = f"{best.cap} draft{'s' * (best.cap > 1)}"
+    return f"By this machine’s costs, {drafts} a round would be best: {best.times_plain:.2f} ×."
 
 
 # ---- what do many users change? ------------------------------------------------------------------------------
@@ -205,7 +219,10 @@ def many_users(facts: RaceFacts) -> Told:
     scheduled = many["schedule"]["tok_s"] / plain
     right = 2 - against_plain(together)
     words = f"In this race one user was {times:.2f} × as fast with whole blocks. Simulated on the page’s races (seed "
-    words += f"{facts.users['seed']}), whole blocks of {block} give one user {alone:.2f} × plain, and {MANY} users "
+    words += f"{facts.users['seed']})"
+    if facts.borrowed and facts.users["start"] == MACHINE:
+        words += " with another machine’s proportions, for this one’s costs are not measured yet"
+    words += f", whole blocks of {block} give one user {alone:.2f} × plain, and {MANY} users "
     rows = many["fixed"][-1]["rows"]
     words += f"together {together:.2f} ×: a pass has {rows:.0f} tokens to check instead of {MANY}. "
     sent = "does not draft" if many["schedule"]["parked"] else f"sends {many['schedule']['sent']:.1f} drafts a user"
@@ -226,10 +243,11 @@ def survivors(facts: RaceFacts) -> Told:
     """`picked`: the guess, of 100 drafts that are sent."""
     lanes = [(lane, metrics(lane)) for lane in facts.race.lanes if lane.spec.speculative and lane.error is None]
     counts = [(lane, sum(r.accepted for r in lane.rounds), sum(r.proposed for r in lane.rounds)) for lane, _ in lanes]
+    idle = [f"{lane.spec.name}: sent none" for lane, _, sent in counts if not sent]
     counts = [found for found in counts if found[2]]
     if not counts:
         raise ValueError("No draft was sent to verification in this race, so none could survive.")
-    each = "; ".join(f"{lane.spec.name}: {share(kept, sent)}" for lane, kept, sent in counts)
+    each = "; ".join([*(f"{lane.spec.name}: {share(kept, sent)}" for lane, kept, sent in counts), *idle])
     kept, sent = sum(found[1] for found in counts), sum(found[2] for found in counts)
     of_100 = round(100 * kept / sent)
     off = abs(of_100 - facts.picked)
@@ -249,18 +267,24 @@ def cheating(proofs: Sequence[Proof]) -> Told:
     if set(verdicts) != set(SAMPLERS):
         raise ValueError("Not every sampler was drawn with, so there is nothing to compare.")
     caught = [p for p in wrong if verdicts[p.evidence.request.sampler][0] == "divergence"]
-    real = {
-        "identical": "The real sampler is exact, as far as these draws can tell",
-        "divergence": "The real sampler was flagged, too, which exact draws are once in 1,000 proofs",
-    }.get(verdicts[RIGHT][0], "Of the real sampler these draws can tell nothing")
     right = 0 if not caught else 2 if len(caught) == len(wrong) else 1
-    away = max((p.evidence.comparison.distance for p in wrong), default=0.0)
-    words = f"{len(caught)} of {len(wrong)} cheats were caught with {draws_made(proofs[0].evidence)} each. {real}: "
-    e = proofs[0].evidence.comparison
-    words += (
-        f"its counts are {100 * e.distance:.2g} % away from the target’s, which luck explains; the worst cheat’s are "
-    )
-    words += f"{100 * away:.2g} % away. "
+    made = {p.evidence.request.sampler: draws_made(p.evidence) for p in proofs}
+    words = f"{len(caught)} of {len(wrong)} cheats were caught"
+    if len({*made.values()}) == 1:
+        words += f" with {made[RIGHT]} each. "
+    else:
+        fewest = min(wrong, key=lambda p: p.evidence.comparison.n).evidence
+        words += f". The real sampler made {made[RIGHT]}; of the cheats one had only {draws_made(fewest)}. "
+    e = next(p.evidence for p in proofs if p.evidence.request.sampler == RIGHT)
+    counts = f"its counts are {100 * e.comparison.distance:.2g} % away from the target’s"
+    words += {
+        "identical": f"The real sampler is exact, as far as these draws can tell: {counts}, which luck explains. ",
+        "divergence": "The real sampler was flagged, too, which exact draws are once in 1,000 proofs. ",
+    }.get(verdicts[RIGHT][0], "Of the real sampler these draws can tell nothing. ")
+    furthest = max(wrong, key=lambda p: shown_check(p.evidence).comparison.distance)
+    check = shown_check(furthest.evidence)
+    words += f"The worst cheat, “{SHORT[furthest.evidence.request.sampler]}”, is "
+    words += f"{100 * check.comparison.distance:.2g} % away. "
     if right < 2:
         words += "A cheat that was not caught may show with more draws, or at another temperature. "
     words += "The text may read as well: only counting shows that it is no longer the target’s."

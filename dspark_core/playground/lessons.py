@@ -181,9 +181,9 @@ class Lessons:
             if race.stopped:
                 raise ValueError("The race was stopped before its end, so there is no answer to tell.")
             curve, infos = curve_of(self.worker, call.session) if self.worker.ready else None, self.ask.offers().infos
-            parts = Parts(curve, race, race_judged(curve, race, trace)[0] is not None, infos, call["races"])
-            crowd = parts.users({}) if answer is many_users else ""
-            return answer(RaceFacts(race, curve, infos, asked.picked, json.loads(crowd or "{}")))
+            judged = race_judged(curve, race, trace)[0] is not None
+            crowd = Parts(curve, race, judged, infos, call["races"]).users({}) if answer is many_users else ""
+            return answer(RaceFacts(race, curve, infos, asked.picked, json.loads(crowd or "{}"), judged))
 
         return self._told(asked, told)
 

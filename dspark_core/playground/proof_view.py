@@ -169,6 +169,11 @@ def worst_words(check: Check, all_pairs: bool) -> str:
     return f"{away}; luck alone stays within {100 * c.noise_high:.2g} %"
 
 
+def shown_check(e: DrawEvidence) -> Check:
+    """Which comparison a card tells of: the worst where something is wrong, else that of the pairs."""
+    return e.worst if e.flagged else e.checks[0]
+
+
 def draws_made(e: DrawEvidence) -> str:
     made = f"{e.comparison.n:,} of {e.request.n:,} draws"
     return made if e.comparison.n >= e.request.n else f"{made}: time was up"
@@ -180,7 +185,7 @@ def cards(proofs: Sequence[Proof]) -> str:
     for proof in proofs:
         e, sampler = proof.evidence, proof.evidence.request.sampler
         kind, _ = draw_verdict(e, proof.info)
-        check = e.worst if e.flagged else e.checks[0]
+        check = shown_check(e)
         badge = "Flagged" if kind == "divergence" and sampler == RIGHT else BADGES[kind]
         if sampler == NO_BIAS and not proof.info.has_bias:
             badge = "Nothing to catch"

@@ -1,6 +1,7 @@
 """What lessons set, and what they tell of a race: in its own numbers, also where they contradict the lesson."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import gradio as gr
@@ -21,10 +22,12 @@ from dspark_core.playground.lesson_answers import (
     survivors,
 )
 from dspark_core.playground.lessons import LESSONS, Chosen, Lessons
+from dspark_core.playground.proof_view import SHORT
 from dspark_core.playground.race_request import Offers, lanes_of, read_form
 from dspark_core.playground.widgets import Call
 from dspark_core.presets import load_prompts
 from dspark_core.proof.evidence import BONUS, RIGHT, SAMPLERS
+from dspark_core.race.metrics import metrics
 from dspark_core.race.records import CAP, FULL, HARDWARE, PLAIN, LaneRecord, LaneSpec, RaceRecord, RaceRequest
 from tests.playground.replay import recorded_rounds
 
@@ -56,7 +59,7 @@ def test_later_drafts_are_counted_in_both_lanes():
     told = later_drafts(RaceFacts(race(PLAIN_LANE, lane("DSpark", 7, (7, 6)), lane("DFlash", 15, (2, 5)))))
     assert told.right == (0,) and "In place 1 of the block the target kept 6 of 6 (100 %) of DSpark’s" in told.words
     assert (
-        "and 9 of 10 (90 %) of DFlash’s; in places 4 to 7 18 of 24 (75 %) of DSpark’s and 8 of 40 (20 %)" in told.words
+        "and 9 of 10 (90 %) of DFlash’s; in places 4 to 7, 18 of 24 (75 %) of DSpark’s and 8 of 40 (20 %)" in told.words
     )
     assert told.place == {"lane": 1, "at": 1, "bias": False} and "DSpark’s round 1, drafted again" in told.words
 
@@ -80,12 +83,28 @@ def test_whether_it_pays_is_what_the_race_says(round_s, right, words):
     assert "DSpark · hardware-aware sent 2.0 drafts a round and came to 1.00 ×" in told.words
 
 
+def test_a_round_gives_what_the_answer_has_and_the_panes_own_number_is_explained():
+    spark = lane("DSpark", 7, (7,), 0.2)
+    spark.rounds[-1] = replace(spark.rounds[-1], accepted=7)  # of which the token limit let one stand
+    spark.rounds[-1] = replace(spark.rounds[-1], committed=spark.rounds[-1].committed[:1])
+    m = metrics(spark)
+    assert m.tokens / m.rounds < m.tokens_per_round
+    words = does_not_pay(RaceFacts(race(PLAIN_LANE, spark))).words
+    assert (
+        f"gave {m.tokens / m.rounds:.2f} tokens (the pane counts {m.tokens_per_round:.2f}, with what the end" in words
+    )
+    assert "the pane" not in does_not_pay(RaceFacts(race(PLAIN_LANE, lane("DSpark", 7, (1,), 0.2)))).words
+
+
 def test_the_length_that_was_fastest_is_told_and_near_ones_are_no_different():
     lanes = [lane("DSpark", n, (n, 1), 0.2, CAP, f"cap {n}") for n in (1, 3)]
     told = block_length(RaceFacts(race(PLAIN_LANE, *lanes, lane("DSpark", 7, (5, 1), 0.2))))
     assert told.right == (2,) and "cap 1: 1.00 ×, cap 3: 1.54 ×, full block: 2.00 ×" in told.words
     assert "in places 1 to 7" in told.words and "not known yet" in told.words
     assert told.place["id"] == "what-if"
+    curve = SimpleNamespace(borrowed="two cores")
+    foreign = block_length(RaceFacts(race(PLAIN_LANE, *lanes), curve, judged=False)).words
+    assert "is not known yet; above they are in another machine’s proportions." in foreign
     even = block_length(RaceFacts(race(PLAIN_LANE, lane("DSpark", 1, (1,), 0.2, CAP, "cap 1"), *lanes[:1])))
     assert even.right == (0, 1, 2) and "which is no difference" in even.words
 
@@ -114,14 +133,19 @@ def test_many_users_are_told_of_as_the_simulation_has_them(times, right):
     )
     assert ("does not hurt many" in told.words) == (right < 2)
     assert told.place["id"] == "many-users" and told.place["set"]["users"] == "32"
+    foreign = crowd((2.0, times)) | {"start": "machine"}
+    words = many_users(RaceFacts(record, SimpleNamespace(borrowed="two cores"), users=foreign)).words
+    assert "with another machine’s proportions" in words and "another machine" not in told.words
     with pytest.raises(ValueError, match="no costs yet"):
         many_users(RaceFacts(record))
 
 
 def test_a_guess_is_held_against_all_drafts_that_were_sent():
-    told = survivors(RaceFacts(race(PLAIN_LANE, lane("DSpark", 7, (3,)), lane("DFlash", 15, (3,))), picked=40))
+    idle = lane("Lookup", label="hardware-aware", schedule=HARDWARE)
+    told = survivors(RaceFacts(race(PLAIN_LANE, lane("DSpark", 7, (3,)), lane("DFlash", 15, (3,)), idle), picked=40))
     assert "60 of 220 (27 %) of the drafts that were sent survived. You guessed 40 of 100: 13 off." in told.words
     assert "DSpark · full block: 30 of 70 (43 %); DFlash · full block: 30 of 150 (20 %)" in told.words
+    assert told.words.endswith("; Lookup · hardware-aware: sent none.")
 
 
 def test_what_cannot_be_told_is_said():
@@ -150,8 +174,9 @@ def proofs(monkeypatch, kinds):
     found = []
     for sampler, kind in zip(SAMPLERS, kinds, strict=True):
         comparison = SimpleNamespace(n=2000, distance=0.02 if sampler == RIGHT else 0.3)
-        request = SimpleNamespace(sampler=sampler, n=2000)
-        evidence = SimpleNamespace(request=request, comparison=comparison, judged=kind)
+        request, check = SimpleNamespace(sampler=sampler, n=2000), SimpleNamespace(comparison=comparison)
+        found_out = {"flagged": kind == "divergence", "checks": (check,), "worst": check}
+        evidence = SimpleNamespace(request=request, comparison=comparison, judged=kind, **found_out)
         found.append(SimpleNamespace(evidence=evidence, info=None))
     return found
 
@@ -165,6 +190,16 @@ def test_cheats_that_are_not_caught_are_told_too(monkeypatch, wrong, right):
     assert "2,000 of 2,000 draws" in told.words and "2 % away" in told.words and "30 % away" in told.words
     assert ("may show with more draws" in told.words) == (right < 2)
     assert told.place == {"tab": "prove-button", "id": "samplers"}
+
+
+def test_cheats_that_time_cut_off_and_the_comparison_that_gave_one_away_are_told_as_the_cards_have_them(monkeypatch):
+    found = proofs(monkeypatch, ["divergence"] * 5)
+    assert "luck explains" not in cheating(found).words
+    slow = found[-1].evidence
+    slow.comparison.n, slow.worst = 200, SimpleNamespace(comparison=SimpleNamespace(distance=0.5))
+    words = cheating(found).words
+    assert "The real sampler made 2,000 of 2,000 draws; of the cheats one had only 200 of 2,000 draws: time" in words
+    assert f"The worst cheat, “{SHORT[SAMPLERS[-1]]}”, is 50 % away." in words
 
 
 def test_a_cheat_that_was_not_drawn_is_no_cheat_that_was_not_caught(monkeypatch):

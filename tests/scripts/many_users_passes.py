@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import mlx.core as mx
-from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
+from mlx_lm.models.cache import KVCache, make_prompt_cache, trim_prompt_cache
 
 from dspark_core.decode.batch_rows import measure_rows
 from dspark_core.decode.cost_curve import CostCurve
@@ -35,25 +35,48 @@ from dspark_core.race.what_if import MACHINE, WhatIf
 USERS, WIDTHS, ALLOWED = 4, (1, 2, 4, 8, 16), 0.10
 
 
+class Caches:
+    """One layer's caches of all users, each of its own request, as a pass over all of them together sees them."""
+
+    def __init__(self, own: list[KVCache]):
+        self.own = own
+
+    @property
+    def offset(self) -> int:
+        return self.own[0].offset
+
+    def make_mask(self, *args: object, **kwargs: object) -> object:
+        return self.own[0].make_mask(*args, **kwargs)
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        found = [c.update_and_fetch(keys[k : k + 1], values[k : k + 1]) for k, c in enumerate(self.own)]
+        keys, values = (mx.concatenate(part) for part in zip(*found, strict=True))
+        return keys, values
+
+
 class Crowd:
-    """Four caches with as much in each as a cost curve is measured with."""
+    """Four caches, each with as much in it as a cost curve is measured with. The requests' texts differ."""
 
     def __init__(self, target: Target):
-        self.target, self.cache = target, make_prompt_cache(target.model)
-        ids = mx.random.randint(0, target.vocab_size, (USERS, SHORT))
-        mx.eval(target._body(ids, cache=self.cache), [c.state for c in self.cache])
+        self.target = target
+        self.caches = [make_prompt_cache(target.model) for _ in range(USERS)]
+        for cache in self.caches:
+            ids = mx.random.randint(0, target.vocab_size, (1, SHORT))
+            mx.eval(target._body(ids, cache=cache), [c.state for c in cache])
+        self.layers = [Caches(list(own)) for own in zip(*self.caches, strict=True)]
 
     def passed(self, width: int) -> float:
         """Seconds of one pass over [4, width] tokens, up to the choice of a token each."""
         ids = mx.random.randint(0, self.target.vocab_size, (USERS, width))
         mx.eval(ids)
         wall, worked = time.perf_counter(), time.process_time()
-        logits = self.target.head(self.target._body(ids, cache=self.cache))
+        logits = self.target.head(self.target._body(ids, cache=self.layers))
         mx.eval(mx.argmax(logits, axis=-1), logits.max(axis=-1))
         took, worked = time.perf_counter() - wall, time.process_time() - worked
         if mx.default_device() == mx.Device(mx.cpu):
             took = min(took, worked)
-        trim_prompt_cache(self.cache, width)
+        for cache in self.caches:
+            trim_prompt_cache(cache, width)
         return took
 
 
