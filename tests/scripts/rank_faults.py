@@ -171,7 +171,7 @@ def main() -> None:
             try:
                 words = faults.run(fault)
             except Exception as error:
-                words = f"FAILED {str(error)[:300]}"
+                words = f"FAILED {error!r:.400} at line {error.__traceback__.tb_next.tb_lineno}"
                 with suppress(Exception):
                     faults.tab.page.screenshot(path=f"/tmp/rank-fault-{fault.replace(':', '-')}.png")
             bad += "FAILED" in words or "LATE" in words
