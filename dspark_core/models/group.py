@@ -35,12 +35,13 @@ class Group:
         self.rank, self.size, self.backend = rank, rank.size, rank.backend
         self.hosts: list[str] = []
         self.problem = ""  # why the last group ended
+        self.obstacle = ""  # why no group can form, as the process of rank 0 last met it
         self.lost: Callable[[str], object] = lambda sentence: None
         self.generation = 0  # of the group: what is on its ranks ends with it
         self.formed = threading.Event()
         self._changed = threading.Condition()
         self._process: RankProcess | None = None
-        self._ended = False
+        self._ended = self._absent = False  # absent: MLX here has no such backend
         self._later: list[list[Any]] = []  # operations without an answer, to be sent with the next one that has one
         self._numbers = itertools.count(1)
         threading.Thread(target=self._keep, name="rank-watch", daemon=True).start()
@@ -63,7 +64,7 @@ class Group:
 
     def _keep(self) -> None:
         """For a thread of its own: start it, and the next one after each end."""
-        while not self._ended:
+        while not self._ended and not self._absent:
             try:
                 process = RankProcess(self.rank)
             except OSError as error:
@@ -80,17 +81,19 @@ class Group:
                 self._process = None
                 if was:
                     self.problem = self._why(process, status)
-            if was and not self._ended:
-                self.lost(self.problem)
+            if was and not self._ended:  # on a thread of its own, for it may wait
+                threading.Thread(target=self.lost, args=(self.problem,), daemon=True).start()
             time.sleep(AGAIN_S)
 
     def _await_forming(self, process: RankProcess) -> None:
         with suppress(EOFError, OSError):
-            kind, hosts = process.requests.recv()
+            kind, found = process.requests.recv()
             with self._changed:
                 if kind == "formed" and self._process is process:
-                    self.hosts = hosts
+                    self.hosts, self.obstacle, self._absent = found, "", False
                     self.formed.set()
+                elif kind in ("absent", "failed"):
+                    self.obstacle, self._absent = found, kind == "absent"
 
     def _why(self, process: RankProcess, status: int) -> str:
         others = [f"rank {k} ({host})" for k, host in enumerate(self.hosts) if k]
@@ -112,15 +115,21 @@ class Group:
         """Wait until all ranks are there; the group's generation. Raises ModelError, Cancelled."""
         progress(f"waiting for the other machines, {self.size} in all")
         until = time.monotonic() + FORM_S
-        while not self.formed.wait(0.1):
+        while True:
+            with self._changed:
+                if self.formed.is_set():
+                    return self.generation
+                if self._absent:
+                    raise ModelError(self.obstacle)
             if cancelled():
                 raise Cancelled
             if time.monotonic() > until:
+                met = f" (rank 0: {self.obstacle})" if self.obstacle else ""
                 raise ModelError(
-                    f"The {self.size} machines of this group do not find each other within {FORM_S:.0f} s: see that "
-                    "mlx.launch still runs on this one, and that the addresses of its hostfile are theirs."
+                    f"The {self.size} machines of this group do not find each other within {FORM_S:.0f} s{met}: see "
+                    "that mlx.launch still runs on this one, and that the addresses of its hostfile are theirs."
                 )
-        return self.generation
+            self.formed.wait(0.1)
 
     def later(self, generation: int, *operation: Any) -> None:
         """Have something done that gives no answer, before what is asked next or at `flush`."""
@@ -170,6 +179,8 @@ class Group:
                         process.requests.send("stopped")
                         stopped = True
                 kind, answer = process.requests.recv()
+                if kind == "failed":
+                    raise EOFError
                 if kind == "done":
                     return answer
                 if kind == "progress":

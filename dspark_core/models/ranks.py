@@ -23,6 +23,7 @@ from typing import ClassVar
 
 BEAT_S = 0.5  # between two signs of life of a rank process
 STALL_S = 7.0  # without a step forward, after which a rank is given up
+CROWD = 3.0  # programs that want each core, on average, from which on it is waited longer
 START_S = 300.0  # until the first sign of life: a busy machine is slow
 AGAIN_S = 0.5  # between the end of a rank process and the next one
 
@@ -80,11 +81,11 @@ class RankProcess:
 
     def wait(self) -> int:
         """Until it has ended: by itself, or where it gave no sign of life. Its exit status, as subprocess has it."""
-        patience = START_S
+        seconds = START_S
         with suppress(EOFError, OSError):
-            while self._beats.poll(patience):
+            while self._beats.poll(seconds * Beats.patience()):
                 self._beats.recv_bytes()
-                patience = STALL_S
+                seconds = STALL_S
             self.stalled = True
         self.kill()
         return self.process.wait()
@@ -112,11 +113,18 @@ class Beats:
 
     def limit(self, seconds: float = STALL_S) -> None:
         """The work has come on; the next time is at most so many seconds from now."""
-        self._until = time.monotonic() + seconds
+        self._since, self._seconds = time.monotonic(), seconds
+
+    @staticmethod
+    def patience() -> float:
+        """How many times as long as usual is waited: a machine with too much to do is slow, and no rank lost."""
+        with suppress(OSError):
+            return max(1.0, os.getloadavg()[0] / (CROWD * (os.cpu_count() or 1)))
+        return 1.0
 
     def keep(self) -> None:
         """For a thread of its own."""
-        while time.monotonic() < self._until and os.getppid() == self._parent:
+        while (time.monotonic() - self._since) / self.patience() < self._seconds and os.getppid() == self._parent:
             try:
                 self._beats.send_bytes(b"1")
             except OSError:

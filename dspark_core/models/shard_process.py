@@ -47,10 +47,17 @@ def follow(requests: int, beats: int, rank: int, size: int, backend: str) -> Non
     life = Beats(Connection(beats))
     threading.Thread(target=life.keep, daemon=True).start()
     with suppress(KeyboardInterrupt):
+        asked = Connection(requests)
         try:
-            Shard(Connection(requests), life, rank, size, backend).run()
+            Shard(asked, life, rank, size, backend).run()
+        except ModelError as error:  # so it would be the next time
+            print(f"Rank {rank}: {error}", file=sys.stderr, flush=True)
+            asked.send(("absent", str(error)))
+            os._exit(Beats.ENDED)
         except Exception as error:
             print(f"Rank {rank} leaves its group ({reason(error)}).", file=sys.stderr, flush=True)
+            with suppress(OSError):
+                asked.send(("failed", in_one_line(error)))
     os._exit(Beats.LOST)
 
 
@@ -83,6 +90,10 @@ class Shard:
         mx.distributed.all_sum = (
             self.steady_sum
         )  # which the layers of mlx and mlx-lm call, here and in no other process
+        if not mx.distributed.is_available(backend):
+            raise ModelError(
+                f"MLX {versions()['mlx']} has no {backend} on this machine: have mlx.launch use --backend ring."
+            )
         self.group = mx.distributed.init(strict=True, backend=backend)
         if self.group.size() != size:
             raise RuntimeError(f"the group has {self.group.size()} ranks, not {size}")

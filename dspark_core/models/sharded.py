@@ -107,6 +107,10 @@ class ShardedTarget(Target):
         self._ask_of = places_of(opened.directory), precision
 
     @property
+    def gone(self) -> bool:
+        return self.generation != self.group.generation
+
+    @property
     def language_model(self) -> nn.Module:
         """Embedding, last norm and head."""
         return self._lm

@@ -4,6 +4,7 @@ MLX and mlx-lm are imported inside the functions, so that importing this module 
 """
 
 import gc
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from ..catalog.facts import Facts
 from ..catalog.local import name_of
 from ..catalog.memory import too_big
 from ..catalog.names import HubName
-from ..errors import Cancelled, ModelError, in_one_line
+from ..errors import Cancelled, ModelError, RankLost, in_one_line
 from ..machine import Device, mlx_device
 from ..models import drafters as methods
 from ..models.group import Group
@@ -25,7 +26,7 @@ from ..presets import Preset
 from ..race.inspection import Inspection
 from ..race.lane_spec import method_name
 from ..race.records import RaceRecord, RaceRequest
-from .worker import Job
+from .worker import Job, Worker
 
 if TYPE_CHECKING:
     from ..models.drafter import Drafter
@@ -112,7 +113,9 @@ class PresetEngine:
         Everything that can be checked without weights is checked first. If reading them fails then, or the
         visitor stops it, what was there before is loaded again. Raises ModelError if the choice is not loaded.
         """
-        before = self.choice
+        if self.lost:
+            self.unload()
+        before, lost = self.choice, ""
         if choice == before:
             return Loaded(f"{choice.title} is loaded already.", False)
         try:
@@ -121,8 +124,13 @@ class PresetEngine:
             return Loaded(f"{choice.title} is loaded.", True)
         except Cancelled:
             failure = None
+        except RankLost as error:  # and with it what was there before
+            failure = lost = str(error)
         except BaseException as error:
             failure = _cannot_load(choice, error)  # not the error itself: its frames hold the weights
+        if lost:
+            self.unload(lost)
+            raise ModelError(lost)
         if before is None:
             after = "No model is loaded."
         elif self.choice is before:
@@ -273,6 +281,11 @@ class PresetEngine:
         return self._models
 
     @property
+    def lost(self) -> bool:
+        """Are machines gone that had a part of what is loaded?"""
+        return self._models is not None and self._models.target.gone
+
+    @property
     def thinks(self) -> bool:
         """Has the target's chat template a switch for a thought before the answer?"""
         return bool(self._models and getattr(self._models.target.text, "thinks", False))
@@ -338,11 +351,24 @@ def load_job(choice: Choice, session: str) -> Job:
     return Job(session, "load", work)
 
 
-def unload_job(session: str, problem: str = "") -> Job:
-    """A job that drops what is loaded. `problem`: why, if it is one."""
+def unload_job(session: str) -> Job:
+    """A job that drops what is loaded."""
 
     def work(engine: PresetEngine, job: Job):
-        engine.unload(problem)
+        engine.unload()
         yield -1, Loaded("No model is loaded.", True)
 
     return Job(session, "unload", work)
+
+
+def unload_lost(worker: Worker, problem: str) -> None:
+    """Have what ran on machines that are gone dropped, as soon as the queue has a place; `problem`: why they are. What
+    another job has loaded since stays."""
+
+    def work(engine: PresetEngine, job: Job):
+        if engine.lost:
+            engine.unload(problem)
+        yield from ()
+
+    while not worker.submit(Job("the group", "unload", work)):
+        time.sleep(0.1)

@@ -27,7 +27,7 @@ from .access import TokenGate, chosen_api_key, chosen_token, private_link
 from .api_request import BASE, MAX_BODY_BYTES, error_body
 from .channel import SCRIPT, Streams
 from .endpoint import Endpoint
-from .engine import PresetEngine, unload_job
+from .engine import PresetEngine, unload_lost
 from .listening import ADDRESS, PageServer, listening_socket
 from .page import build
 from .recordings import FirstPicture
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     preset = next(iter(sources.presets.values()))
     worker = Worker(lambda progress: PresetEngine(preset, "auto", progress), lambda engine: engine.prepare())
     if group is not None:
-        worker.may_lose, group.lost = True, lambda problem: worker.submit(unload_job("the group", problem))
+        worker.may_lose, group.lost = True, partial(unload_lost, worker)
 
     def ready(url: str) -> None:
         print(f"DSpark Playground runs on {url} (Ctrl+C ends it).", flush=True)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..errors import Cancelled, ModelError, reason
+from ..errors import Cancelled, ModelError, RankLost, reason
 from ..models.info import DrafterInfo
 from ..models.text_process import interruptible
 from ..race.inspection import Inspection
@@ -320,6 +320,8 @@ class Worker:
         try:
             if idle is not None and not isinstance(self.engine, NoEngine):
                 words = idle(self.engine)
+        except RankLost:  # which the group tells
+            pass
         except BaseException:  # nobody asked for it: whoever needs what it was for meets what is wrong
             logging.exception("idle work failed")
         self.idling = words

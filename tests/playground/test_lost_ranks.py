@@ -1,10 +1,11 @@
 """What the page says when a machine of a group is lost; tests/models/test_sharded.py loses real ones."""
 
 import threading
+from types import SimpleNamespace
 
-from dspark_core.playground.engine import PresetEngine, unload_job
+from dspark_core.playground.engine import PresetEngine, unload_lost
 from dspark_core.playground.stream import models_status
-from dspark_core.playground.worker import Worker
+from dspark_core.playground.worker import MAX_WAITING, Job, Worker
 
 LOST = "Rank 1 (mac) has ended, so the model that was on 2 machines is lost: load it again on the Models tab."
 
@@ -15,6 +16,7 @@ class Loaded(PresetEngine):
     def __init__(self, progress):
         self._clear()
         self.name, self.precision = "a model", "bf16, on 2 machines"
+        self._models = SimpleNamespace(target=SimpleNamespace(gone=True))
 
 
 def test_a_page_that_does_nothing_says_so_soon_and_a_race_says_it_too():
@@ -32,9 +34,29 @@ def test_a_page_that_does_nothing_says_so_soon_and_a_race_says_it_too():
     threading.Thread(target=follow, daemon=True).start()
     while "a model, bf16, on 2 machines" not in words:
         assert not told.wait(0.02)
-    worker.submit(unload_job("the group", LOST))
+    unload_lost(worker, LOST)
     assert told.wait(10)
     assert not worker.engine.name and worker.engine.problem == LOST
+
+
+def test_what_was_loaded_since_stays_and_a_full_queue_is_waited_for():
+    worker, go_on = Worker(Loaded), threading.Event()
+
+    def other(engine, job):
+        go_on.wait(10)
+        engine._models = SimpleNamespace(target=SimpleNamespace(gone=False))  # as a load does
+        yield from ()
+
+    jobs = [Job(f"page {k}", "load", other) for k in range(1 + MAX_WAITING)]
+    assert all(worker.submit(job) for job in jobs)
+    telling = threading.Thread(target=unload_lost, args=(worker, LOST), daemon=True)
+    telling.start()
+    go_on.set()
+    telling.join(10)
+    assert not telling.is_alive()
+    last = Job("a page", "race", lambda engine, job: iter(()))
+    assert list(worker.events(last, to_the_end=True)) is not None
+    assert worker.engine.name == "a model" and not worker.engine.problem
 
 
 def test_without_a_group_a_page_looks_no_longer_than_it_has_to():

@@ -1,78 +1,97 @@
 """Decode speed of two checkouts of this project, alternated: `python -m tests.scripts.compare_trees OLD NEW`.
 
-Each checkout runs in a process of its own that stays loaded; the two take turns on the same prompts, and which goes
-first changes from pair to pair. Given are ratios new / old: by the wall clock, and by processor time, which other work
-on the machine disturbs less. The interval is the 95 % bootstrap interval of the median.
+Both run in one process and on the same arrays. In processes of their own, each had its luck for as long as it lived
+(where its weights came to lie, on which core it began), and every pair shared it: the same checkout against itself came
+to 0.985. Which goes first changes from pair to pair and, for every prompt, as often one way as the other.
+
+Given are ratios new / old: by the wall clock, and by processor time, which other work on the machine disturbs less. The
+interval is the 95 % bootstrap interval of the median. With one and the same checkout twice it has to hold 1.
 """
 
 import argparse
-import json
+import gc
+import importlib
+import os
 import random
 import statistics
-import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS = ROOT / "assets" / "models"
+PACKAGE = "dspark_core"
 PROMPTS = (
     "Write a Python function that checks if a number is prime.",
     "Tom has 12 apples, gives away 5 and buys 9 more. How many has he now?",
     "Explain in three sentences why the sky is blue.",
     "Write a Python class for a stack with push, pop and peek.",
 )
-SERVER = """
-import json, sys, time
-import mlx.core as mx
-from dspark_core.models.target import load_target
-try:
-    from dspark_core.models.drafter import load_drafter
-except ImportError:  # before drafters were files of their own
-    from dspark_core.models.checkpoint import load_drafter
-from dspark_core.decode.plain import plain
-from dspark_core.decode.speculative import speculative
-from dspark_core.decode.schedule import FullBlock
-from dspark_core.decode.rounds import Round, Settings
 
-target = load_target(sys.argv[1])
-drafter = load_drafter(sys.argv[2], target)
-print("ready", flush=True)
-for line in sys.stdin:
-    lane, text, tokens = json.loads(line)
-    ids = target.encode_chat([{"role": "user", "content": text}])
-    settings = Settings(tokens, stop_ids=frozenset())
-    if lane == "plain":
-        events = plain(target, ids, settings)
-    else:
-        events = speculative(target, drafter, ids, settings, FullBlock())
-    used, out, seconds = 0.0, 0, 0.0
-    for event in events:
-        if isinstance(event, Round):
-            out, seconds = out + len(event.committed), event.time_s
-        else:
-            used = time.process_time()
-    mx.synchronize()
-    print(json.dumps([out / seconds, out / (time.process_time() - used)]), flush=True)
-"""
+
+def own_modules() -> dict[str, Any]:
+    return {name: module for name, module in sys.modules.items() if name.split(".")[0] == PACKAGE}
 
 
 class Checkout:
-    """The process of one checkout."""
+    """One checkout's package, with the models loaded by it."""
 
     def __init__(self, root: Path, target: Path, drafter: Path):
-        command = [sys.executable, "-c", SERVER, str(target), str(drafter)]
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, cwd=root, stdin=pipe, stdout=pipe, text=True)
-        if self._line() != "ready":
-            sys.exit(f"error: {root} does not load the models.")
+        self._root, self._modules = str(root.resolve()), dict[str, Any]()
+        self._enter()
+        if not hasattr(self._part("models.checkpoint"), "load_drafter"):
+            sys.exit(f"error: {root} is too old or no checkout.")
+        self.target = self._part("models.target").load_target(target)
+        self.drafter = self._part("models.checkpoint").load_drafter(drafter, self.target)
+        self._modules = own_modules()
 
-    def speeds(self, lane: str, text: str, tokens: int) -> list[float]:
-        """Tokens per second of wall and of processor time."""
-        assert self._process.stdin
-        print(json.dumps([lane, text, tokens]), file=self._process.stdin, flush=True)
-        return json.loads(self._line())
+    def _enter(self) -> None:
+        """What is imported from here on, inside functions too, is this checkout's."""
+        for name in own_modules():
+            del sys.modules[name]
+        sys.modules.update(self._modules)
+        sys.path[0] = self._root
 
-    def _line(self) -> str:
-        assert self._process.stdout
-        return self._process.stdout.readline().strip()
+    @staticmethod
+    def _part(name: str) -> Any:
+        return importlib.import_module(f"{PACKAGE}.{name}")
+
+    def share(self, other: "Checkout") -> None:
+        """Compute with another's arrays. Exits where the two have other ones."""
+        for mine, theirs in ((self.target.model, other.target.model), (self.drafter.weights, other.drafter.weights)):
+            if [n for n, _ in tree_flatten(mine.parameters())] != [n for n, _ in tree_flatten(theirs.parameters())]:
+                sys.exit("error: the two load these models in other precisions.")
+            mine.update(theirs.parameters())
+        gc.collect()
+        mx.clear_cache()
+
+    def speeds(self, lane: str, text: str, tokens: int) -> tuple[list[int], float, float]:
+        """Output, and tokens per second of wall and of processor time."""
+        self._enter()
+        rounds = self._part("decode.rounds")
+        ids = self.target.encode_chat([{"role": "user", "content": text}])
+        settings = rounds.Settings(tokens, stop_ids=frozenset())
+        if lane == "plain":
+            events = self._part("decode.plain").plain(self.target, ids, settings)
+        else:
+            full = self._part("decode.schedule").FullBlock()
+            events = self._part("decode.speculative").speculative(self.target, self.drafter, ids, settings, full)
+        gc.collect()
+        used, out, seconds = 0.0, list[int](), 0.0
+        for event in events:
+            if isinstance(event, rounds.Round):
+                out += event.committed
+                seconds = event.time_s
+            else:
+                used = time.process_time()
+        mx.synchronize()
+        used = time.process_time() - used
+        self._modules = own_modules()
+        return out, len(out) / seconds, len(out) / used
 
 
 def interval(values: list[float]) -> tuple[float, float]:
@@ -82,31 +101,38 @@ def interval(values: list[float]) -> tuple[float, float]:
     return medians[100], medians[-101]
 
 
+def compare(trees: list[Checkout], lane: str, pairs: int, tokens: int) -> None:
+    ratios: list[list[float]] = []
+    for pair in range(-len(trees), pairs):  # the first ones warm up
+        order = (0, 1) if (pair + pair // len(PROMPTS)) % 2 else (1, 0)
+        found = {k: trees[k].speeds(lane, PROMPTS[pair % len(PROMPTS)], tokens) for k in order}
+        if found[0][0] != found[1][0]:
+            print(f"{lane}: other output at pair {pair + 1}", flush=True)
+        if pair >= 0:
+            ratios.append([new / old for new, old in zip(found[1][1:], found[0][1:], strict=True)])
+    for clock, values in zip(("wall", "processor"), map(list, zip(*ratios, strict=True)), strict=True):
+        low, high = interval(values)
+        words = f"median new / old {statistics.median(values):.4f} [{low:.4f}, {high:.4f}]"
+        print(f"{lane}, {clock}: {words}, {len(values)} pairs of {tokens} tokens", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("old", type=Path)
     parser.add_argument("new", type=Path)
-    parser.add_argument("--pairs", type=int, default=24)
+    parser.add_argument("--pairs", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=24)
-    parser.add_argument("--target", type=Path, default=Path("assets/models/smollm2-135m-instruct"))
-    parser.add_argument("--drafter", type=Path, default=Path("assets/models/dspark-smollm2-135m-b7"))
+    parser.add_argument("--lanes", nargs="+", choices=("plain", "drafter"), default=["plain", "drafter"])
+    parser.add_argument("--target", type=Path, default=MODELS / "smollm2-135m-instruct")
+    parser.add_argument("--drafter", type=Path, default=MODELS / "dspark-smollm2-135m-b7")
     a = parser.parse_args()
     models = a.target.resolve(), a.drafter.resolve()
     trees = [Checkout(root, *models) for root in (a.old, a.new)]
-    for lane in ("plain", "drafter"):
-        ratios: list[list[float]] = []
-        for pair in range(-1, a.pairs):  # the first warms up
-            text, order = PROMPTS[pair % len(PROMPTS)], (0, 1) if pair % 2 else (1, 0)
-            speeds = {k: trees[k].speeds(lane, text, a.tokens) for k in order}
-            if pair >= 0:
-                ratios.append([new / old for new, old in zip(speeds[1], speeds[0], strict=True)])
-        for clock, values in zip(("wall", "processor"), map(list, zip(*ratios, strict=True)), strict=True):
-            low, high = interval(values)
-            median = statistics.median(values)
-            print(
-                f"{lane}, {clock}: median new / old {median:.3f} [{low:.3f}, {high:.3f}], {len(values)} pairs",
-                flush=True,
-            )
+    trees[1].share(trees[0])
+    print(f"load of this machine {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores", flush=True)
+    for lane in a.lanes:
+        compare(trees, lane, a.pairs, a.tokens)
+    print(f"load of this machine {os.getloadavg()[0]:.1f}", flush=True)
 
 
 if __name__ == "__main__":
