@@ -41,6 +41,7 @@ class Target:
     directory: Path | None = None  # where its files are
     no_rollback = ""  # why no drafter can run on it, once `prove_taps` found it so
     machines = 1  # that compute it together: see sharded.py
+    cpu_streams = ""  # in how many parts its layers are computed, once that is settled and where they are
 
     def __init__(
         self,
