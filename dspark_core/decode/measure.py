@@ -454,6 +454,7 @@ def made_of(target: Target, drafters: dict[str, Drafter]) -> dict[str, str]:
         **{fact: here[fact] for fact in ("device", "processor", "cores")},
         **{package: installed[package] for package in ("mlx", "mlx-lm")},
         "drafters": "; ".join(f"{id_}: {s}" for id_, s in shapes.items()),
+        **({"cpu_streams": target.cpu_streams} if target.cpu_streams else {}),
     }
 
 

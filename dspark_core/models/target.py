@@ -42,6 +42,7 @@ class Target:
     no_rollback = ""  # why no drafter can run on it, once `prove_taps` found it so
     machines = 1  # that compute it together: see sharded.py
     gone = False  # were its machines lost?
+    cpu_streams = ""  # in how many parts its layers are computed, once that is settled and where they are
 
     def __init__(
         self,

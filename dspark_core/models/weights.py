@@ -11,7 +11,7 @@ Products with the tall matrices of a vocabulary, on both halves at once where th
 
 MLX's CPU backend runs one operation at a time on one core. A head of V rows is a fifth of the embedded model's
 work, so on the CPU its two halves run on two streams (measured on 2 cores: 1.6 times as fast, bit for bit
-the same). GPUs and quantized weights take the layer as it is.
+the same), on more where `cpu_streams` found that to pay. GPUs and quantized weights take the layer as it is.
 """
 
 from collections.abc import Callable
@@ -24,6 +24,7 @@ from mlx_lm.utils import dequantize_model
 
 from ..errors import Cancelled, ModelError
 from .config import GROUP_SIZE, PRECISIONS
+from .cpu_streams import STREAMS
 from .quantization import NARROW
 
 DTYPE_WORDS = {mx.bfloat16: "bf16", mx.float16: "f16", mx.float32: "f32"}
@@ -142,14 +143,13 @@ def read_weights(
 
 
 MIN_ROWS = 4096
-_other = mx.new_thread_local_stream(mx.cpu)
 
 
 def wide_product(layer: nn.Linear | nn.Embedding, x: mx.array) -> mx.array:
     """x [..., d] times the transposed weight [V, d] of a linear layer without bias or of an embedding: [..., V]."""
     weight = layer.weight
-    dense = isinstance(layer, nn.Linear | nn.Embedding)
-    if not dense or weight.shape[0] < MIN_ROWS or mx.default_device() != mx.Device(mx.cpu):
+    halves = isinstance(layer, nn.Linear | nn.Embedding) and not hasattr(layer, "parts")
+    if not halves or weight.shape[0] < MIN_ROWS or mx.default_device() != mx.Device(mx.cpu):
         return layer.as_linear(x) if hasattr(layer, "as_linear") else layer(x)
     half = weight.shape[0] // 2
-    return mx.concatenate([x @ weight[:half].T, mx.matmul(x, weight[half:].T, stream=_other)], axis=-1)
+    return mx.concatenate([x @ weight[:half].T, mx.matmul(x, weight[half:].T, stream=STREAMS[0])], axis=-1)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import mlx.core as mx
+import mlx.nn as nn
 
 from ..decode.adaptive import logit
 from ..decode.bundled_curve import bundled_curve
@@ -23,6 +24,7 @@ from ..decode.strict import Noise, load_noise, measure_noise, save_noise
 from ..errors import ModelError
 from ..machine import machine, versions
 from ..models.checkpoint import read_drafter
+from ..models.cpu_streams import settle, usable_cores
 from ..models.drafter import Drafter
 from ..models.drafters import constants
 from ..models.info import DrafterInfo, named
@@ -71,6 +73,7 @@ class Models:
     measuring: the measurement that will tell, while it is under way
     raced:    (drafter's id, rounds) of the lanes of each race meanwhile
     noise:    how far logits move with the width here, once that is known
+    settled:  it is decided whether layers are computed in parts, on several CPU streams
     read_s:   seconds that a token of the last prompt took to read; 0 before there was one
     prefixes: the conversations that requests may go on from
     """
@@ -86,6 +89,7 @@ class Models:
     measuring: Measurement | None = None
     raced: list[list[tuple[str, Sequence[Round]]]] = field(default_factory=list)
     noise: Noise | None = None
+    settled: bool = False
     read_s: float = 0.0
     prefixes: Prefixes = field(default_factory=Prefixes)
 
@@ -140,6 +144,17 @@ class Models:
 
     def is_warm(self, warmth: Warmth) -> bool:
         return any(warmth.within(done) for done in self.warm)
+
+    def settle_streams(self) -> Generator[None, None, None]:
+        """Have layers computed in parts where that pays (models/cpu_streams.py). A step is an operation on the device.
+        Before the costs are asked for: they depend on it."""
+        if not self.settled and self.target.machines == 1:
+            modules = (getattr(d, "weights", None) for d in self.loaded.values())
+            spread = yield from settle(
+                [self.target.model, *(m for m in modules if isinstance(m, nn.Module))], usable_cores()
+            )
+            self.target.cpu_streams = str(spread or "")
+        self.settled = True
 
     # ---- costs ---------------------------------------------------------------------------------------
 
