@@ -1,4 +1,4 @@
-"""Ends the program by Ctrl+C, SIGTERM or SIGHUP in each state, and prints how long it took, its exit status and what it said.
+"""Ends the program by Ctrl+C, SIGTERM or SIGHUP in each state; prints how long it took, its exit status and its words.
 
     python tests/scripts/ends_of_life.py [STATE ...]
 
