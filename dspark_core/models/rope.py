@@ -95,7 +95,7 @@ def _checked(fields: Fields, scaling: dict[str, Any], gemma: bool) -> dict[str, 
         known = name in needed or name in optional or name in ("rope_type", "type", "rope_theta")
         usual = name in ("partial_rotary_factor", "factor") and same(value, 1)
         if kind == "yarn":  # what transformers takes where neither is given
-            usual |= name == "truncate" and value is True
+            usual |= name == "attn_factor" or (name == "truncate" and value is True)  # the first it does not read
             factor = 0.1 * math.log(scaling["factor"]) + 1  # by which YaRN multiplies queries and keys
             usual |= name == "attention_factor" and is_number(value) and abs(value - factor) < 1e-6
         if not known and not usual:

@@ -10,13 +10,16 @@ from .fields import Fields, is_number, same, shown
 MAX_CONTEXT = 10**9
 FACTOR = (1e-3, 1e6)
 # type -> what it is computed from. longrope is not among them: it takes other frequencies as soon as the text is
-# longer, so that a verification of several tokens would not compute what single steps do.
+# longer, so that a verification of several tokens would not compute what single steps do. attn_factor, with which
+# DeepSeek-R1-0528-Qwen3-8B would undo YaRN's own factor, is read by vLLM and llama.cpp, and by transformers it is not.
 KINDS: dict[str, frozenset[str]] = {
     "default": frozenset(),
     "linear": frozenset({"factor"}),
     "dynamic": frozenset({"factor"}),
     "llama3": frozenset({"factor", "low_freq_factor", "high_freq_factor"}),
-    "yarn": frozenset({"factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"}),
+    "yarn": frozenset(
+        {"factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "attn_factor"}
+    ),
     "proportional": frozenset({"factor", "partial_rotary_factor"}),
 }
 HARMLESS_IN_ROPE = frozenset({"rope_type", "type", "rope_theta", "original_max_position_embeddings", "finetuned"})

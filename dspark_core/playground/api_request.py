@@ -7,7 +7,7 @@ they ask for what happens anyway (`n` of 1, an empty list of tools).
 import json
 import secrets
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -38,6 +38,8 @@ AT = "@"  # between a model and a lane
 SILENT = ("none", "minimal")  # efforts that are no thought
 # Not every language that clients are written in has whole numbers.
 Whole = Annotated[StrictInt, BeforeValidator(lambda x: int(x) if isinstance(x, float) and x.is_integer() else x)]
+T = TypeVar("T")
+Listed = Annotated[list[T], Field(fail_fast=True)]  # else a million of wrong entries are a million of errors
 # What a field may say although the endpoint has no such thing: OpenAI's, then what vLLM, SGLang, llama.cpp and mlx-lm
 # have beside them.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -104,8 +106,8 @@ class Asked(BaseModel):
     top_p: float | None = Field(None, ge=0, le=1)
     top_k: Whole | None = Field(None, ge=-1)
     seed: Whole | None = None
-    stop: StrictStr | list[StrictStr] | None = None
-    stop_token_ids: list[Annotated[StrictInt, Field(ge=0)]] | None = Field(None, max_length=1000)
+    stop: StrictStr | Listed[StrictStr] | None = None
+    stop_token_ids: Listed[Annotated[StrictInt, Field(ge=0)]] | None = Field(None, max_length=1000)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     return_token_ids: bool | None = None
@@ -198,7 +200,7 @@ class Message(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
 
     role: StrictStr
-    content: StrictStr | list[ContentPart] | None = None
+    content: StrictStr | Listed[ContentPart] | None = None
 
     def turn(self, number: int) -> dict[str, str]:
         """As a chat template takes it. Raises ApiError."""
@@ -225,7 +227,7 @@ class Message(BaseModel):
 class ChatAsked(Asked):
     """POST /v1/chat/completions"""
 
-    messages: list[Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1, fail_fast=True)
     max_completion_tokens: Annotated[Whole, Field(ge=1)] | None = None
     reasoning_effort: StrictStr | None = None
     chat_template_kwargs: TemplateOptions | None = None
@@ -246,7 +248,7 @@ class ChatAsked(Asked):
 class CompletionAsked(Asked):
     """POST /v1/completions"""
 
-    prompt: StrictStr | list[StrictStr] | list[StrictInt] | list[list[StrictInt]]
+    prompt: StrictStr | Listed[StrictStr] | Listed[StrictInt] | Listed[Listed[StrictInt]]
 
     @property
     def limit(self) -> int:

@@ -20,6 +20,7 @@ from ..errors import ApiError, ContextError, DecodeError, ModelError, Refused
 from ..race.answer import Began, Ended, Piece
 from ..race.records import Failed
 from .api_request import AT, BASE, MAX_BODY_BYTES, Asked, ChatAsked, CompletionAsked, ServedModels, error_body
+from .bodies import MAX_STRINGS, too_many_parts
 from .worker import Job, NoEngine, Worker
 
 RETRY_S = 2  # when a client that was turned away may try again
@@ -301,7 +302,10 @@ class Endpoint:
             if len(body) > MAX_BODY_BYTES:
                 raise ApiError(f"A request has at most {MAX_BODY_BYTES:,} bytes.", 413)
             if not message.get("more_body"):
-                return bytes(body)
+                break
+        if too_many_parts(body, MAX_STRINGS, MAX_BODY_BYTES):
+            raise ApiError("The body has more parts than any conversation.", 413)
+        return bytes(body)
 
     @staticmethod
     async def _left(receive: Receive) -> None:

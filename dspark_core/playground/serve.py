@@ -25,6 +25,7 @@ from ..models.group import Group
 from ..presets import load_prompts
 from .access import TokenGate, chosen_api_key, chosen_token, private_link
 from .api_request import BASE, MAX_BODY_BYTES, error_body
+from .bodies import Forms
 from .channel import SCRIPT, Streams
 from .endpoint import Endpoint
 from .engine import PresetEngine, unload_lost
@@ -288,7 +289,7 @@ def middleware(token: str = "", port: int = 0, api_key: str = "", worker: Worker
     """What stands before the page, from the outside in."""
     gate = [Middleware(TokenGate, token=token, port=port, api_key=api_key)] if token or api_key else []
     endpoint = [Middleware(Endpoint, worker=worker)] if worker else []
-    return [Middleware(OriginGuard), *gate, *endpoint, Middleware(FirstPicture), Middleware(Streams)]
+    return [Middleware(OriginGuard), *gate, *endpoint, Middleware(Forms), Middleware(FirstPicture), Middleware(Streams)]
 
 
 def theme() -> gr.themes.Base:

@@ -23,6 +23,7 @@ MINISTRAL |= {"mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1,
 MINISTRAL = {"head_dim": 8, "rope_parameters": MINISTRAL}
 PIXTRAL = {"model_type": "pixtral", "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
 PIXTRAL |= {"num_attention_heads": 2, "head_dim": 8}
+NO_IDS = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))  # the usual ones are beyond the vocabulary
 # name -> (transformers' model class, its config's fields, those of a text model inside it)
 FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "qwen3_5": ("Qwen3_5ForCausalLM", SIZES | DENSE | LINEAR, {}),
@@ -34,6 +35,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "qwen3_5_moe": ("Qwen3_5MoeForCausalLM", SIZES | LINEAR | EXPERTS | {"shared_expert_intermediate_size": 24}, {}),
     "qwen3_moe": ("Qwen3MoeForCausalLM", SIZES | DENSE | EXPERTS | {"head_dim": 8, "norm_topk_prob": True}, {}),
     "qwen2": ("Qwen2ForCausalLM", SIZES | DENSE, {}),
+    "mistral": ("MistralForCausalLM", SIZES | DENSE | {"sliding_window": 9}, {}),
+    "smollm3": ("SmolLM3ForCausalLM", SIZES | DENSE | NO_IDS, {}),
     "gemma4 E2B": ("Gemma4ForCausalLM", SIZES | DENSE | GEMMA | SMALL, {}),
     "gemma4 26B": ("Gemma4ForCausalLM", SIZES | DENSE | GEMMA | GEMMA_EXPERTS, {}),
     "lfm2_moe": (

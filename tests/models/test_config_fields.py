@@ -333,7 +333,7 @@ def test_a_rope_of_a_gemma(changed):
         rope(rope_type="linear", factor=2),
         rope(**YARN),
         rope(**YARN) | {"rope_scaling": YARN},
-        rope(**YARN, truncate=True, attention_factor=1.1386294361119891),
+        rope(**YARN, truncate=True, attention_factor=1.1386294361119891, attn_factor=0.5),
     ],
 )
 def test_a_rope_that_is_whole_opens(changes, changed):

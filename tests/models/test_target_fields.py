@@ -39,6 +39,8 @@ LFM2 = {name: size for name, size in SIZES.items() if name != "head_dim"} | {"la
 LFM2 |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "num_dense_layers": 1}
 BASES = {"Llama": SIZES, "Qwen3": SIZES, "Gemma4": GEMMA, "Gemma4Unified": GEMMA, "Lfm2Moe": LFM2}
 BASES["Ministral3"] = SIZES | {"rope_parameters": MINISTRAL}
+BASES |= {"Mistral": SIZES | {"sliding_window": 5}}
+BASES |= {"SmolLM3": SIZES | dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))}
 EXPERTS = {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 16}
 
 # transformers' model with shared layers needs embeddings for each layer.
@@ -59,6 +61,7 @@ ROPES = [
     YARN | {"mscale": 0.5, "mscale_all_dim": 2.0},
     YARN | {"mscale": 0.5, "beta_fast": 2.0, "beta_slow": 0.3},
     YARN | {"factor": None},
+    YARN | {"attn_factor": 0.8782488562869419},
     PROPORTIONAL,
     PROPORTIONAL | {"factor": 2.0},
 ]
@@ -115,6 +118,15 @@ OF_FAMILY = {
     "Llama": {"num_key_value_heads": [1, None], "head_dim": [12, None]},
     "Qwen3": {name: WINDOWS for name in SEVERAL} | {"num_key_value_heads": [1, None]},
     "Ministral3": {"num_key_value_heads": [1, 4], "head_dim": [12], "sliding_window": [6]},
+    "Mistral": {"num_key_value_heads": [1, 4], "head_dim": [12, None], "sliding_window": [None, 1, 7, 64]},
+    "SmolLM3": {
+        "num_key_value_heads": [1, None],
+        "no_rope_layers": [[0, 1], [1, 1], [0, 0], None],
+        "no_rope_layer_interval": [1, 2],
+        "layer_types": [[FULL, FULL]],
+        "sliding_window": [7, {"sliding_window": 6, "use_sliding_window": True, "no_rope_layers": [0, 1]}],
+        "num_hidden_layers": [5],
+    },
     "Lfm2Moe": {
         "num_hidden_layers": [{"num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"]}],
         "layer_types": [["full_attention", "conv"]],
@@ -141,7 +153,7 @@ REFUSED = {
 }
 
 
-SWEPT = [pytest.param(name, marks=pytest.mark.sweep) for name in ("Ministral3", "Lfm2Moe")]
+SWEPT = [pytest.param(name, marks=pytest.mark.sweep) for name in ("Ministral3", "Lfm2Moe", "Mistral", "SmolLM3")]
 
 
 @pytest.fixture(autouse=True)
@@ -234,7 +246,7 @@ def test_every_field_of_transformers_class(family, tmp_path):
     assert not [w for i, case in enumerate(cases) if (w := wrong(tmp_path / str(i), family, case, is_refused(case)))]
 
 
-@pytest.mark.parametrize("family", ["Llama", "Qwen3", "Gemma4", *SWEPT[:1]])
+@pytest.mark.parametrize("family", ["Llama", "Qwen3", "Gemma4", SWEPT[0], *SWEPT[2:]])
 def test_every_rope_of_transformers(family, tmp_path):
     for i, given in enumerate(ROPES + REFUSED_ROPES):
         refused = given in REFUSED_ROPES

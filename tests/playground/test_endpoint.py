@@ -258,6 +258,9 @@ def test_a_header_that_is_there_twice_opens_nothing(page, name):
 
 def test_bodies_are_limited_whole_or_in_chunks_and_encoded_ones_refused(page):
     assert ask(page.port, "/chat/completions", chat("x" * 2_100_000))[0] == 413
+    for many in ([[]], [{}]):  # seconds of parsing, and a million of errors
+        status, _, document = ask(page.port, "/chat/completions", {"messages": many * 300_000})
+        assert status == 413 and "more parts" in document["error"]["message"]
     status, _, document = ask(page.port, "/chat/completions", gzip.compress(b"{}"), {"Content-Encoding": "gzip"})
     assert status == 415 and "encod" in document["error"]["message"]
     assert ask(page.port, "/chat/completions", chat(max_tokens=1), {"Content-Encoding": "Identity"})[0] == 200

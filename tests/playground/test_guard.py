@@ -191,6 +191,18 @@ def test_only_a_saved_race_may_be_long_and_every_body_says_its_length():
     assert asked(JOIN, transfer_encoding=b"chunked") == 411
 
 
+def test_a_body_of_too_many_parts_is_refused_before_it_is_parsed(page):
+    """A few megabytes of empty lists kept the server busy for seconds; text may be long, whatever stands in it."""
+    events = {"data": [], "fn_index": 0, "session_hash": "s"}
+    many = ([[]] * 30_000, [{}] * 30_000, [0] * 30_000)
+    for path in (JOIN, "/gradio_api/call/race", "/gradio_api/call/race/", "/gradio_api/run/race"):
+        for data in many if path == JOIN else many[:1]:
+            status, _, content = send(page, "POST", path, JSON, json.dumps(events | {"data": data}))
+            assert (status, content) == (413, b"That has more parts than any form of this page sends.")
+    saved = json.dumps([{'"': "\\"}] * 300_000)
+    assert send(page, "POST", "/gradio_api/call/race", JSON, json.dumps({"data": [saved[:900_000]]}))[0] == 200
+
+
 def test_a_body_in_chunks_is_refused(page):
     body = (chunk.encode() for chunk in ["x" * 1000] * 10)  # an iterable is sent in chunks
     status, _, _ = send(page, "POST", JOIN, JSON, body)

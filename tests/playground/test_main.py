@@ -45,7 +45,8 @@ def hears_of_sigterm(pid: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("state", "number", "status"), [("importing", signal.SIGINT, 130), ("loading", signal.SIGTERM, 143)]
+    ("state", "number", "status"),
+    [("importing", signal.SIGINT, 130), ("importing", signal.SIGHUP, 129), ("loading", signal.SIGTERM, 143)],
 )
 def test_it_ends_at_once_and_in_one_sentence(tmp_path, state, number, status):
     """And leaves no file behind. tests/scripts/ends_of_life.py does the same in every state."""
@@ -61,7 +62,7 @@ def test_it_ends_at_once_and_in_one_sentence(tmp_path, state, number, status):
         app.send_signal(number)
         said = app.communicate(timeout=20)[1]
         took = time.monotonic() - began
-    how = "Ctrl+C" if number == signal.SIGINT else "SIGTERM"
+    how = "Ctrl+C" if number == signal.SIGINT else signal.Signals(number).name
     assert (app.returncode, said) == (status, f"\nDSpark Playground has ended ({how}).\n") and took < 2
     assert not [*tmp_path.iterdir()]
 

@@ -89,6 +89,24 @@ def test_half_an_emoji_gets_an_answer(page, changed, words):
     page.until_idle()
 
 
+def called(page, name, values):
+    """What a call over plain HTTP comes to, as a client has it that knows nothing of gradio's."""
+    call = f"{page.url}/gradio_api/call/{name}"
+    event = httpx.post(call, json={"data": values}).json()
+    return json.loads(httpx.get(f"{call}/{event['event_id']}", timeout=30).text.strip().rpartition("data: ")[2])
+
+
+def test_a_call_over_plain_http_may_leave_out_what_has_a_default(page):
+    page.worker.engine = engine()
+    for values in (["Hi"], ["Hi", "plain,dspark", 8], ["Hi", "plain,dspark", 8, 0, 0, 1, 0, "", False]):
+        (race,) = called(page, "race", values)
+        assert race["race"]["request"]["prompt"] == "Hi" and not race["race"]["request"].get("thinking")
+    (race,) = called(page, "race", [*values, True])
+    assert race["race"]["request"]["thinking"] is True
+    assert called(page, "race", [])["error"] == "Type a prompt, or pick one of the examples."
+    assert called(page, "prove_greedy", [])["error"].startswith("/prove_greedy takes ")
+
+
 @pytest.mark.parametrize(
     ("asked", "words"),
     [

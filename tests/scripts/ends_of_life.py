@@ -1,4 +1,4 @@
-"""Ends the program by Ctrl+C or SIGTERM in each state, and prints how long it took, its exit status and what it said.
+"""Ends the program by Ctrl+C, SIGTERM or SIGHUP in each state; prints how long it took, its exit status and its words.
 
     python tests/scripts/ends_of_life.py [STATE ...]
 
@@ -121,7 +121,7 @@ STATES = {
 def main() -> None:
     good = True
     for state in sys.argv[1:] or STATES:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             with tempfile.TemporaryDirectory() as directory:
                 app = endless(Path(directory)) if state == "tokenizing" else App()
                 try:

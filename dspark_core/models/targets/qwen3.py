@@ -56,26 +56,24 @@ def walk(body: Any, ids: Any, cache: list[Any]) -> Iterator[Any]:
 
 
 def complete(model_class: Any, config: TargetConfig) -> Any:
-    """mlx-lm's Qwen3 has no sliding layers."""
+    """mlx-lm's Qwen3 has no sliding layers. A class whose layers take a mask and a cache, as its do, gets them here."""
     if not any(shape.window for shape in config.layers):
         return model_class
     from mlx_lm.models.cache import KVCache, RotatingKVCache
-    from mlx_lm.models.qwen3 import Qwen3Model
 
-    class Body(Qwen3Model):
-        def __call__(self, inputs: Any, cache: Any = None, input_embeddings: Any = None) -> Any:
-            for h in walk(self, inputs, cache or [None] * len(self.layers)):
-                last = h
-            return self.norm(last)
+    def forward(body: Any, inputs: Any, cache: Any = None, input_embeddings: Any = None) -> Any:
+        for h in walk(body, inputs, cache or [None] * len(body.layers)):
+            last = h
+        return body.norm(last)
 
-    class SlidingQwen3(model_class):
+    class Windowed(model_class):
         def __init__(self, args: Any):
             super().__init__(args)
-            self.model = Body(args)
+            self.model = type("Body", (type(self.model),), {"__call__": forward})(args)
             for layer, shape in zip(self.model.layers, config.layers, strict=True):
                 layer.window = shape.window
 
         def make_cache(self) -> list[Any]:
             return [RotatingKVCache(shape.window) if shape.window else KVCache() for shape in config.layers]
 
-    return SlidingQwen3
+    return Windowed
