@@ -41,7 +41,6 @@ class Target:
     directory: Path | None = None  # where its files are
     no_rollback = ""  # why no drafter can run on it, once `prove_taps` found it so
     machines = 1  # that compute it together: see sharded.py
-    gone = False  # were its machines lost?
     cpu_streams = ""  # in how many parts its layers are computed, once that is settled and where they are
 
     def __init__(
@@ -72,6 +71,11 @@ class Target:
         eos = frozenset(filter(is_whole, eos if isinstance(eos, list) else [eos]))
         self.stop_ids = text.stop_ids if text else eos
         self.dtype = self._norm.weight.dtype
+
+    @property
+    def gone(self) -> bool:
+        """Were its machines lost?"""
+        return False
 
     def read(self, progress: Reading = lambda done, total: None, cancelled: Cancelling = lambda: False) -> None:
         """Read the weights of an opened target; see `read_weights`. Raises ModelError, Cancelled."""
