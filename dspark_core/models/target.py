@@ -41,7 +41,6 @@ class Target:
     directory: Path | None = None  # where its files are
     no_rollback = ""  # why no drafter can run on it, once `prove_taps` found it so
     machines = 1  # that compute it together: see sharded.py
-    gone = False  # were its machines lost?
 
     def __init__(
         self,
@@ -75,6 +74,11 @@ class Target:
     def read(self, progress: Reading = lambda done, total: None, cancelled: Cancelling = lambda: False) -> None:
         """Read the weights of an opened target; see `read_weights`. Raises ModelError, Cancelled."""
         read_weights(self.model, self.name, progress, cancelled)
+
+    @property
+    def gone(self) -> bool:
+        """Were machines lost that had a part of it?"""
+        return False
 
     def leave_out_head(self) -> None:
         """Before the weights are read: those that only `head` needs stay where they are."""
