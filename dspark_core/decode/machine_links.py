@@ -4,14 +4,22 @@ Every layer ends its attention and its MLP with a sum over all machines, and wai
 share, and twice a layer a sum that takes the link's latency, however few numbers it has. No MLX.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """How machines are connected. latency_s: of one message; bytes_s: of long ones, one way; mesh: each is connected to
-    each, so that a sum is one exchange, not a round of the ring; source: where the figures are from."""
+    """How machines are connected.
 
+    id:        in links
+    latency_s: of one message
+    bytes_s:   of long ones, one way
+    mesh:      each is connected to each, so that a sum is one exchange, not a round of the ring
+    source:    where the figures are from
+    """
+
+    id: str
     title: str
     latency_s: float
     bytes_s: float
@@ -31,6 +39,7 @@ class Link:
 TCP = "latency of TCP between Macs (jeffgeerling.com/blog/2025/15-tb-vram-on-mac-studio-rdma-over-thunderbolt-5)"
 LINKS = (
     Link(
+        "rdma",
         "Thunderbolt 5, RDMA (JACCL)",
         50e-6,
         7.6e9,
@@ -38,8 +47,8 @@ LINKS = (
         "latency below 50 µs (jeffgeerling.com/blog/2025/15-tb-vram-on-mac-studio-rdma-over-thunderbolt-5), 7.6 GB/s "
         "(pytorch/pytorch#189856)",
     ),
-    Link("Thunderbolt, TCP (ring)", 300e-6, 5e9, False, f"{TCP}; 40 Gb/s of Thunderbolt 4 by name"),
-    Link("10 Gb Ethernet, TCP (ring)", 300e-6, 1.25e9, False, f"{TCP}; 10 Gb/s by name"),
+    Link("thunderbolt", "Thunderbolt, TCP (ring)", 300e-6, 5e9, False, f"{TCP}; 40 Gb/s of Thunderbolt 4 by name"),
+    Link("ethernet", "10 Gb Ethernet, TCP (ring)", 300e-6, 1.25e9, False, f"{TCP}; 10 Gb/s by name"),
 )
 
 
@@ -63,6 +72,24 @@ class Split:
         sums = 2 * self.layers * self.link.sum_s(rows * self.row_bytes, self.machines)
         return alone * (self.ends + (1 - self.ends) / self.machines) + sums
 
+    @property
+    def title(self) -> str:
+        return f"{self.machines} of this machine over {self.link.title}"
+
+    @property
+    def source(self) -> str:
+        """In a sentence."""
+        return (
+            f"Worked out, not measured: this machine's steps shared by {self.machines}, and after each a wait for "
+            f"{2 * self.layers} sums over {self.link.title}, of {1e6 * self.link.latency_s:.0f} µs and their numbers. "
+            f"{self.link.source[0].upper()}{self.link.source[1:]}. Drafters run on the first machine, as here."
+        )
+
     def pays(self, rows: int, alone: float) -> bool:
         """Is that less than on one machine?"""
         return self.seconds(rows, alone) < alone
+
+    @classmethod
+    def offered(cls, counts: Sequence[int], layers: int, row_bytes: int) -> "tuple[Split, ...]":
+        """Of a target that can be split over so many machines: over the fewest, by the fastest link and a plain one."""
+        return tuple(cls(min(counts), link, layers, row_bytes) for link in LINKS[::2] if counts)

@@ -114,7 +114,7 @@ class Group:
     def join(self, progress: Callable[[str], None], cancelled: Callable[[], bool] = lambda: False) -> int:
         """Wait until all ranks are there; the group's generation. Raises ModelError, Cancelled."""
         progress(f"waiting for the other machines, {self.size} in all")
-        until = time.monotonic() + FORM_S
+        until = time.monotonic() + FORM_S * Beats.patience()
         while True:
             with self._changed:
                 if self.formed.is_set():

@@ -11,11 +11,15 @@ started outlives it (group.py) and starts the next one. These find each other ag
 """
 
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
@@ -67,7 +71,7 @@ class RankProcess:
         self.requests, there = Pipe()
         self._beats, beats = Pipe(duplex=False)
         handles = there.fileno(), beats.fileno()
-        arguments = f"{handles[0]}, {handles[1]}, {rank.rank}, {rank.size}, {rank.backend!r}"
+        arguments = f"{handles[0]}, {handles[1]}, {os.getpid()}, {rank.rank}, {rank.size}, {rank.backend!r}"
         run = f"import sys; sys.path[:] = {sys.path!r}; from {__package__}.shard_process import follow"
         try:
             self.process = subprocess.Popen(
@@ -107,9 +111,20 @@ class Beats:
 
     LOST, ENDED = 75, 76  # exit statuses of a process: its group is lost; all of it has come to its end
 
-    def __init__(self, beats: Connection) -> None:
-        self._beats, self._parent = beats, os.getppid()
+    def __init__(self, beats: Connection, parent: int) -> None:
+        self._beats, self._parent = beats, parent
         self.limit(START_S)
+
+    @contextmanager
+    def waiting(self, seconds: float) -> Iterator[None]:
+        """For a call that may wait for ever and lets no other thread of Python's run meanwhile, as MLX's does that has
+        ranks find each other: the system ends this process after so many seconds. There is no sign of life before."""
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(math.ceil(seconds * self.patience()))
+        if os.getppid() != self._parent:
+            os._exit(self.LOST)
+        yield
+        signal.alarm(0)
 
     def limit(self, seconds: float = STALL_S) -> None:
         """The work has come on; the next time is at most so many seconds from now."""
@@ -122,8 +137,12 @@ class Beats:
             return max(1.0, os.getloadavg()[0] / (CROWD * (os.cpu_count() or 1)))
         return 1.0
 
-    def keep(self) -> None:
-        """For a thread of its own."""
+    def begin(self) -> None:
+        """Signs of life from here on, by a thread of their own."""
+        self.limit(START_S)
+        threading.Thread(target=self._keep, daemon=True).start()
+
+    def _keep(self) -> None:
         while (time.monotonic() - self._since) / self.patience() < self._seconds and os.getppid() == self._parent:
             try:
                 self._beats.send_bytes(b"1")

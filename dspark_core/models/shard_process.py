@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import suppress
@@ -41,11 +40,10 @@ PROGRAM = "this program"
 Step = Generator[tuple[int, int], None, dict[str, Any]]  # bytes done and in all, then what came of it
 
 
-def follow(requests: int, beats: int, rank: int, size: int, backend: str) -> None:
-    """The process: `requests` and `beats` are handles of Connections."""
+def follow(requests: int, beats: int, parent: int, rank: int, size: int, backend: str) -> None:
+    """The process: `requests` and `beats` are handles of Connections, `parent` who started it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches every process: whoever started this one ends it
-    life = Beats(Connection(beats))
-    threading.Thread(target=life.keep, daemon=True).start()
+    life = Beats(Connection(beats), parent)
     with suppress(KeyboardInterrupt):
         asked = Connection(requests)
         try:
@@ -84,7 +82,6 @@ class Shard:
         import mlx.core as mx
         import numpy as np
 
-        life.limit(FORM_S)
         self.mx, self.np, self.life, self.rank, self.requests = mx, np, life, rank, requests
         self.all_sum = mx.distributed.all_sum
         mx.distributed.all_sum = (
@@ -94,7 +91,9 @@ class Shard:
             raise ModelError(
                 f"MLX {versions()['mlx']} has no {backend} on this machine: have mlx.launch use --backend ring."
             )
-        self.group = mx.distributed.init(strict=True, backend=backend)
+        with life.waiting(FORM_S):
+            self.group = mx.distributed.init(strict=True, backend=backend)
+        life.begin()
         if self.group.size() != size:
             raise RuntimeError(f"the group has {self.group.size()} ranks, not {size}")
         self.parts: dict[int, Part] = {}
@@ -102,7 +101,7 @@ class Shard:
         self.pending: list[Any] = []
         self.hosts: list[str] = []
         self.hosts = [h["host"] for h in self.gather({"host": socket.gethostname()[:60]})]
-        life.limit(START_S)
+        life.limit(START_S)  # for what is imported next
         from . import target  # noqa: F401 - it takes its time, and finding each other began without
 
         self.gather({})

@@ -72,14 +72,14 @@ class Target:
         self.stop_ids = text.stop_ids if text else eos
         self.dtype = self._norm.weight.dtype
 
-    @property
-    def gone(self) -> bool:
-        """Were its machines lost?"""
-        return False
-
     def read(self, progress: Reading = lambda done, total: None, cancelled: Cancelling = lambda: False) -> None:
         """Read the weights of an opened target; see `read_weights`. Raises ModelError, Cancelled."""
         read_weights(self.model, self.name, progress, cancelled)
+
+    @property
+    def gone(self) -> bool:
+        """Were machines lost that had a part of it?"""
+        return False
 
     def leave_out_head(self) -> None:
         """Before the weights are read: those that only `head` needs stay where they are."""

@@ -16,6 +16,7 @@ import gradio as gr
 
 from ..decode.batch_rows import load_rows, measure_rows
 from ..decode.cost_curve import CostCurve
+from ..decode.machine_links import Split
 from ..errors import TraceError
 from ..models.info import DrafterInfo
 from ..paths import assets
@@ -89,6 +90,7 @@ class Parts:
     """What both parts show of one moment: the curve of what is loaded, the race on the board, and all finished races.
 
     judged: does the curve say something about that race?
+    splits: what is loaded on several machines
     """
 
     curve: CostCurve | None
@@ -96,11 +98,12 @@ class Parts:
     judged: bool
     infos: Sequence[DrafterInfo]
     races: Sequence[Trace] = field(default=())
+    splits: Sequence[Split] = ()
 
     def _what_if(self, lines: tuple[Line, ...] = ()) -> WhatIf:
         own = self.curve is not None and not self.curve.borrowed
         rows = load_rows(self.curve.made_of) if self.curve and own else {}
-        return WhatIf.of(self.curve, self.race, self.infos, self.judged, rows, lines)
+        return WhatIf.of(self.curve, self.race, self.infos, self.judged, rows, lines, self.splits)
 
     def what_if(self) -> str:
         """The value of what_if.js."""

@@ -16,11 +16,13 @@ from ..catalog.facts import Facts
 from ..catalog.local import name_of
 from ..catalog.memory import too_big
 from ..catalog.names import HubName
+from ..decode.machine_links import Split
 from ..errors import Cancelled, ModelError, RankLost, in_one_line
 from ..machine import Device, mlx_device
 from ..models import drafters as methods
 from ..models.group import Group
 from ..models.info import DrafterInfo
+from ..models.shards import Splits
 from ..models.text_process import TextProcess, interruptible, is_foreign
 from ..presets import Preset
 from ..race.inspection import Inspection
@@ -172,6 +174,7 @@ class PresetEngine:
         self.stop_ids: frozenset[int] = frozenset()
         self.token_bytes: Callable[[int], bytes] = lambda token_id: b""
         self.infos: tuple[DrafterInfo, ...] = ()  # of the drafters that run
+        self.splits: tuple[Split, ...] = ()  # what is loaded, were there several machines such as this one
         self.problems: dict[str, str] = {}  # id -> why one does not
         self.drafters: dict[str, str] = {}  # all of them in words: Models.descriptions
 
@@ -212,6 +215,9 @@ class PresetEngine:
         self.name, self.precision, self.stop_ids = target.name, target.precision, target.stop_ids
         if target.text is not None:
             self.token_bytes = target.text.token_bytes  # of the text alone: a page may keep it after a switch
+        if target.machines == 1:
+            counts = Splits.of_directory(choice.target).counts
+            self.splits = Split.offered(counts, target.num_layers, target.hidden_size * target.dtype.size)
         self.infos, self.problems = self._models.infos, self._models.problems
         self.drafters = self._models.descriptions
 

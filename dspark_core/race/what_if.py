@@ -14,6 +14,7 @@ from typing import Any
 
 from ..decode.batch_rows import BatchRows
 from ..decode.cost_curve import FEWEST, CostCurve, Costs, Timing
+from ..decode.machine_links import Split
 from ..models.info import DrafterInfo
 from ..paths import assets
 from ..store import read_json
@@ -73,6 +74,11 @@ class RoundCosts:
         """Were verification free."""
         return replace(self, verify=(self.plain,) * len(self.verify))
 
+    def over(self, split: Split) -> "RoundCosts":
+        """Were the target on several machines, and the drafter on one."""
+        verify = tuple(split.seconds(n + 1, s) for n, s in enumerate(self.verify))
+        return replace(self, plain=verify[0], verify=verify)
+
 
 @dataclass(frozen=True, slots=True)
 class StartPoint:
@@ -97,6 +103,14 @@ class StartPoint:
         """Seconds that a verified token adds to a plain step, on average up to the longest round."""
         widest = max((len(r.verify) for r in self.rounds), default=2)
         return max(0.0, self.passes.seconds(widest) - self.plain) / (widest - 1)
+
+    def over(self, split: Split) -> "StartPoint":
+        """Several machines such as this one."""
+        passes = {rows: split.seconds(rows, s) for rows, s in self.passes.points.items()}
+        words = split.source if self.source == THIS_MACHINE else f"{split.source} {self.source}"
+        rounds, plain = tuple(r.over(split) for r in self.rounds), split.seconds(1, self.plain)
+        id_ = f"{split.machines}-{split.link.id}"
+        return StartPoint(id_, split.title, words, plain, replace(self.passes, points=passes), rounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +151,12 @@ class WhatIf:
         judged: bool = True,
         rows: Mapping[int, Timing] | None = None,
         lines: tuple[Line, ...] = (),
+        splits: Sequence[Split] = (),
     ) -> "WhatIf":
         """`race` gives the acceptance, and where it is `judged` by the curve the start point "this race", too; `rows`:
         see `BatchRows`. Without `lines` there is one for every lane of the race that drafted, or for every drafter;
-        with them, of drafters whose rounds are to be replayed, rounds of this race take what they took on average."""
+        with them, of drafters whose rounds are to be replayed, rounds of this race take what they took on average.
+        `splits`: several of this machine, from which one can start, too."""
         options = tuple(raced_prospects(curve, race)) if curve and race and judged else ()
         replayed, lines = bool(lines), lines or (raced_lines(race, infos) if race else ())
         if not lines:
@@ -152,13 +168,14 @@ class WhatIf:
         if not lines:
             return made
         here = [made._machine(curve, rows or {})] if curve else []
+        several = [here[0].over(split) for split in splits if here]
         if curve and options:
             here.append(made._race(curve, rows or {}))
         published = [made._published(file) for file in sorted((assets() / "machines").glob("*.json"))]
         like = [*published[:1], *here][-1]
         rounds = tuple(r.free() for r in like.rounds)
         free = StartPoint(FREE, "verification free", NOTHING_MORE, like.plain, BatchRows({1: like.plain}, 0), rounds)
-        return replace(made, starts=(*here[::-1], *published, free))
+        return replace(made, starts=(*here[::-1], *several, *published, free))
 
     def _machine(self, curve: CostCurve, rows: Mapping[int, Timing]) -> StartPoint:
         context = curve.costs[0].context

@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from itertools import islice
 
@@ -12,15 +14,26 @@ import pytest
 from dspark_core.decode.plain import plain
 from dspark_core.decode.rounds import Round, Settings, Start
 from dspark_core.decode.schedule import FullBlock
-from dspark_core.decode.speculative import speculative
+from dspark_core.decode.speculative import Options, speculative
+from dspark_core.decode.strict import measure_noise
 from dspark_core.errors import ModelError, RankLost
 from dspark_core.models.cache import copy_cache, trim
 from dspark_core.models.checkpoint import load_drafter
+from dspark_core.models.group import Group
+from dspark_core.models.ranks import Beats, Rank
 from dspark_core.models.shard_process import Shard
 from dspark_core.models.sharded import load_spread
 from dspark_core.models.target import load_target
+from dspark_core.proof.agreement import agreement
+from dspark_core.proof.evidence import AgreementRequest, DrawRequest, Step
+from dspark_core.proof.prove import prove
+from dspark_core.race.answer import AnswerRequest, Piece
+from dspark_core.race.completion import complete
+from dspark_core.race.loaded import Models
+from dspark_core.race.records import FULL, PLAIN, LaneSpec
 from tests.conftest import GOLDEN
 
+from .build import talking_target
 from .families import saved
 from .rank_group import ranks
 
@@ -71,6 +84,65 @@ def test_two_machines_decode_as_one(pair, name, length):
     assert len(expected) == length and expected == tokens(plain(alone, prompt, settings))
     drafter = load_drafter(GOLDEN / name / "drafter", spread)
     assert tokens(speculative(spread, drafter, prompt, settings, FullBlock())) == expected
+
+
+def outcome(models, lanes, turns):
+    """What every lane answers to a conversation of some turns, strictly or not; and how much of the last prompt needed
+    no prefill."""
+    found, cached = [], []
+    for method in lanes:
+        talk = []
+        for turn in turns:
+            talk.append({"role": "user", "content": turn})
+            lane = LaneSpec(method) if method == PLAIN else LaneSpec(method, FULL)
+            request = AnswerRequest(tuple(talk), lane, Settings(12, stop_ids=frozenset()), thinking=len(talk) > 2)
+            events = list(complete(models, request))
+            found.append(events[-1].lane.output)
+            talk.append({"role": "assistant", "content": "".join(e.text for e in events if isinstance(e, Piece))})
+        cached.append(events[0].cached)
+    return found, cached
+
+
+def test_what_is_done_with_a_target_is_done_on_two_machines(pair, tmp_path, monkeypatch):
+    """Answers that go on from each other, strict rounds, closed connections, drafting without a head, the proof of
+    draws and that of choices, what steps cost: on the ranks as here."""
+    monkeypatch.setattr("dspark_core.store.cache_directory", lambda: tmp_path / "store")
+    place = talking_target(tmp_path / "talking")
+    made = []
+    for target in (load_target(place), load_spread(place)):
+        drafters = {id_: load_drafter(GOLDEN / d / "drafter", target) for id_, d in (("dspark", "A"), ("dflash", "C"))}
+        drafters["lookup"] = load_drafter(None, target, method="Lookup")
+        drafters["small-model"] = load_drafter(place, target, method="Small-Model")
+        made.append(Models(target, drafters))
+    alone, spread = made
+    lanes = PLAIN, "DSpark", "DFlash", "Lookup", "Small-Model"
+    answers, cached = outcome(spread, lanes, ("Hello, hello.", "And now?"))
+    assert (answers, cached) == outcome(alone, lanes, ("Hello, hello.", "And now?"))
+    assert min(cached) > 16 and answers[::2] == answers[:1] * 5 and answers[1::2] == answers[1:2] * 5
+
+    asked = AnswerRequest("Hello", LaneSpec("DSpark", FULL), Settings(64, stop_ids=frozenset()))
+    seen = []
+    assert list(complete(spread, asked, lambda: bool(seen) or seen.append(1)))[-1].lane.finish != "length"
+
+    noise = measure_noise(spread.target)
+    assert noise.largest == 0 == noise.own  # each row's sum is added up in the same order, whatever the width
+    prompt, settings = spread.target.encode_text("Hello"), Settings(24, stop_ids=frozenset())
+    strict = list(
+        speculative(spread.target, spread.drafters["dspark"], prompt, settings, FullBlock(), Options(strict=9.0))
+    )
+    assert tokens(strict) == tokens(plain(alone.target, prompt, settings))
+    assert any(event.again for event in strict if isinstance(event, Round))
+
+    draws = DrawRequest("", "dspark", Settings(4, 1.0, seed=1), n=100)
+    evidence = [list(prove(m.target, m.drafters["dspark"], prompt, draws))[-1][1] for m in made]
+    assert evidence[1].repeated and evidence[1].same == evidence[1].repeated and not evidence[1].flagged
+    assert evidence[0].anchor == evidence[1].anchor
+    agreed = [e for _, e in agreement(spread, AgreementRequest(("Hello",), 8)) if not isinstance(e, Step)]
+    assert [a.kind for a in agreed] == ["identical"]
+
+    *_, curve = spread.measure_curve(quick=True)
+    assert "on 2 machines" in curve.made_of["precision"] and curve.knows("dspark") and curve.knows("dflash")
+    assert spread.known_curve() is not None and alone.known_curve() is None
 
 
 def test_a_recurrent_target_on_two_machines(pair, tmp_path):
@@ -146,3 +218,27 @@ def test_other_versions_on_a_machine_are_refused(name, theirs, words):
     assert not shard.parts
     shard.parts, shard.together = {7: None}, lambda steps: [prints, prints]
     assert shard.open(7, [], "auto") == "0.2"
+
+
+WAITING = """
+import ctypes, os
+from dspark_core.models.ranks import Beats
+with Beats(None, {parent}).waiting(0.5):
+    ctypes.PyDLL(None).sleep(60)  # which lets no other thread run
+"""
+
+
+@pytest.mark.parametrize(("parent", "status"), [("os.getppid()", -signal.SIGALRM), ("1 + os.getppid()", Beats.LOST)])
+def test_who_waits_for_ranks_that_do_not_come_ends_and_at_once_where_its_parent_is_gone(parent, status):
+    run = [sys.executable, "-c", WAITING.format(parent=parent)]
+    assert subprocess.run(run, timeout=50).returncode == status
+
+
+def test_mlx_without_the_backend_is_said_at_once(tmp_path):
+    assert not mx.distributed.is_available("nccl")
+    group = Group(Rank(0, 2, "nccl"))
+    try:
+        with pytest.raises(ModelError, match=r"^MLX [\d.]+ has no nccl on this machine: have mlx.launch use --backend"):
+            group.join(lambda words: None)
+    finally:
+        group.end()

@@ -63,7 +63,8 @@ class Checkout:
     def share(self, other: "Checkout") -> None:
         """Compute with another's arrays. Exits where the two have other ones."""
         for mine, theirs in ((self.target.model, other.target.model), (self.drafter.weights, other.drafter.weights)):
-            if [n for n, _ in tree_flatten(mine.parameters())] != [n for n, _ in tree_flatten(theirs.parameters())]:
+            shapes = [{n: (w.shape, w.dtype) for n, w in tree_flatten(m.parameters())} for m in (mine, theirs)]
+            if shapes[0] != shapes[1]:
                 sys.exit("error: the two load these models in other precisions.")
             mine.update(theirs.parameters())
         gc.collect()

@@ -483,7 +483,8 @@ class CostTab:
         race, trace = call["race"], call["trace"]
         over = race is not None and trace is not None and trace.race is race
         judged = race_judged(curve, race, trace)[0] is not None
-        return Parts(curve, race if over else None, judged, self.ask.offers().infos, call["races"])
+        splits = getattr(self.worker.engine, "splits", ())
+        return Parts(curve, race if over else None, judged, self.ask.offers().infos, call["races"], splits)
 
     def simulate(self, call: Call) -> Updates:
         """Another start point, drafter or seed for many users."""
