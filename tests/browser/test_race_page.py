@@ -155,7 +155,7 @@ def test_a_lane_that_does_not_speculate_says_why(recorded, open_tab):
 
 
 def test_nothing_moves_for_who_asked_for_less_motion(recorded, open_tab):
-    recorded.worker.engine = replay(hold=60.0)
+    recorded.worker.engine = replay(hold=20.0)
     tab = open_tab(recorded.url, reduced_motion="reduce")
     tab.race()
     tab.page.wait_for_selector(".pane[data-state=busy]")
