@@ -72,9 +72,9 @@ def profile(playwright, tmp_path_factory):
 def open_tab(request):
     tabs = []
 
-    def open_(url, **options):
+    def open_(url, script="", **options):
         where = request.getfixturevalue("chromium" if options else "profile")
-        tabs.append(Tab(where, url, **options))
+        tabs.append(Tab(where, url, script, **options))
         return tabs[-1]
 
     yield open_
@@ -88,6 +88,33 @@ def recorded():
     with served(lambda progress: replay()) as page:
         page.until_idle()
         yield page
+
+
+@pytest.fixture(scope="module")
+def open_tabs(recorded, profile):
+    """At most one: the page that the tests of a file share."""
+    tabs = []
+    yield tabs
+    for tab in tabs:
+        tab.close()
+
+
+@pytest.fixture
+def tab(open_tabs, recorded, profile, request):
+    """A page of `recorded` that is done with whatever the file's earlier tests raced or opened on it; its settings and
+    its tab are as they were at first, or the test that changed them puts them back. One that failed takes it along."""
+    if not open_tabs:
+        recorded.worker.engine = replay()
+        open_tabs.append(Tab(profile, recorded.url))
+    tab, failed = open_tabs[0], request.session.testsfailed
+    tab.page.bring_to_front()
+    for heard in (tab.outside, tab.complaints, tab.dialogs):
+        heard.clear()
+    yield tab
+    if request.session.testsfailed > failed:
+        open_tabs.remove(tab)
+        tab.close()
+    recorded.until_idle(30)
 
 
 @pytest.fixture(scope="session")
@@ -110,6 +137,14 @@ def product():
         pytest.skip(f"{preset.target} is not here")
     with served(lambda progress: PresetEngine(preset, "auto", progress)) as page:
         yield page
+
+
+@pytest.fixture(scope="module")
+def quick_costs():
+    """Costs are measured at the points and with the samples that are needed, no more."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("dspark_core.decode.measure.FULL_S", 0.5)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -23,10 +23,18 @@ def save(tab, what):
 FILES_DIRECTORY = tempfile.TemporaryDirectory()  # a chosen file is read after the choice, so it stays until the end
 
 
+# What was said of the last file, and the last race's state, which are none of this file.
+FORGET = """() => {
+    document.querySelector('.keep-said').textContent = '';
+    if (document.body.dataset.race !== 'running') document.body.dataset.race = '';
+}"""
+
+
 def open_file(tab, document):
     data = document if isinstance(document, bytes) else document.encode()
     with tempfile.NamedTemporaryFile(dir=FILES_DIRECTORY.name, suffix=".json", delete=False) as file:
         file.write(data)
+    tab.page.evaluate(FORGET)
     tab.page.set_input_files(".keep-file", file.name)
 
 
@@ -111,19 +119,19 @@ def at_rest(page):
 
 
 WIDTHS = (1440, 760, 390)
-AXE = "asked => axe.run(document, { resultTypes: ['violations'], ...asked })"
+AXE = "asked => axe.run(document, { resultTypes: ['violations'], preload: false, ...asked })"
 COLOURS = {"runOnly": ["color-contrast"]}
 # Colours are looked at as they stay: on a busy machine they are still on their way when axe comes.
 SETTLED = "*, *::before, *::after { transition: none !important; animation: none !important; }"
 SHAPE = {"rules": {"color-contrast": {"enabled": False}}}
 
 
-def violations(tab, where):
+def violations(tab, where, narrow=False):
     """What axe finds, and anything that makes the page wider than the window at any width. A theme changes colours
     alone and a width none, and contrasts are most of the work: both themes' are looked at wide, all else in light, wide
-    and narrow. axe has to be there."""
+    and, where what is there has another shape then, `narrow`. axe has to be there."""
     found, settled = [], tab.page.add_style_tag(content=SETTLED)
-    for theme, widths in (("dark", {1440: COLOURS}), ("light", {1440: {}, 760: None, 390: SHAPE})):
+    for theme, widths in (("dark", {1440: COLOURS}), ("light", {1440: {}, 760: None, 390: SHAPE if narrow else None})):
         tab.page.evaluate("document.querySelector('.pick-theme').click()")
         tab.page.wait_for_function("dark => document.body.classList.contains('dark') === dark", arg=theme == "dark")
         found += _found(tab, f"{where}, {theme}", widths)

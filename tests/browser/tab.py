@@ -26,24 +26,29 @@ WINDOW = {"width": 1440, "height": 1000}
 
 class Tab:
     """A page with what it asked for, said and threw; in a context of its own where it is given a browser, in the one
-    given, emptied of what earlier pages left, where it is given that (which has the scripts compiled already)."""
+    given, emptied of what earlier pages left, where it is given that (which has the scripts compiled already).
+    `script` runs before the page's own."""
 
-    def __init__(self, browser, url, **options):
+    def __init__(self, browser, url, script="", **options):
         shared = not hasattr(browser, "new_context")
         self.context = browser if shared else browser.new_context(viewport=WINDOW, **options)
         self.page = self.context.new_page()
+        self.page.set_default_timeout(90_000)  # what comes on a quiet machine within ten seconds
         if shared:
             self.context.clear_permissions()
             origin = "/".join(url.split("/")[:3])
             asked = {"origin": origin, "storageTypes": "local_storage,cookies,indexeddb"}
             self.context.new_cdp_session(self.page).send("Storage.clearDataForOrigin", asked)
+        if script:
+            self.page.add_init_script(script)
         # Nothing plays by itself, but where a test is about that.
         self.page.add_init_script("""try {
             if (!localStorage.getItem('dspark-replay-auto')) localStorage.setItem('dspark-replay-auto', 'off');
         } catch { /* no page yet */ }""")
         self.close = self.page.close if shared else self.context.close
         self.page.add_init_script(f"if (window === top) {SAY_LEAVING};")
-        self.url, self.outside, self.complaints, self._left_at = url, [], [], None
+        self.url, self.outside, self.complaints, self.dialogs, self._left_at = url, [], [], [], None
+        self.page.on("dialog", self._dialog)
         self.page.on("request", self._request)
         self.page.on("console", self._console)
         self.page.on("domcontentloaded", self._arrived)
@@ -62,6 +67,10 @@ class Tab:
     def _request(self, request):
         if not request.url.startswith((self.url, "data:", "blob:")):
             self.outside.append(request.url)
+
+    def _dialog(self, dialog):
+        self.dialogs.append(dialog.message)
+        dialog.dismiss()
 
     def _arrived(self, _):
         """Another document is there: requests that leaving the last one cut off are nothing to complain about. What
@@ -92,7 +101,7 @@ class Tab:
         self.page.evaluate("document.body.dataset.race = ''")
         self.page.click("#race")
 
-    def until(self, state, seconds=60):
+    def until(self, state, seconds=90):
         self.page.wait_for_function(f"document.body.dataset.race === '{state}'", timeout=1000 * seconds)
 
     def board_in_view(self, lines=3):

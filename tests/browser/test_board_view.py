@@ -14,6 +14,8 @@ FROZEN = """() => {
 }"""
 COUNTS = """() => document.querySelector('.board').view().lanes.map(
     (lane) => [lane.rounds.length, lane.committed, lane.seconds])"""
+STATES = """window.states = []; new MutationObserver(() => window.states.push(document.body.dataset.race))
+    .observe(document, { subtree: true, attributes: true, attributeFilter: ['data-race'] });"""
 PLACES = """() => {
     const view = document.querySelector('.board').view(), lane = view.lanes[1], last = lane.rounds.at(-1);
     const node = view.round(1, last.at);
@@ -23,7 +25,10 @@ PLACES = """() => {
 
 def test_it_is_plain_data_that_nobody_can_change_and_whole_during_a_replay(recorded, open_tab):
     recorded.worker.engine = replay()
-    tab = open_tab(recorded.url)
+    tab = open_tab(recorded.url, STATES)
+    tab.until("idle")
+    # A preview of lanes is no running race, also not between its start and its first records, drawn a frame later.
+    assert set(tab.page.evaluate("window.states")) == {"idle"}
     tab.race()
     tab.until("done")
     assert tab.page.evaluate(FROZEN) == []
@@ -36,16 +41,3 @@ def test_it_is_plain_data_that_nobody_can_change_and_whole_during_a_replay(recor
     assert tab.page.evaluate(COUNTS) == whole
     assert tab.page.evaluate(PLACES) == ["1", "figures", True]
     assert not tab.complaints
-
-
-def test_a_preview_of_lanes_is_no_running_race(recorded, open_tab):
-    """Also between its start and its first records, which are drawn a frame later."""
-    recorded.worker.engine = replay()
-    tab = open_tab(recorded.url)
-    tab.page.add_init_script(
-        "window.states = []; new MutationObserver(() => window.states.push(document.body.dataset.race))"
-        ".observe(document, { subtree: true, attributes: true, attributeFilter: ['data-race'] });"
-    )
-    tab.load()
-    tab.page.wait_for_function("document.body.dataset.race === 'idle'")
-    assert set(tab.page.evaluate("window.states")) == {"idle"}

@@ -9,7 +9,7 @@ from dspark_core.race.trace import dumps, loads
 from tests.playground.serving import served
 from tests.race.long_trace import long_trace
 
-from .steps import look, open_file, said, save, shown
+from .steps import at_rest, look, open_file, said, save, shown, violations
 from .tab import replay
 
 
@@ -221,6 +221,30 @@ def test_by_keyboard_alone_through_a_round(after_race):
     assert page.is_hidden(".inspector")
     assert page.evaluate("document.activeElement.classList.contains('round')"), "the focus is back on the round"
     assert not tab.complaints
+
+
+def test_no_serious_violation_in_inspector_and_tour(after_race, axe):
+    """axe-core over both, open, in both themes; nothing excluded."""
+    tab, _ = after_race()
+    page = tab.page
+    page.evaluate(axe)
+    look(page, 1, 2)
+    shown(page)
+    page.click(".alternatives summary")
+    page.locator(".pane[data-lane='1'] .round[data-round='2']").first.focus()
+    page.wait_for_selector(".token-card:not([hidden])")
+    assert violations(tab, "inspector", narrow=True) == []
+    page.click(".alternatives summary")
+    page.get_by_role("switch", name="Markov bias").click()
+    page.click(".tour-start")
+    for _ in range(2):
+        page.click(".tour-next")
+    page.wait_for_selector(".tour-here.inspector-scroll")
+    shown(page)
+    at_rest(page)
+    assert violations(tab, "third step of the tour", narrow=True) == []
+    page.click(".tour-leave")
+    page.get_by_role("switch", name="Markov bias").click()
 
 
 def test_an_opened_race_replays_and_inspects_what_it_holds_with_no_model_loaded(open_tab):

@@ -62,7 +62,7 @@ def in_view(tab, selector):
             return top >= 0 && top < 40 && edge > 300 && (bottom <= edge || bottom - top > edge - 60);
         }""",
         arg=selector,
-        timeout=20_000,
+        timeout=60_000,
     )
 
 
@@ -154,7 +154,7 @@ def test_a_guess_is_told_after_the_race_by_keyboard_alone(tab):
 def test_the_strip_is_accessible_fits_every_width_and_is_left_by_escape(tab, axe):
     page = tab.page
     page.evaluate(axe)
-    assert violations(tab, "a lesson told") == []
+    assert violations(tab, "a lesson told", narrow=True) == []
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.querySelector('.lesson').getBoundingClientRect().top") > 390
     page.select_option(".pick-size", "projector", force=True)

@@ -83,16 +83,12 @@ def models(tmp_path_factory):
 
 
 def models_page(open_tab, page, link=""):
-    tab = open_tab(page.url)
-    if link:
-        tab.load(page.url + link)
-    tab.dialogs = []
-    tab.page.on("dialog", lambda dialog: (tab.dialogs.append(dialog.message), dialog.dismiss()))
+    tab = open_tab(page.url + link)
     tab.page.get_by_role("tab", name="Models").click()
     return tab
 
 
-def text(tab, place, words, seconds=20):
+def text(tab, place, words, seconds=60):
     """The text of a place once it has `words`."""
     script = "([p, w]) => document.querySelector(p)?.innerText.includes(w)"
     tab.page.wait_for_function(script, arg=[place, words], timeout=1000 * seconds)
@@ -107,7 +103,7 @@ def choose(tab, label, option):
 def race(tab):
     tab.page.get_by_role("tab", name="Race", exact=True).click()
     tab.race("Hi")
-    tab.until("done", 30)
+    tab.until("done")
     return tab.page.locator(".pane").all_inner_texts()
 
 
@@ -161,7 +157,7 @@ def test_from_the_hub_to_a_race_and_back(models, open_tab):
     tab.page.get_by_role("tab", name="Cost model").click()
     tab.page.get_by_role("tab", name="Race", exact=True).click()
     tab.race("Hi")
-    tab.until("failed", 20)
+    tab.until("failed")
     assert "No model is loaded: choose one first." in tab.page.inner_text(".board")
     assert not tab.complaints and not tab.dialogs
 

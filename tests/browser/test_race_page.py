@@ -13,7 +13,7 @@ from tests.playground.replay import STOP, recorded_rounds
 from tests.playground.serving import served
 
 from .steps import HOSTILE
-from .tab import replay
+from .tab import WINDOW, replay
 
 
 def expected_text(engine, lane):
@@ -25,9 +25,8 @@ def expected_text(engine, lane):
     return data.decode(errors="replace").replace("\x1e", "").replace("\x1f", "")
 
 
-def test_text_and_figures_in_the_panes_are_the_engines(recorded, open_tab):
+def test_text_and_figures_in_the_panes_are_the_engines(recorded, tab):
     engine = recorded.worker.engine = replay([f" w{k}" + "\n" * (k % 7 == 0) for k in range(300)])
-    tab = open_tab(recorded.url)
     tab.race()
     tab.until("done")
     for i in range(3):
@@ -46,7 +45,7 @@ def test_text_and_figures_in_the_panes_are_the_engines(recorded, open_tab):
     assert not tab.outside and not tab.complaints
 
 
-def test_a_stop_token_inside_the_draft_counts_as_the_metrics_count_it(recorded, open_tab):
+def test_a_stop_token_inside_the_draft_counts_as_the_metrics_count_it(recorded, tab):
     engine = recorded.worker.engine = replay([f" w{k}" for k in range(40)])
     for i, lane in enumerate(engine.rounds):
         last = lane[-1]
@@ -55,7 +54,6 @@ def test_a_stop_token_inside_the_draft_counts_as_the_metrics_count_it(recorded, 
             lane[-1] = replace(last, draft_ids=drafts, accepted=2, bonus=True, committed=drafts[:2], finish="stop")
         else:
             lane[-1] = replace(last, next_id=STOP, committed=(STOP,), finish="stop")
-    tab = open_tab(recorded.url)
     tab.race()
     tab.until("done")
     for i in range(3):
@@ -64,20 +62,16 @@ def test_a_stop_token_inside_the_draft_counts_as_the_metrics_count_it(recorded, 
         assert float(shown) == pytest.approx(wanted, abs=0.006)
 
 
-def test_a_board_that_missed_records_has_them_all_at_the_end(recorded, open_tab, monkeypatch):
+def test_a_board_that_missed_records_has_them_all_at_the_end(recorded, tab, monkeypatch):
     monkeypatch.setattr("dspark_core.playground.stream.WINDOW", 200)
     engine = recorded.worker.engine = replay([f" w{k}" for k in range(300)])
-    tab = open_tab(recorded.url)
     tab.race()
     tab.until("done")
     assert [tab.answer(i) for i in range(3)] == [expected_text(engine, i) for i in range(3)]
 
 
-def test_hostile_text_is_shown_verbatim_and_runs_nothing(recorded, open_tab):
+def test_hostile_text_is_shown_verbatim_and_runs_nothing(recorded, tab):
     engine = recorded.worker.engine = replay(HOSTILE * 3)
-    tab = open_tab(recorded.url)
-    dialogs = []
-    tab.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
     tab.race("${alert(3)} {{x}} <img src=x onerror=alert(4)>")
     tab.until("done")
     for i in range(3):
@@ -85,15 +79,14 @@ def test_hostile_text_is_shown_verbatim_and_runs_nothing(recorded, open_tab):
     assert tab.page.locator(".text img, .text script").count() == 0
     tab.page.locator(".pane[data-lane='1'] .round").nth(3).hover()
     assert "drafted" in tab.page.inner_text(".board-details")
-    assert not dialogs and not tab.complaints
+    assert not tab.dialogs and not tab.complaints
 
 
-def test_the_stop_token_is_a_mark_not_text(recorded, open_tab):
+def test_the_stop_token_is_a_mark_not_text(recorded, tab):
     engine = replay(["Hi", " there"])
     ids = [*engine.pieces.ids(["Hi", " there"]), STOP]
     engine.rounds = [recorded_rounds(ids, finish="stop"), recorded_rounds(ids, 7, (2,), 1, finish="stop")] * 2
     recorded.worker.engine = engine
-    tab = open_tab(recorded.url)
     tab.race()
     tab.until("done")
     assert tab.answer(0) == tab.answer(1) == "Hi there"
@@ -101,18 +94,18 @@ def test_the_stop_token_is_a_mark_not_text(recorded, open_tab):
     assert "ended its answer" in tab.page.inner_text(".pane[data-lane='0'] .note")
 
 
-def test_copy_gives_the_answer_alone(recorded, open_tab):
+def test_copy_gives_the_answer_alone(recorded, tab):
     engine = recorded.worker.engine = replay()
-    tab = open_tab(recorded.url, permissions=["clipboard-read", "clipboard-write"])
+    tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
     tab.race()
     tab.until("done")
     tab.page.locator(".pane[data-lane='1'] .copy").click()
+    tab.page.locator(".pane[data-lane='1'] .copy").get_by_text("Copied").wait_for()
     assert tab.page.evaluate("navigator.clipboard.readText()") == expected_text(engine, 1)
 
 
-def test_hovering_a_round_lights_the_same_text_in_every_pane(recorded, open_tab):
+def test_hovering_a_round_lights_the_same_text_in_every_pane(recorded, tab):
     recorded.worker.engine = replay()
-    tab = open_tab(recorded.url)
     tab.race()
     tab.until("done")
     tab.page.locator(".pane[data-lane='1'] .round").nth(1).hover()  # the first round: tokens 2 to 5
@@ -124,9 +117,8 @@ def test_hovering_a_round_lights_the_same_text_in_every_pane(recorded, open_tab)
     assert "“ WRONG” rejected, the target’s correction is “ word4”" in words
 
 
-def test_rejected_drafts_can_be_hidden(recorded, open_tab):
+def test_rejected_drafts_can_be_hidden(recorded, tab):
     recorded.worker.engine = replay()
-    tab = open_tab(recorded.url)
     tab.race()
     tab.until("done")
     pane = tab.page.locator(".pane[data-lane='1']")
@@ -135,6 +127,7 @@ def test_rejected_drafts_can_be_hidden(recorded, open_tab):
     assert pane.locator("del.r").first.is_visible() and not pane.locator("del.d").first.is_visible()
     tab.page.select_option(".pick-rejected", "none")
     assert not pane.locator("del.r").first.is_visible()
+    tab.page.select_option(".pick-rejected", "all")
 
 
 def test_a_lane_that_does_not_speculate_says_why(recorded, open_tab):
@@ -162,7 +155,7 @@ def test_a_lane_that_does_not_speculate_says_why(recorded, open_tab):
 
 
 def test_nothing_moves_for_who_asked_for_less_motion(recorded, open_tab):
-    recorded.worker.engine = replay(hold=2.0)
+    recorded.worker.engine = replay(hold=20.0)
     tab = open_tab(recorded.url, reduced_motion="reduce")
     tab.race()
     tab.page.wait_for_selector(".pane[data-state=busy]")
@@ -178,10 +171,10 @@ def test_nothing_moves_for_who_asked_for_less_motion(recorded, open_tab):
     tab.until("stopped")
 
 
-def test_two_clicks_are_one_race(recorded, open_tab):
+def test_two_clicks_are_one_race(recorded, tab):
     recorded.worker.engine = replay(pace=4.0)
-    tab = open_tab(recorded.url)
     tab.page.fill("#prompt textarea", "twice")
+    tab.page.evaluate("document.body.dataset.race = ''")
     tab.page.evaluate("() => { const b = document.querySelector('#race'); b.click(); b.click(); }")
     tab.until("done")
     assert tab.page.locator(".pane").count() == 3
@@ -193,6 +186,7 @@ def test_before_a_race_the_lanes_that_would_run_are_shown(recorded, open_tab):
     recorded.worker.engine = replay()
     tab = open_tab(recorded.url)
     tab.until("idle")
+    assert "binary search" in tab.page.input_value("#prompt textarea"), "one click starts a race"
     assert tab.page.locator(".pane").count() == 3 and "measured against it" in tab.page.inner_text(
         ".pane[data-lane='0']"
     )
@@ -213,9 +207,10 @@ def test_before_a_race_the_lanes_that_would_run_are_shown(recorded, open_tab):
     )
     tab.page.wait_for_timeout(200)
     assert tab.page.locator(".pane").count() == 3 and tab.answer(0)  # a finished race stays
+    four_lanes_with_their_own_settings(tab)
 
 
-def test_the_verdict_of_sampled_lanes_leads_to_the_proof(recorded, open_tab):
+def test_the_verdict_of_sampled_lanes_leads_to_the_proof(recorded, tab):
     engine = recorded.worker.engine = replay()
     race = engine.race
 
@@ -224,18 +219,16 @@ def test_the_verdict_of_sampled_lanes_leads_to_the_proof(recorded, open_tab):
             yield lane, Verdict("sampled", "Sampled.") if isinstance(event, Verdict) else event
 
     engine.race = sampled
-    tab = open_tab(recorded.url)
     tab.race()
     tab.until("done")
     tab.page.get_by_role("button", name="See the proof").click()
     tab.page.get_by_role("tab", name="Prove it", selected=True).wait_for()
     tab.page.get_by_text("Sampling: does it draw what the target would draw?").wait_for()
+    tab.page.get_by_role("tab", name="Race", exact=True).click()
 
 
-def test_an_empty_prompt_is_answered_in_words(recorded, open_tab):
+def test_an_empty_prompt_is_answered_in_words(recorded, tab):
     recorded.worker.engine = replay()
-    tab = open_tab(recorded.url)
-    assert "binary search" in tab.page.input_value("#prompt textarea"), "one click starts a race"
     tab.race("")
     tab.until("failed")
     assert "Type a prompt" in tab.page.inner_text(".board-status")
@@ -248,9 +241,8 @@ def test_an_empty_prompt_is_answered_in_words(recorded, open_tab):
     tab.until("done")
 
 
-def test_a_second_race_starts_afresh(recorded, open_tab):
+def test_a_second_race_starts_afresh(recorded, tab):
     recorded.worker.engine = replay()
-    tab = open_tab(recorded.url)
     tab.race()
     tab.until("done")
     recorded.worker.engine = replay([" other"] * 3)
@@ -273,10 +265,9 @@ STOPPED_AFTER = """() => {
 
 
 @pytest.mark.parametrize("key", ["click", "Escape"])
-def test_stop_while_decoding(recorded, open_tab, key):
+def test_stop_while_decoding(recorded, tab, key):
     """Stopped within 300 ms by the page's own clock, the best of eight: the browser shares slow cores with others."""
-    recorded.worker.engine = replay(pace=0.5)
-    tab = open_tab(recorded.url)
+    recorded.worker.engine = replay(pace=0.1)  # 40 s
     took = []
     while len(took) < 8 and min(took, default=1000) > 300:
         tab.race()
@@ -294,9 +285,8 @@ def test_stop_while_decoding(recorded, open_tab, key):
     assert tab.page.inner_text(".board-verdict") == ""
 
 
-def test_stop_in_prefill(recorded, open_tab):
+def test_stop_in_prefill(recorded, tab):
     recorded.worker.engine = replay(hold=30.0)
-    tab = open_tab(recorded.url)
     tab.race()
     tab.page.wait_for_function("document.querySelector('.note')?.textContent.includes('prompt')")
     tab.page.click("#stop")
@@ -363,10 +353,11 @@ def test_closing_the_tab_frees_the_engine(recorded, open_tab):
     recorded.until_idle(30)  # the race would take 78 s
 
 
-def test_a_second_tab_waits_in_sight(recorded, open_tab):
+def test_a_second_tab_waits_in_sight(recorded, tab, open_tab):
     recorded.worker.engine = replay(pace=0.05)
-    first, second = open_tab(recorded.url), open_tab(recorded.url)
+    first, second = tab, open_tab(recorded.url)
     first.race()
+    first.until("running")
     first.page.wait_for_function("document.querySelectorAll('.round').length > 2")
     second.race()
     second.page.wait_for_function("document.querySelector('.board-status').textContent.includes('Waiting: 1 race')")
@@ -375,9 +366,8 @@ def test_a_second_tab_waits_in_sight(recorded, open_tab):
     second.until("done")
 
 
-def test_a_failing_lane_says_why_and_the_others_finish(recorded, open_tab):
+def test_a_failing_lane_says_why_and_the_others_finish(recorded, tab):
     recorded.worker.engine = replay(fails={1: 4})
-    tab = open_tab(recorded.url)
     tab.race()
     tab.until("done")
     assert tab.page.inner_text(".pane[data-lane='1'] .note") == "This lane failed: it was told to."
@@ -394,10 +384,7 @@ def choose(tab, label, option):
     choice.click()
 
 
-def test_four_lanes_with_their_own_settings(recorded, open_tab):
-    recorded.worker.engine = replay()
-    tab = open_tab(recorded.url)
-    tab.page.get_by_role("button", name="Lanes and settings").click()
+def four_lanes_with_their_own_settings(tab):
     choose(tab, "Lane 4", "DFlash")
     fourth = tab.page.locator(".lane-controls").nth(3)
     fourth.get_by_label("Sent to verification").click()
@@ -512,7 +499,7 @@ def test_charts_tables_and_downloads(recorded, open_tab):
     tab.race()
     tab.until("done")
     tab.page.get_by_role("tab", name="Charts").click()
-    tab.page.wait_for_selector("#plot-time .js-plotly-plot .main-svg", timeout=20000)
+    tab.page.wait_for_selector("#plot-time .js-plotly-plot .main-svg")
     assert tab.page.locator(".js-plotly-plot").count() == 7
     tab.page.locator("#tools-speed summary").click()
     assert "DFlash · hardware-aware" in tab.page.inner_text("#tools-speed table")
@@ -564,9 +551,8 @@ def test_themes_and_text_size_are_kept_and_a_projectors_text_is_large(recorded, 
     assert min(tab.page.evaluate(sizes, ".pane .note, .figures dt, .legend li")) >= 18
 
 
-def test_at_760_pixels_nothing_is_cut_off(recorded, open_tab):
+def test_at_760_pixels_nothing_is_cut_off(recorded, tab):
     recorded.worker.engine = replay()
-    tab = open_tab(recorded.url)
     tab.page.set_viewport_size({"width": 760, "height": 900})
     tab.race()
     tab.until("done")
@@ -574,6 +560,7 @@ def test_at_760_pixels_nothing_is_cut_off(recorded, open_tab):
     for i in range(3):
         box = tab.page.locator(".pane").nth(i).bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= 760
+    tab.page.set_viewport_size(WINDOW)
 
 
 def test_settings_count_when_they_are_folded_away_again(recorded, open_tab):

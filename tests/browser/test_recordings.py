@@ -16,6 +16,7 @@ PICTURES = """
         if (round && !window.pictures.length) window.pictures.push([performance.now(), Boolean(ours)]);
     }).observe(document, { subtree: true, childList: true });
 """
+PLAYS = "localStorage.setItem('dspark-replay-auto', 'on');"
 RUNS = "[aria-label=Pause]"
 
 
@@ -26,11 +27,8 @@ def opening():
 
 
 def test_a_recording_plays_at_once_and_makes_room_for_a_race(opening, open_tab, axe):
-    tab = open_tab(opening.url)
+    tab = open_tab(opening.url, PLAYS + PICTURES)
     page = tab.page
-    page.evaluate("localStorage.setItem('dspark-replay-auto', 'on')")
-    tab.page.add_init_script(PICTURES)
-    tab.load()
     page.wait_for_selector(f"#board .replay-play{RUNS}")
     (at, ours), *_ = page.evaluate("window.pictures")
     assert at < 5000 and not ours, "it stands in the page before gradio's scripts have made theirs"
@@ -58,10 +56,8 @@ def test_a_recording_plays_at_once_and_makes_room_for_a_race(opening, open_tab, 
 
 
 def test_who_wants_less_motion_sees_it_whole_and_other_lanes_take_its_place(opening, open_tab):
-    tab = open_tab(opening.url, reduced_motion="reduce")
+    tab = open_tab(opening.url, PLAYS, reduced_motion="reduce")
     page = tab.page
-    page.evaluate("localStorage.setItem('dspark-replay-auto', 'on')")
-    tab.load()
     page.wait_for_selector("#board .board-outcome:not(:empty)")
     assert not page.locator(f".replay-play{RUNS}").count() and "def" in tab.answer(1)
     page.get_by_role("button", name="Lanes and settings").click()
@@ -78,9 +74,7 @@ def test_a_race_that_was_too_quick_to_read_plays_again_by_itself(opening, open_t
         for event in rounds[1:]:
             object.__setattr__(event, "time_s", event.time_s / 20)
     opening.worker.engine = engine
-    tab = open_tab(opening.url)
-    tab.page.evaluate("localStorage.setItem('dspark-replay-auto', 'on')")
-    tab.load()
+    tab = open_tab(opening.url, PLAYS)
     tab.race()
     tab.page.wait_for_selector(f"body[data-race=done] .replay-play{RUNS}")
     assert float(tab.page.input_value(".replay-speed")) <= 0.1

@@ -50,8 +50,7 @@ def save_is(tab, document):
     return save(tab, "json")[1] == document
 
 
-def test_a_race_is_opened_by_drop(recorded, open_tab):
-    tab = open_tab(recorded.url)
+def test_a_race_is_opened_by_drop(tab):
     document = dumps(long_trace(30))
     transfer = tab.page.evaluate_handle(
         """text => {
@@ -80,8 +79,7 @@ FILES = [
 ]
 
 
-def test_files_that_are_refused_leave_the_board_as_it_was(recorded, open_tab):
-    tab = open_tab(recorded.url)
+def test_files_that_are_refused_leave_the_board_as_it_was(tab):
     open_file(tab, dumps(long_trace(12)))
     said(tab, "Opened")
     tab.until("done")
@@ -116,10 +114,7 @@ def hostile_trace():
     return json.dumps(poisoned)
 
 
-def test_hostile_text_in_every_field_is_shown_and_runs_nothing(recorded, open_tab, chromium, tmp_path):
-    tab = open_tab(recorded.url)
-    dialogs = []
-    tab.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+def test_hostile_text_in_every_field_is_shown_and_runs_nothing(tab, chromium, tmp_path):
     open_file(tab, hostile_trace())
     said(tab, "Opened")
     tab.until("done")
@@ -139,7 +134,7 @@ def test_hostile_text_in_every_field_is_shown_and_runs_nothing(recorded, open_ta
     file.write_text(page, "utf-8")
     context = chromium.new_context(offline=True)
     alone = context.new_page()
-    complaints = []
+    complaints, dialogs = [], []
     alone.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
     alone.on("console", lambda message: complaints.append(message.text))
     alone.on("pageerror", lambda error: complaints.append(str(error)))
@@ -150,12 +145,11 @@ def test_hostile_text_in_every_field_is_shown_and_runs_nothing(recorded, open_ta
     assert standing(alone) == standing(tab.page)
     assert alone.locator("img, iframe, object").count() == 0 and alone.locator("script").count() == 2
     context.close()
-    assert not dialogs and not complaints and not tab.complaints
+    assert not dialogs and not complaints and not tab.dialogs and not tab.complaints
 
 
-def test_the_saved_page_replays_alone_and_its_policy_stops_what_was_slipped_in(recorded, open_tab, chromium, tmp_path):
+def test_the_saved_page_replays_alone_and_its_policy_stops_what_was_slipped_in(tab, chromium, tmp_path):
     trace = long_trace(60, seconds=3.0)
-    tab = open_tab(recorded.url)
     open_file(tab, dumps(trace))
     said(tab, "Opened")
     file = tmp_path / "race.html"
@@ -176,7 +170,7 @@ def test_the_saved_page_replays_alone_and_its_policy_stops_what_was_slipped_in(r
     alone.select_option(".replay-speed", "1")  # slow enough to be seen running on a busy machine
     alone.click(".replay-play")
     alone.wait_for_selector(".replay-play[aria-label=Pause]")
-    alone.wait_for_selector(".replay-play[aria-label=Play]", timeout=15000)
+    alone.wait_for_selector(".replay-play[aria-label=Play]")
     assert standing(alone) == expected(trace, 1e9)
     a_round_is_gone_through_phase_by_phase(alone, trace)
     the_passes_add_up(alone, trace)
@@ -226,9 +220,8 @@ def the_passes_add_up(page, trace):
     assert page.is_hidden(".token-card")
 
 
-def test_replay_scrub_and_steps_show_every_moment_as_it_was(recorded, open_tab):
+def test_replay_scrub_and_steps_show_every_moment_as_it_was(tab):
     trace = long_trace(700, seconds=30.0)
-    tab = open_tab(recorded.url)
     open_file(tab, dumps(trace))
     said(tab, "Opened")
     tab.until("done")
@@ -259,9 +252,8 @@ def test_replay_scrub_and_steps_show_every_moment_as_it_was(recorded, open_tab):
 
 
 @pytest.mark.parametrize("speed", ["4", "0.1"])
-def test_a_replay_runs_at_the_speed_that_was_chosen(recorded, open_tab, speed):
+def test_a_replay_runs_at_the_speed_that_was_chosen(tab, speed):
     trace = long_trace(200, seconds=20.0)
-    tab = open_tab(recorded.url)
     open_file(tab, dumps(trace))
     said(tab, "Opened")
     tab.until("done")
@@ -290,10 +282,10 @@ def test_a_replay_runs_at_the_speed_that_was_chosen(recorded, open_tab, speed):
     assert tab.page.evaluate("document.querySelector('.replay-speed').value") == speed
 
 
-def test_nothing_is_opened_or_saved_while_a_race_runs(recorded, open_tab):
+def test_nothing_is_opened_or_saved_while_a_race_runs(recorded, tab):
     recorded.worker.engine = replay(pace=0.05)
-    tab = open_tab(recorded.url)
     tab.race()
+    tab.until("running")
     tab.page.wait_for_function("document.querySelectorAll('.round').length > 2")
     open_file(tab, dumps(long_trace(9)))
     assert said(tab, "A race is running")

@@ -32,6 +32,10 @@ def shown_round(lane):
 def test_the_tour_tells_of_the_race_on_the_board_and_points_at_it(tiny, open_tab):
     tab = open_tab(tiny.url + FULL)
     page = tab.page
+    # Before any race the board says what the loaded drafters do.
+    page.wait_for_function("document.querySelector('.board').innerText.includes('filling in blanks')")
+    about = page.inner_text(".board")
+    assert "measured against it" in about and "a small head then settles it" in about
     page.click(".tour-start")
     assert "goes through a race of yours" in at_step(page, 1)
     assert here(page)[0][0] == "race" and page.is_disabled(".tour-next")

@@ -165,7 +165,7 @@ SLOW = {"drips": dripping, "drips its head": lambda h: dripping(h, False), "stal
 
 @pytest.mark.parametrize("how", SLOW)
 @pytest.mark.parametrize("phase", ["listing", "header", "file", "busy"])
-def test_cancel_within_a_second(a_hub, fake, how, phase):
+def test_cancel_waits_for_no_hub(a_hub, fake, how, phase):
     fake.over = threading.Event()
     plan = None if phase == "listing" else a_hub.plan(NAME)
     fake.instead["api" if phase == "listing" else WEIGHTS] = SLOW[how]
@@ -189,11 +189,11 @@ def test_cancel_within_a_second(a_hub, fake, how, phase):
     start = time.monotonic()
     if download:
         download.cancel()
-        assert download.wait(1) and download.state == "cancelled", download.words
+        assert download.wait(5) and download.state == "cancelled", download.words
     else:
         stop.set()
-        thread.join(1)
-        assert ended and ended[0] - start < 1
+        thread.join(5)
+        assert ended and ended[0] - start < 5
     fake.over.set()
 
 

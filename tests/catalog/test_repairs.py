@@ -320,14 +320,14 @@ def test_what_a_killed_program_left_is_swept_up(page, tmp_path):
 
 @pytest.mark.parametrize("button", ["look_up", "download"])
 def test_cancel_ends_a_question_to_the_hub(sources, fake, button):
-    over = threading.Event()
-    fake.instead["api"] = lambda handler: over.wait(20)
+    asked, over = threading.Event(), threading.Event()
+    fake.instead["api"] = lambda handler: (asked.set(), over.wait(60))
     page, last = Page(sources), []
     thread = threading.Thread(target=lambda: last.extend(getattr(page.tab, button)(page.call)), daemon=True)
     thread.start()
-    time.sleep(0.3)
+    assert asked.wait(30)
     assert "No download is running" in page.tab.stop_downloads(Call("another page"))["verdict"]
     assert page.tab.stop_downloads(page.call) == {}
-    thread.join(1)
+    thread.join(20)
     assert not thread.is_alive() and "Stopped." in last[-1]["verdict"]
     over.set()

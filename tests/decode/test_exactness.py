@@ -24,9 +24,9 @@ LENGTH = 320
 
 
 def test_greedy_equals_plain_over_320_tokens(golden):
-    """Half as many where only the heads differ from set A's."""
+    """A quarter of that where only the heads differ from set A's."""
     prompt = golden.trace["prompt_ids"]
-    length = min(LENGTH if golden.name in ("A", "E") else LENGTH // 2, golden.target.context_length - len(prompt))
+    length = min(LENGTH if golden.name in ("A", "E") else LENGTH // 4, golden.target.context_length - len(prompt))
     expected = plain_output(golden.target, prompt, length)
     assert len(expected) == length
     schedules = [FullBlock(), FixedCap(0), FixedCap(1), FixedCap(3)]
@@ -61,7 +61,9 @@ def test_the_drafter_keeps_up_while_it_is_parked(golden, looks):
         assert (r.draft_ids, r.looked) == (tuple(block.ids.tolist()), looks), r.position
 
 
-@pytest.mark.parametrize("schedule", ["cumulative", "hardware, taxi", "hardware, bus", "turns"])
+@pytest.mark.parametrize(
+    "schedule", ["cumulative", "hardware, taxi", pytest.param("hardware, bus", marks=pytest.mark.sweep), "turns"]
+)
 def test_sampled_tokens_follow_the_target(golden_a, schedule):
     """Three tokens drawn 400 times under a schedule, top-k 2: their joint distribution is the target's exact one."""
     target, drafter, prompt = golden_a.target, golden_a.drafter, golden_a.trace["prompt_ids"]
@@ -142,9 +144,9 @@ def test_rollback_past_the_window(golden_e, plain_e, seed):
 def test_embedded_model_in_bf16(embedded):
     """Zero differences on the CPU: widths 1 to 16 give bit-equal logits there."""
     ids = embedded.chat("Name three colours.")
-    expected = plain_output(embedded.target, ids, 8)
+    expected = plain_output(embedded.target, ids, 5)
     for drafter in embedded.drafters.values():
-        settings = Settings(8, stop_ids=NEVER)
+        settings = Settings(5, stop_ids=NEVER)
         assert output(speculative(embedded.target, drafter, ids, settings, FullBlock())) == expected, (
             drafter.info.method
         )

@@ -67,7 +67,7 @@ def test_a_stop_ends_what_has_no_end_and_the_model_goes_on(tmp_path):
     began = time.monotonic()
     with interruptible(lambda: time.monotonic() > began + 0.2), pytest.raises(Cancelled):
         text.encode_chat([{"role": "user", "content": "x" * 50}])
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 5
     assert text.encode_chat(TALK) == Text(tmp_path, None).encode_chat(TALK)
     assert text.token_bytes(65) == Text(tmp_path, None).token_bytes(65)
 

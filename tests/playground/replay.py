@@ -115,10 +115,11 @@ class ReplayEngine:
         for step in range(3):
             for i in range(len(record.lanes)):
                 yield i, Prefill(256 * step, PROMPT)
-            for _ in range(10):
-                time.sleep(self.hold / 20)
-                if cancelled():
-                    return
+            until = time.monotonic() + self.hold / 2
+            while not cancelled() and time.monotonic() < until:
+                time.sleep(0.01)
+            if cancelled():
+                return
         timed = []
         for i in range(len(record.lanes)):
             events = self.rounds[i % len(self.rounds)]

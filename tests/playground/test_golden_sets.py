@@ -37,6 +37,7 @@ def test_plain_output_and_every_greedy_round(loaded):
     traces.test_tokens_per_round(loaded)
 
 
+@pytest.mark.sweep  # decode/test_traces.py does it with the same weights, loaded the other way
 def test_stop_tokens_and_recorded_uniforms(loaded):
     traces.test_stop_tokens(loaded)
     traces.test_recorded_uniforms(loaded)

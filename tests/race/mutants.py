@@ -1,6 +1,6 @@
-"""2,000 mutated races for the loader, fixed seed, in a process that may grow by 500 MB. Prints what became of them.
+"""Mutated races for the loader, fixed seed, in a process that may grow by 500 MB. Prints what became of them.
 
-python tests/race/mutants.py
+python tests/race/mutants.py 2000
 """
 
 import json
@@ -19,7 +19,7 @@ from dspark_core.race.metrics import metrics, positions, speed_over_time
 from dspark_core.race.trace import MAX_BYTES, Trace, dumps, loads
 from tests.race.long_trace import long_document
 
-FILES, SEED, ROOM = 2000, 20, 500_000_000
+SEED, ROOM = 20, 500_000_000
 VALUES = [
     *(None, True, False, 0, 1, -1, 2, 7, 2**31, 2**53 + 1, -(10**30), 0.5, -0.0, 1e308, 1e-300, [], {}, "", " "),
     *("x", "NaN", "${alert(1)}", "{{z}}", "<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>"),
@@ -96,14 +96,14 @@ def shown(trace: Trace) -> None:
 
 
 def main():
-    dice = random.Random(SEED)
+    files, dice = int(sys.argv[1]), random.Random(SEED)
     seeds = [long_document(tokens, sampled, dice.random()) for tokens in (3, 12, 40) for sampled in (False, True)]
     loads(seeds[0])
     with open("/proc/self/statm") as file:
         size = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + ROOM, size + ROOM))
     loaded, refusals, slowest = 0, [], 0.0
-    for k in range(FILES):
+    for k in range(files):
         change = huge if k % 200 == 0 else change_tree if k % 2 else change_bytes
         document = change(dice.choice(seeds), dice)
         began = time.process_time()  # not the clock: other processes would count
@@ -120,7 +120,7 @@ def main():
         assert words.endswith(".") and "\n" not in words and len(words) < 400, words
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(json.dumps({
-        "files": FILES, "loaded": loaded, "refused": len(refusals), "sentences": len(set(refusals)),
+        "files": files, "loaded": loaded, "refused": len(refusals), "sentences": len(set(refusals)),
         "slowest_s": round(slowest, 2), "peak_mb": round(peak / 1024),
     }))  # fmt: skip
 

@@ -302,14 +302,15 @@ def test_a_further_drafter_of_a_method_may_have_the_longer_block():
         loads(dumps(made))
 
 
-def test_two_thousand_mutated_files_are_loaded_or_refused_in_a_sentence():
+@pytest.mark.parametrize("files", [700, pytest.param(2000, marks=pytest.mark.sweep)])
+def test_mutated_files_are_loaded_or_refused_in_a_sentence(files):
     """In a process of its own that may take 500 MB; mutants.py says what it does to each file."""
     script = Path(__file__).with_name("mutants.py")
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, script, str(files)], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     figures = json.loads(done.stdout)
-    assert figures["files"] == 2000 and figures["loaded"] + figures["refused"] == 2000
-    assert figures["loaded"] > 100 and figures["sentences"] > 50  # the mutations are not all the same
+    assert figures["files"] == files == figures["loaded"] + figures["refused"]
+    assert figures["loaded"] > files / 20 and figures["sentences"] > 50  # the mutations are not all the same
     assert figures["slowest_s"] < 2
 
 

@@ -70,7 +70,8 @@ def check_none_is_excused(records):
 def test_no_race_of_a_broken_verification_is_called_a_tie(fault):
     sets = [load_golden(path) for path in golden_paths()]
     models = [models_of(BROKEN[fault](g.target), g.drafter) for g in sets]
-    assert sum(check_none_is_excused(verdicts(m)) for m in models) > 4
+    prompts = PROMPTS if fault == "hidden states off by 5 %" else 2  # which changes few outputs
+    assert sum(check_none_is_excused(verdicts(m, prompts)) for m in models) > 4
 
 
 def test_no_race_of_a_rollback_one_off_is_called_a_tie(golden_a, monkeypatch):
