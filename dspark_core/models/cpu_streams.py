@@ -87,7 +87,7 @@ def _spread_kind(kind: Any) -> Any:
 SPREAD_KINDS = {kind: _spread_kind(kind) for kind in METHODS}
 
 
-def layers_of(modules: Iterable[nn.Module], least_bytes: int = LEAST_BYTES) -> list[Any]:
+def layers_of(modules: Iterable[nn.Module]) -> list[Any]:
     """The layers that can be in parts; an embedding is one only where it is the head, too."""
     found = []
     for module in modules:
@@ -96,7 +96,7 @@ def layers_of(modules: Iterable[nn.Module], least_bytes: int = LEAST_BYTES) -> l
         for path, layer in named:
             product = METHODS.get(type(layer), "")
             product = "" if product == "as_linear" and not (tied and path.endswith("embed_tokens")) else product
-            if product and layer.weight.nbytes >= least_bytes and layer.weight.shape[0] >= 2 * BLOCK:
+            if product and layer.weight.nbytes >= LEAST_BYTES and layer.weight.shape[0] >= 2 * BLOCK:
                 found.append(layer)
     return found
 
@@ -218,6 +218,8 @@ def _measured(sample: list[Any], counts: list[int]) -> Generator[None, None, tup
         inputs = [rows_for(layer, rows) for layer in sample]
         seconds: dict[int, list[float]] = {count: [] for count in ways}
         for turn in range(1 + SAMPLES):  # the first is off the clock
+            if turn > 1 and spent > LIMIT_S:
+                break
             for count, products in ways.items():
                 took, worked = timed(products, inputs)
                 spent += took

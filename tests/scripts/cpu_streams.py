@@ -195,7 +195,7 @@ def verifications(run: Run, target: Target, way: Installed, repeat: int) -> None
             return
         for spread in spreads.values():
             way.during(spread, step)
-        alternated(run, f"verification of {rows}", way, spreads, step, repeat)
+        alternated(run, f"verification of {rows}", way, spreads, step, min(2, repeat))
 
 
 def end_to_end(run: Run, target: Target, drafter: Any, way: Installed, spread: Spread, repeat: int) -> None:
@@ -210,7 +210,8 @@ def end_to_end(run: Run, target: Target, drafter: Any, way: Installed, spread: S
 
         return read
 
-    alternated(run, "prefill of 60 tokens", way, spreads, reading(60), repeat)
+    if run.fits(20, "prefill of 60 tokens"):
+        alternated(run, "prefill of 60 tokens", way, spreads, reading(60), repeat)
     prompt = target.encode_chat([{"role": "user", "content": PROMPT}])
     prefilled = prefill_once(target, prompt, drafter.taps)
     settings = Settings(max_tokens=24, stop_ids=frozenset())
@@ -227,7 +228,7 @@ def end_to_end(run: Run, target: Target, drafter: Any, way: Installed, spread: S
 
     for name, schedule in (("plain", None), ("dspark whole blocks", FullBlock()), ("dspark 3 drafts", FixedCap(3))):
         if run.fits(20, f"24 tokens, {name}"):
-            alternated(run, f"24 tokens, {name}", way, spreads, lane(schedule), repeat)
+            alternated(run, f"24 tokens, {name}", way, spreads, lane(schedule), min(2, repeat))
     if run.fits(35, "prefill of 500 tokens"):
         alternated(run, "prefill of 500 tokens", way, spreads, reading(500), 1)
 
