@@ -6,10 +6,12 @@ account of what drafting has won or lost against plain decoding, so that a guess
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
-from operator import mul
+from math import exp
+from operator import mul, sub, truediv
 
 from .confidence import ConfidenceFit
 from .cost_curve import BLIND, WAITED, CostCurve
@@ -23,7 +25,14 @@ EASES = (-2.1, -0.8, 0.0, 0.8, 2.1)  # logits by which rounds of one text differ
 OPTIMISM = 0.1  # plain steps that choosing by confidence may be hoped to gain: a part of the bound, not of a choice
 PATIENCE = 4.0  # rounds that what is believed of confidences weighs against those that were waited for
 MARGIN = 1.05  # by which waiting for confidences must promise more than drafting blindly: their promise is rosy
+HOPE = 1.0  # standard deviations by which a text may be easier than it seems, to be tried for that,
+TRIES = 1.0  # plain steps that such rounds are expected to lose at most
 NEWS = 0.01  # change of a slot's expected acceptance at which that is worked out again
+# What a decode's own times say against the curve, which one busy moment may have bent.
+FEWEST_TIMED, MOST_TIMED = 2, 32  # rounds and plain steps, of each, that say anything; the newest that are gone by
+TIMED = 4.0  # of them that weigh as much as the curve
+MOST_OFF = 2.0  # times that they may move it
+PACED = 2, 4, 8, 16, 32, 63  # plain steps in a row after which that is worked out again
 # How fast observations are forgotten: a text turns from code to prose and back.
 DRIFT = 0.98  # weight that an outcome has a round later: half after 34 rounds, enough to tell 0.6 from 0.8
 FORGET = 0.85  # the same for a round's gain, half after 4: a round is a sum over its slots, and parking late is dear
@@ -31,8 +40,9 @@ SLOT_WEIGHT = 12.0  # outcomes of a slot's own that weigh as much as what the ot
 STALE = 8, 64  # parked steps in a row after which earlier observations count half: at first, then twice as many, ...
 # What drafting may lose; HardwareAware states the bound that they make.
 FIRST_LOSS = 0.5  # plain steps that drafting may lose in all before it is parked,
-WON_BACK = 4.0  # and on top what so many rounds are expected to win,
+WON_BACK = 8.0  # and on top what so many rounds are expected to win;
 UNLUCKY = 2.0  # plain steps that both make at least, so that an unlucky first round does not park it for good,
+MOST_LOSS = 4.5  # and at most, however much was hoped,
 LOSS = 0.01  # and this share of the time so far
 PROBE_LOSS = 0.003  # share of the time parked that probing again may lose
 MOST_CREDIT = 3.0  # rejected rounds' worth of earlier gain that may be lost again
@@ -161,7 +171,7 @@ class TextShift:
     """
 
     def __init__(self, spread: float = SPREAD):
-        self.value = 0.0
+        self.value, self.deviation = 0.0, spread
         self._precision = 1 / spread**2
         # Rounded predictions keep this small: the fit costs the same after 10 rounds and after 10,000.
         self._counts: dict[float, list[float]] = {}  # predicted logit, rounded -> accepted and all, decayed
@@ -182,6 +192,7 @@ class TextShift:
                 slope += taken - n * p
                 curvature += n * p * (1 - p)
             self.value += min(1.0, max(-1.0, slope / curvature))
+            self.deviation = curvature**-0.5
 
     def fade(self, weight: float) -> None:
         """Let earlier outcomes weigh less."""
@@ -236,10 +247,13 @@ class SlotAcceptance:
         self._estimate()
 
     def _estimate(self) -> None:
-        shifted = self._shift.apply(self._prior)
-        self.expected = [
-            (SLOT_WEIGHT * p + y) / (SLOT_WEIGHT + n) for p, (y, n) in zip(shifted, self._counts, strict=True)
-        ]
+        self.expected = self.supposing(0.0)
+
+    def supposing(self, deviations: float) -> list[float]:
+        """What is to be expected if this text is easier than it seems by so many standard deviations."""
+        z0 = deviations * self._shift.deviation
+        shifted = self._shift.apply([z + z0 for z in self._prior])
+        return [(SLOT_WEIGHT * p + y) / (SLOT_WEIGHT + n) for p, (y, n) in zip(shifted, self._counts, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -263,24 +277,40 @@ class Prospects:
     one expected.
     """
 
-    def __init__(self, acceptance: Sequence[float]):
-        weights, columns = [1 / len(EASES)] * len(EASES), []
-        for a in acceptance:
-            z = logit(a)
-            for _ in range(3):  # Newton steps: the mean acceptance is the one expected
-                p = [probability(z + ease) for ease in EASES]
-                slope = sum(w * q * (1 - q) for w, q in zip(weights, p, strict=True))
-                z -= max(-2.0, min(2.0, (sum(map(mul, weights, p)) - a) / max(slope, 1e-3)))
-            columns.append([probability(z + ease) for ease in EASES])
-            reached = [*map(mul, weights, columns[-1])]
-            weights = [w / sum(reached) for w in reached]
-        self._tokens = [expected_tokens(row) for row in zip(*columns, strict=True)]  # by ease, by number of drafts
+    def __init__(self) -> None:
+        self.of: Sequence[float] = ()  # the acceptance that it was worked out for
+        self._logits: list[float] = []  # of each slot in a round of middling ease
+        self._tokens: list[list[float]] = []  # by ease, by number of drafts
+
+    def follow(self, acceptance: Sequence[float]) -> None:
+        """Expect this from now on, where it is NEWS."""
+        if len(self.of) == len(acceptance) and max(map(abs, map(sub, acceptance, self.of))) <= NEWS:
+            return
+        steps = 1 if self._logits else 3  # Newton steps: the mean acceptance is the one expected, and near the last one
+        before, self.of, self._logits = self._logits or [*map(logit, acceptance)], acceptance, []
+        reached, columns = [1.0] * len(EASES), []
+        for a, z in zip(acceptance, before, strict=True):
+            all_ = sum(reached)
+            for _ in range(steps):
+                row = [1 / (1 + exp(-z - ease)) for ease in EASES]
+                taken = [*map(mul, reached, row)]
+                slope = sum(taken) - sum(map(mul, taken, row))
+                z -= max(-2.0, min(2.0, (sum(taken) - a * all_) / max(slope, 1e-3 * all_)))
+            z = max(-20.0, min(20.0, z))
+            self._logits.append(z)
+            reached = [r / (1 + exp(-z - ease)) for r, ease in zip(reached, EASES, strict=True)]
+            columns.append(reached)
+        self._tokens = [[*accumulate(row, initial=1.0)] for row in zip(*columns, strict=True)]
 
     def mean(self, rate: float, costs: Sequence[float]) -> tuple[float, float]:
         """Tokens and seconds of a round on average, if of each ease the best number of drafts is sent. `costs`:
         seconds by that number, from 0 on; `rate`: what a second is worth in tokens."""
-        best = [max(zip(t, costs, strict=False), key=lambda x: x[0] - rate * x[1]) for t in self._tokens]
-        return sum(t for t, _ in best) / len(best), sum(s for _, s in best) / len(best)
+        spent, brings, takes = [rate * s for s in costs], 0.0, 0.0
+        for tokens in self._tokens:
+            worth = [*map(sub, tokens, spent)]
+            n = worth.index(max(worth))
+            brings, takes = brings + tokens[n], takes + costs[n]
+        return brings / len(EASES), takes / len(EASES)
 
 
 class _Learner(Schedule):
@@ -309,19 +339,24 @@ class _Learner(Schedule):
         # What rounds that waited for their confidences were expected to bring by them: decayed sums of tokens, seconds
         # and rounds. Not as they came out: luck of single rounds is left out.
         self._waited = (0.0, 0.0, 0.0)
+        self._tried = 0.0  # seconds that such rounds were expected to lose
+        # A plain step, as the curve has it and as it counts against rounds; how many times as long both take here.
+        self._step = self._plain = self._ended = 0.0
+        self._step_pace, self._round_pace = deque[float](maxlen=MOST_TIMED), deque[float](maxlen=MOST_TIMED)
         self._hoped = 0.0  # seconds that a round was expected to win before the first one
         self._confidence: list[float] = []  # logits of the newest round, fitted,
         self._given: list[float] = []  # and as they came
         self._parked_steps, self._stale = 0, STALE[0]
         self._chosen: _Choice | None = None  # of the next round; None: to be worked out
-        self._prospects, self._prospects_of = Prospects(self._slots.expected), self._slots.expected
+        self._trial, self._tries = _Choice(0, 0.0, 0.0), False  # a blind round; only to learn what this text is like?
+        self._prospects = Prospects()
 
     # ---- the loop asks ----
 
     def drafts(self, max_drafts: int, position: int) -> int:
         self._price(position)
         pays = self._pays(self._elapsed)
-        choice = self._choice()
+        choice = self._trial if self._tries else self._choice()
         self.needs_confidence, self.looks = choice.waits, choice.looks
         self._confidence = self._given = []
         return min(choice.drafts, max_drafts) if pays else 0
@@ -353,13 +388,19 @@ class _Learner(Schedule):
         return prefix(trusted, sps, self._slots.expected, self._choice().rate)
 
     def observe(self, r: Round) -> None:
+        took, self._ended = r.time_s - self._ended, r.time_s
         if not r.draft_ids and not r.looked:
+            self._parked_steps += 1
+            self._observe_time(self._step_pace, took / self._step, self._parked_steps in PACED)
             self._observe_parked_step()
             return
+        self._tried -= self._trial.gain if self._tries else 0.0
         self._chosen = None
         n, self._parked_steps = len(r.draft_ids), 0
         cost = self._cost(n, r.proposed, WAITED if self.needs_confidence else BLIND) if n else self._plain + self._look
         cost += self._wait if r.looked and n else 0.0
+        if n and not r.again:
+            self._observe_time(self._round_pace, took / cost, True)
         self._elapsed += cost
         # Without the cap a long easy stretch would buy an equally long losing one once the text turns.
         balance = self._balance + (r.accepted + 1) * self._plain - cost
@@ -385,13 +426,25 @@ class _Learner(Schedule):
         """Nothing is learned while parked, and the text goes on: the longer that lasts, the less earlier rounds say.
         The stretches double, so that a text that stays hard is probed less and less."""
         self._elapsed += self._plain
-        self._parked_steps += 1
         if self._parked_steps == self._stale:
             self._parked_steps, self._stale = 0, min(2 * self._stale, STALE[1])
             self._slots.fade(0.5)
             tokens, seconds, rounds = self._waited
             self._waited = tokens / 2, seconds / 2, rounds / 2
             self._chosen = None
+
+    def _observe_time(self, pace: deque[float], ratio: float, now: bool) -> None:
+        """`ratio`: of a round's own time to the curve's; 0 where nobody timed it. What counts is how much longer rounds
+        take than plain steps: what slows both says nothing of drafting. `now`: work that out again."""
+        if ratio > 0:
+            pace.append(ratio)
+        known = min(len(self._step_pace), len(self._round_pace))
+        if now and known >= FEWEST_TIMED:
+            rounds, steps = (sorted(p)[len(p) // 2] for p in (self._round_pace, self._step_pace))
+            off = (rounds / steps) ** (known / (known + TIMED))
+            # From here on a plain step counts as so many of the curve's seconds of rounds.
+            self._plain = self._blind[0] = self._step / min(max(off, 1 / MOST_OFF), MOST_OFF)
+            self._waiting, self._chosen = {}, None
 
     # ---- decisions ----
 
@@ -405,41 +458,47 @@ class _Learner(Schedule):
         """Drafting blindly or waiting for the confidences, whichever is expected to be faster."""
         expected, plain = self._slots.expected, 1 / self._plain
         tokens = expected_tokens(expected)
-        blind = max(range(1, len(tokens)), key=lambda n: tokens[n] / self._cost(n, n, BLIND))
-        took = self._cost(blind, blind, BLIND)
-        choice, fastest = _Choice(blind, tokens[blind] * self._plain - took, plain), tokens[blind] / took
+        speeds = [*map(truediv, tokens, self._blind)]
+        blind = speeds.index(max(speeds[1:]), 1)
+        took, fastest = self._blind[blind], speeds[blind]
+        gain, rows, waits, looks = tokens[blind] * self._plain - took, blind, False, False
+        self._trial = _Choice(rows, gain, max(plain, fastest))
         if self.plan.confident:
-            if max(abs(a - b) for a, b in zip(expected, self._prospects_of, strict=True)) > NEWS:
-                self._prospects, self._prospects_of = Prospects(expected), expected
+            self._prospects.follow(expected)
             worth, (seen, spent, rounds) = max(plain, fastest), self._waited
             ways = [(self.max_drafts, False), (blind, self._head_rows_cost)]
             if not self.plan.can_look:  # all head rows are paid for before the first confidence is known
                 ways.append((min(2 * blind, self.max_drafts), False))
-            for rows, looks in ways:
-                brings, takes = self._prospects.mean(worth, self._waiting_costs(rows, looks))
+            for drafts, look in dict.fromkeys(ways):
+                brings, takes = self._prospects.mean(worth, self._waiting_costs(drafts, look))
                 brings, takes = PATIENCE * brings + seen, PATIENCE * takes + spent
-                if brings / takes > (fastest if choice.waits else MARGIN * fastest):
+                if brings / takes > (fastest if waits else MARGIN * fastest):
                     gain = (brings * self._plain - takes) / (PATIENCE + rounds)
-                    choice, fastest = _Choice(rows, gain, plain, True, looks), brings / takes
-        return replace(choice, rate=max(plain, fastest))
+                    rows, waits, looks, fastest = drafts, True, look, brings / takes
+        return _Choice(rows, gain, max(plain, fastest), waits, looks)
 
     def _waiting_costs(self, rows: int, looks: bool) -> list[float]:
         """Seconds of a round that waits for the confidences, by the number of drafts it sends, from 0 on."""
-        if not looks:
-            return [self._cost(rows, n, WAITED) for n in range(rows + 1)]
-        drafted = [self._wait + self._cost(n, n, WAITED) for n in range(1, self.max_drafts + 1)]
-        return [self._look + self._plain, *drafted]
+        rows = 0 if looks else rows
+        if rows not in self._waiting:
+            drafted = [self._wait + self._cost(n, n, WAITED) for n in range(1, self.max_drafts + 1)]
+            looked = [self._look + self._plain, *drafted]
+            self._waiting[rows] = [self._cost(rows, n, WAITED) for n in range(rows + 1)] if rows else looked
+        return self._waiting[rows]
 
     def _pays(self, elapsed: float) -> bool:
         """Draft this round? If not, because it does not pay, or as a probe that is affordable by now."""
         choice = self._choice()
         # It goes by what was hoped before the first round, which cannot grow as what is hoped now may.
-        first = max(FIRST_LOSS * self._plain + WON_BACK * self._hoped, UNLUCKY * self._plain)
+        hoped = FIRST_LOSS * self._plain + WON_BACK * self._hoped
+        first = min(max(hoped, UNLUCKY * self._plain), MOST_LOSS * self._plain)
         allowed = first + (LOSS + PROBE_LOSS) * elapsed
         affordable = self._balance > -allowed
         # What was lost is sunk and proves little; but of a drafter of which nothing is known it is what is known.
         may_lose = FIRST_LOSS * self._plain + WON_BACK * choice.gain + LOSS * elapsed
-        if affordable and choice.gain > 0 and (self.plan.acceptance or self._balance > -may_lose):
+        pays = affordable and (self.plan.acceptance or self._balance > -may_lose)
+        self._tries = pays and choice.gain <= 0 and elapsed > 0 and self._worth_trying()  # the first step: as known
+        if pays and (choice.gain > 0 or self._tries):
             self._parked_at = None
             return True
         if self._parked_at is None:
@@ -448,6 +507,13 @@ class _Learner(Schedule):
         since, balance = self._parked_at
         risk = self._look if choice.looks else max(0.0, -choice.gain)
         return affordable and self._balance - balance - risk > -PROBE_LOSS * (elapsed - since)
+
+    def _worth_trying(self) -> bool:
+        """Would a round that is not expected to pay do so if this text were easier than it seems, as it may be? Nothing
+        is learned of a text on which nothing is drafted."""
+        hopeful = expected_tokens(self._slots.supposing(HOPE))
+        fastest = max(map(truediv, hopeful[1:], self._blind[1:]))
+        return fastest * self._plain > 1 and self._tried - self._trial.gain < TRIES * self._plain
 
     def _cost(self, rows: int, sent: int, mode: str) -> float:
         """Seconds of a round where it was last priced."""
@@ -463,14 +529,18 @@ class _Learner(Schedule):
             return
         before_the_first, self._priced_at = self._priced_at is None, position
         curve, method = self.plan.curve, self.plan.method
-        self._plain, self._chosen = curve.plain_s(position), None
+        off = self._step / self._plain if self._step else 1.0  # as its own rounds have shown
+        self._step, self._chosen = curve.plain_s(position), None
+        self._plain = self._step / off
         self._costs: dict[tuple[int, int, str], float] = {}
+        self._waiting: dict[int, list[float]] = {}  # by head rows; 0: where a look decides on them
+        self._blind = [self._plain, *(self._cost(n, n, BLIND) for n in range(1, self.max_drafts + 1))]
         if self.plan.confident:
             self._look, self._wait = curve.look_s(method, position), curve.wait_s(method)
             first_row = curve.draft_s(method, 1, position) - self._look
             self._head_rows_cost = self.plan.can_look and first_row > WORTH_LOOKING * self._plain + self._wait
         tokens = expected_tokens(self._slots.expected)
-        rounds = [(tokens[n], self._cost(n, n, BLIND)) for n in range(1, len(tokens))]
+        rounds = [*zip(tokens, self._blind, strict=True)][1:]
         _, dearest = max(rounds, key=lambda r: r[0] / r[1])
         self._stake = dearest - self._plain  # what a wholly rejected round loses
         if before_the_first:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from dspark_core.decode.adaptive import (
     FIRST_LOSS,
     LOSS,
+    MOST_LOSS,
     OPTIMISM,
     PROBE_LOSS,
     UNKNOWN,
@@ -99,7 +100,7 @@ def play(seed: int, confident: bool, rounds: int = 300) -> Game:
         s.observe(r)
         took = costs.recorded_s(method, r)
         elapsed, lost, dearest = elapsed + took, lost + took - plain * (k + 1), max(dearest, took - plain)
-        first = max(FIRST_LOSS * plain + WON_BACK * hoped, UNLUCKY * plain)
+        first = min(max(FIRST_LOSS * plain + WON_BACK * hoped, UNLUCKY * plain), MOST_LOSS * plain)
         share = max(share, lost / (first + dearest + (LOSS + PROBE_LOSS) * elapsed))
     return Game(share, lost / (elapsed - lost))
 

@@ -78,9 +78,20 @@ def with_wait(curve: CostCurve, seconds: float) -> CostCurve:
     return replace(curve, costs=(replace(costs, whole={METHOD: whole}),))
 
 
+def bent(curve: CostCurve, plain: float, verify: float, draft: float, wide: float = 1.0) -> CostCurve:
+    """As it would have been measured with something else running at times: so many times as long a plain step, every
+    verification, every draft, and on top every verification of more than two tokens."""
+    c = curve.costs[0]
+    by_width = {w: t.times(verify * (wide if w > 2 else 1.0)) for w, t in c.verify.items()}
+    drafts = {n: t.times(draft) for n, t in c.draft[METHOD].items()}
+    return replace(
+        curve, costs=(replace(c, plain=c.plain.times(plain), verify=by_width, draft={METHOD: drafts}, whole={}),)
+    )
+
+
 def replay(schedule: Schedule, places: list[Place], curve: CostCurve) -> list[Round]:
-    """The rounds of a decode of one answer."""
-    s, at, ahead, rounds = schedule.begin(SLOTS), 0, False, list[Round]()
+    """The rounds of a decode of one answer, which take what `curve` says, whatever the schedule goes by."""
+    s, at, ahead, rounds, now = schedule.begin(SLOTS), 0, False, list[Round](), 0.0
     while at < len(places):
         n, looked, here = 0 if ahead else s.drafts(SLOTS, CONTEXT), False, places[at]
         if n and s.looks:
@@ -91,6 +102,8 @@ def replay(schedule: Schedule, places: list[Place], curve: CostCurve) -> list[Ro
         rounds.append(Round(len(rounds), CONTEXT, 0, (0,) * n, sent, k, 0, k == sent, (0,) * (k + 1), 0.0, None, sure))
         if looked:
             rounds[-1] = replace(rounds[-1], looked=True)
+        now += curve.recorded_s(METHOD, rounds[-1])
+        rounds[-1] = replace(rounds[-1], time_s=now)
         ahead = not n and not looked and s.parked()
         s.observe(rounds[-1])
         at += k + 1
