@@ -64,20 +64,20 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--only", nargs="+", default=[], help="beginnings of the names of races to run")
     parser.add_argument("--tokens", type=int, default=96)
-    parser.add_argument("--any-device", action="store_true", help="races of another kind of device, too: to try it")
+    parser.add_argument("--trial", action="store_true", help="of every kind of device, unprepared: to try the script")
     for id_ in ("dspark", "dflash"):
         parser.add_argument(f"--{id_}", type=Path, metavar="DIR", help="in place of the embedded one")
     given = parser.parse_args()
     given.directory.mkdir(parents=True, exist_ok=True)
     models, words = loaded(given), ""
-    for step in prepare(models):
+    for step in () if given.trial else prepare(models):
         words, before = step, words
         if words.partition(",")[0] != before.partition(",")[0]:
             print(words, flush=True)
     prompts = {p.title: p.text for p in load_prompts()}
     device = "cpu" if mlx_device().kind == "CPU" else "gpu"
     for name, (wanted, title, lanes) in RACES.items():
-        if (wanted != device and not given.any_device) or (given.only and not name.startswith(tuple(given.only))):
+        if (wanted != device and not given.trial) or (given.only and not name.startswith(tuple(given.only))):
             continue
         runs = [raced(models, prompts[title], lanes, given.tokens) for _ in range(given.times)]
         best = max(runs, key=lambda trace: plain_metrics(trace.race.lanes).tok_s)
