@@ -19,6 +19,7 @@ from dspark_core.decode.measure import SHORT, Bench, _text_of, points_of
 from dspark_core.machine import mlx_device, versions
 from dspark_core.models.drafter import Drafter
 from dspark_core.models.target import Target
+from dspark_core.models.weights import PRECISIONS
 
 ROWS = (*range(1, 18), 20, 24, 28, 32, 40, 48, 56, 64)
 
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=7)
     parser.add_argument("--widths", type=int, nargs="+", default=ROWS)
     parser.add_argument("--title", default="")
+    parser.add_argument("--precision", default="auto", choices=PRECISIONS)
     for id_ in ("dspark", "dflash"):
         parser.add_argument(f"--{id_}", type=Path, metavar="DIR", help="in place of the embedded one")
     given = parser.parse_args()

@@ -18,6 +18,7 @@ from dspark_core.decode.rounds import Settings
 from dspark_core.machine import mlx_device
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.target import load_target
+from dspark_core.models.weights import PRECISIONS
 from dspark_core.presets import load_presets, load_prompts
 from dspark_core.race.lane_spec import read_lanes
 from dspark_core.race.loaded import Models
@@ -39,9 +40,10 @@ def loaded(given: argparse.Namespace) -> Models:
     """What the page starts with, or other drafters in the place of its own."""
     preset = load_presets()[0]
     assert isinstance(preset.target, Path), "the embedded preset's files are here"
-    target = load_target(preset.target)
+    precision: str = getattr(given, "precision", "auto")
+    target = load_target(preset.target, precision)
     places = {id_: getattr(given, id_, None) or d.path for id_, d in preset.first_drafters.items()}
-    return Models(target, {id_: load_drafter(place, target) for id_, place in places.items()})
+    return Models(target, {id_: load_drafter(place, target, precision) for id_, place in places.items()})
 
 
 def raced(models: Models, prompt: str, lanes: str, tokens: int) -> Trace:
@@ -64,6 +66,8 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--only", nargs="+", default=[], help="beginnings of the names of races to run")
     parser.add_argument("--tokens", type=int, default=96)
+    parser.add_argument("--lanes", default="", help="in place of the race's own")
+    parser.add_argument("--precision", default="auto", choices=PRECISIONS)
     parser.add_argument("--trial", action="store_true", help="of every kind of device, unprepared: to try the script")
     for id_ in ("dspark", "dflash"):
         parser.add_argument(f"--{id_}", type=Path, metavar="DIR", help="in place of the embedded one")
@@ -79,7 +83,7 @@ def main() -> None:
     for name, (wanted, title, lanes) in RACES.items():
         if (wanted != device and not given.trial) or (given.only and not name.startswith(tuple(given.only))):
             continue
-        runs = [raced(models, prompts[title], lanes, given.tokens) for _ in range(given.times)]
+        runs = [raced(models, prompts[title], given.lanes or lanes, given.tokens) for _ in range(given.times)]
         best = max(runs, key=lambda trace: plain_metrics(trace.race.lanes).tok_s)
         document = dumps(best)
         (given.directory / f"{name}.json").write_text(document + "\n", "utf-8")
