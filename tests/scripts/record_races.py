@@ -10,6 +10,7 @@ gradio, so that it runs where only the engine does.
 
 import argparse
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -68,13 +69,18 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=96)
     parser.add_argument("--lanes", default="", help="in place of the race's own")
     parser.add_argument("--precision", default="auto", choices=PRECISIONS)
-    parser.add_argument("--trial", action="store_true", help="of every kind of device, unprepared: to try the script")
+    parser.add_argument("--ready-within", type=float, default=600.0, help="seconds that getting ready may take")
+    parser.add_argument("--trial", action="store_true", help="of every kind of device, too: to try the script")
     for id_ in ("dspark", "dflash"):
         parser.add_argument(f"--{id_}", type=Path, metavar="DIR", help="in place of the embedded one")
     given = parser.parse_args()
     given.directory.mkdir(parents=True, exist_ok=True)
     models, words = loaded(given), ""
-    for step in () if given.trial else prepare(models):
+    began, steps = time.monotonic(), prepare(models)  # held until the end: what is measured by then serves
+    for step in steps:
+        if time.monotonic() - began > given.ready_within:
+            print("Not ready in time: the races go by what is known by now.", flush=True)
+            break
         words, before = step, words
         if words.partition(",")[0] != before.partition(",")[0]:
             print(words, flush=True)
