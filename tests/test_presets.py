@@ -15,7 +15,9 @@ from dspark_core.presets import load_presets, load_prompts, read_presets
 def test_embedded_preset_is_there():
     preset = load_presets()[0]
     assert preset.name == "smollm2-135m" and (preset.target / "config.json").is_file()
-    assert [d.method for d in preset.drafters] == ["DSpark", "DFlash"]
+    assert [d.method for d in preset.drafters] == ["DSpark", "DFlash", "DFlash2", "DFlash2"]
+    assert [*preset.first_drafters] == ["dspark", "dflash"], "the default race has three lanes"
+    assert [*preset.on_request] == ["dflash2", "dflash2-2"]
     assert all((d.path / "model.safetensors").is_file() for d in preset.drafters)
 
 
