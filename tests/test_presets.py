@@ -41,7 +41,8 @@ def test_the_published_targets_each_with_their_drafters():
     small = {"minicpm5-2b": {"DSpark"}, "llama-3.2-1b": {"DSpark"}}
     small |= {"lfm2.5-1.2b": {"DSpark"}, "lfm2.5-2.6b": {"DSpark"}}
     small |= {"qwen3.8-27b": {"DSpark", "DFlash2"}, "qwen3.6-35b-a3b": {"DSpark"}}
-    wanted = {"qwen3-4b": {"DSpark", "DFlash", "DFlash2"}} | small
+    both = {"DSpark", "DFlash", "DFlash2"}
+    wanted = {"qwen3-4b": both, "smollm2-135m": both} | small
     for name, preset in presets.items():
         assert {d.method for d in preset.drafters} == wanted.get(name, {"DSpark", "DFlash"}), name
 
