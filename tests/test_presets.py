@@ -15,7 +15,9 @@ from dspark_core.presets import load_presets, load_prompts, read_presets
 def test_embedded_preset_is_there():
     preset = load_presets()[0]
     assert preset.name == "smollm2-135m" and (preset.target / "config.json").is_file()
-    assert [d.method for d in preset.drafters] == ["DSpark", "DFlash"]
+    assert [d.method for d in preset.drafters] == ["DSpark", "DFlash", "DFlash2", "DFlash2"]
+    assert [*preset.first_drafters] == ["dspark", "dflash"], "the default race has three lanes"
+    assert [*preset.on_request] == ["dflash2", "dflash2-2"]
     assert all((d.path / "model.safetensors").is_file() for d in preset.drafters)
 
 
@@ -39,7 +41,8 @@ def test_the_published_targets_each_with_their_drafters():
     small = {"minicpm5-2b": {"DSpark"}, "llama-3.2-1b": {"DSpark"}}
     small |= {"lfm2.5-1.2b": {"DSpark"}, "lfm2.5-2.6b": {"DSpark"}}
     small |= {"qwen3.8-27b": {"DSpark", "DFlash2"}, "qwen3.6-35b-a3b": {"DSpark"}}
-    wanted = {"qwen3-4b": {"DSpark", "DFlash", "DFlash2"}} | small
+    both = {"DSpark", "DFlash", "DFlash2"}
+    wanted = {"qwen3-4b": both, "smollm2-135m": both} | small
     for name, preset in presets.items():
         assert {d.method for d in preset.drafters} == wanted.get(name, {"DSpark", "DFlash"}), name
 
