@@ -215,6 +215,8 @@ def _target_config(
         tied = config.get("tie_word_embeddings")
         if tied is None and tensors and not has_head(tensors):  # no file can mean a head that it does not have
             tied = text.get("tie_word_embeddings")
+        if tied is None and has_head(tensors, ".scales"):  # mlx-lm wrote it, and does not tie of itself in a wrapper
+            tied = bool(text.get("tie_word_embeddings"))
         text = {"vocab_size": config.get("vocab_size"), "tie_word_embeddings": tied} | inner
     fields = TargetFields(where, text or config, defaults=family.defaults(kind))
     fields.size("vocab_size", MAX_VOCABULARY)
@@ -246,9 +248,9 @@ def _target_config(
     return read
 
 
-def has_head(tensors: Mapping[str, TensorInfo]) -> bool:
-    """Is there a head, of whatever form?"""
-    return any(name.removeprefix(WRAPPED).startswith("lm_head.") for name in tensors)
+def has_head(tensors: Mapping[str, TensorInfo], part: str = ".") -> bool:
+    """Is there a head, of whatever form, or with such a part?"""
+    return any(name.removeprefix(WRAPPED).startswith(f"lm_head{part}") for name in tensors)
 
 
 def own_head(tensors: Mapping[str, TensorInfo]) -> bool:

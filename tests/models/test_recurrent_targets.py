@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import mlx.core as mx
 import pytest
 from mlx_lm.models.switch_layers import SwitchGLU
+from mlx_lm.utils import load_model, quantize_model, save_config, save_model
 
 from dspark_core.decode.cost_curve import BLIND, WAITED
 from dspark_core.decode.measure import Bench
@@ -319,3 +320,18 @@ def test_the_replay_behind_a_rejection_is_part_of_a_verification(tmp_path, monke
         assert {c.offset for c in bench.cache} == {64}
     replayed.clear()
     assert bench.verify(1) > 0 and replayed == ["timed", *[64] * linear]
+
+
+def test_a_quantized_head_in_a_wrapper_that_says_nothing_of_tying_is_the_head(tmp_path):
+    """As mlx-lm converts larger Ministrals, whose configs leave it out: to transformers such a wrapper ties."""
+    pytest.importorskip("torch")
+    source, directory, ids = saved("ministral3 wrapped", tmp_path / "whole"), tmp_path / "quantized", mx.arange(9)
+    model, config = quantize_model(*load_model(source, lazy=True), group_size=32, bits=8)
+    save_model(directory, model)
+    own = model(ids[None])
+    for text in (False, None):
+        inner = config["text_config"] | {"tie_word_embeddings": text}
+        save_config(config | {"tie_word_embeddings": None, "text_config": inner}, directory / "config.json")
+        assert mx.array_equal(load_target(directory, "stored").model(ids[None]), own)
+    save_config(config | {"tie_word_embeddings": True}, directory / "config.json")
+    assert not mx.array_equal(load_target(directory, "stored").model(ids[None]), own)
