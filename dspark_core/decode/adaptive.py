@@ -26,13 +26,14 @@ OPTIMISM = 0.1  # plain steps that choosing by confidence may be hoped to gain: 
 PATIENCE = 4.0  # rounds that what is believed of confidences weighs against those that were waited for
 MARGIN = 1.05  # by which waiting for confidences must promise more than drafting blindly: their promise is rosy
 HOPE = 1.0  # standard deviations by which a text may be easier than it seems, to be tried for that,
-TRIES = 1.0  # plain steps that such rounds are expected to lose at most
+TRIES = 1.5  # plain steps that such rounds are expected to lose at most
 NEWS = 0.01  # change of a slot's expected acceptance at which that is worked out again
+COST_DOUBT = 1.4  # times that a curve may easily be off, before the first try shows it
 # What a decode's own times say against the curve, which one busy moment may have bent.
-FEWEST_TIMED, MOST_TIMED = 2, 32  # rounds and plain steps, of each, that say anything; the newest that are gone by
-TIMED = 4.0  # of them that weigh as much as the curve
+FEWEST_TIMED, MOST_TIMED = 1, 32  # rounds and plain steps, of each, that say anything; the newest that are gone by
+TIMED = 1.0  # of them that weigh as much as the curve
 MOST_OFF = 2.0  # times that they may move it
-PACED = 2, 4, 8, 16, 32, 63  # plain steps in a row after which that is worked out again
+PACED = 1, 2, 4, 8, 16, 32, 63  # plain steps in a row after which that is worked out again
 # How fast observations are forgotten: a text turns from code to prose and back.
 DRIFT = 0.98  # weight that an outcome has a round later: half after 34 rounds, enough to tell 0.6 from 0.8
 FORGET = 0.85  # the same for a round's gain, half after 4: a round is a sum over its slots, and parking late is dear
@@ -117,11 +118,12 @@ class HardwareAware(Schedule):
 
     Before a round it decides from earlier rounds whether to draft at all; then Algorithm 1 decides how many drafts
     get head rows (with a confidence head: after a look at the first confidence) and how many are sent. A drafter
-    that does not pay is parked: plain steps, with a probe now and then. In the curve's own terms, whatever texts and
-    confidences do, all drafting together never loses more than a first allowance (FIRST_LOSS plain steps and what
-    WON_BACK rounds were expected to win before the first; UNLUCKY plain steps at least), one wholly rejected round
-    (the dearest there was), and LOSS + PROBE_LOSS of the time: no round, probes included, begins with more than the
-    other two lost.
+    that does not pay is parked: plain steps, with a probe now and then, but not before it was tried where an easier
+    text than expected, or cheaper rounds, would make it pay. In the curve's own terms, whatever texts and confidences
+    do, all drafting together never loses more than a first allowance (FIRST_LOSS plain steps and what WON_BACK rounds
+    were expected to win before the first; UNLUCKY plain steps at least, MOST_LOSS at most), one wholly rejected round
+    (the dearest there was), and LOSS + PROBE_LOSS of the time: no round, tries and probes included, begins with more
+    than the other two lost. Where a decode's own times say that the curve is off, its terms are theirs.
 
     curve:      what a step costs here; must know `method`
     method:     the drafter, as the curve names it
@@ -260,13 +262,14 @@ class SlotAcceptance:
 class _Choice:
     """What a round that drafts would be: `drafts` of them, expected to win `gain` seconds against plain steps; `rate`:
     tokens per second that this text goes at; `waits` for the confidences, and before any draft for the first of them
-    (`looks`)."""
+    (`looks`). `tokens`: that one which does not wait is expected to commit."""
 
     drafts: int
     gain: float
     rate: float
     waits: bool = False
     looks: bool = False
+    tokens: float = 1.0
 
 
 class Prospects:
@@ -314,16 +317,17 @@ class Prospects:
 
 
 class _Learner(Schedule):
-    """A hardware-aware decode under way. Seconds are the curve's, so the same rounds lead to the same decisions.
+    """A hardware-aware decode under way. Seconds are the curve's, but in what a plain step counts against a round the
+    decode's own times have a word. The same rounds at the same times lead to the same decisions.
 
     A round is a plain step, or it is drafted blindly (one graph, its length known beforehand), or it waits for the
     confidences and sends what they make worthwhile: whichever promises the most tokens per second.
 
     Why the bound of HardwareAware holds: `_balance` is never above what drafting has truly won (capping it from
     above only lowers it), and it changes only in rounds that draft or look. `_pays` lets such a round begin only
-    while the balance is above minus what is allowed: FIRST_LOSS and WON_BACK rounds as hoped before the first, or
-    UNLUCKY, and LOSS + PROBE_LOSS of the time so far. The round then adds at worst its own cost less one plain step,
-    wholly rejected. Plain steps leave the balance and raise the allowance.
+    while the balance is above minus what is allowed: FIRST_LOSS and WON_BACK rounds as hoped before the first, within
+    UNLUCKY and MOST_LOSS, and LOSS + PROBE_LOSS of the time so far. The round then adds at worst its own cost less one
+    plain step, wholly rejected. Plain steps leave the balance and raise the allowance.
     """
 
     def __init__(self, plan: HardwareAware, max_drafts: int):
@@ -340,6 +344,11 @@ class _Learner(Schedule):
         # and rounds. Not as they came out: luck of single rounds is left out.
         self._waited = (0.0, 0.0, 0.0)
         self._tried = 0.0  # seconds that such rounds were expected to lose
+        # Seconds where it was last priced: of rounds by (drafted, sent, mode); of those that wait by head rows
+        # (0: a look decides on them) and drafts sent; of others by drafts sent.
+        self._costs: dict[tuple[int, int, str], float] = {}
+        self._waiting: dict[int, list[float]] = {}
+        self._blind: list[float] = []
         # A plain step, as the curve has it and as it counts against rounds; how many times as long both take here.
         self._step = self._plain = self._ended = 0.0
         self._step_pace, self._round_pace = deque[float](maxlen=MOST_TIMED), deque[float](maxlen=MOST_TIMED)
@@ -462,7 +471,7 @@ class _Learner(Schedule):
         blind = speeds.index(max(speeds[1:]), 1)
         took, fastest = self._blind[blind], speeds[blind]
         gain, rows, waits, looks = tokens[blind] * self._plain - took, blind, False, False
-        self._trial = _Choice(rows, gain, max(plain, fastest))
+        self._trial = _Choice(rows, gain, max(plain, fastest), tokens=tokens[blind])
         if self.plan.confident:
             self._prospects.follow(expected)
             worth, (seen, spent, rounds) = max(plain, fastest), self._waited
@@ -509,11 +518,14 @@ class _Learner(Schedule):
         return affordable and self._balance - balance - risk > -PROBE_LOSS * (elapsed - since)
 
     def _worth_trying(self) -> bool:
-        """Would a round that is not expected to pay do so if this text were easier than it seems, as it may be? Nothing
-        is learned of a text on which nothing is drafted."""
+        """Would a round that is not expected to pay do so if this text were easier than it seems, as it may be, and
+        before the first one, if rounds were cheaper? Where nothing is drafted, neither is ever learned."""
+        doubt = 1.0 if self._tried else COST_DOUBT
         hopeful = expected_tokens(self._slots.supposing(HOPE))
         fastest = max(map(truediv, hopeful[1:], self._blind[1:]))
-        return fastest * self._plain > 1 and self._tried - self._trial.gain < TRIES * self._plain
+        trial, plain = self._trial, doubt * self._plain
+        expected = trial.gain + (doubt - 1) * self._plain * trial.tokens
+        return fastest * plain > 1 and self._tried - expected < TRIES * self._plain
 
     def _cost(self, rows: int, sent: int, mode: str) -> float:
         """Seconds of a round where it was last priced."""
@@ -532,8 +544,7 @@ class _Learner(Schedule):
         off = self._step / self._plain if self._step else 1.0  # as its own rounds have shown
         self._step, self._chosen = curve.plain_s(position), None
         self._plain = self._step / off
-        self._costs: dict[tuple[int, int, str], float] = {}
-        self._waiting: dict[int, list[float]] = {}  # by head rows; 0: where a look decides on them
+        self._costs, self._waiting = {}, {}
         self._blind = [self._plain, *(self._cost(n, n, BLIND) for n in range(1, self.max_drafts + 1))]
         if self.plan.confident:
             self._look, self._wait = curve.look_s(method, position), curve.wait_s(method)
