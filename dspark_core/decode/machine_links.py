@@ -74,7 +74,7 @@ class Split:
 
     @property
     def title(self) -> str:
-        return f"{self.machines} of this machine over {self.link.title}"
+        return f"{self.machines} of this machine over {self.link.title.partition(' (')[0]}"
 
     @property
     def source(self) -> str:

@@ -3,9 +3,9 @@
 import pytest
 
 from dspark_core.decode.machine_links import LINKS, Link, Split
+from dspark_core.models.info import DrafterInfo
 from dspark_core.race.what_if import MACHINE, WhatIf
 from tests.race.forecasts import TAXI_CURVE
-from tests.race.test_what_if import INFO
 
 RDMA, TCP, ETHERNET = LINKS
 
@@ -33,8 +33,9 @@ def test_when_it_pays():
 def test_several_of_this_machine_are_start_points_of_what_if():
     """As the page has them: with the fewest machines that do, and no faster than the parts that do not split."""
     assert Split.offered([], 64, 10240) == ()
+    info = DrafterInfo(id="dspark", method="DSpark", title="DSpark", block=7, max_drafts=7)
     splits = Split.offered([3, 9], layers=64, row_bytes=10240)
-    starts = {s.id: s for s in WhatIf.of(TAXI_CURVE, None, [INFO], splits=splits).starts}
+    starts = {s.id: s for s in WhatIf.of(TAXI_CURVE, None, [info], splits=splits).starts}
     here, rdma, ethernet = (starts[name] for name in (MACHINE, "3-rdma", "3-ethernet"))
     assert rdma.title.startswith("3 of this machine over Thunderbolt 5") and "10 Gb Ethernet" in ethernet.title
     assert "not measured" in rdma.source and "50 µs" in rdma.source and "jeffgeerling.com" in rdma.source
@@ -44,4 +45,4 @@ def test_several_of_this_machine_are_start_points_of_what_if():
     assert rounds.draft == alone.draft and len(rounds.verify) == len(alone.verify)
     assert rounds.verify[3] == pytest.approx(splits[0].seconds(4, alone.verify[3]))
     assert rdma.further < here.further, "the wait for a sum does not grow with the tokens"
-    assert "3-rdma" not in {s.id for s in WhatIf.of(None, None, [INFO], splits=splits).starts}
+    assert "3-rdma" not in {s.id for s in WhatIf.of(None, None, [info], splits=splits).starts}

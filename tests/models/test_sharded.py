@@ -235,7 +235,8 @@ def test_who_waits_for_ranks_that_do_not_come_ends_and_at_once_where_its_parent_
 
 
 def test_mlx_without_the_backend_is_said_at_once(tmp_path):
-    assert not mx.distributed.is_available("nccl")
+    if mx.distributed.is_available("nccl"):
+        pytest.skip("here it has it")
     group = Group(Rank(0, 2, "nccl"))
     try:
         with pytest.raises(ModelError, match=r"^MLX [\d.]+ has no nccl on this machine: have mlx.launch use --backend"):

@@ -118,8 +118,8 @@ class Faults:
             lost = "document.querySelector('#shelf-verdict').innerText.includes('is lost: load it')"
         said = self.wait(lost)
         if what == "race":
+            said += self.wait("document.querySelector('#board').innerText.includes('is lost: load it')")
             assert self.tab.page.evaluate("document.querySelectorAll('.round').length") >= shown
-            assert "is lost: load it" in self.tab.page.inner_text("#board")
         if what == "endpoint":
             assert "is lost: load it" in self.answer[-1], self.answer[-1]
         self.go_to("Models")
