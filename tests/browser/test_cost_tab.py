@@ -132,6 +132,14 @@ def test_what_if_begins_at_the_race_and_moves_with_the_keys(raced_tab):
     assert not tab.complaints
 
 
+# Drawings in which two texts are drawn over each other.
+OVERLAPS = """() => [...document.querySelectorAll('.plot')].filter(plot => {
+    const texts = [...plot.querySelectorAll('text')].map(node => node.getBoundingClientRect());
+    return texts.some((a, k) => texts.slice(k + 1).some(b =>
+        a.left < b.right && b.left < a.right && a.top < b.bottom - 2 && b.top < a.bottom - 2));
+}).map(plot => plot.parentNode.innerText + [...plot.querySelectorAll('text')].map(node => node.textContent))"""
+
+
 def test_many_users_are_simulated_and_a_link_opens_both_parts_as_they_stand(raced_tab):
     tab, race = raced_tab
     page = tab.page
@@ -163,4 +171,5 @@ def test_many_users_are_simulated_and_a_link_opens_both_parts_as_they_stand(race
     )
     shown_in(tab, "what-if", ".part-starts [aria-pressed=true]", "verification free")
     assert "open=" not in page.evaluate("location.search"), "a reload stays where its visitor is"
+    assert page.evaluate(OVERLAPS) == []
     assert not tab.complaints

@@ -79,7 +79,7 @@ def test_later_drafts_opens_the_inspector_without_the_bias(tab):
     spark, flash = race_of(tab).lanes[1:]
     kept = [sum(r.accepted >= k for r in spark.rounds for k in range(4, 8)), sum(r.accepted >= 4 for r in flash.rounds)]
     assert "You said “about as many”; here it is “fewer than of DSpark’s”" in words
-    assert f"in places 4 to 7 {kept[0]} of" in words and kept[1] == 0
+    assert f"in places 4 to 7, {kept[0]} of" in words and kept[1] == 0
     page = tab.page
     page.wait_for_function("document.querySelector('.inspector .bias')?.getAttribute('aria-checked') === 'false'")
     counts = page.inner_text(".inspector-bias p")
