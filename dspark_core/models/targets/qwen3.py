@@ -67,6 +67,8 @@ def complete(model_class: Any, config: TargetConfig) -> Any:
         return body.norm(last)
 
     class Windowed(model_class):
+        model: Any
+
         def __init__(self, args: Any):
             super().__init__(args)
             self.model = type("Body", (type(self.model),), {"__call__": forward})(args)
