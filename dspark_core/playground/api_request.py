@@ -38,6 +38,8 @@ AT = "@"  # between a model and a lane
 SILENT = ("none", "minimal")  # efforts that are no thought
 # Not every language that clients are written in has whole numbers.
 Whole = Annotated[StrictInt, BeforeValidator(lambda x: int(x) if isinstance(x, float) and x.is_integer() else x)]
+# -1, as LM Studio and llama.cpp have it, is as many as fit.
+Tokens = Annotated[Whole, BeforeValidator(lambda x: MAX_SEED if x == -1 else x), Field(ge=1)]
 T = TypeVar("T")
 Listed = Annotated[list[T], Field(fail_fast=True)]  # else a million of wrong entries are a million of errors
 # What a field may say although the endpoint has no such thing: OpenAI's, then what vLLM, SGLang, llama.cpp and mlx-lm
@@ -101,7 +103,7 @@ class Asked(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
 
     model: StrictStr = Field(min_length=1, max_length=500)
-    max_tokens: Annotated[Whole, Field(ge=1)] | None = None
+    max_tokens: Tokens | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
     top_k: Whole | None = Field(None, ge=-1)
@@ -228,7 +230,7 @@ class ChatAsked(Asked):
     """POST /v1/chat/completions"""
 
     messages: list[Message] = Field(min_length=1, fail_fast=True)
-    max_completion_tokens: Annotated[Whole, Field(ge=1)] | None = None
+    max_completion_tokens: Tokens | None = None
     reasoning_effort: StrictStr | None = None
     chat_template_kwargs: TemplateOptions | None = None
 

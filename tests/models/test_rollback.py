@@ -54,11 +54,16 @@ def target(request, tmp_path_factory) -> Target:
     return load_target(saved(request.param, tmp_path_factory.mktemp("family")), "stored")
 
 
-@pytest.mark.parametrize("prompt", [70, *(pytest.param(n, marks=pytest.mark.sweep) for n in (1, 300))])
-def test_rows_and_state_after_any_rejection(target, prompt):
-    chance = random.Random(prompt)
+LONGER = [(1, 50, 1), (300, 50, 300), *((70, 400, seed) for seed in range(10))]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "n", "seed"), [(70, 50, 70), *(pytest.param(*case, marks=pytest.mark.sweep) for case in LONGER)]
+)
+def test_rows_and_state_after_any_rejection(target, prompt, n, seed):
+    chance = random.Random(seed)
     draw = lambda n: [chance.randrange(VOCABULARY) for _ in range(n)]  # noqa: E731
-    start, text = draw(prompt), draw(50)
+    start, text = draw(prompt), draw(n)
     wanted, cache, at = plain(target, start, text), target.new_cache(), 0
     logits(target, start, cache)
     while at < len(text) - 17:

@@ -19,8 +19,10 @@ from dspark_core.models.thoughts import THOUGHTS, Thought
 from dspark_core.models.token_bytes import TextStream
 from dspark_core.playground import serve
 from dspark_core.playground.access import TokenGate, chosen_api_key
+from dspark_core.playground.api_request import ChatAsked
 from dspark_core.playground.serve import launch
 from dspark_core.playground.worker import MAX_WAITING, Job, NoEngine, Worker
+from dspark_core.race.records import LaneSpec
 from tests.playground.serving import served
 from tests.playground.talking import NAME, TalkingEngine, ask, asked, events, plain_ids, talking_models
 
@@ -168,6 +170,7 @@ REFUSED = [
     (chat() | {"messages": [{"role": "user", "content": "x", "images": ["x"]}]}, 400, "messages"),
     (chat() | {"messages": [{"role": "assistant", "function_call": {"name": "f"}}]}, 400, "messages"),
     (chat(max_tokens=0), 400, "max_tokens"),
+    (chat(max_tokens=-2), 400, "max_tokens"),
     (chat(max_tokens=1.5), 400, "max_tokens"),
     (chat(max_tokens="many"), 400, "max_tokens"),
     (chat(temperature=3), 400, "temperature"),
@@ -198,6 +201,8 @@ def test_what_means_nothing_else_is_taken(page):
     body = chat(messages=[{"role": "user", "content": parts, "name": "x"}], **neutral, **more)
     answer = ask(page.port, "/chat/completions", body)[2]
     assert answer["choices"][0]["message"]["content"] == expected(chat()["messages"])[1]
+    without, unlimited = (ChatAsked.read(json.dumps(chat(max_tokens=n)).encode()) for n in (None, -1))  # LM Studio's
+    assert without.answer_request(LaneSpec("plain")).settings.max_tokens == unlimited.limit
     refusal = {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}], "tool_calls": None}
     body["messages"][:0] = [*chat()["messages"], refusal]
     talk = [*chat()["messages"], {"role": "assistant", "content": "No."}, *chat()["messages"]]
