@@ -48,7 +48,7 @@ class Spread:
     rows: int
 
     def __str__(self) -> str:
-        return f"{self.parts} from {self.rows} {'row' if self.rows == 1 else 'rows'} on"
+        return f"{self.parts} CPU streams from {self.rows} {'row' if self.rows == 1 else 'rows'} on"
 
 
 class Parts:

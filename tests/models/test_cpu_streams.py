@@ -17,6 +17,7 @@ from dspark_core.models.cache import trim
 from dspark_core.models.cpu_streams import METHODS, Parts, Spread, install, layers_of, remove, rows_for, usable_cores
 from dspark_core.models.target import load_target
 from dspark_core.race.loaded import Models
+from dspark_core.race.preparation import STREAMS, prepare
 from tests.decode.helpers import NEVER, output
 from tests.models.families import SWEPT, saved
 
@@ -175,14 +176,17 @@ def test_what_pays_is_decided_once_and_every_product_was_compared(models, monkey
     whole = made_of(models.target, models.loaded)
     one = texts(models.target)
     calls = clock(monkeypatch, lambda parts, rows: rows / (min(parts, 3) if rows > 3 else 1))
+    assert next(prepare(models)) == STREAMS, "before anything else is got ready"
+    calls.clear()
     assert settled(models) > len(calls) > 20
-    assert models.target.cpu_streams == "4 from 4 rows on", "8 are no faster"
+    words = models.target.cpu_streams
+    assert words == "4 CPU streams from 4 rows on", "8 are no faster"
     assert same(texts(models.target), one)
     assert any(hasattr(layer, "parts") for layer in models.loaded["dspark"].weights.modules())
-    assert made_of(models.target, models.loaded) == whole | {"cpu_streams": "4 from 4 rows on"}, "other costs"
-    assert list(models.settle_streams()) == []
+    assert made_of(models.target, models.loaded) == whole | {"cpu_streams": words}, "other costs"
+    assert models.source().machine["cpu_streams"] == words and list(models.settle_streams()) == []
     calls.clear()
-    assert settled(models) and not calls and models.target.cpu_streams == "4 from 4 rows on", "it is on disk"
+    assert settled(models) and not calls and models.target.cpu_streams == words, "it is on disk"
 
 
 def test_it_stays_whole_where_parts_do_not_pay_or_differ(models, monkeypatch, tmp_path):
