@@ -135,7 +135,7 @@ class Models:
     def settle_streams(self) -> Generator[None, None, None]:
         """Have layers computed in parts where that pays (models/cpu_streams.py). A step is an operation on the device.
         Before the costs are asked for: they depend on it."""
-        if not self.settled and self.target.machines == 1:
+        if not (self.settled or self.target.cpu_streams) and self.target.machines == 1:
             modules = [getattr(d, "weights", None) for d in self.loaded.values()]
             modules = [self.target.model, *(m for m in modules if isinstance(m, nn.Module))]
             spread = yield from settle(modules, usable_cores())

@@ -166,7 +166,7 @@ def clock(monkeypatch, seconds, alone=1.0):
 
 
 def settled(models):
-    models.settled = False
+    models.settled, models.target.cpu_streams = False, ""
     remove([x for x in models.target.model.modules() if hasattr(x, "parts")])
     remove([x for d in models.loaded.values() for x in d.weights.modules() if hasattr(x, "parts")])
     return sum(1 for _ in models.settle_streams())
