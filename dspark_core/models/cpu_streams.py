@@ -90,7 +90,7 @@ SPREAD_KINDS = {kind: _spread_kind(kind) for kind in METHODS}
 
 def layers_of(modules: Iterable[nn.Module]) -> list[Any]:
     """The layers that can be in parts; an embedding is one only where it is the head, too."""
-    found = []
+    found: dict[int, Any] = {}  # by identity: models may share one
     for module in modules:
         named = module.named_modules()
         tied = not any(path.endswith("lm_head") for path, _ in named)
@@ -99,8 +99,8 @@ def layers_of(modules: Iterable[nn.Module]) -> list[Any]:
             product = "" if product == "as_linear" and not (tied and path.endswith("embed_tokens")) else product
             if product and layer.weight.nbytes >= LEAST_BYTES and layer.weight.shape[0] >= 2 * BLOCK:
                 layer.is_head = path.rpartition(".")[2] in HEADS
-                found.append(layer)
-    return found
+                found[id(layer)] = layer
+    return list(found.values())
 
 
 def install(layers: Iterable[Any], spread: Spread) -> None:
@@ -240,11 +240,12 @@ def _measured(sample: list[Any], counts: list[int], head: Any) -> Generator[None
             break
     if best and head is not None and best.rows > 1:  # does its single row pay, beside the two parts that it has?
         halves, parts, x = Parts(head, 2), Parts(head, best.parts), rows_for(head, 1)
-        pairs = []
+        pair: tuple[list[float], list[float]] = [], []
         for _ in range(1 + SAMPLES):
-            pairs.append([timed([product], [x])[0] for product in (halves, parts)])
-            yield
-        two, more = (min(taken) for taken in zip(*pairs[1:], strict=True))
+            for taken, product in zip(pair, (halves, parts), strict=True):
+                taken.append(timed([product], [x])[0])
+                yield
+        two, more = (min(taken[1:]) for taken in pair)
         best = replace(best, heads=1 if two > PAYS * more else best.rows)
     return best, sorted(alone)[len(alone) // 2] > 0.8
 
@@ -258,7 +259,7 @@ def _proved(layers: Iterable[Any], spread: Spread) -> Generator[None, None, bool
             one = getattr(layer, METHODS[type(layer)])(x)
             mx.eval(one)
             yield
-            if not mx.array_equal(one, parts(x)).item():
+            if not mx.array_equal(one, parts(x), equal_nan=True).item():
                 return False
             yield
     return True

@@ -18,7 +18,7 @@ from dspark_core.models.cache import trim
 from dspark_core.models.cpu_streams import METHODS, Parts, Spread, install, layers_of, remove, rows_for, usable_cores
 from dspark_core.models.target import load_target
 from dspark_core.race.loaded import Models
-from dspark_core.race.preparation import STREAMS, prepare
+from dspark_core.race.preparation import CORES, prepare
 from tests.decode.helpers import NEVER, output
 from tests.models.families import SWEPT, saved
 
@@ -79,6 +79,7 @@ def test_parts_are_views_of_the_weights_and_no_parameters():
     assert places == [0, 48 * D * 4, 96 * D * 4, 144 * D * 4]
     assert list(layer.parameters()) == ["weight"] and layer.children() == {} and repr(layer) == words
     assert isinstance(layer, nn.Linear) and layers_of([layer]) == []
+    assert layers_of([nn.Sequential(layer, other := nn.Linear(D, 64)), other]) == [other], "once"
     remove([layer])
     assert type(layer) is nn.Linear and not hasattr(layer, "parts")
 
@@ -177,7 +178,7 @@ def test_what_pays_is_decided_once_and_every_product_was_compared(models, monkey
     whole = made_of(models.target, models.loaded)
     one = texts(models.target)
     calls = clock(monkeypatch, lambda parts, rows: rows / (min(parts, 3) if rows > 3 else 1))
-    assert next(prepare(models)) == STREAMS, "before anything else is got ready"
+    assert next(prepare(models)) == CORES, "before anything else is got ready"
     calls.clear()
     assert settled(models) > len(calls) > 20
     words = models.target.cpu_streams
