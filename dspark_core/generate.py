@@ -120,6 +120,8 @@ def _loaded(preset: Preset, drafters: dict[str, Place | None], lane: str) -> tup
         for id_, place in places.items()
     }
     models = Models(target, dict(loaded))
+    for _ in models.settle_streams():
+        pass
     return models, read_lane(lane, models.infos).spec
 
 
@@ -214,7 +216,7 @@ class Conversation:
         figures, lane = ended.figures, lane_text(self.lane)
         if self.arguments.json:
             head: dict[str, Any] = {"model": self.models.target.name, "lane": lane, "text": out.text}
-            head |= {"thought": out.thought} if out.thought else {}
+            head |= ({"thought": out.thought} if out.thought else {}) | self.models.streams
             counts = {"prompt_tokens": len(began.prompt_ids), "cached_tokens": began.cached, "tokens": tokens}
             print(json.dumps(head | {"finish": ended.finish} | counts | figures), flush=True)
             return
@@ -227,6 +229,7 @@ class Conversation:
         if figures["prefill_s"] is not None:
             cached = f" ({began.cached} of {len(began.prompt_ids)} tokens known)" if began.cached else ""
             parts.append(f"first token after {figures['prefill_s']:.2f} s{cached}")
+        parts += self.models.streams.values()
         print(f"[{', '.join(parts)}]", file=sys.stderr, flush=True)
 
 

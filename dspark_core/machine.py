@@ -16,6 +16,7 @@ from pathlib import Path
 
 PACKAGES = ("mlx", "mlx-metal", "mlx-cuda-12", "mlx-cuda-13", "mlx-lm", "transformers")
 DEVICE = "device"
+CPU_STREAMS = "cpu_streams"  # in how many parts the layers of what is loaded are computed: models/cpu_streams.py
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ def exactness(models: Models, prompts: Sequence[SetPrompt], lanes: Sequence[Spec
         "device": device_of(machine()),
         "target": models.target.name,
         "precision": models.target.precision,
+        **models.streams,
         "noise": noise.largest,
         "noise_alone": noise.alone,
     }

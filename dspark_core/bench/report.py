@@ -143,7 +143,7 @@ class Report:
             tokens=a.tokens,
             temperature=a.temperature,
             seed=a.seed,
-            machine=machine(),
+            machine=machine() | models.streams,
             versions=versions(),
             when=datetime.now(UTC).isoformat(timespec="seconds"),
             peers={MLX_DSPARK: peer} if peer else {},

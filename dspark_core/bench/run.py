@@ -124,7 +124,10 @@ def load_models(a: argparse.Namespace, lanes: Sequence[PlannedLane]) -> Models:
     wanted = {lane.spec.drafter_id for lane in lanes if isinstance(lane, SpecLane)}
     needed = [d for id_, d in a.drafters.items() if id_ in wanted]
     of = partial(load_drafter, target=target, precision=a.draft_precision, newest=max(0, a.draft_newest))
-    return Models(target, {d.id: of(d.place, method=d.method) for d in needed})
+    models = Models(target, {d.id: of(d.place, method=d.method) for d in needed})
+    for _ in models.settle_streams():
+        pass
+    return models
 
 
 def row_fields(events: Iterator, schedule: Timed | None = None) -> dict:

@@ -73,7 +73,7 @@ def measure_speed(a: argparse.Namespace) -> None:
     else:
         rows = Decodes(models, lanes, settings).one_by_one(prompts, a.profile)
     for row in rows:
-        print(json.dumps(row), flush=True)
+        print(json.dumps(row | models.streams), flush=True)
 
 
 def speed_lanes(a: argparse.Namespace) -> list[PlannedLane]:

@@ -19,7 +19,7 @@ import mlx.core as mx
 from mlx_lm.models.switch_layers import SwitchGLU, SwitchMLP
 
 from ..errors import ModelError
-from ..machine import machine, versions
+from ..machine import CPU_STREAMS, machine, versions
 from ..models.cache import RecurrentCache, trim
 from ..models.drafter import Context, Drafter
 from ..models.target import Target
@@ -454,7 +454,7 @@ def made_of(target: Target, drafters: dict[str, Drafter]) -> dict[str, str]:
         **{fact: here[fact] for fact in ("device", "processor", "cores")},
         **{package: installed[package] for package in ("mlx", "mlx-lm")},
         "drafters": "; ".join(f"{id_}: {s}" for id_, s in shapes.items()),
-        **({"cpu_streams": target.cpu_streams} if target.cpu_streams else {}),
+        **({CPU_STREAMS: target.cpu_streams} if target.cpu_streams else {}),
     }
 
 

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Collection, Generator, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ SAMPLES = 3
 LIMIT_S = 1.0  # of timing; what did not get its turn by then stays whole
 BLOCK = 16  # columns: MLX's products go by so many
 LEAST_BYTES = 1 << 16  # of a weight
-TALL = 4096  # columns from which on a product, a vocabulary's, pays with a single row
+HEADS = ("lm_head", "embed_tokens", "markov_w2")  # whose dense products have two parts anyway (weights.py)
 SAMPLE_BYTES = 8 << 20  # of the layers that are timed
 PROOF_ROWS = 17  # one more than the kernels take at once
 KIND = "streams"  # of what the store holds
@@ -42,13 +42,14 @@ METHODS |= {nn.Embedding: "as_linear", nn.QuantizedEmbedding: "as_linear"}
 
 @dataclass(frozen=True)
 class Spread:
-    """In how many parts, for calls with how many rows at least."""
+    """In how many parts, for calls with how many rows at least; `heads`: the same of dense heads."""
 
     parts: int
     rows: int
+    heads: int = 1
 
     def __str__(self) -> str:
-        return f"{self.parts} from {self.rows} {'row' if self.rows == 1 else 'rows'} on"
+        return f"{self.parts} CPU streams from {self.rows} {'row' if self.rows == 1 else 'rows'} on"
 
 
 class Parts:
@@ -81,7 +82,7 @@ def _spread_kind(kind: Any) -> Any:
     def product(self: Any, x: mx.array) -> mx.array:
         return self.parts(x) if x.size >= self.least_rows * x.shape[-1] else whole(self, x)
 
-    return type(kind.__name__, (kind,), {METHODS[kind]: product, "is_spread": True})
+    return type(kind.__name__, (kind,), {METHODS[kind]: product})
 
 
 SPREAD_KINDS = {kind: _spread_kind(kind) for kind in METHODS}
@@ -89,7 +90,7 @@ SPREAD_KINDS = {kind: _spread_kind(kind) for kind in METHODS}
 
 def layers_of(modules: Iterable[nn.Module]) -> list[Any]:
     """The layers that can be in parts; an embedding is one only where it is the head, too."""
-    found = []
+    found: dict[int, Any] = {}  # by identity: models may share one
     for module in modules:
         named = module.named_modules()
         tied = not any(path.endswith("lm_head") for path, _ in named)
@@ -97,15 +98,16 @@ def layers_of(modules: Iterable[nn.Module]) -> list[Any]:
             product = METHODS.get(type(layer), "")
             product = "" if product == "as_linear" and not (tied and path.endswith("embed_tokens")) else product
             if product and layer.weight.nbytes >= LEAST_BYTES and layer.weight.shape[0] >= 2 * BLOCK:
-                found.append(layer)
-    return found
+                layer.is_head = path.rpartition(".")[2] in HEADS
+                found[id(layer)] = layer
+    return list(found.values())
 
 
 def install(layers: Iterable[Any], spread: Spread) -> None:
     """Have them computed in parts."""
     for layer in layers:
         layer.parts = Parts(layer, spread.parts)
-        layer.least_rows = 1 if is_tall(layer) else spread.rows
+        layer.least_rows = spread.heads if is_dense_head(layer) else spread.rows
         layer.__class__ = SPREAD_KINDS[type(layer)]
 
 
@@ -116,8 +118,8 @@ def remove(layers: Iterable[Any]) -> None:
         del layer.parts
 
 
-def is_tall(layer: Any) -> bool:
-    return layer.weight.shape[0] >= TALL and not hasattr(layer, "bits")
+def is_dense_head(layer: Any) -> bool:
+    return layer.is_head and not hasattr(layer, "bits")
 
 
 # ---- the decision ----------------------------------------------------------------------------------------
@@ -158,10 +160,11 @@ def settle(modules: Sequence[nn.Module], cores: int) -> Generator[None, None, Sp
     if _is_decision(known, counts):
         spread = Spread(*known) if known else None
     else:
-        spread, quiet = yield from _measured(sample, counts)
+        head = next((layer for layer in layers if is_dense_head(layer)), None)
+        spread, quiet = yield from _measured(sample, counts, head)
         if quiet:
             with suppress(OSError):  # then it is measured at the next start, too
-                Store().save(KIND, about, [spread.parts, spread.rows] if spread else [])
+                Store().save(KIND, about, list(astuple(spread)) if spread else [])
     if spread is None or not (yield from _proved(layers, spread)):
         return None
     install(layers, spread)
@@ -169,12 +172,13 @@ def settle(modules: Sequence[nn.Module], cores: int) -> Generator[None, None, Sp
 
 
 def _is_decision(known: Any, counts: Collection[int]) -> bool:
-    return known == [] or (isinstance(known, list) and len(known) == 2 and known[0] in counts and known[1] in ROWS)
+    whole = isinstance(known, list) and len(known) == 3 and all(type(number) is int for number in known)
+    return known == [] or (whole and known[0] in counts and known[1] in ROWS and known[2] in (1, known[1]))
 
 
 def _sample(layers: Collection[Any]) -> list[Any]:
     """Some that follow each other, from the middle: about one layer of a small model."""
-    inner = [layer for layer in layers if METHODS[type(layer)] == "__call__" and layer.weight.shape[0] < TALL * 4]
+    inner = [layer for layer in layers if not layer.is_head]
     found: list[Any] = []
     for layer in inner[len(inner) // 2 :]:
         if found and sum(each.weight.nbytes for each in (*found, layer)) > SAMPLE_BYTES:
@@ -209,7 +213,7 @@ def timed(products: Iterable[Any], inputs: Iterable[mx.array]) -> tuple[float, f
     return time.perf_counter() - began, time.process_time() - worked
 
 
-def _measured(sample: list[Any], counts: list[int]) -> Generator[None, None, tuple[Spread | None, bool]]:
+def _measured(sample: list[Any], counts: list[int], head: Any) -> Generator[None, None, tuple[Spread | None, bool]]:
     """What pays, and whether nothing else ran beside the measurement."""
     whole = [getattr(layer, METHODS[type(layer)]) for layer in sample]
     ways: dict[int, list[Any]] = {1: whole} | {n: [Parts(layer, n) for layer in sample] for n in counts}
@@ -230,10 +234,19 @@ def _measured(sample: list[Any], counts: list[int]) -> Generator[None, None, tup
         count = min(ways, key=lambda n: least[n] * (1.1 if n == max(counts) > min(counts) else 1.0))
         if least[1] < PAYS * least[count]:
             break
-        best = Spread(count, rows)
+        best = Spread(count, rows, rows)
         ways = {n: products for n, products in ways.items() if n in (1, count)}
         if spent > LIMIT_S:
             break
+    if best and head is not None and best.rows > 1:  # does its single row pay, beside the two parts that it has?
+        halves, parts, x = Parts(head, 2), Parts(head, best.parts), rows_for(head, 1)
+        pair: tuple[list[float], list[float]] = [], []
+        for _ in range(1 + SAMPLES):
+            for taken, product in zip(pair, (halves, parts), strict=True):
+                taken.append(timed([product], [x])[0])
+                yield
+        two, more = (min(taken[1:]) for taken in pair)
+        best = replace(best, heads=1 if two > PAYS * more else best.rows)
     return best, sorted(alone)[len(alone) // 2] > 0.8
 
 
@@ -241,12 +254,12 @@ def _proved(layers: Iterable[Any], spread: Spread) -> Generator[None, None, bool
     """Are the parts' products those of the whole layers, bit for bit? One layer of every shape is tried."""
     for layer in {_signature(layer): layer for layer in layers}.values():
         parts = Parts(layer, spread.parts)
-        for rows in sorted({1 if is_tall(layer) else spread.rows, PROOF_ROWS}):
+        for rows in sorted({spread.heads if is_dense_head(layer) else spread.rows, PROOF_ROWS}):
             x = rows_for(layer, rows)
             one = getattr(layer, METHODS[type(layer)])(x)
             mx.eval(one)
             yield
-            if not mx.array_equal(one, parts(x)).item():
+            if not mx.array_equal(one, parts(x), equal_nan=True).item():
                 return False
             yield
     return True

@@ -148,8 +148,9 @@ MIN_ROWS = 4096
 def wide_product(layer: nn.Linear | nn.Embedding, x: mx.array) -> mx.array:
     """x [..., d] times the transposed weight [V, d] of a linear layer without bias or of an embedding: [..., V]."""
     weight = layer.weight
-    halves = isinstance(layer, nn.Linear | nn.Embedding) and not hasattr(layer, "parts")
-    if not halves or weight.shape[0] < MIN_ROWS or mx.default_device() != mx.Device(mx.cpu):
+    dense = isinstance(layer, nn.Linear | nn.Embedding)
+    in_parts = hasattr(layer, "parts") and x.size >= layer.least_rows * x.shape[-1]
+    if in_parts or not dense or weight.shape[0] < MIN_ROWS or mx.default_device() != mx.Device(mx.cpu):
         return layer.as_linear(x) if hasattr(layer, "as_linear") else layer(x)
     half = weight.shape[0] // 2
     return mx.concatenate([x @ weight[:half].T, mx.matmul(x, weight[half:].T, stream=STREAMS[0])], axis=-1)

@@ -7,7 +7,7 @@ come from a file, the curve in `made_of`. No MLX.
 from collections.abc import Mapping
 
 from ..decode.cost_curve import CostCurve
-from ..machine import device_of
+from ..machine import CPU_STREAMS, device_of
 from .trace import Trace
 
 VERSIONS = ("mlx", "mlx-lm")
@@ -41,6 +41,10 @@ def difference(curve: CostCurve, trace: Trace) -> str:
     if cores != timed:
         had = f"had {cores or 'an unknown number of'} cores"
         return _mismatch(had, f"was measured with {timed}", "race here again")
+    theirs, ours = trace.machine.get(CPU_STREAMS, ""), made.get(CPU_STREAMS, "")
+    one = "one CPU stream"
+    if theirs != ours:
+        return _mismatch(f"had its layers on {theirs or one}", f"on {ours or one}", "race here again")
     for name in VERSIONS:
         ran, timed = trace.versions.get(name), made.get(name)
         if ran != timed:

@@ -22,7 +22,7 @@ from ..decode.prefixes import Prefixes
 from ..decode.rounds import Round
 from ..decode.strict import Noise, load_noise, measure_noise, save_noise
 from ..errors import ModelError
-from ..machine import machine, versions
+from ..machine import CPU_STREAMS, machine, versions
 from ..models.checkpoint import read_drafter
 from ..models.cpu_streams import settle, usable_cores
 from ..models.drafter import Drafter
@@ -140,19 +140,23 @@ class Models:
         """What a race that begins now runs on."""
         text = self.target.text
         token_bytes = text.token_bytes if text else lambda token_id: b""
-        return RaceSource(token_bytes, self.target.stop_ids, self.descriptions, machine(), versions())
+        return RaceSource(token_bytes, self.target.stop_ids, self.descriptions, machine() | self.streams, versions())
 
     def is_warm(self, warmth: Warmth) -> bool:
         return any(warmth.within(done) for done in self.warm)
 
+    @property
+    def streams(self) -> dict[str, str]:
+        """In how many parts layers are computed, as a fact of this machine; none where they are whole."""
+        return {CPU_STREAMS: self.target.cpu_streams} if self.target.cpu_streams else {}
+
     def settle_streams(self) -> Generator[None, None, None]:
         """Have layers computed in parts where that pays (models/cpu_streams.py). A step is an operation on the device.
         Before the costs are asked for: they depend on it."""
-        if not self.settled and self.target.machines == 1:
-            modules = (getattr(d, "weights", None) for d in self.loaded.values())
-            spread = yield from settle(
-                [self.target.model, *(m for m in modules if isinstance(m, nn.Module))], usable_cores()
-            )
+        if not (self.settled or self.target.cpu_streams) and self.target.machines == 1:
+            modules = [getattr(d, "weights", None) for d in self.loaded.values()]
+            modules = [self.target.model, *(m for m in modules if isinstance(m, nn.Module))]
+            spread = yield from settle(modules, usable_cores())
             self.target.cpu_streams = str(spread or "")
         self.settled = True
 

@@ -15,7 +15,7 @@ from .loaded import Models, Warmth
 from .race import WARM_UP_PROMPT, rehearse
 from .records import HARDWARE, PLAIN, LaneSpec, RaceRequest
 
-STREAMS = "Getting ready: trying whether this processor is faster with its cores side by side. A race comes first."
+CORES = "Getting ready: trying whether this processor is faster with its cores side by side. A race comes first."
 KERNELS = "Getting ready: a first run of each drafter. A race comes first."
 COSTS = "Getting ready: measuring what a step costs{left}. A race comes first."
 LEFT = (10, 20, 30, 60, 120, 300, 600)  # seconds that are named: the nearest that is not too short
@@ -24,7 +24,7 @@ LEFT = (10, 20, 30, 60, 120, 300, 600)  # seconds that are named: the nearest th
 def prepare(models: Models) -> Generator[str, None, None]:
     """Before every step, what it is a part of, in a sentence or two."""
     for _ in models.settle_streams():
-        yield STREAMS
+        yield CORES
     infos = [i for i in models.infos if i.id in models.loaded]
     specs = [LaneSpec(PLAIN), *(LaneSpec(i.method, HARDWARE, drafter=i.lane_drafter) for i in infos)]
     asked = RaceRequest("", tuple(specs), Settings())

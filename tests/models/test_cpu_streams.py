@@ -1,7 +1,8 @@
 """Layers in parts on several CPU streams: the same numbers, bit for bit, and only where that pays."""
 
+import json
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -17,6 +18,7 @@ from dspark_core.models.cache import trim
 from dspark_core.models.cpu_streams import METHODS, Parts, Spread, install, layers_of, remove, rows_for, usable_cores
 from dspark_core.models.target import load_target
 from dspark_core.race.loaded import Models
+from dspark_core.race.preparation import CORES, prepare
 from tests.decode.helpers import NEVER, output
 from tests.models.families import SWEPT, saved
 
@@ -72,11 +74,12 @@ def test_parts_are_views_of_the_weights_and_no_parameters():
     layer = nn.Linear(D, COLUMNS, bias=False)
     mx.eval(layer.parameters())
     words, begins = repr(layer), np.asarray(memoryview(layer.weight)).ctypes.data
-    install([layer], Spread(4, 1))
+    install(layers_of([layer]), Spread(4, 1))
     places = [np.asarray(memoryview(part.weight)).ctypes.data - begins for part in layer.parts.layers]
     assert places == [0, 48 * D * 4, 96 * D * 4, 144 * D * 4]
     assert list(layer.parameters()) == ["weight"] and layer.children() == {} and repr(layer) == words
     assert isinstance(layer, nn.Linear) and layers_of([layer]) == []
+    assert layers_of([nn.Sequential(layer, other := nn.Linear(D, 64)), other]) == [other], "once"
     remove([layer])
     assert type(layer) is nn.Linear and not hasattr(layer, "parts")
 
@@ -165,24 +168,55 @@ def clock(monkeypatch, seconds, alone=1.0):
 
 
 def settled(models):
-    models.settled = False
+    models.settled, models.target.cpu_streams = False, ""
     remove([x for x in models.target.model.modules() if hasattr(x, "parts")])
     remove([x for d in models.loaded.values() for x in d.weights.modules() if hasattr(x, "parts")])
     return sum(1 for _ in models.settle_streams())
 
 
-def test_what_pays_is_decided_once_and_every_product_was_compared(models, monkeypatch):
+def test_what_pays_is_decided_once_and_every_product_was_compared(models, monkeypatch, tmp_path):
     whole = made_of(models.target, models.loaded)
     one = texts(models.target)
     calls = clock(monkeypatch, lambda parts, rows: rows / (min(parts, 3) if rows > 3 else 1))
+    assert next(prepare(models)) == CORES, "before anything else is got ready"
+    calls.clear()
     assert settled(models) > len(calls) > 20
-    assert models.target.cpu_streams == "4 from 4 rows on", "8 are no faster"
+    words = models.target.cpu_streams
+    assert words == "4 CPU streams from 4 rows on", "8 are no faster"
     assert same(texts(models.target), one)
     assert any(hasattr(layer, "parts") for layer in models.loaded["dspark"].weights.modules())
-    assert made_of(models.target, models.loaded) == whole | {"cpu_streams": "4 from 4 rows on"}, "other costs"
-    assert list(models.settle_streams()) == []
+    assert made_of(models.target, models.loaded) == whole | {"cpu_streams": words}, "other costs"
+    assert models.source().machine["cpu_streams"] == words and list(models.settle_streams()) == []
     calls.clear()
-    assert settled(models) and not calls and models.target.cpu_streams == "4 from 4 rows on", "it is on disk"
+    assert settled(models) and not calls and models.target.cpu_streams == words, "it is on disk"
+    (file,) = tmp_path.rglob("*.json")
+    sound = json.loads(file.read_text())
+    for odd in ([4, 3, 1], [4, 4], [4, 4, 2], [16, 4, 1], [True, 4, 1], "4", None, [[4], 4, 1], {}):
+        assert odd != sound
+        file.write_text(json.dumps(odd))
+        assert settled(models) and calls and models.target.cpu_streams == words, odd
+        assert json.loads(file.read_text()) == sound
+        calls.clear()
+
+
+@pytest.mark.parametrize("gain, rows", [(1.0, 4), (1.5, 1)])
+def test_a_head_has_its_two_parts_where_more_do_not_pay(models, monkeypatch, gain, rows):
+    monkeypatch.setattr("dspark_core.models.weights.MIN_ROWS", 1)
+    one = texts(models.target)
+
+    def seconds(parts, count):
+        return 1 / gain ** (parts > 2) if count == 1 else count / (min(parts, 3) if count > 3 else 1)
+
+    clock(monkeypatch, seconds)
+    settled(models)
+    head = models.target.model.model.embed_tokens
+    assert head.least_rows == rows and same(texts(models.target), one)
+    halves = []
+    monkeypatch.setattr("dspark_core.models.weights.STREAMS", [halves])
+    with suppress(TypeError):
+        models.target.head(mx.zeros((1, models.target.hidden_size)))
+        halves.append("none")
+    assert halves == ["none"] * (rows == 1)
 
 
 def test_it_stays_whole_where_parts_do_not_pay_or_differ(models, monkeypatch, tmp_path):

@@ -19,6 +19,7 @@ from dspark_core.decode.strict import measure_noise
 from dspark_core.errors import ModelError, RankLost
 from dspark_core.models.cache import copy_cache, trim
 from dspark_core.models.checkpoint import load_drafter
+from dspark_core.models.cpu_streams import Spread, install, layers_of
 from dspark_core.models.group import Group
 from dspark_core.models.ranks import Beats, Rank
 from dspark_core.models.shard_process import Shard
@@ -74,11 +75,16 @@ def check_numbers(alone, spread):
 
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("name", ["A", "C", "D"])
-def test_two_machines_decode_as_one(pair, name, length):
+def test_two_machines_decode_as_one(pair, name, length, monkeypatch):
     place = GOLDEN / name / "target"
     alone, spread = load_target(place), load_spread(place)
     assert spread.precision == f"{alone.precision}, on 2 machines" and not spread.no_rollback
     check_numbers(alone, spread)
+    monkeypatch.setattr("dspark_core.models.cpu_streams.LEAST_BYTES", 0)
+    ids, (ends,) = mx.arange(9), layers_of([spread.model])  # what is computed here
+    one = logits_of(spread, ids, spread.new_cache())[0]
+    install([ends], Spread(2, 1))
+    assert mx.array_equal(logits_of(spread, ids, spread.new_cache())[0], one).item()
     prompt, settings = [5, 6, 7, 8], Settings(length, stop_ids=frozenset())
     expected = tokens(plain(spread, prompt, settings))
     assert len(expected) == length and expected == tokens(plain(alone, prompt, settings))

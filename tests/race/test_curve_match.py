@@ -24,6 +24,7 @@ MADE_OF = {
 }
 CURVE = replace(TAXI_CURVE, made_of=MADE_OF)
 MACHINE = {"system": "Linux 6", "processor": "AMD EPYC", "cores": "2", "memory": "24 GiB", "device": "CPU"}
+STREAMS = {"cpu_streams": "4 CPU streams from 2 rows on"}
 DRAFTERS = {"DSpark": "spark-b7, block 7, 8-bit", "DFlash": "flash-b16, block 16, 8-bit"}
 VERSIONS = {"python": "3.11.7", "mlx": "0.32.4", "mlx-lm": "0.32.2", "transformers": "5"}
 
@@ -49,6 +50,10 @@ def test_what_is_loaded_is_judged():
     assert len(json.loads(values["table lanes"])["rows"]) == 2 and "Predicted against measured" in str(
         values["forecast"]
     )
+    spread = replace(CURVE, made_of=MADE_OF | STREAMS)
+    assert difference(spread, kept(machine=MACHINE | STREAMS)) == ""
+    assert "on CPU, bf16, layers on 4 CPU streams from 2 rows on;" in str(cost_updates(spread, None)["about"])
+    assert "layers on" not in str(cost_updates(CURVE, None)["about"])
     # what changes no cost
     assert not difference(CURVE, kept(versions=VERSIONS | {"python": "3.13", "transformers": "6"}))
     assert not difference(CURVE, kept(machine=MACHINE | {"memory": "8 GiB", "system": "Linux 7"}))
@@ -77,6 +82,12 @@ GPU = replace(CURVE, made_of=MADE_OF | {"device": "CUDA, NVIDIA H200"})
         (CURVE, kept(machine=MACHINE | {"device": "CUDA, NVIDIA H200"}), "another device (CUDA, NVIDIA H200)"),
         (CURVE, kept(machine=MACHINE | {"processor": "Intel Xeon"}), "another device (CPU, Intel Xeon)"),
         (CURVE, kept(machine=MACHINE | {"cores": "16"}), "had 16 cores and the cost curve was measured with 2"),
+        (
+            CURVE,
+            kept(machine=MACHINE | STREAMS),
+            "its layers on 4 CPU streams from 2 rows on and the cost curve on one",
+        ),
+        (replace(CURVE, made_of=MADE_OF | STREAMS), kept(), "its layers on one CPU stream and the cost curve on 4 CPU"),
         (CURVE, kept(machine=without(MACHINE, "cores")), "an unknown number of cores"),
         (CURVE, kept(machine=without(MACHINE, "device")), "does not say on which device it ran"),
         (CURVE, kept(machine={}), "does not say on which device it ran"),

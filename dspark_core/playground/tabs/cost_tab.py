@@ -19,6 +19,7 @@ from gradio.components import Component
 from ...chart_style import COLOURS, DASHES, GREY
 from ...decode.cost_curve import BUSY, CostCurve, Timing, between
 from ...errors import ModelError
+from ...machine import CPU_STREAMS
 from ...models.info import DrafterInfo
 from ...race.curve_match import difference
 from ...race.forecast import (
@@ -389,6 +390,8 @@ def cost_updates(
     if curve:
         contexts = " and ".join(str(c.context) for c in curve.costs)
         on = ", ".join(curve.made_of[k] for k in ("device", "precision") if curve.made_of.get(k))
+        streams = curve.made_of.get(CPU_STREAMS)
+        on += f", layers on {streams}" if streams else ""
         measured = f"Measured {curve.when.replace('T', ' ')[:16]} in {curve.took_s:.0f} s on {on}"
         doubt = DOUBTFUL.format(share=100 * curve.busy) + " " if curve.busy >= BUSY else ""
         n = sorted(t.n for c in curve.costs for points in (c.verify, *c.draft.values()) for t in points.values())
