@@ -118,6 +118,8 @@ const STEPS = [
   },
 ];
 
+const MARGIN = 48;  // of the card, on both sides, in px
+
 // ---- the panel ------------------------------------------------------------------------------------------
 
 function show() {
@@ -154,6 +156,9 @@ function light(node) {
   node.classList.add('tour-here');
   const still = matchMedia('(prefers-reduced-motion: reduce)').matches;
   node.scrollIntoView({ block: 'center', behavior: still ? 'instant' : 'smooth' });
+  // Scrolling moves it up and down only: the card stands where there is room beside it.
+  const { left, right } = node.getBoundingClientRect(), takes = panel.offsetWidth + MARGIN;
+  panel.dataset.side = right > innerWidth - takes && left > takes ? 'left' : 'right';
 }
 
 function unmark() {

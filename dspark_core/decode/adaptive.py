@@ -343,7 +343,8 @@ class _Learner(Schedule):
         # What rounds that waited for their confidences were expected to bring by them: decayed sums of tokens, seconds
         # and rounds. Not as they came out: luck of single rounds is left out.
         self._waited = (0.0, 0.0, 0.0)
-        self._tried = 0.0  # seconds that such rounds were expected to lose
+        self._tried = 0.0  # seconds that tries were expected to lose
+        self._hopes = 0.0  # times plain that drafting comes to if the text is easier than it seems
         # Seconds where it was last priced: of rounds by (drafted, sent, mode); of those that wait by head rows
         # (0: a look decides on them) and drafts sent; of others by drafts sent.
         self._costs: dict[tuple[int, int, str], float] = {}
@@ -484,6 +485,9 @@ class _Learner(Schedule):
                 if brings / takes > (fastest if waits else MARGIN * fastest):
                     gain = (brings * self._plain - takes) / (PATIENCE + rounds)
                     rows, waits, looks, fastest = drafts, True, look, brings / takes
+        if gain <= 0:  # worked out here, for a parked step has no time for it
+            hopeful = expected_tokens(self._slots.supposing(HOPE))
+            self._hopes = max(map(truediv, hopeful[1:], self._blind[1:])) * self._plain
         return _Choice(rows, gain, max(plain, fastest), waits, looks)
 
     def _waiting_costs(self, rows: int, looks: bool) -> list[float]:
@@ -505,7 +509,7 @@ class _Learner(Schedule):
         affordable = self._balance > -allowed
         # What was lost is sunk and proves little; but of a drafter of which nothing is known it is what is known.
         may_lose = FIRST_LOSS * self._plain + WON_BACK * choice.gain + LOSS * elapsed
-        pays = affordable and (self.plan.acceptance or self._balance > -may_lose)
+        pays = affordable and (bool(self.plan.acceptance) or self._balance > -may_lose)
         self._tries = pays and choice.gain <= 0 and elapsed > 0 and self._worth_trying()  # the first step: as known
         if pays and (choice.gain > 0 or self._tries):
             self._parked_at = None
@@ -521,11 +525,8 @@ class _Learner(Schedule):
         """Would a round that is not expected to pay do so if this text were easier than it seems, as it may be, and
         before the first one, if rounds were cheaper? Where nothing is drafted, neither is ever learned."""
         doubt = 1.0 if self._tried else COST_DOUBT
-        hopeful = expected_tokens(self._slots.supposing(HOPE))
-        fastest = max(map(truediv, hopeful[1:], self._blind[1:]))
-        trial, plain = self._trial, doubt * self._plain
-        expected = trial.gain + (doubt - 1) * self._plain * trial.tokens
-        return fastest * plain > 1 and self._tried - expected < TRIES * self._plain
+        gain = self._trial.gain + (doubt - 1) * self._plain * self._trial.tokens
+        return doubt * self._hopes > 1 and self._tried - gain < TRIES * self._plain
 
     def _cost(self, rows: int, sent: int, mode: str) -> float:
         """Seconds of a round where it was last priced."""
