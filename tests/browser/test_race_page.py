@@ -131,7 +131,7 @@ def test_rejected_drafts_can_be_hidden(recorded, tab):
 
 
 def test_a_lane_that_does_not_speculate_says_why(recorded, open_tab):
-    engine = replay(pace=1.0)
+    engine = replay(pause=1.0)
     engine.rounds[1] = recorded_rounds(engine.pieces.ids([f" word{k}" for k in range(40)]), round_s=0.05)
     recorded.worker.engine = engine
     tab = open_tab(recorded.url)
@@ -140,6 +140,7 @@ def test_a_lane_that_does_not_speculate_says_why(recorded, open_tab):
     tab.page.wait_for_function(
         "w => document.querySelector('.pane[data-lane=\"1\"] .note')?.textContent === w", arg=f"not drafting: {why}"
     )
+    engine.go.set()
     tab.until("done")
     assert f"Nothing drafted in 39 of 39 rounds: {why}." in tab.page.inner_text(".pane[data-lane='1'] .note")
     assert "Nothing" not in tab.page.inner_text(".pane[data-lane='2'] .note")
