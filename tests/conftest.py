@@ -1,5 +1,6 @@
 """Golden sets for every test that compares with the reference, and the embedded model for the rest."""
 
+import gc
 import json
 import os
 import shutil
@@ -104,6 +105,11 @@ def embedded() -> Embedded:
     preset = load_presets()[0]
     target = load_target(preset.target)
     return Embedded(target, {d.method: load_drafter(d.path, target) for d in preset.drafters})
+
+
+def pytest_collection_finish():
+    """What was imported stays: no later collection, and every model that goes asks for one, searches through it."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items):

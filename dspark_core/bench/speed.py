@@ -29,6 +29,7 @@ import json
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 from ..decode.plain import plain
@@ -115,22 +116,24 @@ class Decodes:
     def against(self, command: str, pairs: str | None, prompts: Sequence[list[int]], repeat: int) -> Iterator[dict]:
         """`pairs` is "ours:theirs,..."; without it lanes of the same name."""
         self._warm_up(prompts[0])
-        peer = Peer(command)
         named = [p.split(":") for p in pairs.split(",")] if pairs else [[name, name] for name in self.lanes]
         ratios: dict[str, list[float]] = {}
-        for i, ids in enumerate(prompts):
-            for ours, theirs in named:
-                runs: dict[str, list[dict]] = {ours: [], "peer " + theirs: []}
-                for _ in range(repeat):
-                    runs[ours].append(self.decode(ours, ids))
-                    runs["peer " + theirs].append(peer.measure(theirs, ids, self.settings.max_tokens))
-                medians = {engine: statistics.median(r["tok_s"] for r in results) for engine, results in runs.items()}
-                for engine, results in runs.items():
-                    row = {"engine": engine, "prompt": i} | results[0]
-                    yield row | {"engine": engine, "tok_s": round(medians[engine], 3)}
-                ratio = medians[ours] / medians["peer " + theirs]
-                ratios.setdefault(f"{ours} / peer {theirs}", []).append(ratio)
-                yield {"ratio": f"{ours} / peer {theirs}", "prompt": i, "value": round(ratio, 4)}
+        with closing(Peer(command)) as peer:
+            for i, ids in enumerate(prompts):
+                for ours, theirs in named:
+                    runs: dict[str, list[dict]] = {ours: [], "peer " + theirs: []}
+                    for _ in range(repeat):
+                        runs[ours].append(self.decode(ours, ids))
+                        runs["peer " + theirs].append(peer.measure(theirs, ids, self.settings.max_tokens))
+                    medians = {
+                        engine: statistics.median(r["tok_s"] for r in results) for engine, results in runs.items()
+                    }
+                    for engine, results in runs.items():
+                        row = {"engine": engine, "prompt": i} | results[0]
+                        yield row | {"engine": engine, "tok_s": round(medians[engine], 3)}
+                    ratio = medians[ours] / medians["peer " + theirs]
+                    ratios.setdefault(f"{ours} / peer {theirs}", []).append(ratio)
+                    yield {"ratio": f"{ours} / peer {theirs}", "prompt": i, "value": round(ratio, 4)}
         for name, values in ratios.items():
             yield {"median_ratio": name, "value": round(statistics.median(values), 4), "prompts": len(values)}
 

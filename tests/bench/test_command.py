@@ -14,11 +14,15 @@ from .made_models import models_of
 PEER = Path(__file__).parents[1] / "fixtures" / "line_peer.py"
 
 
-def bench(tiny, *arguments: str) -> list[dict]:
-    command = [sys.executable, "-m", "dspark_core.bench", *models_of(tiny), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=300)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+@pytest.fixture
+def bench(tiny, capsys):
+    """Runs the command with these arguments, on tiny models; what it printed."""
+
+    def run(*arguments: str) -> list[dict]:
+        main([*models_of(tiny), *arguments])
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    return run
 
 
 def parsed(*words: str) -> dict:
@@ -60,10 +64,14 @@ def test_words_that_make_no_sense_are_refused(words, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_one_object_a_line(tiny, tmp_path):
+def test_one_object_a_line_from_a_process_of_its_own(tiny, tmp_path):
     prompts = tmp_path / "p.jsonl"
     prompts.write_text('{"prompt": "Hi"}\n{"prompt": "never reached"}\n')
-    rows = bench(tiny, "--prompts", str(prompts), "--limit", "1", "--tokens", "4", "--cap", "2", "--profile")
+    asked = ["--prompts", str(prompts), "--limit", "1", "--tokens", "4", "--cap", "2", "--profile"]
+    command = [sys.executable, "-m", "dspark_core.bench", *models_of(tiny), *asked]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [r["engine"] for r in rows] == ["plain", "dspark", "dflash"]
     assert len({tuple(r["ids"]) for r in rows}) == 1
     for r in rows:
@@ -73,11 +81,10 @@ def test_one_object_a_line(tiny, tmp_path):
     assert rows[0]["tokens_per_round"] == 1
 
 
-def test_against_another_engine(tiny, tmp_path):
+def test_against_another_engine(bench, tmp_path):
     prompts = tmp_path / "p.jsonl"
     prompts.write_text('{"prompt": "Hi"}\n')
     rows = bench(
-        tiny,
         *("--prompts", str(prompts), "--tokens", "3", "--lanes", "plain", "--repeat", "2"),
         *("--pair", "plain:theirs", "--against", f"{sys.executable} {PEER}"),
     )
@@ -88,10 +95,10 @@ def test_against_another_engine(tiny, tmp_path):
     assert rows[3]["median_ratio"] == "plain / peer theirs"
 
 
-def test_lanes_in_alternation_with_mlx_lm(tiny, tmp_path):
+def test_lanes_in_alternation_with_mlx_lm(bench, tmp_path):
     prompts = tmp_path / "p.jsonl"
     prompts.write_text('{"prompt": "Hi"}\n')
-    rows = bench(tiny, "--prompts", str(prompts), "--tokens", "4", "--lanes", "plain,mlx-lm", "--repeat", "2")
+    rows = bench("--prompts", str(prompts), "--tokens", "4", "--lanes", "plain,mlx-lm", "--repeat", "2")
     assert [r["engine"] for r in rows[:2]] == ["plain", "mlx-lm"] and rows[0]["ids"] == rows[1]["ids"]
     assert all(len(r["ids"]) == 4 for r in rows[:2])
     assert all(r["low"] <= r["tok_s"] <= r["high"] for r in rows[:4])

@@ -21,6 +21,8 @@ def missing(why):
     pytest.skip(why)
 
 
+# To look for races between a test and its page: PAGE_SLOWER=3 has a page's scripts take three times as long.
+SLOWER = float(os.environ.get("PAGE_SLOWER", "1"))
 WINDOW = {"width": 1440, "height": 1000}
 
 
@@ -53,7 +55,13 @@ class Tab:
         self.page.on("console", self._console)
         self.page.on("domcontentloaded", self._arrived)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.load(url)
+        if SLOWER > 1:
+            self.context.new_cdp_session(self.page).send("Emulation.setCPUThrottlingRate", {"rate": SLOWER})
+        try:
+            self.load(url)
+        except BaseException:
+            self.close()
+            raise
 
     def load(self, url=None):
         """Load `url`, or the same page again."""

@@ -57,8 +57,7 @@ def test_a_page_at_rest_asks_for_nothing(recorded, open_tab):
     assert rests(tab), "after a race, other tabs seen"
 
 
-def test_a_link_with_nonsense_leaves_the_page_as_it_is(recorded, open_tab):
-    tab = open_tab(recorded.url)
+def test_a_link_with_nonsense_leaves_the_page_as_it_is(recorded, tab, open_tab):
     before = summary(tab, "plain")
     nonsense = "/?lanes=x,%3Cscript%3E&tokens=many&temperature=nan&seed=-1&prompt=&preset=..%2F..%2Fetc&unknown=1"
     other = open_tab(recorded.url + nonsense)
@@ -98,9 +97,8 @@ def test_settings_outlast_a_reload_and_a_link_goes_first(recorded, open_tab):
     summary(tab, "up to 96 tokens")
 
 
-def test_two_races_are_compared_and_either_can_be_put_back_on_the_board(recorded, open_tab):
+def test_two_races_are_compared_and_either_can_be_put_back_on_the_board(recorded, tab):
     recorded.worker.engine = replay([f" w{k}" for k in range(30)])
-    tab = open_tab(recorded.url)
     tab.race()
     tab.until("done")
     tab.page.get_by_role("tab", name="Compare").click()

@@ -264,18 +264,13 @@ def a_model(path: Path, layers: int) -> Choice:
 def test_switching_a_dozen_times_leaks_nothing(engine, tmp_path):
     models = [a_model(tmp_path / f"m{n}", n) for n in (6, 7)]
     memory, active = [], []
-    gc.collect()
-    gc.freeze()  # every collection below would search through what all earlier tests left
-    try:
-        for i in range(12):
-            engine.load(models[i % 2])
-            if i in (0, 1, 5, 10):
-                races(engine)
-            gc.collect()
-            memory.append(resident())
-            active.append(mx.get_active_memory())
-    finally:
-        gc.unfreeze()
+    for i in range(12):
+        engine.load(models[i % 2])
+        if i in (0, 1, 5, 10):
+            races(engine)
+        gc.collect()
+        memory.append(resident())
+        active.append(mx.get_active_memory())
     assert max(active[2::2]) - min(active[2::2]) < 1000 > max(active[3::2]) - min(active[3::2]), active
     pairs = [max(memory[i : i + 2]) for i in range(0, 12, 2)]
     growth = pairs[-1] / pairs[0] - 1
