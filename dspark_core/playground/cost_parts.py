@@ -76,7 +76,7 @@ def groups_of(traces: Sequence[Trace], shipped: bool) -> list[RoundsGroup]:
         same = sum(group.id.partition(".")[0] == drafter for group in out)
         where = "recorded races that come with this program" if shipped else "finished races of this page"
         words = (
-            f"{rounds} rounds of {title} on {target}, from {len(found)} "
+            f"{rounds} round{'s' * (rounds != 1)} of {title} on {target}, from {len(found)} "
             f"{'lane' if len(found) == 1 else 'lanes'} of {where}; {sure} with confidences."
         )
         out.append(

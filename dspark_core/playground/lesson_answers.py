@@ -219,9 +219,9 @@ def many_users(facts: RaceFacts) -> Told:
     scheduled = many["schedule"]["tok_s"] / plain
     right = 2 - against_plain(together)
     words = f"In this race one user was {times:.2f} × as fast with whole blocks. Simulated on the page’s races (seed "
-    words += f"{facts.users['seed']})"
+    words += f"{facts.users['seed']}), this one among them"
     if facts.borrowed and facts.users["start"] == MACHINE:
-        words += " with another machine’s proportions, for this one’s costs are not measured yet"
+        words += ", with another machine’s proportions, as nothing is measured here yet"
     words += f", whole blocks of {block} give one user {alone:.2f} × plain, and {MANY} users "
     rows = many["fixed"][-1]["rows"]
     words += f"together {together:.2f} ×: a pass has {rows:.0f} tokens to check instead of {MANY}. "

@@ -1,11 +1,13 @@
 """How fast text lookup decodes against plain decoding, prompt by prompt, in alternation.
 
     python -m tests.scripts.lookup_speed [--prompts FILE] [--tokens 128] [--repeat 3] [--limit N] [--lane lookup]
+        [--record OUT.jsonl]
 
 With the embedded model, greedily; FILE has one {"prompt": ...} a line (default: rewriting.jsonl beside this file,
 "chat" stands for the page's chat prompts). A line of JSON a prompt: tok/s over plain by the clock and by this process's
 own time (which another program's work does not touch), the median of the alternations; tokens per round; are the tokens
 plain decoding's? Then the median, the mean and the least of all prompts. On a quiet machine the clock is what counts.
+`--record` adds prompts and answers to a file for lookup_replay.py.
 """
 
 import argparse
@@ -49,6 +51,7 @@ def main() -> None:
     p.add_argument("--repeat", type=int, default=3)
     p.add_argument("--limit", type=int)
     p.add_argument("--lane", default="lookup")
+    p.add_argument("--record", type=Path)
     a = p.parse_args()
     target = load_target(load_presets()[0].target)
     name = a.lane.partition(":")[0]
@@ -70,7 +73,8 @@ def main() -> None:
 
     ratios: dict[str, list[float]] = {"clock": [], "own": []}
     for i, text in enumerate(texts):
-        prefilled = prefill_once(target, target.encode_chat([{"role": "user", "content": text}]))
+        prompt = target.encode_chat([{"role": "user", "content": text}])
+        prefilled = prefill_once(target, prompt)
         wall, own, same, rounds = [], [], True, []
         for turn in range(a.repeat):
             order = (by_plain, by_lookup) if (i + turn) % 2 else (by_lookup, by_plain)
@@ -79,6 +83,9 @@ def main() -> None:
             same &= out == again
             wall.append(slow[0] / fast[0])
             own.append(slow[1] / fast[1])
+        if a.record:
+            with a.record.open("a", encoding="utf-8") as file:
+                print(json.dumps({"prompt": list(prompt), "answer": out}), file=file)
         drafted, sent = sum(len(r.draft_ids) for r in rounds), sum(r.proposed for r in rounds)
         row = {"prompt": i, "clock": statistics.median(wall), "own": statistics.median(own), "tokens": len(out)}
         ratios["clock"].append(row["clock"])
