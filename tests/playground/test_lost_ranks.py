@@ -59,6 +59,29 @@ def test_what_was_loaded_since_stays_and_a_full_queue_is_waited_for():
     assert worker.engine.name == "a model" and not worker.engine.problem
 
 
+def test_what_is_shown_as_loaded_can_be_raced_on_at_once(monkeypatch):
+    monkeypatch.setattr("dspark_core.playground.stream.LOOK_S", 0.002)
+    worker, loaded, go_on = Worker(Loaded), threading.Event(), threading.Event()
+    worker.may_lose = True
+    status = models_status(worker)
+    while next(status) != "a model, bf16, on 2 machines":
+        pass
+
+    def load(engine, job):
+        engine.name = "another"
+        loaded.set()
+        go_on.wait(10)
+        yield from ()
+
+    worker.submit(Job("a page", "load", load))
+    assert loaded.wait(10)
+    assert [next(status) for _ in range(3)] == ["a model, bf16, on 2 machines"] * 3
+    go_on.set()
+    while not next(status).startswith("another"):
+        pass
+    assert worker.submit(Job("a page", "race", lambda engine, job: iter(())))
+
+
 def test_without_a_group_a_page_looks_no_longer_than_it_has_to():
     worker = Worker(Loaded)
     assert list(models_status(worker))[-1] == "a model, bf16, on 2 machines"
