@@ -1,5 +1,6 @@
 """Targets on two machines: the same numbers as on one, and what happens when a rank is lost."""
 
+import json
 import os
 import shutil
 import signal
@@ -7,9 +8,11 @@ import subprocess
 import sys
 import time
 from itertools import islice
+from unittest.mock import patch
 
 import mlx.core as mx
 import pytest
+from mlx._distributed_utils import launch
 
 from dspark_core.decode.plain import plain
 from dspark_core.decode.rounds import Round, Settings, Start
@@ -243,3 +246,38 @@ def test_mlx_without_the_backend_is_said_at_once(tmp_path):
             group.join(lambda words: None)
     finally:
         group.end()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a file that mlx.launch leaves open
+@pytest.mark.parametrize("backend", ["ring", "jaccl", "jaccl-ring", "nccl", "mpi"])
+def test_what_mlx_launch_says_is_read(backend, tmp_path, monkeypatch):
+    """Of the installed version, with the hostfile of the README, and options of ours that its parser would take for its
+    own but for the two dashes."""
+    hosts = [
+        {"ssh": "mac-1", "ips": ["192.168.0.1"], "rdma": [None, "rdma_en2"]},
+        {"ssh": "mac-2", "ips": ["192.168.0.2"], "rdma": ["rdma_en2", None]},
+    ]
+    (tmp_path / "hosts.json").write_text(json.dumps(hosts))
+    asked = ["bench", "speed", "--repeat", "3", "--port", "0"]
+    line = ["mlx.launch", "--hostfile", str(tmp_path / "hosts.json"), "--backend", backend, "--", *asked]
+    monkeypatch.setattr(sys, "argv", line)
+    started = []
+    monkeypatch.setattr(launch, "_launch_with_io", lambda kind, processes, verbose: started.extend(processes))
+    for name in ("MLX_RANK", "MLX_HOSTFILE", "MLX_IBV_DEVICES", "MLX_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    if backend == "mpi":  # which starts mpirun, which says so
+        set_by = [{"OMPI_COMM_WORLD_RANK": str(k), "OMPI_COMM_WORLD_SIZE": "2"} for k in (0, 1)]
+    else:
+        launch.main()
+        set_by = []
+        for (rank, _, _, _, files, env, command), _ in started:
+            assert command == asked
+            places = {name: tmp_path / f"{name}-{rank}" for name in files}
+            for name, place in places.items():
+                place.write_text(files[name] + "\n")
+            set_by.append(dict(e.split("=", 1) for e in env) | {n: str(p) for n, p in places.items()})
+            set_by[-1]["MLX_RANK"] = str(rank)
+    for k, environment in enumerate(set_by):
+        with patch.dict(os.environ, environment):
+            assert Rank.here() == Rank(k, 2, backend.removesuffix("-ring"))
+    assert Rank.here() is None and len(set_by) == 2
