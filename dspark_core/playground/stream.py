@@ -450,6 +450,8 @@ def loaded_words(worker: Worker) -> str:
     engine = worker.engine
     if isinstance(engine, NoEngine):
         return f"No race can be run: {engine.problem}"
+    if lost := getattr(engine, "lost", ""):  # and it is not unloaded yet
+        return str(lost)
     if not engine.name:
         return getattr(engine, "problem", "") or "No model is loaded: load one on the Models tab."
     choice = getattr(engine, "choice", None)

@@ -27,6 +27,8 @@ from dspark_core.models.ranks import Beats, Rank
 from dspark_core.models.shard_process import Shard
 from dspark_core.models.sharded import load_spread
 from dspark_core.models.target import load_target
+from dspark_core.playground.engine import PresetEngine
+from dspark_core.presets import Preset, PresetDrafter
 from dspark_core.proof.agreement import agreement
 from dspark_core.proof.evidence import AgreementRequest, DrawRequest, Step
 from dspark_core.proof.prove import prove
@@ -35,11 +37,13 @@ from dspark_core.race.completion import complete
 from dspark_core.race.loaded import Models
 from dspark_core.race.records import FULL, PLAIN, LaneSpec
 from tests.conftest import GOLDEN
+from tests.playground.golden_choices import choice, races
 
 from .build import talking_target
 from .families import saved
 from .rank_group import ranks
 
+PRESET = Preset("a", "A", GOLDEN / "A" / "target", (PresetDrafter("DSpark", GOLDEN / "A" / "drafter"),))
 LENGTHS = [40, pytest.param(300, marks=pytest.mark.sweep)]
 
 
@@ -185,8 +189,14 @@ def test_other_files_on_a_machine_are_refused(pair, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.sweep)])
 def test_a_lost_rank_ends_a_decode_and_comes_back(pair, number):
+    """As the page has it: one model after the other is loaded on the ranks, and the last one again once it is lost."""
     group, followers = pair
-    spread, lost = load_spread(GOLDEN / "A" / "target"), []
+    engine, lost = PresetEngine(PRESET, "auto", lambda words: None), []
+    outputs = races(engine)
+    assert engine.load(choice("C")).changed and races(engine) and engine.load(choice("A")).changed
+    assert races(engine) == outputs and not engine.lost and engine.precision.endswith("on 2 machines")
+    assert not engine.splits, "it is on several already"
+    spread = engine.models.target
     group.lost = lost.append
     events = plain(spread, [5, 6, 7], Settings(200, stop_ids=frozenset()))
     assert len(tokens(islice(events, 8))) > 4
@@ -197,9 +207,11 @@ def test_a_lost_rank_ends_a_decode_and_comes_back(pair, number):
     assert time.monotonic() - began < 10
     with pytest.raises(RankLost):
         spread.new_cache()[0].target.forward(mx.array([1]), spread.new_cache())
-    spread = load_spread(GOLDEN / "A" / "target")
-    assert len(lost) == 1
-    check_numbers(load_target(GOLDEN / "A" / "target"), spread)
+    assert engine.lost and engine.load(choice("A")).changed and not engine.lost
+    assert len(lost) == 1 and races(engine) == outputs
+    check_numbers(load_target(GOLDEN / "A" / "target"), engine.models.target)
+    engine.unload()
+    assert group.formed.is_set()
 
 
 @pytest.mark.parametrize(
