@@ -196,6 +196,13 @@ class Group:
             raise RankLost(self.problem) from None
 
 
+def _leave_with(parent: int) -> None:
+    """For a thread: end this process as `kill` does once `mlx.launch` is gone, for then nobody else will."""
+    while os.getppid() == parent:
+        time.sleep(AGAIN_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def take_place() -> None:
     """What a program does first of all. Alone, nothing; on the first rank, it begins to look for the others. On these
     it never returns: it keeps a rank process running, until this one is ended or the first rank has come to its end.
@@ -204,6 +211,8 @@ def take_place() -> None:
         rank = Rank.here()
     except (OSError, ValueError):  # of which the first rank speaks
         rank = None
+    if rank is not None:
+        threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     if rank is None or not rank.rank:
         with suppress(ModelError):  # which a load meets again
             Group.here()
@@ -215,8 +224,7 @@ def take_place() -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end)
-    parent = os.getppid()
-    while os.getppid() == parent:  # else `mlx.launch` is gone, and nobody will end this one
+    while True:
         try:
             if RankProcess(rank).wait() == Beats.ENDED:
                 break

@@ -107,8 +107,8 @@ class ShardedTarget(Target):
         self._ask_of = places_of(opened.directory), precision
 
     @property
-    def gone(self) -> bool:
-        return self.generation != self.group.generation
+    def lost(self) -> str:
+        return self.group.problem if self.generation != self.group.generation else ""
 
     @property
     def language_model(self) -> nn.Module:

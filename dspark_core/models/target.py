@@ -77,9 +77,9 @@ class Target:
         read_weights(self.model, self.name, progress, cancelled)
 
     @property
-    def gone(self) -> bool:
-        """Were machines lost that had a part of it?"""
-        return False
+    def lost(self) -> str:
+        """Why machines are gone that had a part of it, in a sentence; empty where all are there."""
+        return ""
 
     def leave_out_head(self) -> None:
         """Before the weights are read: those that only `head` needs stay where they are."""

@@ -287,9 +287,9 @@ class PresetEngine:
         return self._models
 
     @property
-    def lost(self) -> bool:
-        """Are machines gone that had a part of what is loaded?"""
-        return self._models is not None and self._models.target.gone
+    def lost(self) -> str:
+        """Why machines are gone that had a part of what is loaded; empty where all are there."""
+        return self._models.target.lost if self._models is not None else ""
 
     @property
     def thinks(self) -> bool:

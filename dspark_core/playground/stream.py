@@ -318,6 +318,7 @@ def announcement(race: RaceRecord) -> str:
 
 UPDATE_S = 0.05  # the board is sent 20 times a second
 QUIET_S = 1.0  # at least this often, grown or not
+LOOK_S = 0.5  # at what is loaded, while something is got ready
 CHARTS_S = 1.0  # and charts are drawn at most once in this time
 RUNS = itertools.count(1)
 
@@ -424,7 +425,8 @@ def board_updates(worker: Worker, request: RaceRequest, session: str) -> Iterato
 
 
 def models_status(worker: Worker) -> Iterator[str]:
-    """What is loaded, line by line, while it loads and once it is there."""
+    """What is loaded, line by line, while it loads and once it is there. What a load or unload brings is shown once
+    that is over: a click on Race would be refused till then."""
     shown = None
     while not worker.ready:
         if worker.progress != shown:
@@ -433,12 +435,14 @@ def models_status(worker: Worker) -> Iterator[str]:
         time.sleep(0.1)
     while True:
         now = "\n".join(filter(None, [loaded_words(worker), worker.idling]))
+        if shown is not None and worker.running["running"] in ("load", "unload"):
+            now = shown
         if now != shown or worker.may_lose:  # then also so that a page that was closed is noticed
             shown = now
             yield now
         if not worker.idling and not worker.may_lose:
             return
-        time.sleep(0.5 if worker.idling else 2.0)
+        time.sleep(LOOK_S if worker.idling else 4 * LOOK_S)
 
 
 def loaded_words(worker: Worker) -> str:
@@ -446,6 +450,8 @@ def loaded_words(worker: Worker) -> str:
     engine = worker.engine
     if isinstance(engine, NoEngine):
         return f"No race can be run: {engine.problem}"
+    if lost := getattr(engine, "lost", ""):  # and it is not unloaded yet
+        return str(lost)
     if not engine.name:
         return getattr(engine, "problem", "") or "No model is loaded: load one on the Models tab."
     choice = getattr(engine, "choice", None)

@@ -1,5 +1,6 @@
 """Targets on two machines: the same numbers as on one, and what happens when a rank is lost."""
 
+import json
 import os
 import shutil
 import signal
@@ -7,9 +8,11 @@ import subprocess
 import sys
 import time
 from itertools import islice
+from unittest.mock import patch
 
 import mlx.core as mx
 import pytest
+from mlx._distributed_utils import launch
 
 from dspark_core.decode.plain import plain
 from dspark_core.decode.rounds import Round, Settings, Start
@@ -25,6 +28,8 @@ from dspark_core.models.ranks import Beats, Rank
 from dspark_core.models.shard_process import Shard
 from dspark_core.models.sharded import load_spread
 from dspark_core.models.target import load_target
+from dspark_core.playground.engine import PresetEngine
+from dspark_core.presets import Preset, PresetDrafter
 from dspark_core.proof.agreement import agreement
 from dspark_core.proof.evidence import AgreementRequest, DrawRequest, Step
 from dspark_core.proof.prove import prove
@@ -33,11 +38,13 @@ from dspark_core.race.completion import complete
 from dspark_core.race.loaded import Models
 from dspark_core.race.records import FULL, PLAIN, LaneSpec
 from tests.conftest import GOLDEN
+from tests.playground.golden_choices import choice, races
 
 from .build import talking_target
 from .families import saved
 from .rank_group import ranks
 
+PRESET = Preset("a", "A", GOLDEN / "A" / "target", (PresetDrafter("DSpark", GOLDEN / "A" / "drafter"),))
 LENGTHS = [40, pytest.param(300, marks=pytest.mark.sweep)]
 
 
@@ -188,8 +195,14 @@ def test_other_files_on_a_machine_are_refused(pair, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.sweep)])
 def test_a_lost_rank_ends_a_decode_and_comes_back(pair, number):
+    """As the page has it: one model after the other is loaded on the ranks, and the last one again once it is lost."""
     group, followers = pair
-    spread, lost = load_spread(GOLDEN / "A" / "target"), []
+    engine, lost = PresetEngine(PRESET, "auto", lambda words: None), []
+    outputs = races(engine)
+    assert engine.load(choice("C")).changed and races(engine) and engine.load(choice("A")).changed
+    assert races(engine) == outputs and not engine.lost and engine.precision.endswith("on 2 machines")
+    assert not engine.splits, "it is on several already"
+    spread = engine.models.target
     group.lost = lost.append
     events = plain(spread, [5, 6, 7], Settings(200, stop_ids=frozenset()))
     assert len(tokens(islice(events, 8))) > 4
@@ -200,9 +213,11 @@ def test_a_lost_rank_ends_a_decode_and_comes_back(pair, number):
     assert time.monotonic() - began < 10
     with pytest.raises(RankLost):
         spread.new_cache()[0].target.forward(mx.array([1]), spread.new_cache())
-    spread = load_spread(GOLDEN / "A" / "target")
-    assert len(lost) == 1
-    check_numbers(load_target(GOLDEN / "A" / "target"), spread)
+    assert engine.lost and engine.load(choice("A")).changed and not engine.lost
+    assert len(lost) == 1 and races(engine) == outputs
+    check_numbers(load_target(GOLDEN / "A" / "target"), engine.models.target)
+    engine.unload()
+    assert group.formed.is_set()
 
 
 @pytest.mark.parametrize(
@@ -249,3 +264,38 @@ def test_mlx_without_the_backend_is_said_at_once(tmp_path):
             group.join(lambda words: None)
     finally:
         group.end()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a file that mlx.launch leaves open
+@pytest.mark.parametrize("backend", ["ring", "jaccl", "jaccl-ring", "nccl", "mpi"])
+def test_what_mlx_launch_says_is_read(backend, tmp_path, monkeypatch):
+    """Of the installed version, with the hostfile of the README, and options of ours that its parser would take for its
+    own but for the two dashes."""
+    hosts = [
+        {"ssh": "mac-1", "ips": ["192.168.0.1"], "rdma": [None, "rdma_en2"]},
+        {"ssh": "mac-2", "ips": ["192.168.0.2"], "rdma": ["rdma_en2", None]},
+    ]
+    (tmp_path / "hosts.json").write_text(json.dumps(hosts))
+    asked = ["bench", "speed", "--repeat", "3", "--port", "0"]
+    line = ["mlx.launch", "--hostfile", str(tmp_path / "hosts.json"), "--backend", backend, "--", *asked]
+    monkeypatch.setattr(sys, "argv", line)
+    started = []
+    monkeypatch.setattr(launch, "_launch_with_io", lambda kind, processes, verbose: started.extend(processes))
+    for name in ("MLX_RANK", "MLX_HOSTFILE", "MLX_IBV_DEVICES", "MLX_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    if backend == "mpi":  # which starts mpirun, which says so
+        set_by = [{"OMPI_COMM_WORLD_RANK": str(k), "OMPI_COMM_WORLD_SIZE": "2"} for k in (0, 1)]
+    else:
+        launch.main()
+        set_by = []
+        for (rank, _, _, _, files, env, command), _ in started:
+            assert command == asked
+            places = {name: tmp_path / f"{name}-{rank}" for name in files}
+            for name, place in places.items():
+                place.write_text(files[name] + "\n")
+            set_by.append(dict(e.split("=", 1) for e in env) | {n: str(p) for n, p in places.items()})
+            set_by[-1]["MLX_RANK"] = str(rank)
+    for k, environment in enumerate(set_by):
+        with patch.dict(os.environ, environment):
+            assert Rank.here() == Rank(k, 2, backend.removesuffix("-ring"))
+    assert Rank.here() is None and len(set_by) == 2

@@ -4,7 +4,7 @@ import threading
 from types import SimpleNamespace
 
 from dspark_core.playground.engine import PresetEngine, unload_lost
-from dspark_core.playground.stream import models_status
+from dspark_core.playground.stream import loaded_words, models_status
 from dspark_core.playground.worker import MAX_WAITING, Job, Worker
 
 LOST = "Rank 1 (mac) has ended, so the model that was on 2 machines is lost: load it again on the Models tab."
@@ -16,7 +16,7 @@ class Loaded(PresetEngine):
     def __init__(self, progress):
         self._clear()
         self.name, self.precision = "a model", "bf16, on 2 machines"
-        self._models = SimpleNamespace(target=SimpleNamespace(gone=True))
+        self._models = SimpleNamespace(target=SimpleNamespace(lost=""))
 
 
 def test_a_page_that_does_nothing_says_so_soon_and_a_race_says_it_too():
@@ -34,17 +34,23 @@ def test_a_page_that_does_nothing_says_so_soon_and_a_race_says_it_too():
     threading.Thread(target=follow, daemon=True).start()
     while "a model, bf16, on 2 machines" not in words:
         assert not told.wait(0.02)
+    worker.engine._models.target.lost = LOST  # from here on, whoever asks first
+    assert loaded_words(worker) == LOST
     unload_lost(worker, LOST)
     assert told.wait(10)
+    assert list(worker.events(Job("a page", "race", lambda engine, job: iter(())), to_the_end=True)) is not None
     assert not worker.engine.name and worker.engine.problem == LOST
 
 
 def test_what_was_loaded_since_stays_and_a_full_queue_is_waited_for():
     worker, go_on = Worker(Loaded), threading.Event()
+    while not worker.ready:
+        go_on.wait(0.01)
+    worker.engine._models.target.lost = LOST
 
     def other(engine, job):
         go_on.wait(10)
-        engine._models = SimpleNamespace(target=SimpleNamespace(gone=False))  # as a load does
+        engine._models = SimpleNamespace(target=SimpleNamespace(lost=""))  # as a load does
         yield from ()
 
     jobs = [Job(f"page {k}", "load", other) for k in range(1 + MAX_WAITING)]
@@ -57,6 +63,29 @@ def test_what_was_loaded_since_stays_and_a_full_queue_is_waited_for():
     last = Job("a page", "race", lambda engine, job: iter(()))
     assert list(worker.events(last, to_the_end=True)) is not None
     assert worker.engine.name == "a model" and not worker.engine.problem
+
+
+def test_what_is_shown_as_loaded_can_be_raced_on_at_once(monkeypatch):
+    monkeypatch.setattr("dspark_core.playground.stream.LOOK_S", 0.002)
+    worker, loaded, go_on = Worker(Loaded), threading.Event(), threading.Event()
+    worker.may_lose = True
+    status = models_status(worker)
+    while next(status) != "a model, bf16, on 2 machines":
+        pass
+
+    def load(engine, job):
+        engine.name = "another"
+        loaded.set()
+        go_on.wait(10)
+        yield from ()
+
+    worker.submit(Job("a page", "load", load))
+    assert loaded.wait(10)
+    assert [next(status) for _ in range(3)] == ["a model, bf16, on 2 machines"] * 3
+    go_on.set()
+    while not next(status).startswith("another"):
+        pass
+    assert worker.submit(Job("a page", "race", lambda engine, job: iter(())))
 
 
 def test_without_a_group_a_page_looks_no_longer_than_it_has_to():

@@ -57,10 +57,13 @@ class Faults:
     def begin(self, what: str) -> None:
         """Bring the page to where the fault comes."""
         page = self.tab.page
+        self.wait(LOADED)
         if what == "race":
             self.go_to("Race")
             self.race(480)
-            self.wait("document.querySelectorAll('.round').length > 3")
+            while self.page.worker.running["running"] != "race":
+                time.sleep(0.01)
+            time.sleep(0.5)
         elif what == "load":
             self.go_to("Models")
             page.click("#unload")
