@@ -104,7 +104,7 @@ class Embedded:
 def embedded() -> Embedded:
     preset = load_presets()[0]
     target = load_target(preset.target)
-    return Embedded(target, {d.method: load_drafter(d.path, target) for d in preset.drafters})
+    return Embedded(target, {d.method: load_drafter(d.path, target) for d in preset.first_drafters.values()})
 
 
 def pytest_collection_finish():

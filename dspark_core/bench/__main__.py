@@ -64,8 +64,11 @@ class CommandLine:
         plain_text = argparse.RawDescriptionHelpFormatter
         top = argparse.ArgumentParser("python -m dspark_core.bench", description=__doc__, formatter_class=plain_text)
         commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-        everywhere = [method.lower() for method in methods.marked("EVERYWHERE")]  # for who names their lanes
-        models, drafters = self.model_options(), [id_ for id_ in preset_drafters() if id_ not in everywhere]
+        named = {
+            *load_presets()[0].on_request,
+            *map(str.lower, methods.marked("EVERYWHERE")),
+        }  # for who names their lanes
+        models, drafters = self.model_options(), [id_ for id_ in preset_drafters() if id_ not in named]
         all_lanes = ",".join([PLAIN, MLX_LM, *drafters])
 
         def add(name: str, do: Callable[[argparse.Namespace], None], text: str, about: str | None, *parents):

@@ -13,3 +13,16 @@ def test_stop_while_decoding_frees_the_engine(product, open_tab):
     tab.page.click("#stop")
     tab.until("stopped", 20)
     product.until_idle(20)  # the round in flight, on slow cores
+
+
+def test_dflash_2_is_one_click_away(product, open_tab):
+    tab = open_tab(product.url)
+    summary = tab.page.locator("#settings-summary")
+    assert "DFlash 2" not in summary.inner_text(), "the default race has three lanes"
+    for _ in range(2):  # a second click adds nothing
+        tab.page.click("#further")
+        tab.page.wait_for_function(
+            "document.querySelector('#settings-summary').innerText.includes('DFlash · hardware-aware, DFlash 2 · ')"
+        )
+        assert summary.inner_text().count("DFlash 2") == 1
+    assert tab.page.locator(".pane").count() == 4

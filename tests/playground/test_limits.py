@@ -8,7 +8,7 @@ import pytest
 from dspark_core.decode.rounds import Settings
 from dspark_core.machine import mlx_device
 from dspark_core.models.info import DrafterInfo, named
-from dspark_core.playground.controls import cap_ends, lane_view
+from dspark_core.playground.controls import cap_ends, further_shown, lane_view
 from dspark_core.playground.engine import Choice, PresetEngine
 from dspark_core.playground.limits import Limits, fit_lanes
 from dspark_core.playground.links import lanes_of_text
@@ -123,6 +123,13 @@ def test_what_is_loaded_says_how_long_a_lane_may_be(drafter, block, drafts):
 def ends(fitted, lane):
     update = fitted.caps[lane]
     return update["minimum"], update["maximum"], update["value"]
+
+
+def test_a_button_offers_what_is_loaded_on_request():
+    more = replace(B8, id="dflash2", title="DFlash 2", on_request=True)
+    for infos, there in (((SPARK, more), True), ((SPARK, B16), False), ((), False)):
+        shown = further_shown(offers(*infos), "dflash2")
+        assert (shown["visible"] is True) == there and (not there or shown["value"] == "+ DFlash 2")
 
 
 def test_caps_follow_the_drafter():
