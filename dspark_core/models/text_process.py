@@ -20,9 +20,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from importlib.util import find_spec
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from queue import SimpleQueue
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Cancelled, ModelError, reason
@@ -351,7 +353,12 @@ def serve(fd: int) -> None:
             os._exit(0)
 
     threading.Thread(target=read, daemon=True).start()
-    sys.modules["torch"] = None  # type: ignore[assignment]  # transformers would import it, if it is there: seconds
+    # transformers would import these where they are, and mlx-lm's package MLX: seconds, and MLX for CUDA reserves more
+    # addresses than this process may have. What is needed of mlx-lm does without.
+    sys.modules["torch"] = sys.modules["mlx"] = None  # type: ignore[assignment]
+    spec, part = find_spec("mlx_lm"), ModuleType("mlx_lm")
+    part.__path__ = list((spec and spec.submodule_search_locations) or ())
+    sys.modules["mlx_lm"] = part
     from .text import Text
 
     limit_memory()

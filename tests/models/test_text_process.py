@@ -43,6 +43,22 @@ def test_a_foreign_text_is_what_it_is_in_this_process(tmp_path):
         assert [theirs(i) for i in range(256)] == [mine(i) for i in range(256)]
 
 
+def test_the_process_imports_nothing_that_takes_a_device(tmp_path, monkeypatch):
+    """transformers looks for them. MLX for CUDA reserves more addresses than the process may have, and half an import
+    of it ends a process at the next try."""
+    for name in ("mlx", "torch"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+        (tmp_path / name / "core.py").write_text("import os\nos.abort()\n")
+    (tmp_path / "torch" / "__init__.py").write_text("import os\nos.abort()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    process = TextProcess()
+    try:
+        assert ForeignText(process, model(tmp_path / "model"), 251).encode_chat(TALK)
+    finally:
+        process.kill()
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
