@@ -271,10 +271,9 @@ def test_an_opened_race_replays_and_inspects_what_it_holds_with_no_model_loaded(
         assert not tab.complaints
 
 
-def test_an_opened_race_of_another_model_shows_its_own_words(recorded, open_tab):
+def test_an_opened_race_of_another_model_shows_its_own_words(recorded, tab):
     """The texts come from the file, whatever is loaded; a round that was looked at before is there as it was."""
     recorded.worker.engine = replay(["other"])
-    tab = open_tab(recorded.url)
     trace = long_trace(40)
     open_file(tab, dumps(trace))
     said(tab, "Opened")
@@ -286,13 +285,14 @@ def test_an_opened_race_of_another_model_shows_its_own_words(recorded, open_tab)
     assert not tab.complaints
 
 
-def test_a_round_that_was_looked_at_is_kept_with_the_race(after_race, recorded, open_tab):
-    tab, _ = after_race()
-    look(tab.page, 1, 2)
-    slots = shown(tab.page)
-    document = save(tab, "json")[1]
-    recorded.worker.engine = replay(["other"])
-    other = open_tab(recorded.url)
+def test_a_round_that_was_looked_at_is_kept_with_the_race(after_race, recorded, tab):
+    raced, _ = after_race()
+    raced.page.bring_to_front()
+    look(raced.page, 1, 2)
+    slots = shown(raced.page)
+    document = save(raced, "json")[1]
+    recorded.worker.engine, other = replay(["other"]), tab
+    other.page.bring_to_front()
     open_file(other, document)
     said(other, "Opened")
     other.until("done")
@@ -314,4 +314,4 @@ def test_a_round_that_was_looked_at_is_kept_with_the_race(after_race, recorded, 
     assert shown(other.page)[0]["text"] == text and other.page.locator(".inspector img").count() == 0
     other.page.click("#slot-0")
     assert other.page.locator(".top th").first.inner_text().startswith("<img")
-    assert not tab.complaints and not other.complaints
+    assert not raced.complaints and not other.complaints

@@ -461,7 +461,7 @@ def test_the_default_hub_is_the_environments(endpoint, tmp_path):
     )
     env = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home"), "NO_PROXY": "127.0.0.1,localhost"}
     env |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    run = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=30)
+    run = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=120)
     assert run.stdout.startswith(f"done {tmp_path / 'home' / 'hub' / 'models--org--single'}"), run.stderr
     assert len([*tmp_path.rglob("dspark-playground/checksums.json")]) == 1, "what was checked is noted there"
 
@@ -473,6 +473,6 @@ def test_offline_mode_asks_nobody(endpoint, fake, tmp_path):
         "except Exception as e: print(type(e).__name__, e)"
     )
     env = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
-    run = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=30)
+    run = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=120)
     assert run.stdout.strip() == "HubError The hub is not asked for org/single because HF_HUB_OFFLINE is set."
     assert fake.requests == []
