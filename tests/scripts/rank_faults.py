@@ -34,7 +34,7 @@ from tests.playground.serving import Served, served
 
 FAULTS = [f"{what}:KILL:1" for what in ("race", "load", "measure", "idle", "proof", "endpoint")]
 FAULTS += ["race:STOP:1", "idle:STOP:1", "load:STOP:1", "race:KILL:0", "idle:KILL:0", "race:STOP:0"]
-LOADED = "document.querySelector('#models').innerText.includes('on 2 machines')"
+LOADED = "document.querySelector('#models').innerText.includes(', on 2 machines')"
 BROWSERS = "chromium", "chromium-browser", "google-chrome"
 SOON_S, LATE_S = 10.0, 300.0
 
