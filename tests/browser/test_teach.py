@@ -55,7 +55,7 @@ def test_why_dspark_keeps_its_later_positions_longer_is_shown_within_two_minutes
     page.wait_for_function("document.querySelector('#models').innerText.includes('bf16')", timeout=120_000)
     began = time.monotonic()
     # 1: the race
-    page.get_by_role("button", name="Solve for x").click()
+    page.get_by_role("button", name="Leap years").click()
     tab.settings(max_tokens=32)
     choose(tab, 2, "full block")
     choose(tab, 3, "full block")
@@ -85,7 +85,7 @@ def test_why_dspark_keeps_its_later_positions_longer_is_shown_within_two_minutes
     assert later["DSpark"] > later["DFlash"] + 0.2, "the later ones are not"
     # 3: why
     page.get_by_role("tab", name="Race", exact=True).click()
-    page.locator(".pane[data-lane='1'] .round[data-round='2'] .tok").first.click()
+    page.locator(".pane[data-lane='1'] .round[data-round='5'] .tok").first.click()
     with_bias = shown(page)
     page.get_by_role("switch", name="Markov bias").click()
     without = shown(page)
