@@ -22,9 +22,13 @@ def too_many_parts(body: bytes | bytearray, lists: int, values: int) -> bool:
     return outside.count(b"[") + outside.count(b"{") > lists or outside.count(b",") > values
 
 
+CALLS = ("/gradio_api/call/", "/gradio_api/run/")
+
+
 class Forms:
     """Hands on what forms and scripts send to the page once it is there as a whole, and refuses what has too many
-    parts. OriginGuard has limited the length."""
+    parts. OriginGuard has limited the length. A call that gradio fails over, as it has no such name or not these
+    parameters, is answered in a sentence; what a call does runs later, on gradio's queue."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
@@ -47,4 +51,22 @@ class Forms:
         async def receive_whole() -> Message:
             return whole.pop() if whole else await receive()
 
-        await self.app(scope, receive_whole, send)
+        if not scope["path"].startswith(CALLS):
+            await self.app(scope, receive_whole, send)
+            return
+        failed = False
+
+        async def send_or_say(message: Message) -> None:
+            nonlocal failed
+            if message["type"] == "http.response.start" and message["status"] == 500:
+                failed = True
+                words = "There is no such call here, or it takes other parameters: see /gradio_api/info."
+                await PlainTextResponse(words, 400)(scope, receive, send)
+            elif not failed:
+                await send(message)
+
+        try:
+            await self.app(scope, receive_whole, send_or_say)
+        except Exception:
+            if not failed:
+                raise

@@ -105,6 +105,9 @@ def test_a_call_over_plain_http_may_leave_out_what_has_a_default(page):
     assert race["race"]["request"]["thinking"] is True
     assert called(page, "race", [])["error"] == "Type a prompt, or pick one of the examples."
     assert called(page, "prove_greedy", [])["error"].startswith("/prove_greedy takes ")
+    for name, body in (("call/nope", {"data": []}), ("call/v2/race", {}), ("call/v2/race", {"prompt": "Hi", "x": 1})):
+        answer = httpx.post(f"{page.url}/gradio_api/{name}", json=body)
+        assert answer.status_code == 400 and answer.text.startswith("There is no such call here, or")
 
 
 @pytest.mark.parametrize(
