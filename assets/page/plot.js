@@ -70,7 +70,7 @@ function shapeOf({ place, kind, words }, x, y) {
 export function plot(place, { title, x, y, series, marks, rule, here }) {
   const letter = parseFloat(getComputedStyle(place).fontSize) || 14;
   const width = Math.max(240, place.parentElement?.clientWidth ?? 0), height = Math.round(230 + 3 * letter);
-  const longest = Math.max(...y.ticks.map((v) => String(v).length));  // beside the axis' label, which is one letter wide
+  const longest = Math.max(...y.ticks.map((v) => String(v).length));  // beside the axis' label of one letter's width
   const left = (1.6 + 0.6 * longest) * letter + 6, right = width - letter, top = letter, bottom = height - 3 * letter;
   const across = (/** @type {number} */ v) => left + x.at(v) * (right - left);
   const up = (/** @type {number} */ v) => bottom - y.at(v) * (bottom - top);
