@@ -30,10 +30,12 @@ TRIES = 1.5  # plain steps that such rounds are expected to lose at most
 NEWS = 0.01  # change of a slot's expected acceptance at which that is worked out again
 COST_DOUBT = 1.4  # times that a curve may easily be off, before the first try shows it
 # What a decode's own times say against the curve, which one busy moment may have bent.
-FEWEST_TIMED, MOST_TIMED = 1, 32  # rounds and plain steps, of each, that say anything; the newest that are gone by
-TIMED = 1.0  # of them that weigh as much as the curve
+TIMED, MOST_TIMED = (
+    1.0,
+    32,
+)  # of rounds and of stretches of plain steps, that weigh as much as it; the newest that count
 MOST_OFF = 2.0  # times that they may move it
-PACED = 1, 2, 4, 8, 16, 32, 63  # plain steps in a row after which that is worked out again
+PACED = 8, 16, 32, 63  # plain steps in a row after which that is worked out again
 # How fast observations are forgotten: a text turns from code to prose and back.
 DRIFT = 0.98  # weight that an outcome has a round later: half after 34 rounds, enough to tell 0.6 from 0.8
 FORGET = 0.85  # the same for a round's gain, half after 4: a round is a sum over its slots, and parking late is dear
@@ -352,6 +354,7 @@ class _Learner(Schedule):
         self._blind: list[float] = []
         # A plain step, as the curve has it and as it counts against rounds; how many times as long both take here.
         self._step = self._plain = self._ended = 0.0
+        self._stretch = 0.0, 0.0  # seconds of the plain steps in a row by now, and the curve's
         self._step_pace, self._round_pace = deque[float](maxlen=MOST_TIMED), deque[float](maxlen=MOST_TIMED)
         self._hoped = 0.0  # seconds that a round was expected to win before the first one
         self._confidence: list[float] = []  # logits of the newest round, fitted,
@@ -401,7 +404,10 @@ class _Learner(Schedule):
         took, self._ended = r.time_s - self._ended, r.time_s
         if not r.draft_ids and not r.looked:
             self._parked_steps += 1
-            self._observe_time(self._step_pace, took / self._step, self._parked_steps in PACED)
+            self._stretch = self._stretch[0] + took, self._stretch[1] + self._step
+            if self._parked_steps in PACED:
+                self._end_stretch()
+                self._weigh_times()
             self._observe_parked_step()
             return
         self._tried -= self._trial.gain if self._tries else 0.0
@@ -409,8 +415,10 @@ class _Learner(Schedule):
         n, self._parked_steps = len(r.draft_ids), 0
         cost = self._cost(n, r.proposed, WAITED if self.needs_confidence else BLIND) if n else self._plain + self._look
         cost += self._wait if r.looked and n else 0.0
-        if n and not r.again:
-            self._observe_time(self._round_pace, took / cost, True)
+        self._end_stretch()
+        if n and took > 0 and not r.again:
+            self._round_pace.append(took / cost)
+            self._weigh_times()
         self._elapsed += cost
         # Without the cap a long easy stretch would buy an equally long losing one once the text turns.
         balance = self._balance + (r.accepted + 1) * self._plain - cost
@@ -443,13 +451,18 @@ class _Learner(Schedule):
             self._waited = tokens / 2, seconds / 2, rounds / 2
             self._chosen = None
 
-    def _observe_time(self, pace: deque[float], ratio: float, now: bool) -> None:
-        """`ratio`: of a round's own time to the curve's; 0 where nobody timed it. What counts is how much longer rounds
-        take than plain steps: what slows both says nothing of drafting. `now`: work that out again."""
-        if ratio > 0:
-            pace.append(ratio)
+    def _end_stretch(self) -> None:
+        """Plain steps in a row are one sample: the first of them may have put the second one onto the device, too."""
+        took, cost = self._stretch
+        if took > 0:
+            self._step_pace.append(took / cost)
+        self._stretch = 0.0, 0.0
+
+    def _weigh_times(self) -> None:
+        """Hold the decode's own times against the curve's. What counts is how much longer rounds take than plain steps:
+        what slows both says nothing of drafting."""
         known = min(len(self._step_pace), len(self._round_pace))
-        if now and known >= FEWEST_TIMED:
+        if known:
             rounds, steps = (sorted(p)[len(p) // 2] for p in (self._round_pace, self._step_pace))
             off = (rounds / steps) ** (known / (known + TIMED))
             # From here on a plain step counts as so many of the curve's seconds of rounds.

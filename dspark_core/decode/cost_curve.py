@@ -290,11 +290,15 @@ class CostCurve:
         """With what the rounds of a finished race say: (drafter's id or "plain", rounds) of each lane. The curve as it
         is where they say nothing: of too few rounds, or of a race in which something else had the machine."""
         bare, ratios = self.as_measured(), defaultdict[tuple[str, str], list[float]](list)
+        # Of parked steps in a row the first one pays for the second, which is on the device by then: where plain
+        # decoding raced, they say nothing.
+        raced_plain = any(method == PLAIN and len(rounds) >= FEWEST_ROUNDS for method, rounds in lanes)
         for method, rounds in lanes:
             if len(rounds) < FEWEST_ROUNDS or not (method == PLAIN or self.knows(method)):
                 continue
             for began, r in zip((0.0, *(r.time_s for r in rounds)), rounds, strict=False):
-                if r.time_s > began and not r.again and (r.draft_ids or not r.looked):
+                parked = raced_plain and method != PLAIN and not r.draft_ids
+                if r.time_s > began and not r.again and not parked and (r.draft_ids or not r.looked):
                     ratios[_kind(method, r)].append((r.time_s - began) / bare.recorded_s(method, r))
         samples = [*ratios.values()]
         # At most OUTLIER times the lower quartile is steady: the fastest round alone may be luck.

@@ -83,6 +83,16 @@ def test_races_teach_what_rounds_take_relative_to_plain_steps():
     assert CostCurve.from_json(c.to_json()) == c
 
 
+def test_parked_steps_in_pairs_do_not_pass_for_a_disturbance():
+    """The first of two pays for both, where building a step takes as long as computing it."""
+    c = curve({1: 100, 8: 200}, draft=30, row=0, rows=7)
+    drafted, parked = decoded(12, lambda i: 0.253, 7), decoded(60, lambda i: 0.01 if i % 2 else 0.19)
+    ends = drafted[-1].time_s
+    lane = [*drafted, *(replace(r, time_s=ends + r.time_s) for r in parked)]
+    learned = c.refined([("plain", decoded(40, lambda i: 0.1)), ("DSpark", lane)])
+    assert learned.plain_s(100) == pytest.approx(0.1) and learned.round_s("DSpark", 7, 7, 100) > 0.24
+
+
 def test_old_races_are_forgotten():
     c = curve({1: 100, 8: 200}, draft=30, row=0, rows=7)
     for factor in (1.5, 1.5, 1.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0):
