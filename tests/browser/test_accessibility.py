@@ -51,7 +51,7 @@ def on_charts(tab):
 
 def on_cost(tab):
     tab.page.click("#measure")
-    tab.page.wait_for_function("document.querySelector('#measuring').innerText.includes('Measured')", timeout=120000)
+    tab.page.wait_for_function("document.querySelector('#measuring').innerText.includes('Measured')", timeout=300000)
 
 
 def on_compare(tab):
@@ -59,12 +59,14 @@ def on_compare(tab):
 
 
 def on_proof(tab):
-    tab.page.get_by_label("Draws").first.fill("1000")
+    tab.page.get_by_label("Draws").first.fill("500")
     tab.page.click("#draw")
-    tab.page.wait_for_function("document.querySelector('#proof-verdict').innerText.length > 9", timeout=120000)
+    tab.page.wait_for_function("document.querySelector('#proof-verdict').innerText.length > 9", timeout=300000)
+    tab.page.locator("#agree-tokens input[type=number]").fill("8")
+    tab.page.locator("#agree-tokens input[type=number]").blur()
     tab.page.click("#agree")
     tab.page.wait_for_function(
-        "/\\b(\\d+) of \\1\\b/.test(document.querySelector('#greedy-verdict').innerText)", timeout=120000
+        "/\\b(\\d+) of \\1\\b/.test(document.querySelector('#greedy-verdict').innerText)", timeout=300000
     )
 
 
