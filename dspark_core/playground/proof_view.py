@@ -27,6 +27,7 @@ from .tabs.charts_tab import blank_figure, nothing_yet, table_value
 
 PAIRS, FEWEST = 12, 5  # in the chart, and how often one of them is drawn or expected
 MOST = 3.0  # times as often as exact: what lies beyond stands at the chart's edge
+MOST_TIMES = 1e4  # in the table: such a pair can as well be said never to come
 SHORT = {  # a sampler in a word or two
     RIGHT: "the real one",
     ALWAYS: "accept every draft",
@@ -170,8 +171,10 @@ def worst_words(check: Check, all_pairs: bool) -> str:
 
 
 def shown_check(e: DrawEvidence) -> Check:
-    """Which comparison a card tells of: the worst where something is wrong, else that of the pairs."""
-    return e.worst if e.flagged else e.checks[0]
+    """Which comparison a card tells of: that of the pairs, or the worst where something is wrong, or where pairs can
+    come out in one way only and others cannot."""
+    pairs = e.checks[0]
+    return e.worst if e.flagged or (e.freedom and not pairs.comparison.freedom) else pairs
 
 
 def draws_made(e: DrawEvidence) -> str:
@@ -281,15 +284,19 @@ def _add_drawn(figure: go.Figure, proof: Proof, pairs: Sequence[Pair], labels: S
 
 
 def draw_table(proofs: Sequence[Proof]) -> str:
+    """Pairs that were drawn, or should have been: most of the likeliest are neither at a low temperature."""
     rows = []
     for proof in proofs:
         n, text = proof.evidence.comparison.n, proof.text
         for p in proof.evidence.pairs:
-            shares = round(p.probability, 5), round(p.drawn / n, 5)
-            times = round(p.drawn / (n * p.probability), 2) if p.probability else None
-            name = SHORT[proof.evidence.request.sampler]
             expected = round(n * p.probability, 1)
-            rows.append([name, text(p.first), text(p.second), *shares, times, p.drawn, expected])
+            if not p.drawn and not expected:
+                continue
+            shares = round(p.probability, 5), round(p.drawn / n, 5)
+            times = p.drawn / (n * p.probability) if p.probability else math.inf
+            shown = round(times, 2) if times < MOST_TIMES else None
+            name = SHORT[proof.evidence.request.sampler]
+            rows.append([name, text(p.first), text(p.second), *shares, shown, p.drawn, expected])
     return table_value("proof", "Drawn against exact, the likeliest pairs of tokens", PAIR_COLUMNS, rows)
 
 

@@ -173,9 +173,9 @@ def proofs(monkeypatch, kinds):
     monkeypatch.setattr("dspark_core.playground.lesson_answers.draw_verdict", lambda e, info: (e.judged, ""))
     found = []
     for sampler, kind in zip(SAMPLERS, kinds, strict=True):
-        comparison = SimpleNamespace(n=2000, distance=0.02 if sampler == RIGHT else 0.3)
+        comparison = SimpleNamespace(n=2000, freedom=9, distance=0.02 if sampler == RIGHT else 0.3)
         request, check = SimpleNamespace(sampler=sampler, n=2000), SimpleNamespace(comparison=comparison)
-        found_out = {"flagged": kind == "divergence", "checks": (check,), "worst": check}
+        found_out = {"flagged": kind == "divergence", "freedom": 9, "checks": (check,), "worst": check}
         evidence = SimpleNamespace(request=request, comparison=comparison, judged=kind, **found_out)
         found.append(SimpleNamespace(evidence=evidence, info=None))
     return found

@@ -12,7 +12,7 @@ import pytest
 from dspark_core.decode.rounds import Settings
 from dspark_core.models.info import DrafterInfo
 from dspark_core.playground.engine import Choice
-from dspark_core.playground.proof_view import draws_made
+from dspark_core.playground.proof_view import Proof, draw_table, draws_made, shown_check
 from dspark_core.playground.saved import traced
 from dspark_core.playground.saved_bar import SavedBar
 from dspark_core.playground.stream import ABOUT_PLAIN, board_updates, idle
@@ -21,6 +21,7 @@ from dspark_core.playground.tabs.cost_tab import CostTab
 from dspark_core.playground.tabs.prove_tab import ProveTab
 from dspark_core.playground.widgets import Call, listen
 from dspark_core.playground.worker import NoEngine, Worker
+from dspark_core.proof.evidence import RIGHT, Pair
 from dspark_core.race.forecast import Suggestion
 from dspark_core.race.records import PLAIN, LaneSpec, RaceRequest
 from dspark_core.race.trace import dumps
@@ -118,6 +119,37 @@ def test_samplers_stand_side_by_side_and_the_next_proof_is_announced(proving):
 def test_draws_that_time_cut_short_say_how_many_were_made():
     made = SimpleNamespace(request=SimpleNamespace(n=10_000), comparison=SimpleNamespace(n=8_000))
     assert draws_made(made) == "8,000 of 10,000 draws: time was up"
+
+
+def test_the_table_leaves_out_what_was_neither_drawn_nor_to_be_expected():
+    pairs = (
+        Pair(1, 2, 0.9, 580),
+        Pair(1, 3, 1e-9, 0),
+        Pair(1, 4, 0.001, 0),
+        Pair(1, 5, 1e-36, 20),
+        Pair(1, None, 0.0, 3),
+    )
+    request, comparison = SimpleNamespace(sampler=RIGHT), SimpleNamespace(n=600)
+    evidence = SimpleNamespace(request=request, comparison=comparison, pairs=pairs)
+    table = json.loads(draw_table([Proof(evidence, None, {k: str(k) for k in range(6)})]))
+    assert [row[2:] for row in table["rows"]] == [
+        ["2", 0.9, 0.96667, 1.07, 580, 540.0],
+        ["4", 0.001, 0.0, 0.0, 0, 0.6],
+        ["5", 0.0, 0.03333, None, 20, 0.0],
+        ["any other", 0.0, 0.005, None, 3, 0.0],
+    ]
+
+
+def test_a_card_tells_of_a_comparison_that_could_come_out_otherwise():
+    def check(name, freedom):
+        return SimpleNamespace(name=name, comparison=SimpleNamespace(freedom=freedom))
+
+    pairs, bonus = check("pairs", 0), check("bonus tokens", 3)
+    free = SimpleNamespace(flagged=False, freedom=3, checks=(pairs, bonus), worst=bonus)
+    assert shown_check(free) is bonus
+    assert shown_check(SimpleNamespace(flagged=False, freedom=0, checks=(pairs,), worst=pairs)) is pairs
+    likely = SimpleNamespace(flagged=False, freedom=8, checks=(check("pairs", 5), bonus), worst=bonus)
+    assert shown_check(likely) is likely.checks[0]
 
 
 def test_greedy_proofs_are_announced_by_the_measured_step(proving):
