@@ -80,8 +80,9 @@ class Split:
     def source(self) -> str:
         """In a sentence."""
         return (
-            f"Worked out, not measured: this machine's steps shared by {self.machines}, and after each a wait for "
-            f"{2 * self.layers} sums over {self.link.title}, of {1e6 * self.link.latency_s:.0f} µs and their numbers. "
+            f"Worked out, not measured: a step here, shared by {self.machines}, with {2 * self.layers} waits in it "
+            f"for a sum over {self.link.title}, each of {1e6 * self.link.latency_s:.0f} µs and the time that its "
+            "numbers take. "
             f"{self.link.source[0].upper()}{self.link.source[1:]}. Drafters run on the first machine, as here."
         )
 

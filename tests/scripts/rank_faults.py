@@ -118,7 +118,8 @@ class Faults:
         self.strike(number, int(rank))
         lost = "document.querySelector('#models').innerText.includes('is lost: load it')"
         if what == "load":
-            lost = "document.querySelector('#shelf-verdict').innerText.includes('is lost: load it')"
+            # In the answer to the click, or in the head where the load was over sooner.
+            lost = f"{lost} || document.querySelector('#shelf-verdict').innerText.includes('is lost: load it')"
         said = self.wait(lost)
         if what == "race":
             said += self.wait("document.querySelector('#board').innerText.includes('is lost: load it')")
