@@ -88,7 +88,7 @@ def test_a_conversation_goes_on_from_what_is_there(command):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["x", "--lane", "nope"], "error: There is no lane 'nope'; there are plain, dspark, dflash, lookup."),
+        (["x", "--lane", "nope"], "error: There is no lane 'nope'; there are plain, dspark, dflash, dflash2, "),
         (["x", "--preset", "nope"], "error: There is no preset 'nope'; there are smollm2-135m, "),
         (["x", "--tokens", "0"], "error: max_tokens must be at least 1, not 0."),
         (["x", "--temperature", "-1"], "error: temperature must be between 0 and 100, not -1.0."),

@@ -85,7 +85,7 @@ def test_why_dspark_keeps_its_later_positions_longer_is_shown_within_two_minutes
     assert later["DSpark"] > later["DFlash"] + 0.2, "the later ones are not"
     # 3: why
     page.get_by_role("tab", name="Race", exact=True).click()
-    page.locator(".pane[data-lane='1'] .round[data-round='5'] .tok").first.click()
+    page.locator(".pane[data-lane='1'] .round[data-round='4'] .tok").first.click()
     with_bias = shown(page)
     page.get_by_role("switch", name="Markov bias").click()
     without = shown(page)
