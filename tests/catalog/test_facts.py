@@ -74,7 +74,7 @@ def test_the_embedded_models():
         local.DIRECTORY,
     )
     methods = {f.sort.family for f in found.values() if f.sort.kind == "drafter"}
-    assert methods == {"DSpark", "DFlash"}
+    assert methods == {"DSpark", "DFlash", "DFlash2"}
 
 
 BROKEN = {
