@@ -70,4 +70,4 @@ def test_where_the_kernel_needs_more_columns_narrow_quantized_layers_are_dense(m
     head = load_drafter(path, target, "stored").weights.markov_head
     assert type(head.markov_w2) is nn.Linear and isinstance(head.markov_w1, nn.QuantizedEmbedding)
     bias, expected = head.bias(previous, None, None)[0], as_it_is.bias(previous, None, None)[0]
-    assert mx.allclose(bias.astype(mx.float32), expected.astype(mx.float32), atol=0.2)
+    assert mx.allclose(bias.astype(mx.float32), expected.astype(mx.float32), atol=0.2, rtol=0.03)
