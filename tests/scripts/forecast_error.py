@@ -42,7 +42,7 @@ def main() -> None:
         pass
     lanes = [LaneSpec(PLAIN)]
     for i in models.infos:
-        if not i.has_preview:
+        if i.id in models.loaded and not i.has_preview:
             lanes += [LaneSpec(i.method, schedule, drafter=i.lane_drafter) for schedule in (HARDWARE, FULL)]
     texts = [p.text for p in load_prompts()]
     settings = Settings(args.tokens, stop_ids=models.target.stop_ids)
