@@ -34,14 +34,14 @@ def crowds(race, costs):
 
 
 def agrees(race, costs):
-    """One user is the race: plain, what the race sent, and of what ran by a fixed length or by confidences, these."""
+    """One user is the race: plain, what the race sent, a fixed length that it ran by, and nearly one by confidences."""
     found = [*crowds(race, costs)]
     for one, crowd in found:
         measured = metrics(one).tok_s
         assert crowd.plain(1).tok_s == pytest.approx(plain_metrics(race.lanes).tok_s, rel=0.05)
         assert crowd.as_raced(1).tok_s == pytest.approx(measured, rel=0.05), one.spec.name
-        if one.spec.schedule == HARDWARE:
-            assert crowd.schedule(1).tok_s == pytest.approx(measured, rel=0.05)
+        if one.spec.schedule == HARDWARE:  # Algorithm 1 alone pays for no first plain step, and learns nothing
+            assert 0.95 * measured <= crowd.schedule(1).tok_s <= 1.1 * measured
         elif one.spec.schedule in ("full", CAP):
             assert crowd.fixed(1, crowd.drafts).tok_s == pytest.approx(measured, rel=0.05)
     return found
