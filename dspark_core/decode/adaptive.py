@@ -30,10 +30,7 @@ TRIES = 1.5  # plain steps that such rounds are expected to lose at most
 NEWS = 0.01  # change of a slot's expected acceptance at which that is worked out again
 COST_DOUBT = 1.4  # times that a curve may easily be off, before the first try shows it
 # What a decode's own times say against the curve, which one busy moment may have bent.
-TIMED, MOST_TIMED = (
-    1.0,
-    32,
-)  # of rounds and of stretches of plain steps, that weigh as much as it; the newest that count
+TIMED, MOST_TIMED = 1.0, 32  # rounds, and stretches of plain steps, that weigh as much as it; the newest that count
 MOST_OFF = 2.0  # times that they may move it
 PACED = 8, 16, 32, 63  # plain steps in a row after which that is worked out again
 # How fast observations are forgotten: a text turns from code to prose and back.
