@@ -9,7 +9,7 @@ import { cardOf, cardText, telling } from './tokens.js';
 /** @import {Known} from './rounds.js' */
 /** @typedef {{ found: Found, j: number, node: HTMLElement }} Pointed  a token of a round */
 
-const WAIT_MS = 140, GAP = 6;
+const WAIT_MS = 140, GAP = 6, PANELS = '.lesson, .inspector, .tour';
 const tip = make('div', 'token-card', undefined, { 'aria-hidden': 'true' });
 tip.hidden = true;
 board.append(tip);
@@ -139,7 +139,9 @@ panes.addEventListener('keydown', (event) => {
 document.addEventListener('keydown', (event) => {
   if (event.key !== 'Escape' || (tip.hidden && !coming) || !element.isConnected) return;
   hideTip();
-  if (document.body.dataset.race !== 'running') event.stopImmediatePropagation();
+  // Whoever has the focus in a panel means that, wherever the pointer happens to lie.
+  if (document.body.dataset.race === 'running' || elementOf(event.target)?.closest(PANELS)) return;
+  event.stopImmediatePropagation();
 }, { capture: true });
 
 // ---- what was computed after the race --------------------------------------------------------------------
