@@ -107,6 +107,15 @@ def embedded() -> Embedded:
     return Embedded(target, {d.method: load_drafter(d.path, target) for d in preset.first_drafters.values()})
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """What the program writes down lies in a directory of this process: neither an earlier run nor the worker beside it
+    decides what a test finds. (On a Mac the variable is not looked at.)"""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 def pytest_collection_finish():
     """What was imported stays: no later collection, and every model that goes asks for one, searches through it."""
     gc.freeze()

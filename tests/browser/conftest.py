@@ -1,8 +1,10 @@
 """A real Chromium against the served page. Without a browser these tests skip, but not in CI."""
 
 import json
+import os
 import shutil
 import subprocess
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from .steps import FULL, raced
 from .tab import ARGS, WINDOW, Tab, missing, replay
 
 HERE = Path(__file__).parent
+CACHES = os.environ.get("XDG_CACHE_HOME", "")  # the user's; empty is none
 
 
 @pytest.fixture(scope="session")
@@ -40,8 +43,11 @@ def playwright():
         from playwright.sync_api import sync_playwright
     except ImportError:
         missing("playwright is not installed")
-    with sync_playwright() as play:
-        yield play
+    with pytest.MonkeyPatch.context() as patched:  # which looks for its browsers in the user's cache
+        patched.setenv("XDG_CACHE_HOME", CACHES)
+        play = sync_playwright().start()
+    yield play
+    play.stop()
 
 
 def launched(launch, **options):
@@ -108,6 +114,7 @@ def tab(open_tabs, recorded, profile, request):
         open_tabs.append(Tab(profile, recorded.url))
     tab, failed = open_tabs[0], request.session.testsfailed
     tab.page.bring_to_front()
+    tab.page.mouse.move(0, 0)  # off whatever the last test pointed at
     for heard in (tab.outside, tab.complaints, tab.dialogs):
         heard.clear()
     yield tab
@@ -119,10 +126,19 @@ def tab(open_tabs, recorded, profile, request):
 
 @pytest.fixture(scope="session")
 def tiny():
-    """A served page with tiny models that compute everything."""
+    """A served page with tiny models that compute everything, their costs measured, as they are by the time that a
+    visitor has read the page: what a race goes by is the same for whichever test comes first."""
     from tests.playground.tiny import TinyEngine
 
-    with served(TinyEngine) as page:
+    def load(progress):
+        engine = TinyEngine()
+        with quickly_measured():
+            for _ in engine.models.measure_curve():
+                pass
+        return engine
+
+    with served(load) as page:
+        page.until_ready()
         yield page
 
 
@@ -139,11 +155,17 @@ def product():
         yield page
 
 
-@pytest.fixture(scope="module")
-def quick_costs():
+@contextmanager
+def quickly_measured():
     """Costs are measured at the points and with the samples that are needed, no more."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("dspark_core.decode.measure.FULL_S", 0.5)
+        yield
+
+
+@pytest.fixture(scope="module")
+def quick_costs():
+    with quickly_measured():
         yield
 
 

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -21,10 +20,7 @@ NAME = "smollm2-135m-instruct"
 @pytest.fixture(scope="module")
 def answer(product):
     """Plain decoding's answer of six tokens."""
-    deadline = time.monotonic() + 120
-    while not product.worker.ready:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    product.until_ready()
     with openai(product) as client:
         return client.chat.completions.create(model="plain", messages=TALK, max_tokens=6, temperature=0)
 

@@ -1,6 +1,5 @@
 """Starts the page on a free port of this machine, with any engine, for tests."""
 
-import socket
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -25,18 +24,22 @@ class Served:
             assert time.monotonic() < deadline, "the engine is still busy"
             time.sleep(0.005)
 
+    def until_ready(self, seconds=120.0):
+        deadline = time.monotonic() + seconds
+        while not self.worker.ready:
+            assert time.monotonic() < deadline, "the engine is still loading"
+            time.sleep(0.05)
+
 
 @contextmanager
 def served(load, sources=None, recorded=False):
     """Serve a page whose worker loads its engine by `load(progress)`; `sources`: the models that can be chosen;
     `recorded`: with the recordings that the product has."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
     worker = Worker(load)
     page = build(worker, load_prompts(), sources)
     with nullcontext() if recorded else patch("dspark_core.playground.recordings.recordings", tuple):
-        launch(page, port, browser=False, block=False)
+        launch(page, 0, browser=False, block=False)  # one that nobody else can have by then
+        port = page.server.listener.getsockname()[1]
         with urlopen(f"http://127.0.0.1:{port}/robots.txt"):  # the first request makes what stands before the page
             pass
     try:
