@@ -11,11 +11,17 @@
 const HEARTBEAT = '/gradio_api/heartbeat/', EVENTS = '/gradio_api/queue/data', JOIN = '/gradio_api/queue/join';
 const MAX_HELD = 3;
 const HEARTBEAT_MS = 45_000, HIDDEN_MS = 1000, SLOWEST_MS = 400, FASTEST_MS = 60;
-const HANDED_ON_MS = 20;  // in which the page has certainly heard what has come
+const HANDED_ON_MS = 20;  // in which the page takes in what its script has been handed
 
 const fetched = window.fetch.bind(window);
 /** @param {number} ms */
 const pause = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
+
+const newName = () => Math.random().toString(36).slice(2);
+
+/** The stream of events that was held last; `ended` once the page has all of it.
+ * @type {{ name: string, ended: Promise<void> }?} */
+let last = null;
 
 /** @type {Set<() => Promise<void>>} of every polled stream of events: ask now; resolves once the page has the answer */
 const asking = new Set();
@@ -55,7 +61,7 @@ function held(response, free) {
  * @param {number} [every]  ms from one to the next; else as fast as there is something new
  */
 function polled(url, signal, every) {
-  const name = Math.random().toString(36).slice(2);
+  const name = newName();
   /** @param {string} [wish] */
   const ask = (wish = '') => fetched(url, { headers: { 'x-stream': name + wish }, keepalive: Boolean(wish) });
   const leave = () => { ask(' leave').catch(() => {}); };
@@ -115,24 +121,42 @@ function polled(url, signal, every) {
   return new Response(body, { headers: { 'content-type': 'text/event-stream' } });
 }
 
+/**
+ * A request that says which stream it is about, if it is about one.
+ * @param {RequestInfo | URL} input
+ * @param {RequestInit} [init]
+ * @param {string} [stream]
+ */
+function named(input, init, stream) {
+  const request = new Request(input, init);
+  if (stream) request.headers.set('x-stream', stream);
+  return request;
+}
+
 window.fetch = async (input, init) => {
   const url = input instanceof Request ? input.url : String(input);
   const { pathname } = new URL(url, location.href);
   const signal = init?.signal ?? (input instanceof Request ? input.signal : null);
   if (pathname.startsWith(HEARTBEAT)) return polled(url, signal, HEARTBEAT_MS);
   if (pathname === JOIN) {
-    const answer = await fetched(input, init);
-    // The end of a stream that is held has come before this answer.
-    await Promise.all([pause(HANDED_ON_MS), ...[...asking].map((now) => now())]);
+    const before = last, answer = await fetched(named(input, init, before?.name));
+    await Promise.all([
+      before && answer.headers.has('x-stream-over') && before.ended,  // however late its end comes
+      ...[...asking].map((now) => now()),
+    ]);
+    await pause(HANDED_ON_MS);
     return answer;
   }
   if (pathname !== EVENTS) return fetched(input, init);
   const free = await connection();
   if (!free) return polled(url, signal);
+  const name = newName();
+  let over = free;
+  last = { name, ended: new Promise((resolve) => { over = () => { free(); resolve(); }; }) };
   try {
-    return held(await fetched(input, init), free);
+    return held(await fetched(named(input, init, name + ' held')), over);
   } catch (error) {
-    free();
+    over();
     throw error;
   }
 };

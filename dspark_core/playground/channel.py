@@ -4,6 +4,9 @@ A browser has six connections to a host, for all its tabs together, and every pa
 them for good: with a few tabs open nothing gets through any more, Stop included. So assets/page/channel.js asks for the
 streams of most pages again and again, under a name of its own making in the header ASK, and here the stream itself is
 read on, as if by one client that stays.
+
+A stream of events that a page does hold has a name, too: whoever asks for another event is told whether it had ended by
+then, for such an event comes by the next one (header OVER).
 """
 
 import asyncio
@@ -14,6 +17,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 ASK, OVER = b"x-stream", "x-stream-over"
+JOIN = "/gradio_api/queue/join"
+LAST = b'data: {"msg":"close_stream"'  # how gradio's last message begins
 SCRIPT = "/channel.js"
 TAG = f'<head><script src="{SCRIPT}"></script>'.encode()
 # How long a stream goes on that nobody asks for, in seconds. Timers of hidden tabs run once a minute; a tab may be put
@@ -80,21 +85,32 @@ class Stream:
 
 
 class Streams:
-    """Answers requests for streams that have the header ASK, whose value is "NAME" or, to end one, "NAME leave". Puts
-    the script that sends them in front of all others of the page: gradio's open their first stream at once."""
+    """Answers requests for streams that have the header ASK, whose value is "NAME" or, to end one, "NAME leave";
+    "NAME held" is passed on. Puts the script that sends them in front of all others of the page: gradio's open their
+    first stream at once."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
         self.open: dict[tuple[str, bytes], Stream] = {}
+        self.ended: dict[bytes, None] = {}  # the names of the newest that were held, and are over
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = dict(scope["headers"]).get(ASK, b"") if scope["type"] == "http" else b""
+        if asked and scope["path"] == JOIN:
+            await self.app(scope, receive, self._saying_whether_over(asked, send))
+            return
         patience = next((s for path, s in PATIENCE.items() if asked and scope["path"].startswith(path)), None)
         if patience is None or scope["method"] != "GET" or not 0 < len(asked) < 100:
             first = scope["type"] == "http" and (scope["method"], scope["path"]) == ("GET", "/")
             await self.app(scope, receive, self._with_script(send) if first else send)
             return
         name, _, wish = asked.partition(b" ")
+        if wish == b"held":
+            try:
+                await self.app(scope, receive, self._noting_the_end(name, send))
+            finally:
+                self._end(name)
+            return
         key = scope["path"], name
         stream = self.open.get(key)
         if wish or (stream is None and len(self.open) >= MAX_STREAMS):
@@ -114,6 +130,27 @@ class Streams:
             headers[OVER] = "1"
             self.open.pop(key, None)
         await Response(data, stream.status, headers)(scope, receive, send)
+
+    def _noting_the_end(self, name: bytes, send: Send) -> Send:
+        async def send_noted(message: dict[str, Any]) -> None:
+            if message.get("body", b"").startswith(LAST):  # the moment at which gradio takes no more into it
+                self._end(name)
+            await send(message)
+
+        return send_noted
+
+    def _end(self, name: bytes) -> None:
+        self.ended[name] = None
+        if len(self.ended) > MAX_STREAMS:
+            del self.ended[next(iter(self.ended))]
+
+    def _saying_whether_over(self, name: bytes, send: Send) -> Send:
+        async def send_told(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start" and name in self.ended:
+                message = {**message, "headers": [*message["headers"], (OVER.encode(), b"1")]}
+            await send(message)
+
+        return send_told
 
     @staticmethod
     def _with_script(send: Send) -> Send:

@@ -38,33 +38,41 @@ def test_eight_tabs_race_and_stop(recorded, profile):
 
 
 # A stream of gradio's ends with the last event that runs. What is asked for between that end and the moment when the
-# page hears of it has no stream, unless the page looks again: here, Race is clicked in that very gap, whenever there is
-# one. A click that is not heard would be the last, since no stream ends any more.
+# page hears of it has no stream, unless the page waits for that moment: here, Race is clicked in that very gap, however
+# long it is. A click that is not heard would be the last, since no stream ends any more.
 CLICK_IN_THE_GAP = """
-const real = window.fetch;
+const real = window.fetch, text = new TextDecoder();
 let joined = () => {};
-window.left = 5;
-window.fetch = async (input, init) => {
-    const answer = await real(input, init);
-    const url = input instanceof Request ? input.url : String(input);
-    if (url.includes('queue/join')) setTimeout(() => joined(), 300);
-    if (answer.headers.has('x-stream-over') && document.querySelector('#prompt textarea')?.value && window.left) {
+window.left = 3;
+const late = { async transform(part, stream) {
+    const ends = text.decode(part).includes('{"msg":"close_stream"');
+    if (ends && document.querySelector('#prompt textarea')?.value && window.left) {
         window.left -= 1;
         const heard = new Promise((resolve) => { joined = resolve; });
         document.querySelector('#race').click();
         await heard;
     }
-    return answer;
+    stream.enqueue(part);
+} };
+window.fetch = async (input, init) => {
+    const answer = await real(input, init), url = input instanceof Request ? input.url : String(input);
+    if (url.includes('queue/join')) setTimeout(() => joined(), 300);
+    if (!url.includes('queue/data') || !answer.body) return answer;
+    return new Response(answer.body.pipeThrough(new TransformStream(late)), answer);
 };
+"""
+# As if three other tabs were at work: then a page holds no stream, and asks for what has come.
+NONE_TO_HOLD = """
 for (const k of [0, 1, 2]) navigator.locks.request('dspark-connection-' + k, () => new Promise(() => {}));
 """
 
 
-def test_a_click_while_a_stream_ends_is_heard(recorded, profile):
+@pytest.mark.parametrize("held", [True, False])
+def test_a_click_while_a_stream_ends_is_heard(recorded, profile, held):
     recorded.worker.engine = replay([" a", " b"])
     page = profile.new_page()
     try:
-        page.add_init_script(CLICK_IN_THE_GAP)  # and as if three other tabs were at work
+        page.add_init_script(CLICK_IN_THE_GAP + ("" if held else NONE_TO_HOLD))
         page.goto(f"{recorded.url}/?prompt=Say%20hello.")
         page.wait_for_function("window.left === 0", timeout=90_000)
         page.wait_for_function(STATE, arg="done", polling=100, timeout=90_000)
