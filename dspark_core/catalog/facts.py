@@ -118,8 +118,8 @@ def sort_of(facts: Facts) -> Sort:
     try:
         if is_drafter(facts.config):
             c = parse_config(facts.where, facts.config, facts.tensors)
-            words = f"{c.method} drafter, block {c.block_size}, {stored(facts)}."
-            return Sort(DRAFTER, c.method, words)
+            part = f"drafts {c.head_rows:,} of {c.vocab_size:,} tokens, " if c.draft_vocab_size else ""
+            return Sort(DRAFTER, c.method, f"{c.method} drafter, block {c.block_size}, {part}{stored(facts)}.")
         Quantization(facts.where, facts.config, facts.tensors).check(awq=True)
         shape = target_shape(facts.where, facts.config, facts.tensors)
         return Sort(TARGET, shape.family, f"{shape.family} target of {shape.num_layers} layers, {stored(facts)}.")

@@ -209,10 +209,22 @@ class Footprint:
     @property
     def ends(self) -> tuple[int, int]:
         """Bytes of the embedding and the head, and of the embedding alone."""
-        whole = self.bytes
-        share = whole / max(1, sum(w.bytes for w in self.weights))  # of what is stored, after a conversion
-        sizes = [int(w.bytes * share) for name in ("embed_tokens", "lm_head") for w in self.weights if name in w.name]
+        sizes = self._bytes_of("embed_tokens", "lm_head")
         return sum(sizes), sizes[0] if sizes else 0
+
+    def _bytes_of(self, *names: str) -> list[int]:
+        """Of the weights with such names."""
+        share = self.bytes / max(1, sum(w.bytes for w in self.weights))  # of what is stored, after a conversion
+        return [int(w.bytes * share) for name in names for w in self.weights if name in w.name]
+
+    def beside(self, target: "Footprint") -> int:
+        """Bytes of a drafter that drafts from a list of tokens: it has rows of the target's head of its own, and its
+        own heads are cut to theirs. Raises ModelError."""
+        c = parse_config(self.facts.where, self.facts.config, self.facts.tensors)
+        share = c.head_rows / c.vocab_size if c.listed else 1.0
+        both, embedding = target.ends
+        copied = share * (both - embedding or embedding) if c.listed and not c.own_head else 0.0
+        return int(self.bytes + copied - (1 - share) * sum(self._bytes_of("lm_head", "markov_w2")))
 
     @property
     def splits(self) -> tuple[int, ...]:
@@ -293,7 +305,10 @@ def estimate(
     drafting = [footprint(d, drafter_precision) for d in drafters]
     of_target = (1 + len(drafters)) * weights.cache_bytes(context)
     cache = of_target + sum(d.cache_bytes(context) for d in drafting)
-    sizes = weights.bytes, sum(d.bytes for d in drafting), cache, weights.working_bytes(context), weights.loading_bytes
+    of_drafters = sum(
+        d.beside(weights) if isinstance(d, Footprint) and isinstance(weights, Footprint) else d.bytes for d in drafting
+    )
+    sizes = weights.bytes, of_drafters, cache, weights.working_bytes(context), weights.loading_bytes
     if isinstance(weights, PublishedFootprint):
         return Estimate(*sizes, device)
     whole = Estimate(*sizes, device, *weights.ends, of_target, weights.splits)

@@ -16,7 +16,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from ..errors import ModelError, in_one_line
-from .config import D2T, DrafterConfig, check_fit, method_of, parse_config, read_calibration
+from .config import D2T, DrafterConfig, check_fit, method_of, parse_config, read_calibration, read_draft_ids
 from .drafter import BlockDrafter, Drafter, Weights, method_module
 from .formats import format_of
 from .headers import TensorInfo, read_config, read_headers
@@ -109,13 +109,16 @@ def read_checkpoint(directory: Path | None, target: Target, precision: str, modu
         except (RuntimeError, ValueError) as e:
             raise ModelError(f"{file} cannot be read ({in_one_line(e)}).") from None
     check_draft_ids(directory, weights, config)
+    words = convert(weights, precision)
+    if config.listed:
+        weights.reduce(mx.array(read_draft_ids(directory, config.vocab_size)), target)
     info = DrafterInfo(
         id=method.lower(),
         method=method,
         title=getattr(module, "TITLE", method),
         about=module.ABOUT,
         name=directory.name,
-        precision=convert(weights, precision),
+        precision=words,
         block=config.block_size,
         first_slot=config.first_slot,
         max_drafts=config.max_drafts,
@@ -165,7 +168,7 @@ def check_tensors(directory: Path, weights: Weights, tensors: dict[str, TensorIn
 
 def check_draft_ids(directory: Path, weights: Weights, config: DrafterConfig) -> None:
     """Raises ModelError unless the offsets of a reduced vocabulary name tokens of the target's, in ascending order."""
-    if not config.draft_vocab_size:
+    if not config.draft_vocab_size or config.listed:
         return
     try:
         offsets = np.array(weights.d2t).astype(np.int64)

@@ -9,17 +9,21 @@ What a drafter's directory says about its acceptance on held-out text: calibrati
 `temperatures` (one a slot) calibrate the confidence head (sequential temperature scaling); `survival`[k] is the share
 of held-out rounds whose first k + 1 drafts were all accepted; `margin_weights` and `margin_biases` are for a drafter
 without that head (info.py). Any may be missing, but of the last two both or none; other fields are not read.
+
+What it may draft, where that is not all that its weights could: draft_vocab.json, whose `ids` are the target's, in
+ascending order. Of the heads, the target's or its own, these rows are taken at load; the weights have them all.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import ModelError
 from . import drafters
 from .backbone_config import MAX_ROLLBACK, BackboneConfig, read_backbone
-from .fields import Fields, is_number, shown
+from .fields import Fields, is_number, is_whole, shown
 from .files import read_object
 from .formats import format_of, is_drafter
 from .formats.heads import MAX_RANK
@@ -34,6 +38,7 @@ PRECISIONS = ("auto", "stored", "bf16", "8-bit", "4-bit")  # of weights, convert
 GROUP_SIZE = 64  # of weights that are quantized at load
 MARKOV_TYPES = ("vanilla", "gated", "rnn")
 D2T = "d2t"  # the tensor of a reduced draft vocabulary: draft id j is the target's j + d2t[j]
+DRAFT_VOCABULARY = "draft_vocab.json"  # or a list beside weights that have rows for the whole vocabulary
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class DrafterConfig:
     """A drafter's checkpoint, in the field's terms, whatever it was packaged in (formats/).
 
     draft_vocab_size: rows V_d of its own vocabulary, a part of the target's; 0: it drafts from all of the target's
+    listed:           that part is a list beside the weights (draft_vocab.json); these have the rows of all V tokens
     selector:         (rank, candidates) of DFlash 2's; None without
     successors:       rows of its successor codebook: V, by the target's ids, or V_d, by draft ids
     target_type:      model type of the target that it was made for; empty if that is not said
@@ -98,6 +104,7 @@ class DrafterConfig:
     confidence: bool = False
     confidence_with_markov: bool = False
     draft_vocab_size: int = 0
+    listed: bool = False
     selector: tuple[int, int] | None = None
     successors: int = 0
     embedding_scale: float = 1.0
@@ -117,6 +124,11 @@ class DrafterConfig:
     def head_rows(self) -> int:
         """Tokens that it can draft."""
         return self.draft_vocab_size or self.vocab_size
+
+    @property
+    def stored_rows(self) -> int:
+        """Rows that its head and its Markov head's second table have in the files."""
+        return self.vocab_size if self.listed else self.head_rows
 
     @property
     def bias(self) -> str:
@@ -167,7 +179,10 @@ def _drafter_config(where: Path, inner: Inner) -> DrafterConfig:
         raise ModelError(f"{where} asks for a confidence head with Markov features but has markov_rank 0.")
     markov_type = fields.text("markov_head_type", MARKOV_TYPES, MARKOV_TYPES[0])
     vocab_size = fields.whole("vocab_size", 1, MAX_VOCABULARY)
+    listed = len(read_draft_ids(where.parent, vocab_size))
     reduced = _reduced(where, fields, tensors, vocab_size)
+    if listed and reduced:
+        raise ModelError(f"{where}: a draft vocabulary is in {DRAFT_VOCABULARY} and, another one, in the tensor {D2T}.")
     successors = tensors.get("candidate_selector.successor_codebook.weight")
     method = drafters.of_heads(*(head for head, has in {"markov": rank, "selector": inner.selector}.items() if has))
     if not method:
@@ -196,7 +211,8 @@ def _drafter_config(where: Path, inner: Inner) -> DrafterConfig:
         markov_type=markov_type if rank else None,
         confidence=confidence,
         confidence_with_markov=with_markov,
-        draft_vocab_size=reduced,
+        draft_vocab_size=listed or reduced,
+        listed=bool(listed),
         selector=inner.selector,
         successors=successors.shape[0] if successors is not None else reduced or vocab_size,
         embedding_scale=inner.embedding_scale,
@@ -207,7 +223,7 @@ def _drafter_config(where: Path, inner: Inner) -> DrafterConfig:
         target_type=str(fields.get("target_text_model_type") or fields.get("target_model_type") or ""),
         target_class=str(fields.get("target_class") or ""),
     )
-    if inner.selector and inner.selector[1] > (reduced or vocab_size):
+    if inner.selector and inner.selector[1] > config.head_rows:
         raise ModelError(f"{where}: selector_top_k {inner.selector[1]} is more than its vocabulary has.")
     tied = fields.flag("tie_word_embeddings") and not reduced  # a head over a part of the vocabulary is its own
     if tied and config.own_embedding != config.own_head:
@@ -233,6 +249,18 @@ def _reduced(where: Path, fields: Fields, tensors: Headers, vocab_size: int) -> 
     if info is not None and info.shape != (size,):
         raise ModelError(f"{info.file}: tensor {D2T} has shape {list(info.shape)}, expected {[size]}.")
     return size if D2T in tensors else 0
+
+
+def read_draft_ids(directory: Path, vocab_size: int) -> tuple[int, ...]:
+    """The target's ids that draft_vocab.json lists; () where there is no such file. Raises ModelError."""
+    path = directory / DRAFT_VOCABULARY
+    if not path.exists():
+        return ()
+    ids = read_object(path).get("ids")
+    ids = ids if isinstance(ids, list) and all(map(is_whole, ids)) else []
+    if not ids or ids[0] < 0 or ids[-1] >= vocab_size or any(a >= b for a, b in pairwise(ids)):
+        raise ModelError(f"{path} must list `ids`, ascending ones of a vocabulary of {vocab_size}; it does not.")
+    return tuple(ids)
 
 
 def check_fit(directory: Path, c: DrafterConfig, target: ShapeOf) -> None:

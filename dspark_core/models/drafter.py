@@ -38,7 +38,7 @@ from .cache import trim
 from .config import DrafterConfig
 from .info import MOST_MARGIN, USUAL_MARGIN, Calibration, DrafterInfo
 from .target import Cache, Target
-from .weights import wide_product
+from .weights import rows_of, wide_product
 
 # logits [n, V], number of the first of these drafts -> their token ids [n] and the distribution q [n, V]
 # (float32) they were drawn from, or None for greedy drafts.
@@ -204,11 +204,17 @@ class Weights(Backbone):
         if c.own_embedding:
             self.embed_tokens = nn.Embedding(V, d)
         if c.own_head:
-            self.lm_head = nn.Linear(d, c.head_rows, bias=False)
-        if c.draft_vocab_size:
+            self.lm_head = nn.Linear(d, c.stored_rows, bias=False)
+        if c.draft_vocab_size and not c.listed:
             self.d2t = mx.zeros((c.draft_vocab_size,), dtype=mx.int64)
         if c.confidence:
             self.confidence_head = ConfidenceHead(d + c.markov_rank if c.confidence_with_markov else d)
+
+    def reduce(self, ids: mx.array, target: Target) -> None:
+        """Have it draft no other tokens than `ids` [V_d], ascending: what has a row for each of the target's tokens
+        and is multiplied as a whole keeps these rows. A head that is the target's becomes a copy of them."""
+        self.lm_head = rows_of(self.lm_head if "lm_head" in self else target.head_layer, ids)
+        self.d2t = ids - mx.arange(ids.size)
 
 
 class BlockDrafter:
@@ -242,7 +248,7 @@ class BlockDrafter:
 
     def head(self, hidden: mx.array) -> mx.array:
         """Base logits [n, V_d], scaled and softcapped where the checkpoint says so."""
-        z = wide_product(self.weights.lm_head, hidden) if self.config.own_head else self.target.raw_head(hidden)
+        z = wide_product(self.weights.lm_head if "lm_head" in self.weights else self.target.head_layer, hidden)
         z = z if self.config.multiplier == 1 else z * self.config.multiplier
         cap = self.config.softcap
         return z if cap is None else mx.tanh(z / cap) * cap

@@ -22,7 +22,7 @@ WEIGHTS = re.compile(r"model[A-Za-z0-9._-]*\.safetensors")
 TEMPLATES = "additional_chat_templates"
 # What loading reads beside weights, and may come from the hub.
 TEXT_FILES = (
-    *("config.json", "generation_config.json", "hf_quant_config.json", INDEX, "calibration.json"),
+    *("config.json", "generation_config.json", "hf_quant_config.json", INDEX, "calibration.json", "draft_vocab.json"),
     *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json"),
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 from mlx_lm.models.cache import ArraysCache, KVCache
 from mlx_lm.utils import load_model
 
@@ -124,7 +125,13 @@ class Target:
 
     def raw_head(self, hidden: mx.array) -> mx.array:
         """Logits [..., V] before any softcap."""
-        return wide_product(getattr(self._lm, "lm_head", self._body.embed_tokens), hidden)
+        return wide_product(self.head_layer, hidden)
+
+    @property
+    def head_layer(self) -> nn.Linear | nn.Embedding:
+        """What has the head's weight [V, d]: the embedding, where that is tied to it."""
+        layer: nn.Linear | nn.Embedding = getattr(self._lm, "lm_head", self._body.embed_tokens)
+        return layer
 
     def encode_chat(self, messages: list[dict[str, str]], thinking: bool = False) -> list[int]:
         """Token ids of a conversation, all of them in the vocabulary; see Text.encode_chat. Raises ModelError, also

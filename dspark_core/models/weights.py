@@ -142,6 +142,17 @@ def read_weights(
         progress(done, total)
 
 
+def rows_of(layer: nn.Module, ids: mx.array) -> nn.Linear | nn.QuantizedLinear:
+    """The rows `ids` [n] of a linear layer or an embedding [V, d], in the precision it has: a linear layer [n, d]."""
+    rows = nn.Linear(1, 1, bias=False)
+    if "scales" in layer:
+        how = {"group_size": layer.group_size, "bits": layer.bits, "mode": layer.mode}
+        rows = nn.QuantizedLinear(256, 1, bias=False, **how)
+    for name, weight in layer.items():
+        rows[name] = weight[ids]
+    return rows
+
+
 MIN_ROWS = 4096
 
 

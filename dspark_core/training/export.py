@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from . import TrainingError
 from .data import write_atomic
-from .torch_drafter import DEEPSPEC_ARCHITECTURE
+from .torch_drafter import DEEPSPEC_ARCHITECTURE, DRAFT_VOCABULARY
 from .torch_target import TorchTarget
 
 RECORDS = ("run.json", "calibration.json", "evaluation.json")
@@ -49,7 +49,7 @@ def export(source: Path, out: Path, target: TorchTarget | None, form: str, bits:
     else:
         raise TrainingError(f"There is no export format {form!r}; native and packed are known.")
     (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    for name in RECORDS:
+    for name in (*RECORDS, DRAFT_VOCABULARY):
         if (source / name).exists() and source != out:
             shutil.copy(source / name, out / name)
     return out

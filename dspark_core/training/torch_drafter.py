@@ -26,6 +26,7 @@ DEEPSPEC_ARCHITECTURE, ZLAB_ARCHITECTURE, ZLAB_2_ARCHITECTURE = (
     "DFlash2DraftModel",
 )
 
+DRAFT_VOCABULARY = "draft_vocab.json"  # the target's ids that a reduced vocabulary has, in "ids"
 WIDEST_MARGIN = 40.0  # of two logits; more says nothing more
 # What may differ between a drafter and the one it goes on from.
 METHOD_FIELDS = (
@@ -288,11 +289,17 @@ class BlockLayer(nn.Module):
 
 
 class TorchDrafter(nn.Module):
-    """The trained tensors of a checkpoint; embedding and output head are the target's."""
+    """The trained tensors of a checkpoint; embedding and output head are the target's.
+
+    left_out: [V], true for the tokens that a reduced vocabulary has not; None where every token can be drafted
+    """
+
+    left_out: Tensor | None
 
     def __init__(self, c: DrafterShape):
         super().__init__()
         self.config = c
+        self.register_buffer("left_out", None, persistent=False)
         self.fc = nn.Linear(len(c.taps) * c.hidden_size, c.hidden_size, bias=False)
         self.hidden_norm = RMSNorm(c.hidden_size, c.eps)
         self.layers = nn.ModuleList(BlockLayer(c) for _ in range(c.layers))
@@ -337,11 +344,12 @@ class TorchDrafter(nn.Module):
 
     def logits(self, hidden: Tensor, head: Tensor) -> Tensor:
         """Float32 logits [..., V] of hidden states [..., d] by the target's head [V, d], before Markov head and
-        selector."""
+        selector; minus infinity for tokens that are left out."""
         c = self.config
         z = F.linear(hidden.float(), head.float())
         z = z if c.output_multiplier == 1 else z * c.output_multiplier
-        return c.softcap * torch.tanh(z / c.softcap) if c.softcap else z
+        z = c.softcap * torch.tanh(z / c.softcap) if c.softcap else z
+        return z if self.left_out is None else z.masked_fill(self.left_out, float("-inf"))
 
     def draft(self, hidden: Tensor, head: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
         """The greedy draft of one slot, ids [...], and how sure of it the drafter is [...]: its confidence logit, or
@@ -440,7 +448,8 @@ class TorchDrafter(nn.Module):
     @classmethod
     def load(cls, directory: str | Path, device: str = "cpu") -> "TorchDrafter":
         """A trained checkpoint (bf16, float32 or packed) in float32. Raises TrainingError if tensors are missing
-        or unexpected; an embedding and head it holds are left out: the target's are used."""
+        or unexpected; an embedding and head it holds are left out: the target's are used. Of a draft_vocab.json beside
+        it, no other tokens are drafted."""
         directory = Path(directory)
         try:
             raw = json.loads((directory / "config.json").read_text(encoding="utf-8"))
@@ -460,4 +469,8 @@ class TorchDrafter(nn.Module):
         if missing or unexpected:
             wrong = f"no tensor {missing[0]}" if missing else f"an unexpected tensor {unexpected[0]}"
             raise TrainingError(f"{directory} has {wrong}.")
+        if (directory / DRAFT_VOCABULARY).exists():
+            ids = json.loads((directory / DRAFT_VOCABULARY).read_text(encoding="utf-8"))["ids"]
+            drafter.left_out = torch.ones(drafter.config.vocab_size, dtype=torch.bool)
+            drafter.left_out[ids] = False
         return drafter.to(device)

@@ -6,13 +6,16 @@ import shutil
 
 import mlx.core as mx
 import pytest
+from mlx.utils import tree_flatten
 
 from dspark_core.decode.rounds import Settings
 from dspark_core.decode.schedule import FullBlock
 from dspark_core.decode.speculative import speculative
 from dspark_core.errors import ModelError
 from dspark_core.models.checkpoint import load_drafter, open_drafter
+from dspark_core.models.config import DRAFT_VOCABULARY
 from dspark_core.models.info import MOST_MARGIN, USUAL_MARGIN
+from dspark_core.models.target import load_target
 from tests.conftest import golden_paths, load_golden
 from tests.decode.helpers import NEVER, Recorded, output, plain_output, rounds, worst
 
@@ -294,10 +297,46 @@ def test_a_reduced_vocabulary_is_checked(tmp_path):
     assert "needs a smaller draft vocabulary" in refused(lambda weights: weights.pop("d2t"))
 
 
+def list_vocabulary(golden, directory, ids):
+    """A golden drafter with draft_vocab.json beside its weights."""
+    shutil.copytree(golden.path / "drafter", directory)
+    (directory / DRAFT_VOCABULARY).write_text(json.dumps({"ids": ids}))
+    return directory
+
+
+def test_a_listed_vocabulary_is_checked(tmp_path):
+    golden = load_golden(GOLDEN / "A")
+    for n, ids in enumerate(([], [3, 2], [2, 2], [-1, 4], [4, 256], [True, 4], ["4"], 4, None)):
+        directory = list_vocabulary(golden, tmp_path / str(n), ids)
+        message = refusal(lambda directory=directory: open_drafter(directory, golden.target))
+        assert "draft_vocab.json must list `ids`, ascending ones of a vocabulary of 256" in message, ids
+    both = list_vocabulary(load_golden(FORMATS / "S5_dflash"), tmp_path / "both", [4, 5])
+    assert "and, another one, in the tensor d2t" in refusal(lambda: open_drafter(both, golden.target))
+    few = load_golden(FORMATS / "S6_dflash2_zlab")
+    few_ids = list_vocabulary(few, tmp_path / "few", [4, 5])
+    assert "selector_top_k 8 is more than its vocabulary has" in refusal(lambda: open_drafter(few_ids, few.target))
+
+
+def test_a_listed_vocabulary_at_every_precision(tmp_path):
+    """The target's rows are in the target's precision, whatever the drafter's is; a head of its own is in that."""
+    golden, places = load_golden(GOLDEN / "D"), {}
+    for which in ("A", "D"):
+        places[which] = list_vocabulary(load_golden(GOLDEN / which), tmp_path / which, list(range(1, 256, 2)))
+    x = mx.random.normal((3, 64), key=mx.random.key(0))
+    for precision in ("stored", "bf16", "8-bit", "4-bit"):
+        target = load_target(golden.path / "target", precision)
+        drafter = load_drafter(places["D"], target, "bf16" if precision == "8-bit" else "8-bit")
+        assert worst(drafter.head(x), target.raw_head(x)[:, 1::2]) < TOLERANCE, precision
+        own = load_drafter(places["A"], golden.target, precision)
+        whole = load_drafter(GOLDEN / "A" / "drafter", golden.target, precision)
+        assert worst(own.head(x), whole.head(x)[:, 1::2]) < TOLERANCE, precision
+        assert type(own.weights.markov_head.markov_w2) is type(whole.weights.markov_head.markov_w2), precision
+
+
 @pytest.mark.parametrize("reduced", [False, True])
 def test_a_packed_dflash_2(reduced, tmp_path):
     """At 8 bits as a trained drafter is packed, with plain codebooks made tables; and with a draft vocabulary of its
-    own, whose successor codebook goes by draft ids or by the target's."""
+    own, whose successor codebook goes by draft ids or by the target's, or which is a list beside the weights."""
     golden = load_golden(FORMATS / "S6_dflash2_zlab")
     wide = 64  # columns of a group
     own = {
@@ -307,13 +346,13 @@ def test_a_packed_dflash_2(reduced, tmp_path):
     own["dflash_config"] |= {"selector_rank": wide}
     ids = mx.array(sorted({*range(0, 256, 2), 255}))
     outputs = []
-    for by_draft in (False, True) if reduced else (False,):
-        directory = tmp_path / f"{by_draft}" / "drafter"
+    for form in ("by target", "by draft", "listed") if reduced else ("whole",):
+        directory = tmp_path / form / "drafter"
         shutil.copytree(golden.path / "drafter", directory)
-        more = {"draft_vocab_size": ids.size} if reduced else {}
+        more = {"draft_vocab_size": ids.size} if form.startswith("by") else {}
         edit_config(directory, quantization={"group_size": 64, "bits": 8}, **own, **more)
 
-        def pack(weights, by_draft=by_draft):
+        def pack(weights, form=form):
             select = "candidate_selector."
             shapes = {
                 "predecessor_codebook": (256, wide),
@@ -322,20 +361,22 @@ def test_a_packed_dflash_2(reduced, tmp_path):
             }
             for i, (name, shape) in enumerate(shapes.items()):
                 weights[select + name] = 0.3 * mx.random.normal(shape, key=mx.random.key(i))
-            if reduced:
+            if form.startswith("by"):
                 weights["d2t"] = ids - mx.arange(ids.size)
                 weights["lm_head.weight"] = golden.target.model.model.embed_tokens.weight[ids]
-                if by_draft:
+                if form == "by draft":
                     weights[select + "successor_codebook"] = weights[select + "successor_codebook"][ids]
             for name in list(weights):
                 base, w = name.removesuffix(".weight"), weights[name]
-                if w.ndim == 2 and w.shape[1] % 64 == 0:
+                if w.ndim == 2 and w.shape[1] % 64 == 0 and name != "lm_head.weight":
                     del weights[name]
                     weights |= zip(
                         (f"{base}.weight", f"{base}.scales", f"{base}.biases"), mx.quantize(w, 64, 8), strict=True
                     )
 
         edit_weights(directory, pack)
+        if form == "listed":
+            (directory / DRAFT_VOCABULARY).write_text(json.dumps({"ids": ids.tolist()}))
         drafter = load_drafter(directory, golden.target, "stored")
         assert drafter.info.precision == "8-bit" and drafter.info.title == "DFlash 2"
         settings, prompt = Settings(40, stop_ids=NEVER), golden.trace["prompt_ids"]
@@ -373,6 +414,10 @@ def test_a_reduced_vocabulary_in_the_older_formats(which, tmp_path):
         blocks.append(context.propose(e["rounds.anchor"][:1], d.info.max_drafts, pick))
     assert blocks[0].ids.tolist() == blocks[1].ids.tolist()
     assert worst(blocks[0].logits[:, ids], blocks[1].logits[:, ids]) < TOLERANCE
+    listed = load_drafter(list_vocabulary(golden, tmp_path / "listed", ids.tolist()), golden.target)
+    assert {name: w.tolist() for name, w in tree_flatten(listed.weights.parameters())} == {
+        name: w.tolist() for name, w in tree_flatten(drafter.weights.parameters())
+    }
     prompt = golden.trace["prompt_ids"]
     events = speculative(golden.target, drafter, prompt, Settings(24, stop_ids=NEVER), FullBlock())
     assert output(events) == plain_output(golden.target, prompt, 24)

@@ -12,7 +12,8 @@ import mlx.nn as nn
 
 from ..config import DrafterConfig
 from ..drafter import BlockDrafter, Pick, Weights
-from ..weights import wide_product
+from ..target import Target
+from ..weights import rows_of, wide_product
 
 METHOD = "DSpark"
 HEADS = ("markov",)
@@ -84,7 +85,11 @@ class DSparkWeights(Weights):
     def __init__(self, c: DrafterConfig):
         super().__init__(c)
         head = MARKOV_HEADS[c.markov_type]
-        self.markov_head = head(c.vocab_size, c.markov_rank, c.backbone.hidden_size, c.head_rows)
+        self.markov_head = head(c.vocab_size, c.markov_rank, c.backbone.hidden_size, c.stored_rows)
+
+    def reduce(self, ids: mx.array, target: Target) -> None:
+        super().reduce(ids, target)
+        self.markov_head.markov_w2 = rows_of(self.markov_head.markov_w2, ids)
 
 
 class DSpark(BlockDrafter):
