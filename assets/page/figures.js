@@ -123,7 +123,8 @@ export function makeFigures() {
 /** Both drawings of a lane, empty. */
 export function makeDrawings() {
   const drawings = make('div', 'drawings');
-  const histogram = svg('svg', { class: 'histogram', viewBox: '0 0 120 44', role: 'img' });
+  const histogram = svg('svg', { class: 'histogram', viewBox: '0 0 120 44', role: 'img',
+    preserveAspectRatio: 'xMinYMax' });
   const speed = svg('svg', { class: 'speed', viewBox: '0 0 120 44', role: 'img', preserveAspectRatio: 'none' });
   histogram.setAttribute('aria-label', 'Tokens per round, share of rounds');
   speed.setAttribute('aria-label', 'tok/s over own time');

@@ -26,7 +26,7 @@ const mostDrafts = () => Math.max(1, ...data.lines.map(({ drafts }) => drafts));
 const measured = () => data.lines.some(({ accepted }) => accepted.length);
 
 /** @param {number} x */
-const percent = (x) => Math.round(100 * x) + ' %';
+const percent = (x) => Math.round(100 * x) + '\u00a0%';  // of which the sign stays on the line
 
 // ---- the address -----------------------------------------------------------------------------------------
 

@@ -171,6 +171,18 @@ def settle(modules: Sequence[nn.Module], cores: int) -> Generator[None, None, Sp
     return spread
 
 
+def join(modules: Iterable[nn.Module], spread: Spread) -> None:
+    """Have what is read later computed as the rest is, where its products, too, stay what they are, bit for bit."""
+    layers = layers_of(modules)
+
+    def work() -> Generator[None, None, None]:
+        if (yield from _proved(layers, spread)):
+            install(layers, spread)
+
+    for _ in work():
+        pass
+
+
 def _is_decision(known: Any, counts: Collection[int]) -> bool:
     whole = isinstance(known, list) and len(known) == 3 and all(type(number) is int for number in known)
     return known == [] or (whole and known[0] in counts and known[1] in ROWS and known[2] in (1, known[1]))

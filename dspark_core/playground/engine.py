@@ -173,10 +173,7 @@ class PresetEngine:
         self.name = self.precision = ""
         self.stop_ids: frozenset[int] = frozenset()
         self.token_bytes: Callable[[int], bytes] = lambda token_id: b""
-        self.infos: tuple[DrafterInfo, ...] = ()  # of the drafters that run
         self.splits: tuple[Split, ...] = ()  # what is loaded, were there several machines such as this one
-        self.problems: dict[str, str] = {}  # id -> why one does not
-        self.drafters: dict[str, str] = {}  # all of them in words: Models.descriptions
 
     def _load(self, choice: Choice, tell: Tell, cancelled: Callable[[], bool], strict: bool = False) -> None:
         """Open all, then unload, then read. `strict`: a drafter that does not fit refuses the whole choice."""
@@ -218,8 +215,6 @@ class PresetEngine:
         if target.machines == 1:
             counts = Splits.of_directory(choice.target).counts
             self.splits = Split.offered(counts, target.num_layers, target.hidden_size * target.dtype.size)
-        self.infos, self.problems = self._models.infos, self._models.problems
-        self.drafters = self._models.descriptions
 
     def _open(
         self, choice: Choice, tell: Tell, cancelled: Callable[[], bool], strict: bool
@@ -285,6 +280,21 @@ class PresetEngine:
         if self._models is None:
             raise ModelError(self.problem or "No model is loaded: choose one first.")
         return self._models
+
+    @property
+    def infos(self) -> tuple[DrafterInfo, ...]:
+        """Of the drafters that run; those that are read on request change as they are."""
+        return self._models.infos if self._models else ()
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Id -> why a drafter does not run."""
+        return self._models.problems if self._models else {}
+
+    @property
+    def drafters(self) -> dict[str, str]:
+        """All of them in words: Models.descriptions."""
+        return self._models.descriptions if self._models else {}
 
     @property
     def lost(self) -> str:

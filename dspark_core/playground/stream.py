@@ -460,9 +460,13 @@ def loaded_words(worker: Worker) -> str:
         bytes_ = weight_bytes(place) if isinstance(place, Path) else 0
         return f", {gigabytes(bytes_)}" if bytes_ else ""
 
-    places = choice.drafters if choice else {}
-    order = [info.method for info in getattr(engine, "infos", ())]
+    places = {**choice.drafters, **choice.unread} if choice else {}
+    titles = {info.lane_drafter or info.method: info.title for info in getattr(engine, "infos", ())}
     chosen = {name: how for name, how in engine.drafters.items() if how != NOT_CHOSEN}
-    listed = sorted(chosen.items(), key=lambda d: order.index(d[0]) if d[0] in order else len(order))
-    drafters = [f"{name}: {how}{size(places.get(name.lower()))}" for name, how in listed]
-    return "\n".join([f"{engine.name}, {engine.precision}{size(choice and choice.target)}", *drafters])
+    order = [*titles, *chosen]
+    lines = [f"Target: {engine.name}, {engine.precision}{size(choice and choice.target)}"]
+    for name in sorted(chosen, key=order.index):
+        title = titles.get(name, name)
+        how = chosen[name].removeprefix(f"{title}, ")  # a method that has no weights has no other name
+        lines.append(f"{title}: {how}{size(places.get(name.lower()))}")
+    return "\n".join(lines)

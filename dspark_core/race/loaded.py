@@ -24,7 +24,7 @@ from ..decode.strict import Noise, load_noise, measure_noise, save_noise
 from ..errors import ModelError
 from ..machine import CPU_STREAMS, machine, versions
 from ..models.checkpoint import read_drafter
-from ..models.cpu_streams import settle, usable_cores
+from ..models.cpu_streams import Spread, join, settle, usable_cores
 from ..models.drafter import Drafter
 from ..models.drafters import constants
 from ..models.info import DrafterInfo, named
@@ -74,6 +74,7 @@ class Models:
     raced:    (drafter's id, rounds) of the lanes of each race meanwhile
     noise:    how far logits move with the width here, once that is known
     settled:  it is decided whether layers are computed in parts, on several CPU streams
+    spread:   in how many, where they are
     read_s:   seconds that a token of the last prompt took to read; 0 before there was one
     prefixes: the conversations that requests may go on from
     """
@@ -90,6 +91,7 @@ class Models:
     raced: list[list[tuple[str, Sequence[Round]]]] = field(default_factory=list)
     noise: Noise | None = None
     settled: bool = False
+    spread: Spread | None = None
     read_s: float = 0.0
     prefixes: Prefixes = field(default_factory=Prefixes)
 
@@ -108,12 +110,17 @@ class Models:
         cannot be read leaves the reason."""
         for id_ in [id_ for id_ in dict.fromkeys(ids) if id_ in self.unread]:
             yield f"Loading {self.unread[id_].info.title} …"
-            self.before, drafter = self.known_curve() or self.before, self.unread.pop(id_)
+            self.before, drafter = self.known_curve() or self.before, self.unread[id_]
+            read: Drafter | str = drafter
             try:
                 read_drafter(drafter)
-                self.drafters[id_] = drafter
+                if self.spread and isinstance(weights := getattr(drafter, "weights", None), nn.Module):
+                    join([weights], self.spread)
             except ModelError as error:
-                self.drafters[id_] = str(error)
+                read = str(error)
+            # Other threads read both: each is replaced, and the drafter is in one of them at any time.
+            self.drafters = {**self.drafters, id_: read}
+            self.unread = {key: d for key, d in self.unread.items() if key != id_}
 
     @property
     def problems(self) -> dict[str, str]:
@@ -156,8 +163,8 @@ class Models:
         if not (self.settled or self.target.cpu_streams) and self.target.machines == 1:
             modules = [getattr(d, "weights", None) for d in self.loaded.values()]
             modules = [self.target.model, *(m for m in modules if isinstance(m, nn.Module))]
-            spread = yield from settle(modules, usable_cores())
-            self.target.cpu_streams = str(spread or "")
+            self.spread = yield from settle(modules, usable_cores())
+            self.target.cpu_streams = str(self.spread or "")
         self.settled = True
 
     # ---- costs ---------------------------------------------------------------------------------------

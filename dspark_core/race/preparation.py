@@ -45,8 +45,13 @@ def prepare(models: Models) -> Generator[str, None, None]:
         for event in events:
             if isinstance(event, Measuring) and event.share > 0.05:
                 left = (time.monotonic() - began) * (1 / event.share - 1)
-                words = COSTS.format(left=f", {next((n for n in LEFT if n >= left), LEFT[-1])} s or so")
+                words = COSTS.format(left=f", {_about(left)} or so")
             yield words
             if models.known_curve() is not None:  # somebody measured it meanwhile
                 break
         events.close()
+
+
+def _about(seconds: float) -> str:
+    n = next((n for n in LEFT if n >= seconds), LEFT[-1])
+    return f"{n} s" if n < 120 else f"{n // 60} minutes"

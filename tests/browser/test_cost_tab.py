@@ -117,8 +117,8 @@ def test_what_if_begins_at_the_race_and_moves_with_the_keys(raced_tab):
     before = page.locator("#what-if .plot-times").inner_html()
     page.focus("#knob-further")
     page.keyboard.press("Home")
-    assert shown_in(tab, "what-if", ".knob:nth-child(3) output", "0 ms") == "0 ms, 0 % of a step"
-    assert page.get_attribute("#knob-further", "aria-valuetext") == "0 ms, 0 % of a step"
+    assert shown_in(tab, "what-if", ".knob:nth-child(3) output", "0 ms") == "0 ms, 0\xa0% of a step"
+    assert page.get_attribute("#knob-further", "aria-valuetext") == "0 ms, 0\xa0% of a step"
     page.keyboard.press("Tab")
     page.keyboard.press("ArrowLeft")
     assert page.locator("#what-if .plot-times").inner_html() != before
@@ -127,7 +127,7 @@ def test_what_if_begins_at_the_race_and_moves_with_the_keys(raced_tab):
     assert f"{most - 1} sent" in page.inner_text("#what-if [role=status]"), "read out once a slider rests"
     page.click("#what-if .part-starts button >> text=M4 Pro")
     assert "published" in page.inner_text("#what-if .part-source")
-    assert page.inner_text("#what-if .knob:nth-child(3) output") == "14 ms, 26 % of a step"
+    assert page.inner_text("#what-if .knob:nth-child(3) output") == "14 ms, 26\xa0% of a step"
     assert "further" not in page.evaluate("location.search"), "a start point is as it is"
     took = page.evaluate(FRAMES)
     assert len(took) == 60 and took[30] < 100, "the middle one: a busy machine delays some"

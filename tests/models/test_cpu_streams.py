@@ -187,6 +187,12 @@ def test_what_pays_is_decided_once_and_every_product_was_compared(models, monkey
     assert any(hasattr(layer, "parts") for layer in models.loaded["dspark"].weights.modules())
     assert made_of(models.target, models.loaded) == whole | {"cpu_streams": words}, "other costs"
     assert models.source().machine["cpu_streams"] == words and list(models.settle_streams()) == []
+    later = models.loaded["dspark"]  # a drafter that is read when a lane names it
+    remove([layer for layer in later.weights.modules() if hasattr(layer, "parts")])
+    monkeypatch.setattr("dspark_core.race.loaded.read_drafter", lambda drafter: None)
+    models.drafters, models.unread = {}, {"dspark": later}
+    assert list(models.read(["dspark"])) and models.loaded == {"dspark": later} and not models.unread
+    assert any(hasattr(layer, "parts") for layer in later.weights.modules()), "it is as the others are"
     calls.clear()
     assert settled(models) and not calls and models.target.cpu_streams == words, "it is on disk"
     (file,) = tmp_path.rglob("*.json")

@@ -73,7 +73,9 @@ def test_a_busy_machine_is_named(busy, said):
 
 def test_another_machines_shape_is_named():
     borrowed = bundled_curve({"device": "CPU"}, {"dspark": INFO}, 0.2)
-    about = str(cost_updates(borrowed, None)["about"])
+    shown = cost_updates(borrowed, None)
+    about = str(shown["about"])
+    assert all("once the costs are measured here" in str(shown[part]) for part in ("forecast", "plot prospects"))
     assert "Not measured here yet" in about and borrowed.borrowed in about
 
 

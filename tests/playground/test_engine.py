@@ -9,6 +9,7 @@ import sys
 import weakref
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -23,6 +24,7 @@ from dspark_core.machine import Device
 from dspark_core.models.info import first_of_each
 from dspark_core.playground.engine import Choice, Loaded, Loading, PresetEngine, load_job, unload_job
 from dspark_core.playground.race_request import offers_of
+from dspark_core.playground.stream import loaded_words
 from dspark_core.playground.worker import Job, Waiting, Worker, race_job
 from dspark_core.presets import Preset, PresetDrafter
 from dspark_core.race.records import FULL, PLAIN, Failed, LaneSpec, RaceRecord, RaceRequest
@@ -62,7 +64,9 @@ def test_a_drafter_on_request_is_read_when_a_lane_names_it(tmp_path, monkeypatch
     assert first_of_each(infos) == ["dspark", "dflash"] and "dflash-2" not in engine.models.loaded
     while engine.prepare():
         assert "dflash-2" not in engine.models.loaded, "nobody asked for it"
-    before, usual = engine.models.known_curve(), races(engine)
+    before, usual, worker = engine.models.known_curve(), races(engine), SimpleNamespace(engine=engine)
+    words = loaded_words(worker)
+    assert words.startswith("Target: ") and "More: " not in words and "Lookup: block" in words, words
     assert "dflash-2" not in engine.models.loaded
 
     engine.models.target.encode_chat = lambda messages: list(range(1, 12))
@@ -75,6 +79,10 @@ def test_a_drafter_on_request_is_read_when_a_lane_names_it(tmp_path, monkeypatch
     assert engine.models.usable_curve("dspark") is before and engine.models.usable_curve("dflash-2").borrowed
     assert first_of_each(offers_of(engine).infos) == ["dspark", "dflash"] and races(engine) == usual
     assert engine.prepare(), "its costs are still to be measured"
+    assert [line.partition(":")[0] for line in loaded_words(worker).splitlines()[1:]] == [
+        *(info.title for info in engine.infos)
+    ], "the head names it"
+    assert "More: drafter, block" in loaded_words(worker) and " MB" in loaded_words(worker).splitlines()[-1]
 
 
 def test_what_is_got_ready_goes_with_its_model(engine, tmp_path, monkeypatch):

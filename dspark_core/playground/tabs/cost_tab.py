@@ -100,6 +100,7 @@ BORROWED = (
     "Not measured here yet: until then another machine's shape serves ({machine}), scaled to a plain step. It is "
     "measured while nothing else is asked for; Measure does it now."
 )
+NO_RACE = "comes with a finished race, once the costs are measured here"
 POINTS = "Each point is the median of {samples} samples; hollow ones lie between measured ones."
 DOUBTFUL = (
     "This machine was busy while it was measured ({share:.0f} % of the time went to something else): the times may be "
@@ -363,7 +364,7 @@ def _cost_table(name: str, rows: list[list]) -> str:
 
 def _cost_chart(name: str, figure: go.Figure, rows: list[list]) -> Chart:
     if not rows:
-        nothing_yet(figure)
+        nothing_yet(figure, NO_RACE if name == "prospects" else "not measured yet")
     return Chart(figure, _cost_table(name, rows))
 
 
@@ -400,7 +401,8 @@ def cost_updates(
         about = decided("", doubt + machine_words(curve), where)
         if curve.borrowed:
             about = decided("", machine_words(curve), BORROWED.format(machine=curve.borrowed))
-    words = " ".join([error_words(curve, race), *suggestions(curve, race)]) if curve and race else why_not
+    judged = curve is not None and race is not None
+    words = " ".join([error_words(curve, race), *suggestions(curve, race)]) if judged else why_not or f"This {NO_RACE}."
     return {
         "about": about,
         **chart_updates("curve", curve_chart(curve, infos)),
