@@ -237,8 +237,7 @@ class Shard:
         prints = {name: versions().get(name, "") for name in COMPARED} | {PROGRAM: program_digest()}
         digest = yield from weights_digest(directory)
         target = open_target(directory, precision, with_text=False)
-        target.model.shard(self.group)
-        target.leave_out_head()
+        target.leave_part(self.group)
         self.parts[number] = Part(target)
         walk, life = target.walk, self.life
 

@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import ModelError
 from .headers import read_config, read_headers
 from .target_config import read_target
-from .targets import families
+from .targets import families, mlx_name
 
 MOST = 16  # machines
 DIVIDED = (
@@ -46,7 +46,7 @@ class Splits:
     def of(cls, where: Path, config: dict[str, Any], tensors: Mapping[str, Any]) -> "Splits":
         """Those of a model directory or repository. Raises ModelError."""
         shape = read_target(where, config, tensors)
-        name, text = shape.family.__name__.rpartition(".")[2], shape.text
+        name, text = mlx_name(shape.family), shape.text
         divided = [(field, text[field]) for field in DIVIDED if text.get(field)]
         if name.startswith("qwen3_5"):  # whose head mlx-lm splits, too
             divided += [] if shape.tied else [("vocab_size", shape.vocab_size)]
@@ -76,7 +76,7 @@ class Splits:
         if self.fits(machines):
             return
         if not self.sharded:
-            able = [f.TITLE for f in families() if mlx_lm_splits(f.__name__.rpartition(".")[2])]
+            able = [f.TITLE for f in families() if mlx_lm_splits(mlx_name(f))]
             raise ModelError(
                 f"{name} is of the family {self.family}, which mlx-lm cannot split over several machines: start it "
                 f"without mlx.launch, or choose a model of {', '.join(able[:-1])} or {able[-1]}."

@@ -82,8 +82,11 @@ class Target:
         """Why machines are gone that had a part of it, in a sentence; empty where all are there."""
         return ""
 
-    def leave_out_head(self) -> None:
-        """Before the weights are read: those that only `head` needs stay where they are."""
+    def leave_part(self, group: Any) -> None:
+        """Before the weights are read: leave of the layers what is this rank's by mlx-lm's own `shard`, and nothing of
+        what only `head` needs. Raises ValueError where a size cannot be split."""
+        sharded = self.model if hasattr(self.model, "shard") else self._lm  # a wrapper may have none where its text has
+        sharded.shard(group)
         self._lm.pop("lm_head", None)
 
     def new_cache(self) -> Cache:

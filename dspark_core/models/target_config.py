@@ -16,7 +16,7 @@ from .backbone_config import LAYER_TYPES, MAX_HEADS, MAX_ROLLBACK, MAX_WIDTH
 from .fields import Fields, same, shown
 from .headers import TensorInfo
 from .target_rope import MAX_CONTEXT
-from .targets import families, family_of
+from .targets import families, family_of, mlx_name
 
 MAX_TARGET_LAYERS, MAX_VOCABULARY = 1000, 1 << 23
 MAX_VERIFY = 17  # rows that one verification has at most
@@ -241,7 +241,7 @@ def _target_config(
         context_length=max(positions, context),
         tied=fields.flag("tie_word_embeddings"),
         biased=fields.flag("attention_bias"),
-        text={"model_type": family.__name__.rpartition(".")[2]} | fields.mlx,
+        text={"model_type": mlx_name(family)} | fields.mlx,
         wrapper=family.__name__.rpartition(".")[2] if wraps or getattr(family, "NESTED", False) else "",
     )
     _check_shapes(fields, read, at, tensors)

@@ -1,5 +1,6 @@
 """Targets on two machines: the same numbers as on one, and what happens when a rank is lost."""
 
+import importlib
 import json
 import os
 import shutil
@@ -27,7 +28,9 @@ from dspark_core.models.group import Group
 from dspark_core.models.ranks import Beats, Rank
 from dspark_core.models.shard_process import Shard
 from dspark_core.models.sharded import load_spread
+from dspark_core.models.shards import mlx_lm_splits
 from dspark_core.models.target import load_target
+from dspark_core.models.targets import families, mlx_name
 from dspark_core.playground.engine import PresetEngine
 from dspark_core.presets import Preset, PresetDrafter
 from dspark_core.proof.agreement import agreement
@@ -158,15 +161,29 @@ def test_what_is_done_with_a_target_is_done_on_two_machines(pair, tmp_path, monk
     assert spread.known_curve() is not None and alone.known_curve() is None
 
 
-def test_a_recurrent_target_on_two_machines(pair, tmp_path):
+OTHERS = ("ministral3 wrapped", "qwen2", "qwen3_moe", "qwen3_5_moe")
+
+
+@pytest.mark.parametrize("name", ["qwen3_5", "mistral", *(pytest.param(n, marks=pytest.mark.sweep) for n in OTHERS)])
+def test_every_family_that_mlx_lm_splits_on_two_machines(pair, name, tmp_path):
+    """A recurrent one, one with windows whose model mlx-lm has under another's name, one in a wrapper, experts."""
     pytest.importorskip("torch")
-    place = saved("qwen3_5", tmp_path / "recurrent")
+    place = saved(name, tmp_path / "model")
     check_numbers(load_target(place), load_spread(place))
+
+
+def test_what_can_be_split_is_what_mlx_lm_has_a_way_to_split():
+    """Of every family, held against the models of mlx-lm themselves."""
+    for family in families():
+        model = importlib.import_module(f"mlx_lm.models.{mlx_name(family)}").Model
+        assert mlx_lm_splits(mlx_name(family)) == hasattr(model, "shard"), family.TITLE
 
 
 def test_what_cannot_be_split_is_refused_with_what_can(pair, tmp_path):
     pytest.importorskip("torch")
-    with pytest.raises(ModelError, match=r"family LFM2, which mlx-lm cannot split .* choose a model of .*Llama.* or "):
+    with pytest.raises(
+        ModelError, match=r"family LFM2, which mlx-lm cannot split .* of Llama, Mistral, Ministral 3, .* or "
+    ):
         load_spread(saved("lfm2", tmp_path / "other"))
     odd = saved("qwen2", tmp_path / "odd", num_attention_heads=9, num_key_value_heads=3, hidden_size=36)
     with pytest.raises(ModelError, match=r"9 query and 3 key/value heads cannot be: it runs on 1 or 3.$"):

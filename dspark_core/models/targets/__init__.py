@@ -12,8 +12,9 @@ A file has, besides what it needs to compute with:
     walk      (body, ids [1, T], cache) -> the hidden states [1, T, d] of the embeddings, then of each layer
     complete  (mlx-lm's Model class, the TargetConfig) -> a class that computes what mlx-lm's leaves out
     NESTED    True where mlx-lm's classes have a text model inside a wrapper, whatever the file has
+    MLX       the name of mlx-lm's text model, where it is not the file's own
 
-The last two are optional. The catalog reads configs on a thread without MLX, so MLX is imported in `walk` and
+The last three are optional. The catalog reads configs on a thread without MLX, so MLX is imported in `walk` and
 `complete`.
 """
 
@@ -35,3 +36,8 @@ def family_of(model_type: object) -> ModuleType | None:
         if model_type in (family.__name__.rpartition(".")[2], *family.TYPES):
             return family
     return None
+
+
+def mlx_name(family: ModuleType) -> str:
+    """Of mlx-lm's text model."""
+    return str(getattr(family, "MLX", family.__name__.rpartition(".")[2]))

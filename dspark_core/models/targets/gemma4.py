@@ -13,6 +13,7 @@ from ..target_rope import RopeFields
 TITLE = "Gemma-4"
 TYPES = ("gemma4_text", "gemma4_unified", "gemma4_unified_text")
 WRAPPERS = ("gemma4", "gemma4_unified")
+MLX = "gemma4_text"
 FULL = "full_attention"
 ROPES = {
     SLIDING: {"rope_type": "default", "rope_theta": 10_000.0},
@@ -51,7 +52,7 @@ def read(fields: TargetFields) -> tuple[list[LayerShape], int]:
         )
     cap = fields.get("final_logit_softcapping")
     fields.mlx["final_logit_softcapping"] = None if cap is None else fields.number("final_logit_softcapping", 1e-3, 1e6)
-    fields.mlx |= {"model_type": "gemma4_text", "layer_types": types, "head_dim": dim, "global_head_dim": full_dim}
+    fields.mlx |= {"layer_types": types, "head_dim": dim, "global_head_dim": full_dim}
     fields.mlx |= {"num_key_value_heads": kv if SLIDING in types else full_kv, "num_global_key_value_heads": full_kv}
     shared = _small(fields, types)
     fields.mlx |= {n: fields.flag(n) for n in ("attention_k_eq_v", "rope_traditional", "enable_moe_block")}

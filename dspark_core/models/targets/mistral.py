@@ -11,6 +11,7 @@ from . import qwen3
 TITLE = "Mistral"
 TYPES = ()
 WRAPPERS = ()
+MLX = "llama"
 WINDOW = "sliding_window"
 
 
@@ -33,7 +34,7 @@ def read(fields: TargetFields) -> tuple[list[LayerShape], int]:
     fields.neutral |= {"query_pre_attn_scalar": (head_dim,), "use_qk_norm": (False,), "qk_norm": (False,)}
     fields.neutral |= {"attention_bias": (False,), "use_sliding_window": (window is not None,)}
     fields.neutral |= {"layer_types": ([SLIDING if window else "full_attention"] * n,)}
-    fields.mlx |= {"model_type": "llama", "rope_theta": rope.theta, "rope_scaling": rope.scaling}
+    fields.mlx |= {"rope_theta": rope.theta, "rope_scaling": rope.scaling}
     fields.mlx |= dict.fromkeys(("rope_parameters", "layer_types", WINDOW))
     fields.mlx |= dict.fromkeys(("attention_bias", "mlp_bias", "rope_traditional"), False)
     return [LayerShape(head_dim, kv_heads, window)] * n, rope.context

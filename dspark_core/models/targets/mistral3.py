@@ -11,7 +11,7 @@ from ..target_config import MAX_TARGET_LAYERS, SILU, LayerShape, TargetFields
 from ..target_rope import MAX_CONTEXT, RopeFields
 
 TITLE = "Ministral 3"
-TEXT = "ministral3"
+MLX = TEXT = "ministral3"
 TYPES = (TEXT,)
 WRAPPERS = ("mistral3",)
 BETA, ORIGINAL = "llama_4_scaling_beta", "original_max_position_embeddings"
@@ -44,7 +44,7 @@ def read(fields: TargetFields) -> tuple[list[LayerShape], int]:
     fields.neutral |= {"attention_bias": (False,), "layer_types": (["full_attention"] * n,), "sliding_window": ()}
     fields.neutral |= {"query_pre_attn_scalar": (head_dim,), "use_qk_norm": (False,), "qk_norm": (False,)}
     scaling = {"rope_theta": read.theta, BETA: beta, ORIGINAL: original}
-    fields.mlx |= {"model_type": TEXT, "rope_parameters": read.scaling | scaling}
+    fields.mlx |= {"rope_parameters": read.scaling | scaling}
     fields.mlx |= {"layer_types": None, "sliding_window": None}
     return [LayerShape(head_dim, kv_heads) for _ in range(n)], read.context
 
