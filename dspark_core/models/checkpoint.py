@@ -18,7 +18,7 @@ from mlx.utils import tree_flatten
 from ..errors import ModelError, in_one_line
 from .config import D2T, DrafterConfig, check_fit, method_of, parse_config, read_calibration, read_draft_ids
 from .drafter import BlockDrafter, Drafter, Weights, method_module
-from .formats import format_of
+from .formats import format_of, inner_names
 from .headers import TensorInfo, read_config, read_headers
 from .info import DrafterInfo
 from .quantization import FLOATS, Quantization
@@ -93,10 +93,11 @@ def read_checkpoint(directory: Path | None, target: Target, precision: str, modu
     raw = read_config(directory)
     stored = read_headers(directory)
     config = parse_config(directory, raw, stored)
-    rename = format_of(directory / "config.json", raw).renamed
-    tensors = {inner: info for name, info in stored.items() if (inner := rename(name))}
+    where = directory / "config.json"
+    names = inner_names(where, format_of(where, raw), stored)
+    tensors = {inner: stored[name] for name, inner in names.items()}
     if config.method != method:
-        raise ModelError(f"{directory / 'config.json'} is of a {config.method} drafter, not of a {method} drafter.")
+        raise ModelError(f"{where} is of a {config.method} drafter, not of a {method} drafter.")
     check_fit(directory, config, target)
     calibration = read_calibration(directory, config.max_drafts)
     weights = kind.weights_type(config)
@@ -104,7 +105,7 @@ def read_checkpoint(directory: Path | None, target: Target, precision: str, modu
     check_tensors(directory, weights, tensors)
     for file in sorted({t.file for t in tensors.values()}):
         try:
-            arrays = [(inner, array) for name, array in mx.load(str(file)).items() if (inner := rename(name))]
+            arrays = [(names[name], array) for name, array in mx.load(str(file)).items() if name in names]
             weights.load_weights(arrays, strict=False)
         except (RuntimeError, ValueError) as e:
             raise ModelError(f"{file} cannot be read ({in_one_line(e)}).") from None

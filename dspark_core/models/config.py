@@ -25,7 +25,7 @@ from . import drafters
 from .backbone_config import MAX_ROLLBACK, BackboneConfig, read_backbone
 from .fields import Fields, is_number, is_whole, shown
 from .files import read_object
-from .formats import format_of, is_drafter
+from .formats import format_of, inner_names, is_drafter
 from .formats.heads import MAX_RANK
 from .headers import TensorInfo
 from .info import Calibration
@@ -153,8 +153,7 @@ def parse_config(directory: Path, raw: dict[str, Any], tensors: Headers) -> Draf
     try:
         Quantization(directory, raw, {name: info for name, info in tensors.items() if info is not None}).check()
         form = format_of(where, raw, tensors)
-        renamed = {form.renamed(name): info for name, info in tensors.items()}
-        renamed.pop("", None)
+        renamed = {inner: tensors[name] for name, inner in inner_names(where, form, tensors).items()}
         return _drafter_config(where, form.translate(where, raw, renamed))
     except (TypeError, ValueError, AttributeError, KeyError, ArithmeticError) as e:  # a field of an odd type
         raise ModelError(f"{where} cannot be read as a drafter's configuration ({e}).") from None
@@ -232,6 +231,7 @@ def _drafter_config(where: Path, inner: Inner) -> DrafterConfig:
         )
     fields.read |= {"quantization", "quantization_config"}  # by checkpoint.py, where tensors are quantized
     usual = {"target_hidden_size": (config.backbone.hidden_size,), "sliding_window_non_causal": (False,)}
+    usual["num_speculative_tokens"] = (config.max_drafts,)
     fields.refuse_others(usual | inner.neutral)
     return config
 

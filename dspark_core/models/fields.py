@@ -68,6 +68,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "rope_is_neox_style": (True,),
     "has_lm_head": (True, False),
     "attention_mode": ("gqa",),
+    **dict.fromkeys(("attention_sink_bias", "use_attention_sinks"), (False,)),
     "dspark_backbone_conv_enabled": (False,),
     "shift_label": (False,),
     "pure_draft_prefix_len": (0,),

@@ -233,6 +233,7 @@ class ChatAsked(Asked):
     max_completion_tokens: Tokens | None = None
     reasoning_effort: StrictStr | None = None
     chat_template_kwargs: TemplateOptions | None = None
+    enable_thinking: bool | None = None  # where DashScope's clients have it
 
     @property
     def limit(self) -> int | None:
@@ -241,6 +242,7 @@ class ChatAsked(Asked):
     @property
     def thinking(self) -> bool:
         switch = self.chat_template_kwargs.switch if self.chat_template_kwargs else None
+        switch = self.enable_thinking if switch is None else switch
         return self.reasoning_effort not in (None, *SILENT) if switch is None else switch
 
     def prompt_of(self) -> list[dict[str, str]]:

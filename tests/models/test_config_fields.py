@@ -142,6 +142,8 @@ REFUSED = [
     ("E", {"final_logit_softcapping": INFINITY}, {}, "final_logit_softcapping"),
     ("A", {"draft_vocab_size": 96}, {}, "draft_vocab_size 96"),
     ("D", {"draft_vocab_size": 96}, {}, "draft_vocab_size 96"),
+    ("A", {"num_speculative_tokens": 6}, {}, "num_speculative_tokens 6"),
+    ("A", {"attention_sink_bias": True}, {}, "attention_sink_bias: attention sinks"),
     ("A", {"sample_from_anchor": False}, {}, "sample_from_anchor False"),
     ("D", {"sample_from_anchor": True}, {}, "sample_from_anchor True"),
     ("A", {"projector_type": "domino"}, {}, "projector_type 'domino'"),
@@ -190,6 +192,8 @@ OPENED = [
         {"is_causal": None, "use_swa": False, "output_multiplier": 1},
         {"input_embedding_scale": 1.0, "block_size": 9},
     ),
+    ("A", {"num_speculative_tokens": 7, "attention_sink_bias": False}, {}),
+    ("D", {"num_speculative_tokens": 15}, {"attention_sink_bias": False}),
     ("D", {"final_logit_softcapping": 0}, {"layer_types": ["full_attention"] * 2, "hidden_size": 64}),
     ("E", {"use_bidirectional_attention": "vision", "num_experts": 8, "head_dim": 99}, {}),
 ]

@@ -176,6 +176,7 @@ def test_what_a_config_of_speculators_leaves_out_is_its_class_s(changed):
     assert "head_dim is 128, but the tensors" in changed(name, **layer_config(name, head_dim=None))
     assert "block_size" in changed(name, block_size=4000) and "block_size" in changed(name, block_size=10**9)
     assert "draft_vocab_size 32000" in changed(name, draft_vocab_size=None)
+    assert changed("S1_dspark_slot0", num_speculative_tokens=8) == changed("S1_dspark_slot0")
     nested = {"sliding_attention": {"rope_type": "default", "rope_theta": 5e5}, "full_attention": {"rope_theta": 7e5}}
     assert changed(name, **layer_config(name, rope_parameters=nested)).backbone.rope_theta == 5e5
 
@@ -194,6 +195,8 @@ def test_what_speculators_drafters_are_refused_for(changed):
         "transformer_layer_config.hidden_act 'gelu'": layer_config(name, hidden_act="gelu"),
         "transformer_layer_config.something_new 1": layer_config(name, something_new=1),
         "something_new 1": {"something_new": 1},
+        "attention_sink_bias: attention sinks": layer_config(name, attention_sink_bias=True),
+        "num_speculative_tokens 7": {"num_speculative_tokens": 7},
         "conv_kernel_size 2": {"conv_kernel_size": 2},
         "made for tiny/S1_dspark_slot0-target": layer_config(name, vocab_size=300),
     }.items():
@@ -274,6 +277,41 @@ def test_specforge_s_early_names(tmp_path):
     assert mx.array_equal(
         again.weights.markov_head.markov_w1.weight, golden.drafter.weights.markov_head.markov_w1.weight
     )
+
+
+@pytest.mark.parametrize("which", ["S1_dspark_slot0", "S7_dflash2_speculators"])
+def test_a_speculators_drafter_that_mlx_quantized(which, tmp_path):
+    """Its config.json says so at the top; what the backbone's says is of the target."""
+    golden, directory = load_golden(FORMATS / which), tmp_path / "drafter"
+    shutil.copytree(golden.path / "drafter", directory)
+    of_target = layer_config(which, quantization_config={"quant_method": "modelopt", "quant_algo": "NVFP4"})
+    edit_config(directory, quantization={"group_size": 32, "bits": 8}, **of_target)
+
+    def pack(weights):
+        wide = [name for name, weight in weights.items() if weight.ndim == 2 and weight.shape[-1] == 64]
+        for name in [n for n in wide if n.startswith("layers.") and n.endswith("_proj.weight")]:
+            packed = mx.quantize(weights.pop(name), group_size=32, bits=8)
+            weights |= zip([name, *(name[:-6] + part for part in ("scales", "biases"))], packed, strict=True)
+
+    edit_weights(directory, pack)
+    packed = load_drafter(directory, golden.target, "stored")
+    events = list(speculative(golden.target, packed, [3, 1, 4], Settings(12, stop_ids=NEVER), FullBlock()))
+    assert output(events) == plain_output(golden.target, [3, 1, 4], 12)
+
+
+@pytest.mark.parametrize("which", ["L1_llama_deepspec_no_embed", "S5_dflash", "P2_specforge_dspark_swa_gated"])
+def test_names_that_a_trainer_wrapped(which, tmp_path):
+    golden, directory = load_golden(FORMATS / which), tmp_path / "drafter"
+    shutil.copytree(golden.path / "drafter", directory)
+    settings, drafts = Settings(12, stop_ids=NEVER), []
+    for prefix in ("", "_orig_mod.", "module."):  # one wrapper about the other
+        edit_weights(directory, lambda w, p=prefix: [w.update({p + name: w.pop(name)}) for name in [*w]])
+        drafter = load_drafter(directory, golden.target, "stored")
+        drafts.append([r.draft_ids for r in rounds(speculative(golden.target, drafter, [3, 1], settings, FullBlock()))])
+    assert drafts[0] == drafts[1] == drafts[2]
+    edit_weights(directory, lambda w: w.update({"norm.weight": mx.zeros((64,))}))
+    message = refusal(lambda: load_drafter(directory, golden.target, "stored"))
+    assert "norm.weight and module._orig_mod.norm.weight" in message or "_orig_mod.norm.weight and norm" in message
 
 
 def test_a_reduced_vocabulary_is_checked(tmp_path):

@@ -499,8 +499,10 @@ def test_a_thought_has_fields_of_its_own(page, monkeypatch):
     monkeypatch.setitem(THOUGHTS, "<think>", tag)
     begun = Thought("<think>", spelled=True)
     monkeypatch.setattr(target, "begun_thought", lambda thinking: begun if thinking else None)
-    for switch in ("enable_thinking", "thinking"):
-        body = chat("Think.", "dspark", max_tokens=40, temperature=0, chat_template_kwargs={switch: True})
+    inside = [{"chat_template_kwargs": {switch: True}} for switch in ("enable_thinking", "thinking")]
+    both = {"enable_thinking": False, "chat_template_kwargs": {"enable_thinking": True}}
+    for switch in (*inside, {"enable_thinking": True}, both):
+        body = chat("Think.", "dspark", max_tokens=40, temperature=0, **switch)
         said = ask(page.port, "/chat/completions", body)[2]["choices"][0]["message"]
         assert said["reasoning_content"] == said["reasoning"] == thought.strip()
         assert said["content"] == answer.lstrip().rstrip("\ufffd")
@@ -508,5 +510,7 @@ def test_a_thought_has_fields_of_its_own(page, monkeypatch):
             deltas = [chunk["choices"][0]["delta"] for chunk in events(streamed) if chunk != "[DONE]"]
         for name in ("content", "reasoning", "reasoning_content"):
             assert "".join(d.get(name, "") for d in deltas) == said[name]
-    quiet = ask(page.port, "/chat/completions", chat("Think.", "dspark", chat_template_kwargs={}))[2]
-    assert "reasoning" not in quiet["choices"][0]["message"]
+    for switch in ({"chat_template_kwargs": {}}, {"enable_thinking": False, "reasoning_effort": "high"}):
+        quiet = ask(page.port, "/chat/completions", chat("Think.", "dspark", **switch))[2]
+        assert "reasoning" not in quiet["choices"][0]["message"]
+    assert ask(page.port, "/chat/completions", chat("Think.", "dspark", enable_thinking="no"))[0] == 400

@@ -18,7 +18,7 @@ from ...errors import ModelError
 from ..drafters import heads_by_method
 from ..fields import NESTED, shown
 from . import deepspec, liquid, specforge, speculators, zlab
-from .speculators import CONFIG
+from .speculators import CONFIG, LAYER
 
 # The first that reads a config.json has it: speculators' files may name any of the others' classes.
 FORMATS: tuple[ModuleType, ...] = (speculators, deepspec, zlab, liquid, specforge)
@@ -51,6 +51,7 @@ OTHERS = {
     "'mtp'": "MTP heads",
     "a tensor mtp.": "MTP heads, which are a part of their target,",
 }
+WRAPPERS = ("module.", "_orig_mod.", "draft_model.", "model.")  # what trainers' wrappers put before every name
 
 
 def is_drafter(raw: Mapping[str, Any]) -> bool:
@@ -65,7 +66,7 @@ def is_drafter(raw: Mapping[str, Any]) -> bool:
 
 def format_of(where: Path, raw: Mapping[str, Any], tensors: Iterable[str] = ()) -> ModuleType:
     """The packaging of a drafter's config.json. Raises ModelError for what has none here, by its name if it has one."""
-    nested, packaged = (value if isinstance(value, dict) else {} for value in (raw.get(NESTED), raw.get(CONFIG)))
+    nested, packaged, layer = (v if isinstance(v, dict) else {} for v in map(raw.get, (NESTED, CONFIG, LAYER)))
     architectures = raw.get("architectures")
     architectures = architectures if isinstance(architectures, list) else [architectures]
     values = [("architecture", a) for a in architectures]
@@ -73,7 +74,8 @@ def format_of(where: Path, raw: Mapping[str, Any], tensors: Iterable[str] = ()) 
     values += [(f"{NESTED}.projector_type", nested.get("projector_type"))]
     values += [(f"{CONFIG}.algorithm", packaged.get("algorithm"))]
     named = [f"{name} {shown(value)}" for name, value in values if value is not None]
-    named += [str(name) for fields in (raw, nested) for name, value in fields.items() if value not in (None, False)]
+    given = (item for fields in (raw, nested, layer) for item in fields.items())
+    named += [str(name) for name, value in given if value not in (None, False)]
     named += [f"a tensor {name}" for name in tensors]
     for words in named:
         what = next((what for part, what in OTHERS.items() if part in words.lower()), None)
@@ -87,4 +89,20 @@ def format_of(where: Path, raw: Mapping[str, Any], tensors: Iterable[str] = ()) 
             f"{where} has architecture {architecture}; drafters of {known} and those packaged by "
             "speculators are supported."
         )
+    return found
+
+
+def inner_names(where: Path, form: ModuleType, names: Iterable[str]) -> dict[str, str]:
+    """Tensors' names -> DeepSpec's, without those that are left out. Raises ModelError where two are the same one."""
+    found: dict[str, str] = {}
+    stored: dict[str, str] = {}
+    for name in names:
+        bare = name
+        while wrapper := next(filter(bare.startswith, WRAPPERS), ""):
+            bare = bare.removeprefix(wrapper)
+        inner = form.renamed(bare)
+        if inner in stored:
+            raise ModelError(f"{where}: the tensors {stored[inner][:80]} and {name[:80]} are one of a drafter's.")
+        if inner:
+            found[name], stored[inner] = inner, name
     return found

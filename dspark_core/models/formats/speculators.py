@@ -93,7 +93,9 @@ def translate(where: Path, raw: dict[str, Any], tensors: Headers) -> Inner:
         neutral={"hidden_act": ("silu", GELU), "hidden_activation": ("silu",)},
     )
     top.read |= {LAYER, CONFIG, "speculators_model_type", "speculators_version", "tie_word_embeddings"}
-    top.refuse_others({"target_hidden_size": (layer["hidden_size"],), "num_hidden_layers": (layers,)})
+    top.read |= {"quantization", "quantization_config"}  # by checkpoint.py
+    usual = {"target_hidden_size": (layer["hidden_size"],), "num_hidden_layers": (layers,)}
+    top.refuse_others(usual | {"num_speculative_tokens": (inner["block_size"] - first_slot,)})
     return found
 
 
