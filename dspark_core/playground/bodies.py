@@ -22,13 +22,14 @@ def too_many_parts(body: bytes | bytearray, lists: int, values: int) -> bool:
     return outside.count(b"[") + outside.count(b"{") > lists or outside.count(b",") > values
 
 
-CALLS = ("/gradio_api/call/", "/gradio_api/run/")
+CALLS = "/gradio_api/"
 
 
 class Forms:
     """Hands on what forms and scripts send to the page once it is there as a whole, and refuses what has too many
-    parts. OriginGuard has limited the length. A call that gradio fails over, as it has no such name or not these
-    parameters, is answered in a sentence; what a call does runs later, on gradio's queue."""
+    parts. OriginGuard has limited the length. A call that gradio fails over, as it has no such name or number, which
+    may be an earlier version's, or not these parameters, is answered in a sentence; what a call does runs later, on
+    gradio's queue."""
 
     def __init__(self, app: ASGIApp):
         self.app = app

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -102,12 +103,12 @@ class Streams:
         patience = next((s for path, s in PATIENCE.items() if asked and scope["path"].startswith(path)), None)
         if patience is None or scope["method"] != "GET" or not 0 < len(asked) < 100:
             first = scope["type"] == "http" and (scope["method"], scope["path"]) == ("GET", "/")
-            await self.app(scope, receive, self._with_script(send) if first else send)
+            await self._hand_on(scope, receive, self._with_script(send) if first else send)
             return
         name, _, wish = asked.partition(b" ")
         if wish == b"held":
             try:
-                await self.app(scope, receive, self._noting_the_end(name, send))
+                await self._hand_on(scope, receive, self._noting_the_end(name, send))
             finally:
                 self._end(name)
             return
@@ -151,6 +152,15 @@ class Streams:
             await send(message)
 
         return send_told
+
+    async def _hand_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """gradio ends a stream of an event or a page that it does not know by an error, behind having said so in it."""
+        try:
+            await self.app(scope, receive, send)
+        except RuntimeError as error:
+            if not isinstance(error.__cause__, HTTPException):
+                raise
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     @staticmethod
     def _with_script(send: Send) -> Send:

@@ -13,6 +13,7 @@ from pathlib import Path
 from ..store import RunDirectories
 
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+KEYS = "SSLKEYLOGFILE"  # where programs that watch a network have the keys of connections written
 SECONDS = ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT")
 TEMPORARY = "GRADIO_TEMP_DIR"
 
@@ -43,6 +44,9 @@ def set_up_environment() -> None:
         if (place := os.environ.get(name)) and not _certificates(place):
             del os.environ[name]  # or no address could be asked at all, the hub's included
             print(f"{name} is ignored: there are no certificates in {place}.", file=sys.stderr)
+    if (place := os.environ.get(KEYS)) and not _can_append(place):
+        del os.environ[KEYS]
+        print(f"{KEYS} is ignored: {place} cannot be written.", file=sys.stderr)
     for name in SECONDS:  # huggingface_hub fails as it is imported
         if not re.fullmatch(r"\s*\d{1,9}\s*", os.environ.get(name, "0"), re.ASCII):
             print(f"{name} is ignored: {os.environ.pop(name)[:40]!r} is no whole number of seconds.", file=sys.stderr)
@@ -65,6 +69,14 @@ def _certificates(place: str) -> bool:
     try:
         ssl.create_default_context(cafile=place)
     except (OSError, ValueError):  # an ssl.SSLError is an OSError
+        return False
+    return True
+
+
+def _can_append(place: str) -> bool:
+    try:
+        os.close(os.open(place, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o600))
+    except (OSError, ValueError):
         return False
     return True
 

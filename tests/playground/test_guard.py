@@ -116,6 +116,11 @@ TABLE = [
     ("OPTIONS", JOIN, {"Origin": EVIL, "Access-Control-Request-Method": "POST"}, None, 403),
     ("OPTIONS", "/", {"Origin": "http://localhost:1", "Access-Control-Request-Method": "GET"}, None, 403),
     ("OPTIONS", JOIN, {"Host": "evil.example", "Access-Control-Request-Method": "POST"}, None, 400),
+    # calls of another version's page, and streams that are not there: answered to the end
+    ("POST", JOIN, JSON, '{"data": [], "fn_index": 99999, "session_hash": "s"}', 400),
+    ("POST", JOIN, JSON, '{"data": [], "fn_index": -1, "session_hash": "s"}', 400),
+    ("GET", "/gradio_api/call/race/none", {}, None, 200),
+    ("GET", "/gradio_api/queue/data?session_hash=%ED%A0%BD", {}, None, 200),
     # what it must still do
     ("GET", "/", {}, None, 200),
     ("GET", "/", {"Host": "localhost:{port}"}, None, 200),

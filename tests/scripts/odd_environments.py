@@ -31,6 +31,7 @@ ENVIRONMENTS: dict[str, dict[str, str | None]] = {
     "a proxy that is no address": {"HTTP_PROXY": "::::", "ALL_PROXY": "nonsense"},
     "stale certificates": {"SSL_CERT_FILE": NOWHERE, "SSL_CERT_DIR": NOWHERE, "REQUESTS_CA_BUNDLE": NOWHERE},
     "certificates that are none": {"SSL_CERT_FILE": __file__, "CURL_CA_BUNDLE": __file__},
+    "keys of connections": {"SSLKEYLOGFILE": NOWHERE},
     "GRADIO_TEMP_DIR": {"GRADIO_TEMP_DIR": "/proc/nothing"},
     "GRADIO_SERVER_PORT": {"GRADIO_SERVER_PORT": "1", "GRADIO_NUM_PORTS": "0", "GRADIO_SERVER_NAME": "0.0.0.0"},
     "GRADIO_SERVER_PORT, a word": {"GRADIO_SERVER_PORT": "web", "GRADIO_NUM_PORTS": "many"},
