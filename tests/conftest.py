@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import shutil
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -71,6 +72,15 @@ def further(request) -> Golden:
 @pytest.fixture(scope="session")
 def golden_a() -> Golden:
     return load_golden(GOLDEN / "A")
+
+
+def as_here(seconds: float) -> float:
+    """How long what takes `seconds` on a quiet machine may take on this one now: a thread at work may not get a core
+    all the time."""
+    began, worked = time.monotonic(), time.thread_time()
+    while time.thread_time() < worked + 0.05:
+        pass
+    return seconds * (time.monotonic() - began) / 0.05
 
 
 TEMPERATURES = (0.5, 0.7, 1.3, 2.0, 0.9, 3.0, 1.6)

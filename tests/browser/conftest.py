@@ -121,7 +121,7 @@ def tab(open_tabs, recorded, profile, request):
     if request.session.testsfailed > failed:
         open_tabs.remove(tab)
         tab.close()
-    recorded.until_idle(30)
+    recorded.until_idle()
 
 
 @pytest.fixture(scope="session")

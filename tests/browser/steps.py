@@ -43,6 +43,23 @@ def said(tab, words):
     return tab.page.inner_text(".keep-said")
 
 
+WATCH = """place => {
+    const button = document.querySelector(place);
+    window.copied = '';
+    new MutationObserver(() => { window.copied ||= button.textContent; })
+        .observe(button, { childList: true, characterData: true, subtree: true });
+}"""
+
+
+def copied(page, button):
+    """Press a button that copies, and hear that it did, which it says for a moment only; what was copied."""
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.evaluate(WATCH, button)
+    page.click(button)
+    page.wait_for_function("window.copied === 'Copied'")
+    return page.evaluate("navigator.clipboard.readText()")
+
+
 HOSTILE = [
     *("${alert(1)}", " {{z}}", "`", "<img src=x onerror=alert(1)>", "<script>alert(2)</script>", "&amp;"),
     *("\u202eabc\u202c", "a\u200bb", "\\n", "\n", "\t", "  ", " \u00e9", b" \xf0\x9f", b"\x98\x80", " {{{value}}}"),

@@ -23,6 +23,7 @@ def missing(why):
 
 # To look for races between a test and its page: PAGE_SLOWER=3 has a page's scripts take three times as long.
 SLOWER = float(os.environ.get("PAGE_SLOWER", "1"))
+PATIENCE_S = 180  # for what comes on a quiet machine within ten seconds
 WINDOW = {"width": 1440, "height": 1000}
 
 
@@ -35,7 +36,7 @@ class Tab:
         shared = not hasattr(browser, "new_context")
         self.context = browser if shared else browser.new_context(viewport=WINDOW, **options)
         self.page = self.context.new_page()
-        self.page.set_default_timeout(90_000)  # what comes on a quiet machine within ten seconds
+        self.page.set_default_timeout(1000 * PATIENCE_S)
         if shared:
             self.context.clear_permissions()
             origin = "/".join(url.split("/")[:3])
@@ -109,7 +110,7 @@ class Tab:
         self.page.evaluate("document.body.dataset.race = ''")
         self.page.click("#race")
 
-    def until(self, state, seconds=90):
+    def until(self, state, seconds=PATIENCE_S):
         self.page.wait_for_function(f"document.body.dataset.race === '{state}'", timeout=1000 * seconds)
 
     def board_in_view(self, lines=3):
@@ -129,6 +130,11 @@ class Tab:
         script = """i => [...document.querySelectorAll(`.pane[data-lane="${i}"] .text :is(span.tok:not(.e), .tail)`)]
                     .map(node => node.textContent).join('')"""
         return self.page.evaluate(script, lane)
+
+
+def endless(pace=0.05):
+    """A race that is stopped before it comes to an end, on however busy a machine: it would take half an hour."""
+    return replay([f" word{k}" for k in range(900)], pace=pace)
 
 
 def replay(tokens=None, **kwargs):

@@ -69,7 +69,7 @@ def test_openai_for_javascript(product, answer, node_modules):
     said, text = json.loads(done.stdout), answer.choices[0].message.content
     assert said["models"][0] == NAME and said["whole"] == said["text"] == text
     assert said["usage"]["speculation"]["lane"] == LANE and said["refusal"] == [400, "n"]
-    product.until_idle(30)
+    product.until_idle()
 
 
 def test_llm_streamed_and_not(product, answer, tmp_path):
@@ -90,4 +90,4 @@ def test_llm_streamed_and_not(product, answer, tmp_path):
     assert asked("-m", "dspark", "Say hello.", "--no-stream") == text
     assert asked("-m", "dspark", "Say hello.") == text
     assert asked("-c", "And again?")
-    product.until_idle(30)
+    product.until_idle()

@@ -41,13 +41,11 @@ def opened(tab, race):
     tab.page.get_by_role("tab", name="Cost model").first.click()
     if not tab.page.evaluate(MEASURED):
         tab.page.click("#measure")
-        tab.page.wait_for_function(MEASURED, timeout=180000)
+        tab.page.wait_for_function(MEASURED)
 
 
 def forecast(tab, words):
-    tab.page.wait_for_function(
-        "words => document.querySelector('#forecast')?.textContent.includes(words)", arg=words, timeout=60000
-    )
+    tab.page.wait_for_function("words => document.querySelector('#forecast')?.textContent.includes(words)", arg=words)
     return tab.page.locator("#forecast").text_content()
 
 
@@ -65,7 +63,7 @@ def test_only_a_race_of_what_is_loaded_is_judged(raced_tab):
     tab.page.get_by_role("tab", name="Cost model").click()
     tab.page.evaluate(AGAIN)
     tab.page.click("#measure")
-    tab.page.wait_for_function("window.again", timeout=180000)
+    tab.page.wait_for_function("window.again")
     assert "Predicted" not in forecast(tab, "No predictions"), "measuring again judges it no more than before"
     assert "draft, DSpark" in tab.page.locator("#plot-curve .legend").text_content(), "a drafter by its name"
     assert not tab.complaints

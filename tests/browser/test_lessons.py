@@ -42,7 +42,7 @@ def asked(tab, id_):
 def told(tab, option):
     """The answer, once the visitor has chosen an option."""
     tab.page.locator(".lesson-choices button").nth(option).click()
-    tab.page.wait_for_selector(".lesson[data-state=told]", timeout=60_000)
+    tab.page.wait_for_selector(".lesson[data-state=told]")
     return tab.page.inner_text(".lesson-words")
 
 
@@ -62,7 +62,6 @@ def in_view(tab, selector):
             return top >= 0 && top < 40 && edge > 300 && (bottom <= edge || bottom - top > edge - 60);
         }""",
         arg=selector,
-        timeout=60_000,
     )
 
 
@@ -142,7 +141,7 @@ def test_a_guess_is_told_after_the_race_by_keyboard_alone(tab):
     assert page.inner_text(".lesson output") == "40"
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    page.wait_for_selector(".lesson[data-state=told]", timeout=60_000)
+    page.wait_for_selector(".lesson[data-state=told]")
     in_view(tab, ".pane")
     drafted = [lane for lane in race_of(tab).lanes if lane.spec.speculative]
     kept, sent = (sum(getattr(r, part) for x in drafted for r in x.rounds) for part in ("accepted", "proposed"))

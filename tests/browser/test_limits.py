@@ -89,7 +89,7 @@ def test_a_setting_that_was_kept_is_cut_too(recorded, open_tab):
 def test_a_link_is_judged_when_the_models_are_there(open_tab):
     """A page may open while they load; until then nobody knows how long a block is."""
     gate = threading.Event()
-    with served(lambda progress: (gate.wait(30), engine("first", DFlash=B7))[1]) as page:
+    with served(lambda progress: (gate.wait(600), engine("first", DFlash=B7))[1]) as page:
         tab = open_tab(page.url + "/?lanes=plain,dflash:block=12,dflash:full")
         summary(tab, "DFlash · cap 11, DFlash · full block")
         assert not tab.page.inner_text("#settings-cut p")

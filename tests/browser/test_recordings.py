@@ -13,7 +13,7 @@ PICTURES = """
     window.pictures = [];
     new MutationObserver(() => {
         const round = document.querySelector('.pane .round'), ours = document.querySelector('#board .pane .round');
-        if (round && !window.pictures.length) window.pictures.push([performance.now(), Boolean(ours)]);
+        if (round && !window.pictures.length) window.pictures.push(Boolean(ours));
     }).observe(document, { subtree: true, childList: true });
 """
 PLAYS = "localStorage.setItem('dspark-replay-auto', 'on');"
@@ -30,8 +30,7 @@ def test_a_recording_plays_at_once_and_makes_room_for_a_race(opening, open_tab, 
     tab = open_tab(opening.url, PLAYS + PICTURES)
     page = tab.page
     page.wait_for_selector(f"#board .replay-play{RUNS}")
-    (at, ours), *_ = page.evaluate("window.pictures")
-    assert at < 5000 and not ours, "it stands in the page before gradio's scripts have made theirs"
+    assert page.evaluate("window.pictures") == [False], "it stands in the page before gradio's scripts have made theirs"
     assert page.locator(".board").count() == 1 and page.evaluate("document.body.dataset.race") == "idle"
     said = page.inner_text(".board-status")
     assert said.startswith("A recording, made on CPU") and "hardware-aware" in said

@@ -6,6 +6,8 @@ pytest.importorskip("plotly")
 
 from tests.bench.made_report import NOISE, made
 
+from .tab import PATIENCE_S
+
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 760)])
 def test_charts_are_drawn_and_nothing_else_happens(chromium, tmp_path, scheme, width):
@@ -13,6 +15,7 @@ def test_charts_are_drawn_and_nothing_else_happens(chromium, tmp_path, scheme, w
     file.write_text(made(), encoding="utf-8")
     context = chromium.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
     tab, said, asked = context.new_page(), [], []
+    tab.set_default_timeout(1000 * PATIENCE_S)
     tab.on("console", lambda m: said.append(m.text))
     tab.on("pageerror", lambda e: said.append(str(e)))
     tab.on("dialog", lambda d: (said.append(d.message), d.dismiss()))

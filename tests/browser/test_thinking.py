@@ -6,7 +6,7 @@ from dspark_core.models.thoughts import Thought
 from dspark_core.playground.conversation import conversation_after
 from dspark_core.race.trace import loads
 
-from .steps import said, save
+from .steps import copied, said, save
 from .tab import replay
 
 ANSWER = ["Hm.", "\n", "Yes", "</think>", "\n\n", "Blue", ",", " of", " course", "."]
@@ -34,14 +34,11 @@ def test_thinking_is_asked_for_and_shown_apart(recorded, open_tab):
     assert tab.page.locator(".pane[data-lane='0'] .part").all_inner_texts() == ["Thought", "Answer"]
     thought = "[...document.querySelectorAll('.pane[data-lane=\"0\"] .tok.thought')].map(t => t.textContent).join('')"
     assert tab.page.evaluate(thought) == "Hm.\nYes</think>"
-    tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    tab.page.click(".pane[data-lane='0'] .copy")
-    tab.page.get_by_role("button", name="Copy the answer of plain").get_by_text("Copied").wait_for()
-    assert tab.page.evaluate("navigator.clipboard.readText()") == "Blue, of course."
+    assert copied(tab.page, "[aria-label='Copy the answer of plain']") == "Blue, of course."
     trace = loads(save(tab, "json")[1])
     assert trace.race.request.thinking and trace.race.thought == Thought("<think>")
     assert conversation_after(trace).earlier == (("Why?", "Blue, of course."),)
     tab.page.click("[data-keep=link]")
     assert "starts nothing" in said(tab, "Copied")
-    copied = tab.page.evaluate("navigator.clipboard.readText()")
-    assert dict(parse_qsl(copied.partition("?")[2]))["thinking"] == "1" and not tab.complaints
+    link = tab.page.evaluate("navigator.clipboard.readText()")
+    assert dict(parse_qsl(link.partition("?")[2]))["thinking"] == "1" and not tab.complaints

@@ -8,6 +8,8 @@ from importlib.util import find_spec
 
 from dspark_core.race.metrics import metrics
 
+from .steps import copied
+
 
 def listed(page, panel):
     """What it is -> the text, of everything that can be copied."""
@@ -33,10 +35,7 @@ def test_under_a_race_and_on_the_models_tab(after_race, tiny):
     page.select_option("#use-lane select", "tiny@plain")
     texts = listed(page, "use-lane")
     assert (texts["Base URL"], texts["Model"]) == (f"{tiny.url}/v1", "tiny@plain")
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.click("#use-lane dt:has-text('curl') button")
-    page.wait_for_selector("#use-lane button:has-text('Copied')")
-    assert page.evaluate("navigator.clipboard.readText()") == texts["curl"]
+    assert copied(page, "#use-lane [aria-label='Copy: curl']") == texts["curl"]
     page.click("#use-lane summary")
 
     page.get_by_role("tab", name="Models").click()
@@ -47,8 +46,8 @@ def test_under_a_race_and_on_the_models_tab(after_race, tiny):
     page.get_by_role("tab", name="Race").click()
 
     if shutil.which("curl"):
-        answer = json.loads(subprocess.check_output(["bash", "-c", texts["curl"]], timeout=60, stderr=-3))
+        answer = json.loads(subprocess.check_output(["bash", "-c", texts["curl"]], timeout=300, stderr=-3))
         assert answer["model"] == "tiny@plain" and answer["choices"][0]["message"]["content"]
     if find_spec("openai"):
-        said = subprocess.check_output([sys.executable, "-c", texts["openai (Python)"]], timeout=60, text=True)
+        said = subprocess.check_output([sys.executable, "-c", texts["openai (Python)"]], timeout=300, text=True)
         assert said.strip("\n").startswith(" ")

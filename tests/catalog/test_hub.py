@@ -17,6 +17,7 @@ from dspark_core.catalog.hub import Hub
 from dspark_core.catalog.names import HubName
 from dspark_core.errors import Cancelled, HubError, ModelError
 
+from ..conftest import as_here
 from .hub_server import FakeHub, Repo, serving
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -154,14 +155,14 @@ def test_a_second_download_of_what_is_here_asks_for_no_file(a_hub, fake):
 
 def test_progress_and_speed(a_hub, fake):
     fake.pace = 0.01
-    download = start(a_hub)
+    download, began = start(a_hub), time.monotonic()
     seen, speeds = [0], []
     while not download.over:
         seen.append(download.done)
         speeds.append(download.speed)
         time.sleep(0.01)
     assert download.state == "done" and seen == sorted(seen) and len(set(seen)) > 5
-    assert 100_000 < max(speeds) < 70 / 0.01 * 100_000
+    assert 0.5 * download.done / (time.monotonic() - began) < max(speeds) < 70 / 0.01 * 100_000
 
 
 def test_a_model_in_lm_studios_folder_need_not_be_downloaded(a_hub, repos, tmp_path):
@@ -229,7 +230,7 @@ def test_cancel_keeps_what_arrived_and_the_next_download_goes_on(a_hub, fake):
     while download.done < 200_000:
         time.sleep(0.005)
     download.cancel()
-    assert download.wait(2) and download.state == "cancelled"
+    assert download.wait(60) and download.state == "cancelled"
     one_sentence(download.words)
     assert a_hub.local(SINGLE) is None
     fake.pace = 0.0
@@ -344,7 +345,7 @@ def test_too_many_requests_are_waited_out(a_hub, fake):
     fake.fail(WEIGHTS, status=503)
     start = time.monotonic()
     download = fetch(a_hub)
-    assert download.state == "done" and 1 <= time.monotonic() - start < 10
+    assert download.state == "done" and 1 <= time.monotonic() - start < as_here(10)
     assert len(fake.gets(f"cdn/{SINGLE.repo}/{WEIGHTS}")) == 3
 
 
@@ -364,7 +365,7 @@ def test_waiting_can_be_cancelled(a_hub, fake):
         assert not download.over
         time.sleep(0.01)
     download.cancel()
-    assert download.wait(2) and download.state == "cancelled"
+    assert download.wait(60) and download.state == "cancelled"
 
 
 def test_no_network(tmp_path):

@@ -16,6 +16,7 @@ from dspark_core.models import text_process
 from dspark_core.models.text import Text
 from dspark_core.models.text_process import ForeignText, TextProcess, interruptible, is_foreign, open_text
 from dspark_core.presets import load_presets
+from tests.conftest import as_here
 from tests.models.build import QWEN, QWEN_TOKENS, refusal, write_tokenizer
 
 LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
@@ -83,7 +84,7 @@ def test_a_stop_ends_what_has_no_end_and_the_model_goes_on(tmp_path):
     began = time.monotonic()
     with interruptible(lambda: time.monotonic() > began + 0.2), pytest.raises(Cancelled):
         text.encode_chat([{"role": "user", "content": "x" * 50}])
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < as_here(5)
     assert text.encode_chat(TALK) == Text(tmp_path, None).encode_chat(TALK)
     assert text.token_bytes(65) == Text(tmp_path, None).token_bytes(65)
 
@@ -108,7 +109,7 @@ def test_it_ends_with_the_process_that_started_it():
     with subprocess.Popen([sys.executable, "-c", script], stdin=-1, stdout=-1, cwd=Path(__file__).parents[2]) as parent:
         child = int(parent.stdout.readline())
         parent.kill()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while running(child):
         assert time.monotonic() < deadline, "it is still there"
         time.sleep(0.02)

@@ -18,7 +18,7 @@ class Served:
     port: int
     worker: Worker
 
-    def until_idle(self, seconds=10.0):
+    def until_idle(self, seconds=120.0):
         deadline = time.monotonic() + seconds
         while not self.worker.idle:
             assert time.monotonic() < deadline, "the engine is still busy"

@@ -14,6 +14,7 @@ import pytest
 
 from dspark_core.playground.listening import MAX_UNFINISHED, PatientProtocol
 from dspark_core.playground.serve import CONTENT_SECURITY_POLICY, launch, refused
+from tests.conftest import as_here
 from tests.playground.replay import ReplayEngine, three_lanes
 from tests.playground.serving import served
 
@@ -238,14 +239,14 @@ def test_a_stream_in_pieces_holds_no_connection(page):
     def ask(wish=b"one"):
         began = time.monotonic()
         status, headers, body = send(page, "GET", "/gradio_api/heartbeat/abc", {"X-Stream": wish})
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < as_here(2)
         return status, body, "x-stream-over" in headers
 
     assert ask() == (200, b"data: ALIVE\n\n", False)
     assert ask() == (200, b"", False)
     assert ask(b"another")[1] == b"data: ALIVE\n\n"
     assert ask(b"one leave")[0] == 204
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not (ended := ask())[2] and time.monotonic() < deadline:
         time.sleep(0.05)
     assert ended == (200, b"", True)

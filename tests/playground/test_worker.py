@@ -21,7 +21,7 @@ def worker_of(engine=None) -> Worker:
     return worker
 
 
-def until(condition, seconds=5.0):
+def until(condition, seconds=60.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
