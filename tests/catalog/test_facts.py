@@ -106,6 +106,10 @@ def test_what_is_broken_is_listed_with_the_reason(tmp_path, fault):
     assert found.sort.words.endswith(".") and len(found.sort.words) < 500
 
 
+def test_a_reduced_vocabulary_is_said():
+    assert facts.sort_of(golden("drafter", "formats/S5_dflash")).words.endswith(", drafts 96 of 256 tokens, f32.")
+
+
 def test_drafters_that_are_not_supported(tmp_path):
     drafter = copy("drafter", "A", tmp_path)
     edit_config(drafter, architectures=["DFlash2DraftModel"], model_type="qwen3")

@@ -57,6 +57,13 @@ def edit_weights(directory: Path, change) -> None:
     mx.save_safetensors(str(path), weights)
 
 
+def list_vocabulary(golden, directory: Path, ids: list[int]) -> Path:
+    """A golden drafter with draft_vocab.json beside its weights."""
+    shutil.copytree(golden.path / "drafter", directory)
+    (directory / "draft_vocab.json").write_text(json.dumps({"ids": ids}))
+    return directory
+
+
 def write_tokenizer(directory: Path, special: list[str], template: str | None, **more) -> None:
     """Write a tokenizer of 256 tokens, as the golden targets have: at most 8 `special` ones last, before them single
     bytes but for as many that no UTF-8 text has. `template` is a chat template, if any; `more` names ends, as

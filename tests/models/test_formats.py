@@ -19,7 +19,7 @@ from dspark_core.models.target import load_target
 from tests.conftest import golden_paths, load_golden
 from tests.decode.helpers import NEVER, Recorded, output, plain_output, rounds, worst
 
-from .build import GOLDEN, edit_config, edit_weights, refusal
+from .build import GOLDEN, edit_config, edit_weights, list_vocabulary, refusal
 from .parity import TOLERANCE, greedy
 
 FORMATS = GOLDEN / "formats"
@@ -333,13 +333,6 @@ def test_a_reduced_vocabulary_is_checked(tmp_path):
     assert "d2t has dtype F32" in refused(set_d2t(lambda d: d.astype(mx.float32)))
     assert "lm_head.weight" in refused(lambda weights: weights.pop("lm_head.weight"))
     assert "needs a smaller draft vocabulary" in refused(lambda weights: weights.pop("d2t"))
-
-
-def list_vocabulary(golden, directory, ids):
-    """A golden drafter with draft_vocab.json beside its weights."""
-    shutil.copytree(golden.path / "drafter", directory)
-    (directory / DRAFT_VOCABULARY).write_text(json.dumps({"ids": ids}))
-    return directory
 
 
 def test_a_listed_vocabulary_is_checked(tmp_path):

@@ -26,7 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from dspark_core.models.config import DRAFT_VOCABULARY, read_draft_ids
+from dspark_core.models.config import DRAFT_VOCABULARY, read_calibration, read_draft_ids
 
 TARGET = Path(__file__).resolve().parents[2] / "assets" / "models" / "smollm2-135m-instruct"
 VOCABULARY = 49152
@@ -76,33 +76,44 @@ def choose(args: argparse.Namespace) -> None:
 
 
 def walk(args: argparse.Namespace) -> None:
-    """In PyTorch and bfloat16, as training's own walk."""
+    """In PyTorch and bfloat16, as training's own walk. Up to its first wrong draft a block has the answer's own tokens
+    before every slot, so one set of logits serves all vocabularies."""
     import torch
 
     from dspark_core.training.torch_drafter import TorchDrafter
     from dspark_core.training.torch_target import TorchTarget
 
+    class Walked(TorchDrafter):
+        whole: torch.Tensor
+
+        def logits(self, hidden, head):
+            return self.whole if self.left_out is None else self.whole.masked_fill(self.left_out, float("-inf"))
+
     @torch.inference_mode()
-    def rounds(drafter: TorchDrafter, row: dict) -> dict[str, list[int]]:
+    def rounds(drafter: TorchDrafter, row: dict, taps: torch.Tensor) -> dict[str, list[int]]:
         """By vocabulary, the lengths of the rounds over an answer that had room for a whole block."""
         ids, start = torch.tensor([row["ids"]]), row["start"]
         anchors = torch.arange(start, len(row["ids"]) - drafter.config.drafts)
-        _, taps = target.forward(ids, drafter.config.taps)
         with torch.autocast("cpu", torch.bfloat16):
             hidden = drafter(target.embed, taps, ids, anchors[None])[0]
+        alive = {name: torch.ones(len(anchors), dtype=torch.bool) for name in lists}
+        accepted = {name: torch.zeros(len(anchors), dtype=int) for name in lists}
+        for k in range(drafter.config.drafts):
+            at = torch.nonzero(torch.stack(list(alive.values())).any(0)).flatten()
+            drafter.left_out = None
+            drafter.whole = TorchDrafter.logits(drafter, hidden[at, k], target.head)
+            for name, left_out in lists.items():
+                drafter.left_out = left_out
+                drafts, margins = drafter.draft_by_margin(hidden[at, k], target.head, ids[0, anchors[at] + k])
+                right, reached = drafts == ids[0, anchors[at] + k + 1], alive[name][at]
+                slots[drafter, name, k] += zip(margins[reached].tolist(), right[reached].tolist(), strict=True)
+                alive[name][at] &= right
+                accepted[name] += alive[name]
         found = {}
-        for name, left_out in lists.items():
-            drafter.left_out = left_out
-            alive, previous = torch.arange(len(anchors)), ids[0, anchors]
-            accepted = torch.zeros(len(anchors), dtype=int)
-            for k in range(drafter.config.drafts):
-                drafts, _ = drafter.draft_by_margin(hidden[alive, k], target.head, previous)
-                right = drafts == ids[0, anchors[alive] + k + 1]
-                alive, previous = alive[right], drafts[right]
-                accepted[alive] += 1
+        for name in lists:
             at, found[name] = 0, []
             while at < len(anchors) and at + start < row["end"] - 1:
-                found[name].append(int(accepted[at]) + 1)
+                found[name].append(int(accepted[name][at]) + 1)
                 at += found[name][-1]
         return found
 
@@ -112,26 +123,50 @@ def walk(args: argparse.Namespace) -> None:
     vocabularies = {"its list": np.array(read_draft_ids(args.drafters[0], VOCABULARY))}
     for size in args.sizes if args.counts else ():
         vocabularies[str(size)] = chosen(args.counts, size, args.lowest)
-    lists = {WHOLE: None}
+    lists: dict[str, torch.Tensor | None] = {WHOLE: None}
     for name, ids in vocabularies.items():
         if len(ids):
-            lists[name] = torch.ones(VOCABULARY, dtype=torch.bool)
-            lists[name][torch.from_numpy(ids)] = False
+            left_out = lists[name] = torch.ones(VOCABULARY, dtype=torch.bool)
+            left_out[torch.from_numpy(ids)] = False
             print(f"{name}: {len(ids)} tokens, with {100 * np.isin(written, ids).mean():.2f} % of the {len(written)}")
-    for directory in args.drafters:
-        drafter = TorchDrafter.load(directory)
-        found: dict[tuple[str, str], list[int]] = defaultdict(list)
-        for row in text:
-            for vocabulary, lengths in rounds(drafter, row).items():
+    drafters = {d.name: Walked.load(d) for d in args.drafters}
+    slots: dict[tuple[TorchDrafter, str, int], list[tuple[float, bool]]] = defaultdict(list)
+    found: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    for row in text:
+        with torch.inference_mode():
+            taps = {d.config.taps: None for d in drafters.values()}
+            taps = {t: target.forward(torch.tensor([row["ids"]]), t)[1] for t in taps}
+        for id_, drafter in drafters.items():
+            for vocabulary, lengths in rounds(drafter, row, taps[drafter.config.taps]).items():
                 for name in (row["set"], "all"):
-                    found[name, vocabulary] += lengths
-        for name in sorted({name for name, _ in found}):
-            whole = statistics.mean(found[name, WHOLE])
-            parts = [f"{directory.name:26s} {name:10s} {len(found[name, WHOLE]):5d} rounds  {whole:.3f}"]
-            for vocabulary in list(lists)[1:]:
-                mean = statistics.mean(found[name, vocabulary])
-                parts.append(f"{vocabulary} {mean:.3f} ({100 * (mean / whole - 1):+.2f} %)")
-            print("  ".join(parts), flush=True)
+                    found[id_, name, vocabulary] += lengths
+    for id_, name in dict.fromkeys((id_, name) for id_, name, _ in found):
+        whole = statistics.mean(found[id_, name, WHOLE])
+        parts = [f"{id_:26s} {name:10s} {len(found[id_, name, WHOLE]):5d} rounds  {whole:.3f}"]
+        for vocabulary in list(lists)[1:]:
+            mean = statistics.mean(found[id_, name, vocabulary])
+            parts.append(f"{vocabulary} {mean:.3f} ({100 * (mean / whole - 1):+.2f} %)")
+        print("  ".join(parts), flush=True)
+    for directory, drafter in zip(args.drafters, drafters.values(), strict=True):
+        for vocabulary in lists:
+            print_margins(directory, vocabulary, [slots[drafter, vocabulary, k] for k in range(drafter.config.drafts)])
+
+
+def print_margins(drafter: Path, vocabulary: str, slots: list[list[tuple[float, bool]]]) -> None:
+    """How good the margin's fit of calibration.json is, a round at every position, where a drafter has one."""
+    from dspark_core.training.calibrate import auc, ece, noise_floor, sigmoid
+
+    fits = read_calibration(drafter, len(slots)).margins
+    if fits:
+        p = np.concatenate(
+            [sigmoid(w * np.array([m for m, _ in s]) + b) for (w, b), s in zip(fits, slots, strict=True)]
+        )
+        y = np.array([right for s in slots for _, right in s], float)
+        print(
+            f"{drafter.name:26s} {vocabulary:16s} {len(y):6d} slots  AUC {auc(p, y):.3f}  ECE {100 * ece(p, y):.2f} %, "
+            f"by chance {100 * noise_floor(p):.2f}",
+            flush=True,
+        )
 
 
 def without_list(drafter: Path, within: Path) -> Path:
