@@ -39,7 +39,7 @@ let recorded = '';  // words on the recording that is shown, if one is
 function addLane(i, method, label, about) {
   const plain = method === 'plain', name = label ? method + ' · ' + label : method;
   const pane = make('section', 'pane' + (plain ? ' plain' : ''), undefined, { 'aria-label': name });
-  pane.dataset.lane = String(i);
+  Object.assign(pane.dataset, { lane: String(i), silent: '' });
   const head = make('header', 'pane-head'), title = make('h3', '', method), copy = make('button', 'copy', 'Copy');
   if (label) title.append(' ', make('small', '', label));
   copy.type = 'button';
@@ -163,6 +163,7 @@ function nextRound(lane, counts, texts, finish) {
 function addRound(lane, round) {
   const step = !round.first && !round.drafted;
   lane.nodes[round.at] = [];
+  delete lane.pane.dataset.silent;
   let node = openRound(lane, round.at, step);
   for (const token of round.tokens) {
     if (lane.blockTokens >= BLOCK_TOKENS && lane.ended && node.childElementCount) {

@@ -88,6 +88,7 @@ function close() {
 function drawHead(here) {
   const all = lanes(), lane = all[here.lane], held = lane.rounds[here.at];
   const words = describe(lane, held);
+  panel.style.setProperty('--q', 'var(--lane-' + lane.i % 4 + ')');
   $('h2').textContent = lane.name + ', round ' + (held.index + 1);
   $('.inspector-what').textContent = words[0].toUpperCase() + words.slice(1);
   /** @type {HTMLButtonElement} */

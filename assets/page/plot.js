@@ -20,8 +20,10 @@ const DASHES = ['', '7 4', '2 3', '8 3 2 3', '12 4', '1 5'];
  */
 export const three = (x) => String(Number(x.toPrecision(3)));
 
+const OTHERS = ['--good', '--teal', '--hint'];  // from place 4 on: what is no lane
+
 /** @param {number} place */
-const colour = (place) => 'var(--lane-' + place % 4 + ')';
+const colour = (place) => 'var(' + (OTHERS[place - 4] ?? '--lane-' + place % 4) + ')';
 
 /**
  * Ticks from 0 to at least `most`, about `wanted` of them, in steps that can be read.

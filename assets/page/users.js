@@ -33,14 +33,14 @@ const slider = /** @type {HTMLInputElement} */ ($('#knob-users'));
 
 /** Every way of decoding, with what it looks like: its name, and which of a point is its own. */
 function ways() {
-  const look = [[3, 2], [2, 1], [2, 0]], most = data.lengths.length - 1;
+  const look = [[6, 2], [5, 1], [5, 0]], most = data.lengths.length - 1;
   return [
     { name: 'plain decoding', place: 0, dash: 0, of: (/** @type {Point} */ p) => p.plain },
     ...data.lengths.map((n, k) => ({
       name: (k === most ? 'fixed block of ' : 'fixed length of ') + count(n, 'draft'), place: look[k][0],
       dash: look[k][1], of: (/** @type {Point} */ p) => p.fixed[k],
     })),
-    { name: 'confidence schedule', place: 1, dash: 0, of: (/** @type {Point} */ p) => p.schedule },
+    { name: 'confidence schedule', place: 4, dash: 0, of: (/** @type {Point} */ p) => p.schedule },
   ];
 }
 

@@ -146,7 +146,7 @@ class Controls:
             return {}
         words = summary_words(_thinking_where_it_can(form, now), now)
         shown = {"cut": fitted.words, "summary": words, "thinking": thinking_shown(now)}
-        shown["further"] = gr.update(**further_shown(now, self.further_id))
+        shown["further"] = gr.update(**further_shown(now, self.further_id, form))
         return {"limits": Limits(now), **shown, **fitted.updates}
 
 
@@ -161,23 +161,26 @@ def controls(prompts: list[Prompt], offers: Callable[[], Offers]) -> Controls:
             static(LANE, elem_id="lane-term")
             summary = plain_text("", "settings-summary")
             further_id = next((i.id for i in offers().infos if i.on_request), "")
-            further = gr.Button(**further_shown(offers(), further_id), size="sm", elem_id="further")
+            first = further_shown(offers(), further_id, RaceForm())
+            further = gr.Button(**first, size="sm", elem_id="further")
         doubts = plain_text("", "link-doubts")
         cut = plain_text("", "settings-cut")
         inputs, defaults = _settings(prompt, offers)
     for chip, example in chips:
         _fill_in(chip, example, inputs)
     *_, last = lanes = [lane.drafter for lane in inputs.lanes]
-    further.click(None, lanes, last, js=f"(...lanes) => {_last_lane(further_id)}", api_visibility="private")
+    turned = f"(...lanes) => lanes.at(-1) === {json.dumps(further_id)} ? {json.dumps(OFF)} : {_last_lane(further_id)}"
+    further.click(None, lanes, last, js=turned, api_visibility="private")
 
     def sum_up(call: Call) -> Updates:
-        now = offers()
-        return {"summary": summary_words(_thinking_where_it_can(read_form(call.values), now), now)}
+        now, form = offers(), read_form(call.values)
+        words = summary_words(_thinking_where_it_can(form, now), now)
+        return {"summary": words, "further": gr.update(**further_shown(now, further_id, form))}
 
     summary.value = sum_up(Call("", inputs.first_values))["summary"]
     settings = {name: control for name, control in inputs.named.items() if control is not prompt}
     any_change = partial(gr.on, [control.change for control in settings.values()])
-    shown = {"summary": summary}
+    shown = {"summary": summary, "further": further}
     changed = listen(any_change, sum_up, settings, shown, queue=False, trigger_mode="always_last", **QUIET)
     limits = gr.State(Limits(offers()))
     return Controls(
@@ -245,11 +248,17 @@ def _last_lane(drafter: str) -> str:
     return f"lanes.includes({json.dumps(drafter)}) ? lanes.at(-1) : {json.dumps(drafter)}"
 
 
-def further_shown(now: Offers, id_: str) -> dict[str, Any]:
-    """The words of the button that adds a lane of a drafter that is loaded on request, and whether it is there."""
+def further_shown(now: Offers, id_: str, form: RaceForm) -> dict[str, Any]:
+    """The words of the button that gives the last lane to a drafter that is loaded on request, or takes it away, and
+    whether it is there."""
     info = find([i for i in now.infos if i.on_request], id_)
     there = any(id_ == shown for _, shown in now.choices)
-    return {"value": f"+ {info.title if info else id_}", "visible": bool(info and there) or HIDDEN}
+    *others, last = [lane.drafter for lane in form.lanes] or [OFF]
+    there = there and id_ not in others
+    return {
+        "value": f"{'−' if last == id_ else '+'} {info.title if info else id_}",
+        "visible": bool(info and there) or HIDDEN,
+    }
 
 
 def _settings(prompt: gr.Textbox, offers: Callable[[], Offers]) -> tuple[RaceInputs, gr.Button]:

@@ -35,10 +35,12 @@ class Engine(Protocol):
     precision: str
 
     @property
-    def drafters(self) -> dict[str, str]: ...  # how each runs, or why it does not: loaded.Models.descriptions
+    def drafters(self) -> dict[str, str]:
+        """How each runs, or why it does not: loaded.Models.descriptions."""
 
     @property
-    def infos(self) -> tuple[DrafterInfo, ...]: ...  # of those that run
+    def infos(self) -> tuple[DrafterInfo, ...]:
+        """Of those that run."""
 
     def race(self, request: RaceRequest, cancelled: Callable[[], bool]) -> Iterator[tuple[int, Any]]: ...
 

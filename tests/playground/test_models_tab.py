@@ -171,7 +171,7 @@ def test_a_drafter_that_is_not_here_leaves_its_reason_in_its_lane(sources):
     while not worker.ready:
         time.sleep(0.01)
     assert f"DFlash: {NOT_HERE}" in loaded_words(worker)
-    worker.engine.drafters["DFlash2"] = NOT_CHOSEN  # of another preset: a lane may ask for it, nobody did
+    worker.engine.models.drafters["dflash2"] = NOT_CHOSEN  # of another preset: a lane may ask for it, nobody did
     assert "DFlash2" not in loaded_words(worker)
     worker.engine.models.target.encode_chat = lambda messages: list(range(1, 12))  # golden targets have no tokenizer
     lanes = LaneSpec(PLAIN), LaneSpec("DSpark"), LaneSpec("DFlash")

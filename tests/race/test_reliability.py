@@ -42,7 +42,7 @@ def test_the_chart_says_how_far_a_lane_is_off_and_why_there_is_nothing():
         return RaceCharts(RaceRecord("target", "bfloat16", request, 2, list(lanes))).reliability()
 
     chart = drawn(round_of((0.95, 1.0), 2, 2), round_of((0.25, 0.5), 2, 0))
-    assert [t.name for t in chart.figure.data] == ["DFlash · x, off by 10.0%", "as often right as sure"]
+    assert [t.name for t in chart.figure.data] == ["DFlash · x, off by 10 %", "as often right as sure"]
     assert json.loads(chart.table)["rows"][0] == ["DFlash · x", 0.2, 0.3, 0.25, 0.0, 1]
     empty = drawn(round_of(None, 2, 2))
     assert not empty.figure.data and empty.figure.layout.annotations[0].text == NO_CONFIDENCES

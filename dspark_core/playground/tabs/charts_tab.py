@@ -180,6 +180,8 @@ class RaceCharts:
             xaxis={"dtick": 1},
             yaxis={"tickformat": ".0%", "range": [0, 1.15], "dtick": 0.25},
         )
+        if any("" in bar.text for bar in figure.data):
+            figure.update_xaxes(title_text=f"{figure.layout.xaxis.title.text}; no n: as at its left")
         return self._finished(
             kind, figure, ["lane", "position", "accepted", "n", f"at least {MIN_SAMPLES} rounds"], rows
         )
@@ -212,7 +214,7 @@ class RaceCharts:
             style = line_style(i)
             style["marker"] |= {"size": 9, "opacity": [1.0 if b.n >= MIN_SAMPLES else 0.35 for b in found.bins]}
             figure.add_scatter(
-                name=f"{lane.spec.name}, off by {found.error:.1%}",
+                name=f"{lane.spec.name}, off by {100 * found.error:.0f} %",
                 x=[round(b.confidence, 4) for b in found.bins],
                 y=shares,
                 mode="lines+markers",

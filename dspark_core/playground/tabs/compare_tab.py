@@ -22,10 +22,10 @@ from ..widgets import QUIET, Call, Updates, listen, page_file, script, static
 IDENTICAL = 0.16  # of the larger: speeds of identical decodes differ by as much (README)
 # figure: (words, digits, unit, whether more is better: None if that is no question)
 FIGURES = {
-    "tok_s": ("tok/s", 2, "", True),
+    "tok_s": ("tok/s", 1, "", True),
     "times": ("× plain", 2, "", True),
     "tokens_per_round": ("tokens per round", 2, "", True),
-    "acceptance": ("acceptance rate", 1, "%", True),
+    "acceptance": ("acceptance rate", 0, "%", True),
     "first_token_s": ("first token, s", 2, "", False),
     "tokens": ("tokens", 0, "", None),
     "rounds": ("rounds", 0, "", None),
@@ -63,12 +63,16 @@ class ComparedRaces:
         found.sort(key=lambda pair: pair[0])
         return [(name, i, j) for i, name, j in found] + [(b.lanes[j].spec.name, None, j) for j in right]
 
+    @property
+    def one_text(self) -> bool:
+        return self.left.race.request.messages == self.right.race.request.messages
+
     def notes(self) -> list[str]:
         """What a reader must know before taking one figure over another."""
         a, b = self.left.race, self.right.race
         words = []
-        if a.request.messages != b.request.messages:
-            words.append("The prompts differ: figures that depend on the text cannot be compared.")
+        if not self.one_text:
+            words.append("The prompts differ: figures that depend on the text cannot be compared, so none is marked.")
         words += self._machine_notes()
         if self.left.versions != self.right.versions:
             words.append("The software differed.")
@@ -103,7 +107,7 @@ class ComparedRaces:
         traces = self.left, self.right
         lanes = [reference(t.race) for t in traces]
         texts = [answer_text(t) for t in traces]
-        if self.left.race.request.messages != self.right.race.request.messages:
+        if not self.one_text:
             return [
                 {"name": lane.spec.name, "same": text, "rest": None} for lane, text in zip(lanes, texts, strict=True)
             ]
@@ -120,7 +124,9 @@ class ComparedRaces:
             "precision": lambda t: t.race.precision,
             "drafters": lambda t: "\n".join(f"{method}: {how}" for method, how in t.drafters.items()),
             "device": lambda t: device_of(t.machine) or "unknown",
-            "machine": lambda t: ", ".join(text for name, text in t.machine.items() if name != DEVICE),
+            "machine": lambda t: ", ".join(
+                f"{text} cores" if name == "cores" else text for name, text in t.machine.items() if name != DEVICE
+            ),
             "versions": lambda t: ", ".join(f"{name} {version}" for name, version in t.versions.items()),
             "system turn": lambda t: t.race.request.system or "the template’s own",
             "context": lambda t: "\n\n".join(itertools.chain(*t.race.request.earlier)),
@@ -144,8 +150,8 @@ class ComparedRaces:
             shown = [words or "–" for words in in_unit]
             ratio = f"{y / x:.2f}" if x and y and more is not None else ""
             better = None
-            if more is not None and x is not None and y is not None and abs(y - x) > self._noise(key, x, y, i, j):
-                better = int((y > x) == more)
+            if self.one_text and more is not None and x is not None and y is not None:
+                better = int((y > x) == more) if abs(y - x) > self._noise(key, x, y, i, j) else None
             rows.append([words, *shown, ratio, better])
         return rows
 

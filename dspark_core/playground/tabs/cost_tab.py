@@ -265,7 +265,8 @@ def curve_chart(curve: CostCurve | None, infos: Sequence[DrafterInfo] = ()) -> C
         line(f"verify, context {n}", n, costs.verify, partial(between, costs.verify_s), COLOURS[5], dash)
         line(f"plain step, context {n}", n, {1: costs.plain}, partial(between, costs.plain_s), COLOURS[0], dash)
     if curve:
-        titles, order = [info.title for info in infos], [info.id for info in infos]
+        titles = [info.title for info in infos]
+        order = [info.id for info in sorted(infos, key=lambda info: info.everywhere)]  # no race has those unasked
         costs = curve.costs[0]
         # A drafter has the colour of its lane in a race of plain decoding and all that is loaded.
         for i, drafter in enumerate(sorted(costs.draft, key=lambda d: order.index(d) if d in order else 99), start=1):
@@ -402,7 +403,7 @@ def cost_updates(
         if curve.borrowed:
             about = decided("", machine_words(curve), BORROWED.format(machine=curve.borrowed))
     words = why_not or f"This {NO_RACE}."
-    if curve is not None and race is not None:
+    if curve and race:
         words = " ".join([error_words(curve, race), *suggestions(curve, race)])
     return {
         "about": about,
