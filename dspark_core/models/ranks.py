@@ -81,7 +81,7 @@ class RankProcess:
         finally:
             there.close()
             beats.close()
-        self.stalled = False
+        self.stalled, self.rank = False, rank.rank
         self.alive.add(self)
 
     def wait(self) -> int:
@@ -91,6 +91,7 @@ class RankProcess:
             while self._beats.poll(seconds):
                 seconds = SILENT_S if self._beats.recv_bytes() == Beats.STEPS else STALL_S * Beats.patience()
             self.stalled = True
+            print(f"The process of rank {self.rank} gave no sign of life for {seconds:.0f} s.", file=sys.stderr)
         self.kill()
         return self.process.wait()
 
@@ -150,6 +151,8 @@ class Beats:
         while (time.monotonic() - self._since) / self.patience() < self._seconds and os.getppid() == self._parent:
             self._give_sign()
             time.sleep(BEAT_S)
+        if os.getppid() == self._parent:
+            print(f"A rank's work has not come on for {time.monotonic() - self._since:.0f} s.", file=sys.stderr)
         os._exit(self.LOST)
 
     def _give_sign(self) -> None:

@@ -282,6 +282,7 @@ def test_a_stopped_process_is_given_up_however_busy_its_machine(monkeypatch):
     monkeypatch.setattr(Beats, "patience", staticmethod(lambda: 100.0))
     monkeypatch.setattr("dspark_core.models.ranks.SILENT_S", 0.1)
     process, given = RankProcess.__new__(RankProcess), []
+    process.rank = 1
     process.process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     process._beats, beats = Pipe(duplex=False)
     life = Beats(beats, os.getpid())
