@@ -237,7 +237,13 @@ class Shard:
         prints = {name: versions().get(name, "") for name in COMPARED} | {PROGRAM: program_digest()}
         digest = yield from weights_digest(directory)
         target = open_target(directory, precision, with_text=False)
-        target.leave_part(self.group)
+        try:
+            target.leave_part(self.group)
+        except ValueError as error:  # of weights in groups that do not divide: shards.py does not know the precision
+            raise ModelError(
+                f"{target.name} in {target.precision} cannot be split over {self.group.size()} machines "
+                f"({in_one_line(error)}): load it in bf16."
+            ) from error
         self.parts[number] = Part(target)
         walk, life = target.walk, self.life
 
