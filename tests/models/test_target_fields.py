@@ -40,7 +40,11 @@ LFM2 |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16
 BASES = {"Llama": SIZES, "Qwen3": SIZES, "Gemma4": GEMMA, "Gemma4Unified": GEMMA, "Lfm2Moe": LFM2}
 BASES["Ministral3"] = SIZES | {"rope_parameters": MINISTRAL}
 BASES |= {"Mistral": SIZES | {"sliding_window": 5}}
-BASES |= {"SmolLM3": SIZES | dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))}
+NO_IDS = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))
+BASES |= {
+    "SmolLM3": SIZES | NO_IDS,
+    "Olmo2": {name: size for name, size in SIZES.items() if name != "head_dim"} | NO_IDS,
+}
 EXPERTS = {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 16}
 
 # transformers' model with shared layers needs embeddings for each layer.
@@ -119,6 +123,7 @@ OF_FAMILY = {
     "Qwen3": {name: WINDOWS for name in SEVERAL} | {"num_key_value_heads": [1, None]},
     "Ministral3": {"num_key_value_heads": [1, 4], "head_dim": [12], "sliding_window": [6]},
     "Mistral": {"num_key_value_heads": [1, 4], "head_dim": [12, None], "sliding_window": [None, 1, 7, 64]},
+    "Olmo2": {"num_key_value_heads": [1, None], "tie_word_embeddings": [True]},
     "SmolLM3": {
         "num_key_value_heads": [1, None],
         "no_rope_layers": [[0, 1], [1, 1], [0, 0], None],
@@ -153,7 +158,9 @@ REFUSED = {
 }
 
 
-SWEPT = [pytest.param(name, marks=pytest.mark.sweep) for name in ("Ministral3", "Lfm2Moe", "Mistral", "SmolLM3")]
+SWEPT = [
+    pytest.param(name, marks=pytest.mark.sweep) for name in ("Ministral3", "Lfm2Moe", "Mistral", "SmolLM3", "Olmo2")
+]
 
 
 @pytest.fixture(autouse=True)
