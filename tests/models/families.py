@@ -37,6 +37,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "qwen2": ("Qwen2ForCausalLM", SIZES | DENSE, {}),
     "mistral": ("MistralForCausalLM", SIZES | DENSE | {"sliding_window": 9}, {}),
     "olmo2": ("Olmo2ForCausalLM", SIZES | DENSE | NO_IDS, {}),
+    "phi3": ("Phi3ForCausalLM", SIZES | DENSE | NO_IDS | {"sliding_window": 9}, {}),
     "smollm3": ("SmolLM3ForCausalLM", SIZES | DENSE | NO_IDS, {}),
     "gemma4 E2B": ("Gemma4ForCausalLM", SIZES | DENSE | GEMMA | SMALL, {}),
     "gemma4 26B": ("Gemma4ForCausalLM", SIZES | DENSE | GEMMA | GEMMA_EXPERTS, {}),
