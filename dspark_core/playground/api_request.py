@@ -31,6 +31,7 @@ from .worker import Engine
 
 BASE = "/v1"
 MAX_BODY_BYTES = 2_000_000
+TOO_LONG = f"A request has at most {MAX_BODY_BYTES:,} bytes."
 MAX_STOPS, MAX_STOP = 16, 500  # stop strings, and characters of one
 MAX_COMPLETION = 16  # tokens of a completion that does not say how many it wants, as OpenAI has it
 MAX_SEED = 2**63
@@ -163,6 +164,11 @@ class Asked(BaseModel):
     def thinking(self) -> bool:
         return False
 
+    @property
+    def switch_name(self) -> str:
+        """The field that asks for thinking."""
+        return "reasoning_effort"
+
     def prompt_of(self) -> Any:
         """As AnswerRequest has it. Raises ApiError."""
         raise NotImplementedError
@@ -244,6 +250,11 @@ class ChatAsked(Asked):
         switch = self.chat_template_kwargs.switch if self.chat_template_kwargs else None
         switch = self.enable_thinking if switch is None else switch
         return self.reasoning_effort not in (None, *SILENT) if switch is None else switch
+
+    @property
+    def switch_name(self) -> str:
+        options = self.chat_template_kwargs
+        return "chat_template_kwargs" if options and options.switch else super().switch_name
 
     def prompt_of(self) -> list[dict[str, str]]:
         return [message.turn(i) for i, message in enumerate(self.messages)]

@@ -16,10 +16,10 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..decode.rounds import Prefill
-from ..errors import ApiError, ContextError, DecodeError, ModelError, Refused
+from ..errors import ApiError, ContextError, DecodeError, LaneError, ModelError, Refused
 from ..race.answer import Began, Ended, Piece
 from ..race.records import Failed
-from .api_request import AT, BASE, MAX_BODY_BYTES, Asked, ChatAsked, CompletionAsked, ServedModels, error_body
+from .api_request import AT, BASE, MAX_BODY_BYTES, TOO_LONG, Asked, ChatAsked, CompletionAsked, ServedModels, error_body
 from .bodies import MAX_STRINGS, too_many_parts
 from .worker import Job, NoEngine, Worker
 
@@ -72,6 +72,9 @@ class Answer:
             models = engine.models
             lane = served.lane(self.asked.model)
             self.model = served.name_of(lane)
+            if self.asked.thinking and not getattr(models.target.text, "thinks", True):
+                words = f"The chat template of {models.target.name} has no switch for thinking: leave it out."
+                raise ApiError(words, param=self.asked.switch_name, code="unsupported_parameter")
             for event in complete(models, self.asked.answer_request(lane), job.cancelled):
                 began = True
                 if not isinstance(event, Prefill):
@@ -84,9 +87,11 @@ class Answer:
             yield -1, ApiError(words, 400, self.param, "context_length_exceeded")
         except DecodeError as error:  # of the prompt, or later of logits that are not finite
             yield -1, ApiError(str(error), 500, code="failed") if began else ApiError(str(error), 400, self.param)
-        except Refused as error:
+        except LaneError as error:
+            yield -1, ApiError(str(error), 400, "model")
+        except Refused as error:  # the chat template's or the tokenizer's word, if there is one
             unready = isinstance(error, ModelError) and not engine.name
-            yield -1, ApiError(str(error), 503 if unready else 400)
+            yield -1, ApiError(str(error), 503) if unready else ApiError(str(error), 400, self.param)
 
     async def next_event(self) -> Any:
         """Began, then Pieces, then Ended; None where the job ends without. Raises ApiError."""
@@ -300,7 +305,7 @@ class Endpoint:
                 raise ApiError("The request was not sent to its end.")
             body += message.get("body", b"")
             if len(body) > MAX_BODY_BYTES:
-                raise ApiError(f"A request has at most {MAX_BODY_BYTES:,} bytes.", 413)
+                raise ApiError(TOO_LONG, 413)
             if not message.get("more_body"):
                 break
         if too_many_parts(body, MAX_STRINGS, MAX_BODY_BYTES):

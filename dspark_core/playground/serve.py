@@ -24,7 +24,7 @@ from ..errors import ApiError, Refused
 from ..models.group import Group
 from ..presets import load_prompts
 from .access import TokenGate, chosen_api_key, chosen_token, private_link
-from .api_request import BASE, MAX_BODY_BYTES, error_body
+from .api_request import BASE, MAX_BODY_BYTES, TOO_LONG, error_body
 from .bodies import Forms
 from .channel import SCRIPT, Streams
 from .endpoint import Endpoint
@@ -272,7 +272,8 @@ def refused(method: str, path: str, headers: dict[str, bytes]) -> tuple[int, str
         return 411, "Say how long it is."
     most = {EVENTS: MAX_EVENT_BYTES, UPLOAD: 1000}.get(path, MAX_BODY_BYTES)
     if not length.isdigit() or len(length) > 12 or int(length) > most:
-        return 413, "That is more than any form of this page sends."
+        asked = path.startswith(f"{BASE}/")
+        return 413, TOO_LONG if asked else "That is more than any form of this page sends."
     return None
 
 

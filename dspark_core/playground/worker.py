@@ -33,8 +33,12 @@ class Engine(Protocol):
 
     name: str
     precision: str
-    drafters: dict[str, str]  # how each runs, or why it does not: loaded.Models.descriptions
-    infos: tuple[DrafterInfo, ...]  # of those that run
+
+    @property
+    def drafters(self) -> dict[str, str]: ...  # how each runs, or why it does not: loaded.Models.descriptions
+
+    @property
+    def infos(self) -> tuple[DrafterInfo, ...]: ...  # of those that run
 
     def race(self, request: RaceRequest, cancelled: Callable[[], bool]) -> Iterator[tuple[int, Any]]: ...
 

@@ -11,7 +11,7 @@ from ..decode.prefill import check
 from ..decode.prefixes import Prefix, Prefixes
 from ..decode.rounds import Prefill, Round, Settings, Start
 from ..decode.speculative import Options, speculative
-from ..errors import ContextError, DecodeError, ModelError
+from ..errors import ContextError, DecodeError, LaneError
 from ..models.drafter import Drafter
 from ..models.target import Target
 from .answer import AnswerRequest, AnswerText, Began, ChatText, Ended, Piece
@@ -25,16 +25,16 @@ def complete(
 ) -> Generator[Began | Prefill | Piece | Ended, None, None]:
     """Run a request on the thread that owns MLX: Began, Prefill events, a Piece for every step, Ended.
 
-    `cancelled` is asked after every event of the decode. Raises ModelError for a conversation or a drafter that cannot
-    be used, ContextError for a prompt that does not fit, DecodeError for one that is none or for logits that are not
-    finite.
+    `cancelled` is asked after every event of the decode. Raises LaneError for a drafter that cannot be used, ModelError
+    for a conversation or a text that cannot, ContextError for a prompt that does not fit, DecodeError for one that is
+    none or for logits that are not finite.
     """
     target, spec = models.target, request.lane
     for _ in models.read([spec.drafter_id]):
         pass
     drafter = models.drafters.get(spec.drafter_id, "there is none of this name.") if spec.speculative else None
     if isinstance(drafter, str):
-        raise ModelError(f"{spec.method} is not running: {drafter}")
+        raise LaneError(f"{spec.method} is not running: {drafter}")
     prompt = prompt_ids(target, request)
     if len(prompt) >= target.context_length:
         raise ContextError(

@@ -40,8 +40,6 @@ class TalkingEngine(PresetEngine):
         self._models = Models(target, dict(drafters))
         self.name, self.precision = NAME, target.precision
         self.stop_ids, self.token_bytes = target.stop_ids, target.token_bytes
-        self.infos = self._models.infos
-        self.drafters = {id_: "tiny" for id_ in drafters}
 
 
 USUAL = Settings(24)

@@ -14,7 +14,7 @@ import gradio as gr
 import pytest
 
 from dspark_core.decode.rounds import Settings
-from dspark_core.errors import DecodeError
+from dspark_core.errors import DecodeError, ModelError
 from dspark_core.models.thoughts import THOUGHTS, Thought
 from dspark_core.models.token_bytes import TextStream
 from dspark_core.playground import serve
@@ -262,7 +262,8 @@ def test_a_header_that_is_there_twice_opens_nothing(page, name):
 
 
 def test_bodies_are_limited_whole_or_in_chunks_and_encoded_ones_refused(page):
-    assert ask(page.port, "/chat/completions", chat("x" * 2_100_000))[0] == 413
+    status, _, document = ask(page.port, "/chat/completions", chat("x" * 2_100_000))
+    assert status == 413 and document["error"]["message"] == "A request has at most 2,000,000 bytes."
     for many in ([[]], [{}]):  # seconds of parsing, and a million of errors
         status, _, document = ask(page.port, "/chat/completions", {"messages": many * 300_000})
         assert status == 413 and "more parts" in document["error"]["message"]
@@ -514,3 +515,29 @@ def test_a_thought_has_fields_of_its_own(page, monkeypatch):
         quiet = ask(page.port, "/chat/completions", chat("Think.", "dspark", **switch))[2]
         assert "reasoning" not in quiet["choices"][0]["message"]
     assert ask(page.port, "/chat/completions", chat("Think.", "dspark", enable_thinking="no"))[0] == 400
+
+
+def test_what_model_and_template_refuse_names_its_field(page, monkeypatch):
+    """That is known on the engine's thread only, and told in the same form."""
+    target, _ = talking_models()
+
+    def blamed(path, body):
+        status, _, document = ask(page.port, path, body)
+        assert (status, document["error"]["type"]) == (400, "invalid_request_error")
+        return document["error"]["param"], document["error"]["code"]
+
+    monkeypatch.setattr(type(target.text), "thinks", False)
+    for field, value in (("reasoning_effort", "high"), ("chat_template_kwargs", {"enable_thinking": True})):
+        assert blamed("/chat/completions", chat(**{field: value})) == (field, "unsupported_parameter")
+    for empty in ("", [""], []):
+        assert blamed("/completions", {"model": "plain", "prompt": empty}) == ("prompt", None)
+    with monkeypatch.context() as patch:
+        patch.setattr(target, "encode_chat", lambda *_: fail(ModelError("The template cannot render this.")))
+        assert blamed("/chat/completions", chat()) == ("messages", None)
+    patched = dict(page.worker.engine.models.drafters) | {"dspark": "it is broken."}
+    monkeypatch.setattr(page.worker.engine.models, "drafters", patched)
+    assert blamed("/chat/completions", chat(lane="dspark")) == ("model", None)
+
+
+def fail(error):
+    raise error

@@ -92,7 +92,6 @@ def test_a_script_races_both():
     def load(progress):
         engine = TinyEngine()
         engine.models.drafters["dflash-2"] = engine.models.drafters["dflash"]
-        engine.infos = engine.models.infos
         return engine
 
     with served(load) as page:

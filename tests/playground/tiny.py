@@ -45,5 +45,3 @@ class TinyEngine(PresetEngine):
         self.name, self.precision = "tiny", target.precision
         target.name = "tiny"
         self.stop_ids, self.token_bytes = target.stop_ids, target.token_bytes
-        self.infos = self._models.infos
-        self.drafters = {m: f"golden set {d}" for m, d in drafters.items()}

@@ -10,7 +10,7 @@ import pytest
 from dspark_core.decode.prefixes import OPENING, Prefixes
 from dspark_core.decode.rounds import Settings
 from dspark_core.decode.strict import Noise
-from dspark_core.errors import DecodeError, ModelError
+from dspark_core.errors import DecodeError, LaneError, ModelError
 from dspark_core.models.target import load_target
 from dspark_core.models.thoughts import Thought
 from dspark_core.models.token_bytes import TextStream
@@ -173,7 +173,7 @@ def test_what_does_not_fit_is_refused_in_a_sentence(models):
     with pytest.raises(DecodeError, match="outside the vocabulary"):
         answer(models, [5, 256])
     models.drafters["dspark"] = "it is broken."
-    with pytest.raises(ModelError, match="DSpark is not running: it is broken"):
+    with pytest.raises(LaneError, match="DSpark is not running: it is broken"):
         spec = replace(read_lane("dflash", models.infos).spec, method="DSpark")
         [*complete(models, AnswerRequest([5] * 9, spec, Settings(3)))]
     assert answer(models, [5] * 510)[3].finish == "length"

@@ -401,8 +401,9 @@ def cost_updates(
         about = decided("", doubt + machine_words(curve), where)
         if curve.borrowed:
             about = decided("", machine_words(curve), BORROWED.format(machine=curve.borrowed))
-    judged = curve is not None and race is not None
-    words = " ".join([error_words(curve, race), *suggestions(curve, race)]) if judged else why_not or f"This {NO_RACE}."
+    words = why_not or f"This {NO_RACE}."
+    if curve is not None and race is not None:
+        words = " ".join([error_words(curve, race), *suggestions(curve, race)])
     return {
         "about": about,
         **chart_updates("curve", curve_chart(curve, infos)),
