@@ -296,7 +296,7 @@ def _classes(shape: TargetConfig, tied: bool, config: dict[str, Any]) -> tuple[A
                     linear.bias = mx.zeros(linear.weight.shape[0])
 
         def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
-            weights = super().sanitize(weights)
+            weights = super().sanitize(weights) if hasattr(base, "sanitize") else weights  # mlx-lm's Phi-3 has none
             head = {n: weights.pop(n) for n in list(weights) if n.removeprefix(WRAPPED).startswith("lm_head.")}
             at = WRAPPED if hasattr(self, "language_model") else ""
             return weights if tied else weights | {at + n.removeprefix(WRAPPED): w for n, w in head.items()}

@@ -36,6 +36,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "qwen3_moe": ("Qwen3MoeForCausalLM", SIZES | DENSE | EXPERTS | {"head_dim": 8, "norm_topk_prob": True}, {}),
     "qwen2": ("Qwen2ForCausalLM", SIZES | DENSE, {}),
     "mistral": ("MistralForCausalLM", SIZES | DENSE | {"sliding_window": 9}, {}),
+    "olmo2": ("Olmo2ForCausalLM", SIZES | DENSE | NO_IDS, {}),
+    "phi3": ("Phi3ForCausalLM", SIZES | DENSE | NO_IDS | {"sliding_window": 9}, {}),
     "smollm3": ("SmolLM3ForCausalLM", SIZES | DENSE | NO_IDS, {}),
     "gemma4 E2B": ("Gemma4ForCausalLM", SIZES | DENSE | GEMMA | SMALL, {}),
     "gemma4 26B": ("Gemma4ForCausalLM", SIZES | DENSE | GEMMA | GEMMA_EXPERTS, {}),

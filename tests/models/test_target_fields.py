@@ -40,7 +40,9 @@ LFM2 |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16
 BASES = {"Llama": SIZES, "Qwen3": SIZES, "Gemma4": GEMMA, "Gemma4Unified": GEMMA, "Lfm2Moe": LFM2}
 BASES["Ministral3"] = SIZES | {"rope_parameters": MINISTRAL}
 BASES |= {"Mistral": SIZES | {"sliding_window": 5}}
-BASES |= {"SmolLM3": SIZES | dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))}
+NO_IDS = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))
+BASES |= {"SmolLM3": SIZES | NO_IDS}
+BASES |= dict.fromkeys(("Olmo2", "Phi3"), {name: size for name, size in SIZES.items() if name != "head_dim"} | NO_IDS)
 EXPERTS = {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 16}
 
 # transformers' model with shared layers needs embeddings for each layer.
@@ -48,6 +50,7 @@ SHARED = {"hidden_size_per_layer_input": 8, "num_hidden_layers": 3, "layer_types
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+PARTIAL = {"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.5}
 PROPORTIONAL = {"rope_type": "proportional", "partial_rotary_factor": 0.45}
 ROPES = [
     {"rope_type": "default"},
@@ -119,6 +122,8 @@ OF_FAMILY = {
     "Qwen3": {name: WINDOWS for name in SEVERAL} | {"num_key_value_heads": [1, None]},
     "Ministral3": {"num_key_value_heads": [1, 4], "head_dim": [12], "sliding_window": [6]},
     "Mistral": {"num_key_value_heads": [1, 4], "head_dim": [12, None], "sliding_window": [None, 1, 7, 64]},
+    "Olmo2": {"num_key_value_heads": [1, None], "tie_word_embeddings": [True]},
+    "Phi3": {"num_key_value_heads": [1, None], "sliding_window": [1, 5, 64]},
     "SmolLM3": {
         "num_key_value_heads": [1, None],
         "no_rope_layers": [[0, 1], [1, 1], [0, 0], None],
@@ -153,7 +158,10 @@ REFUSED = {
 }
 
 
-SWEPT = [pytest.param(name, marks=pytest.mark.sweep) for name in ("Ministral3", "Lfm2Moe", "Mistral", "SmolLM3")]
+SWEPT = [
+    pytest.param(name, marks=pytest.mark.sweep)
+    for name in ("Ministral3", "Lfm2Moe", "Mistral", "SmolLM3", "Olmo2", "Phi3")
+]
 
 
 @pytest.fixture(autouse=True)
@@ -246,7 +254,7 @@ def test_every_field_of_transformers_class(family, tmp_path):
     assert not [w for i, case in enumerate(cases) if (w := wrong(tmp_path / str(i), family, case, is_refused(case)))]
 
 
-@pytest.mark.parametrize("family", ["Llama", "Qwen3", "Gemma4", SWEPT[0], *SWEPT[2:]])
+@pytest.mark.parametrize("family", ["Llama", "Qwen3", "Gemma4", SWEPT[0], *SWEPT[2:5]])
 def test_every_rope_of_transformers(family, tmp_path):
     for i, given in enumerate(ROPES + REFUSED_ROPES):
         refused = given in REFUSED_ROPES
@@ -285,6 +293,7 @@ SPELLED = [
     ("Gemma4", {}, {"per_layer_config": None, "global_head_dim": 16, "num_global_key_value_heads": 1}),
     ("Gemma4", {"attention_k_eq_v": True}, {"per_layer_config": {"01": {"head_dim": 16, "num_key_value_heads": 1}}}),
     ("Gemma4", {"rope_parameters": None}, {"rope_parameters": None}),
+    ("Phi3", {"rope_parameters": PARTIAL, "pad_token_id": 0}, {"bos_token_id": 1}),
     ("Gemma4", {"final_logit_softcapping": None}, {"final_logit_softcapping": None}),
     ("Gemma4Unified", {}, {"model_type": "gemma4_unified_text", "use_bidirectional_attention": None}),
 ]
@@ -303,6 +312,9 @@ def test_other_spellings_mean_what_they_mean_to_transformers(case, tmp_path):
 REFUSED_SPELLINGS = [
     ("Ministral3", {"rope_parameters": MINISTRAL | {"llama_4_scaling_beta": None}}, "llama_4_scaling_beta of its"),
     ("Ministral3", {"rope_parameters": MINISTRAL | {"original_max_position_embeddings": "4"}}, "original_max_position"),
+    ("Phi3", {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}}, "longrope"),
+    ("Phi3", {"num_key_value_heads": 4}, "num_key_value_heads must be"),
+    ("Phi3", {"intermediate_size": 40}, "intermediate_size must be"),
     ("Ministral3", {"sliding_window": 6}, "sliding_window 6"),
     ("Ministral3", {"layer_types": [SLIDING, FULL]}, "layer_types"),
     ("Ministral3", {"attention_bias": True}, "attention_bias True"),
