@@ -150,7 +150,8 @@ def _declare_quantized(directory: Path, weights: Weights, raw: dict[str, Any], t
 def check_tensors(directory: Path, weights: Weights, tensors: dict[str, TensorInfo]) -> None:
     """Raises ModelError at the first tensor that is missing, unexpected, or of another shape or kind."""
     expected = dict(tree_flatten(weights.parameters()))
-    file, where = next(iter(tensors.values())).file, directory / "config.json"
+    file = next((info.file for info in tensors.values()), directory / "model*.safetensors")
+    where = directory / "config.json"
     for name, like in expected.items():
         if name not in tensors:
             raise ModelError(f"{file} has no tensor {name}, expected with shape {list(like.shape)} by {where}.")

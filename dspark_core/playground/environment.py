@@ -51,7 +51,7 @@ def set_up_environment() -> None:
         if not re.fullmatch(r"\s*\d{1,9}\s*", os.environ.get(name, "0"), re.ASCII):
             print(f"{name} is ignored: {os.environ.pop(name)[:40]!r} is no whole number of seconds.", file=sys.stderr)
     for name in ("TMPDIR", "TEMP", "TMP"):  # MLX fails where it is told of a directory that is not there
-        if name in os.environ and not Path(os.environ[name]).is_dir():
+        if name in os.environ and not os.path.isdir(os.environ[name]):  # nor of none: a Path("") is this one
             del os.environ[name]
     _own_directory()
     # gradio opens a client as it is imported, and fails for a proxy that it has no library for, or cannot read.

@@ -124,7 +124,7 @@ class Schema(Generic[Record]):
         def check(value: object) -> object:
             if isinstance(value, dict) and len(value) > len(names):
                 name = next(key for key in value if key not in names)
-                raise PydanticCustomError("unknown", "unknown", {"name": name})
+                raise PydanticCustomError("unknown", "unknown", {"name": brief(name)})  # it fails over half characters
             return value
 
         return check

@@ -56,6 +56,11 @@ def test_drafter_tensors(drafter_dir, golden_a, fault):
         assert word in message, message
 
 
+def test_a_drafter_without_tensors(drafter_dir, golden_a):
+    edit_weights(drafter_dir, lambda weights: weights.clear())
+    assert "model*.safetensors has no tensor " in refuse_drafter(drafter_dir, golden_a)
+
+
 CONFIG_FAULTS = {
     "architecture": ({"architectures": ["Eagle3Model"]}, "Eagle3Model"),
     "no architecture": ({"architectures": None}, "architecture"),

@@ -71,6 +71,7 @@ REFUSED = [
     ("noisy", [("race/verdict/differences/0/index", lambda i: i + 1)], "are not where the outputs part"),
     ("noisy", [("race/verdict/differences/0/lane", 0)], "are not where the outputs part"),
     ("noisy", [("race/verdict/differences", lambda ds: ds * 2)], "are not where the outputs part"),
+    ("noisy", [("race/verdict/differences/0/\ud83d", 1)], r"differences\[0\]\.\\ud83d… is not a field that is known"),
     ("noisy", [("race/verdict/differences/0/needed", 0.0)], "needed is less than the gap"),
     ("noisy", [("race/verdict/differences/0/needed", -1.0)], "needed is negative"),
     ("noisy", [("race/verdict/differences/0/ulp", 1000.0)], "ulp is no unit in the last place"),

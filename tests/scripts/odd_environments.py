@@ -43,6 +43,7 @@ ENVIRONMENTS: dict[str, dict[str, str | None]] = {
     "HOME that is not there": {"HOME": NOWHERE},
     "XDG_CACHE_HOME, HF_HOME": {"XDG_CACHE_HOME": "/proc/x", "HF_HOME": "/proc/y"},
     "TMPDIR that is not there": {"TMPDIR": NOWHERE},
+    "empty HOME and TMPDIR": {"HOME": "", "TMPDIR": ""},
     "LANG=C, ascii": {"LANG": "C", "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
     "uvicorn's variables": {"WEB_CONCURRENCY": "4", "FORWARDED_ALLOW_IPS": "*", "UVICORN_PORT": "1"},
     "the hub's timeouts": {"HF_HUB_DOWNLOAD_TIMEOUT": "never", "HF_HUB_ETAG_TIMEOUT": "0.5"},
