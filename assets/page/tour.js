@@ -100,8 +100,9 @@ const STEPS = [
             + token + '. '
         : token ? 'Nothing was rejected, so the same pass gives one more token, the bonus ' + token + '. ' : '';
       return passed + then + 'So this round gave ' + count(round.to - round.from, 'token')
-        + (view.temperature ? ', each one drawn as the target alone would draw it: the text may be another, its chances '
-          + 'are the same.' : ', each one the target’s choice: the text is the same as without a drafter.');
+        + (view.temperature
+          ? ', each one drawn as the target alone would draw it: the text may be another, its chances are the same.'
+          : ', each one the target’s choice: the text is the same as without a drafter.');
     },
   },
   {

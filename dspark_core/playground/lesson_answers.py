@@ -180,8 +180,8 @@ def block_length(facts: RaceFacts) -> Told:
         words += f"The best are within {100 * SAME:.0f} %, which is no difference. "
     most = max(lanes, key=lambda lane: max(r.proposed for r in lane.rounds))
     chances = [p.cumulative for p in positions(most.rounds) if p.sent]
-    words += "Each further draft has to be checked, and is kept less often: "
-    words += ", ".join(f"{100 * (c or 0):.0f} %" for c in chances) + " in places 1 to " + f"{len(chances)}. "
+    words += f"Each further draft has to be checked, kept or not. Kept were, in places 1 to {len(chances)}: "
+    words += ", ".join(f"{100 * (c or 0):.0f} %" for c in chances) + ". "
     words += _best_cap(facts, most)
     return Told(words, right, {"tab": "cost-button", "id": "what-if", "set": {}})
 
