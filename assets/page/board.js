@@ -504,6 +504,7 @@ function viewOf({ i, name, plain, rounds }) {
 
 board.view = () => Object.freeze({
   state: board.dataset.state ?? '',
+  temperature: how.temperature,
   lanes: Object.freeze(lanes.map(viewOf)),
   pane: (i) => lanes[i].pane,
   figures: (i) => lanes[i].figures,

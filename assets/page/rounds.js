@@ -65,6 +65,7 @@ import { quoted } from './dom.js';
  * A race as others than the board see it, and the elements that show parts of it.
  * @typedef {object} View
  * @property {string} state  "idle", "running", "done", "stopped" or "failed"
+ * @property {number} temperature  of the race; 0 is greedy
  * @property {readonly Readonly<LaneView>[]} lanes
  * @property {(i: number) => HTMLElement} pane  of a lane
  * @property {(i: number) => HTMLElement} figures  of a lane

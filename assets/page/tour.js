@@ -87,7 +87,7 @@ const STEPS = [
     title: 'What is kept',
     where: ({ view, lane, round }) => view.round(lane.i, round.at),
     mark: true,
-    words({ round }) {
+    words({ round, view }) {
       const own = ownToken(round), refused = round.tokens.find((token) => token.kind === 'r');
       const token = own && own.kind !== 'e' ? quoted(own.text) : own ? 'the end of the answer' : null;
       const passed = round.accepted ? 'The first ' + count(round.accepted, 'draft') + ' passed: accepted. '
@@ -100,17 +100,21 @@ const STEPS = [
             + token + '. '
         : token ? 'Nothing was rejected, so the same pass gives one more token, the bonus ' + token + '. ' : '';
       return passed + then + 'So this round gave ' + count(round.to - round.from, 'token')
-        + ', each one the target’s choice: the text is the same as without a drafter.';
+        + (view.temperature
+          ? ', each one drawn as the target alone would draw it: the text may be another, its chances are the same.'
+          : ', each one the target’s choice: the text is the same as without a drafter.');
     },
   },
   {
     title: 'When it pays',
     where: ({ view, lane }) => view.figures(lane.i),
     words({ plain, lane }) {
-      const n = rounds(lane), tokens = lane.rounds.slice(1).reduce((sum, round) => sum + round.length, 0) / n;
-      const cost = perRound(lane) / perRound(plain), times = lane.committed / n / cost;  // both as the board has them
-      return 'Over the whole race a round of ' + lane.name + ' gave ' + tokens.toFixed(2)
-        + ' tokens and took as long as ' + cost.toFixed(2) + ' plain steps. '
+      const n = rounds(lane), gave = lane.committed / n, cost = perRound(lane) / perRound(plain), times = gave / cost;
+      const counted = (lane.rounds.slice(1).reduce((sum, round) => sum + round.length, 0) / n).toFixed(2);
+      return 'Over the whole race a round of ' + lane.name + ' gave ' + gave.toFixed(2) + ' tokens '
+        + (counted === gave.toFixed(2) ? ''
+          : '(the pane counts ' + counted + ', with what the end of the answer cut off) ')
+        + 'and took as long as ' + cost.toFixed(2) + ' plain steps. '
         + 'It pays when the first number is the larger one: here ' + times.toFixed(2) + ' × plain, so '
         + (times > 1 ? 'it pays' : 'it does not pay') + ' with this prompt, on this machine. '
         + 'Fewer drafts per round cost less; an easier text has more of them accepted.';

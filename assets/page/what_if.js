@@ -124,18 +124,20 @@ const moved = () => (measured() && (asked.shift !== 0 || asked.accept !== null))
  * @param {number} k  which line
  */
 function lineWords(options, k) {
-  const { name } = data.lines[k];
+  const { name, drafts: longest } = data.lines[k];
   if (!options.length) return name + ': nothing is known of its acceptance; choose one number.';
   const at = options[Math.min(cap(), options.length - 1)];
   const best = options.reduce((a, b) => b.times > a.times ? b : a);
   const verb = at.times > 1.005 ? 'pays' : at.times < 0.995 ? 'does not pay' : 'makes no difference';
-  const advice = best.drafts === at.drafts ? 'No other number of drafts is faster.'
+  const known = options.length - 1, more = known < longest ? ' Of more than ' + known + ' nothing is known.' : '';
+  const others = 'No other number of drafts' + (more && ' up to ' + known);
+  const advice = best.drafts === at.drafts ? others + ' is faster.'
     : best.drafts ? 'Best: ' + count(best.drafts, 'draft') + ', ' + best.times.toFixed(2) + ' × plain.'
       : 'Best: none, which is plain decoding.';
   const all = asked.batch > 1 ? ' for each of ' + asked.batch + ' requests' : '';
   return `${name}, ${at.drafts} sent: ${at.tokens.toFixed(2)} tokens a round expected, ${at.even.toFixed(2)} needed. `
     + `It ${verb}: ${at.times.toFixed(2)} × plain, ${three(at.each)} tok/s instead of ${three(options[0].each)}${all}. `
-    + advice;
+    + advice + more;
 }
 
 /**

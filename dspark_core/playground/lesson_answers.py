@@ -11,6 +11,7 @@ from ..models.info import DrafterInfo
 from ..proof.evidence import RIGHT, SAMPLERS
 from ..race.forecast import SAME, raced_prospects
 from ..race.metrics import metrics, positions, times_plain
+from ..race.outcome import tokens_given
 from ..race.records import FULL, HARDWARE, LaneRecord, RaceRecord
 from ..race.what_if import MACHINE
 from .proof_view import SHORT, Proof, draw_verdict, draws_made, shown_check
@@ -147,11 +148,8 @@ def does_not_pay(facts: RaceFacts) -> Told:
     m, plain, times = metrics(lane), metrics(facts.plain), facts.times(lane)
     right = against_plain(times)
     cost = m.seconds / m.rounds * plain.tokens / plain.seconds
-    gave, counted = m.tokens / m.rounds, m.tokens_per_round or 0.0
     kept = f"{100 * m.acceptance:.0f} % of its drafts were kept, so a round" if m.acceptance is not None else "A round"
-    words = f"{lane.spec.name}: {times:.2f} ×. {kept} gave {gave:.2f} tokens"
-    if f"{counted:.2f}" != f"{gave:.2f}":  # the pane, beside which this stands, has another number
-        words += f" (the pane counts {counted:.2f}, with what the end of the answer cut off)"
+    words = f"{lane.spec.name}: {times:.2f} ×. {kept} gave {tokens_given(m)}"
     words += f" and took as long as {cost:.2f} plain steps. It pays where the first number is the larger one"
     words += (
         ". Here it is not.",
@@ -182,8 +180,8 @@ def block_length(facts: RaceFacts) -> Told:
         words += f"The best are within {100 * SAME:.0f} %, which is no difference. "
     most = max(lanes, key=lambda lane: max(r.proposed for r in lane.rounds))
     chances = [p.cumulative for p in positions(most.rounds) if p.sent]
-    words += "Each further draft has to be checked, and is kept less often: "
-    words += ", ".join(f"{100 * (c or 0):.0f} %" for c in chances) + " in places 1 to " + f"{len(chances)}. "
+    words += f"Each further draft has to be checked, kept or not. Kept were, in places 1 to {len(chances)}: "
+    words += ", ".join(f"{100 * (c or 0):.0f} %" for c in chances) + ". "
     words += _best_cap(facts, most)
     return Told(words, right, {"tab": "cost-button", "id": "what-if", "set": {}})
 

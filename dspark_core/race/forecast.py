@@ -180,6 +180,7 @@ class Suggestion:
     tok_s: predicted at `cap`, at the speed that the machine had in the race
     gain:  that over what the lane came to, minus 1; 0 where `cap` is what the lane ran
     times: predicted × plain at `best`
+    known: the longest length that the race tells of, as nothing longer was drafted; None after whole blocks
     """
 
     lane: str
@@ -189,6 +190,7 @@ class Suggestion:
     tok_s: float
     gain: float
     times: float
+    known: int | None = None
 
 
 def raced_prospects(curve: CostCurve, race: RaceRecord) -> list[tuple[LaneRecord, list[Prospect]]]:
@@ -220,12 +222,14 @@ def fixed_cap(lane: LaneRecord) -> int | None:
 
 def suggest(curve: CostCurve, race: RaceRecord) -> list[Suggestion]:
     """For every lane that drafted, in order, by `raced_prospects`."""
-    out = []
+    out, greedy = [], race.request.settings.greedy
     for lane, options in raced_prospects(curve, race):
         best = max(options[1:], key=lambda p: p.tok_s)
         fastest = best if best.tok_s > options[0].tok_s else options[0]
         ran = fastest.cap == fixed_cap(lane)
         gain = 0.0 if ran else fastest.tok_s / (metrics(lane).tok_s or fastest.tok_s) - 1
         name, drafter = lane.spec.name, lane.spec.drafter_id
-        out.append(Suggestion(name, drafter, fastest.cap, best.cap, fastest.tok_s, gain, best.times_plain))
+        told = max(len(r.draft_ids) if greedy else r.proposed for r in lane.rounds)
+        longest = told if lane.spec.schedule != FULL and told == options[-1].cap else None
+        out.append(Suggestion(name, drafter, fastest.cap, best.cap, fastest.tok_s, gain, best.times_plain, longest))
     return out

@@ -59,5 +59,13 @@ def _why(lane: LaneRecord, m: Metrics, plain: Metrics) -> str:
         return f"In {idle} of its {m.rounds} rounds it drafted nothing: plain steps were expected to be faster."
     cost = m.seconds / m.rounds * plain.tokens / plain.seconds
     right = "" if m.acceptance is None else f"{100 * m.acceptance:.0f} % of the drafts sent were right, so "
-    words = f"{right}a round gave {m.tokens_per_round:.2f} tokens and took as long as {cost:.2f} plain steps."
+    words = f"{right}a round gave {tokens_given(m)} and took as long as {cost:.2f} plain steps."
     return words[0].upper() + words[1:]
+
+
+def tokens_given(m: Metrics) -> str:
+    """Tokens that a round of a lane with rounds gave: over what it cost in plain steps, that is × plain. The board's
+    number, where what the end of the answer cut off makes it another, stands behind it."""
+    gave, counted = f"{m.tokens / m.rounds:.2f}", f"{m.tokens_per_round or 0.0:.2f}"
+    cut = f" (the pane counts {counted}, with what the end of the answer cut off)" if counted != gave else ""
+    return f"{gave} tokens{cut}"

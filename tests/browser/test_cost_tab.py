@@ -112,6 +112,10 @@ def test_what_if_begins_at_the_race_and_moves_with_the_keys(raced_tab):
         "[...r.cells].map(c => c.textContent)))).find(Boolean))"
     )
     assert [float(row[4]) for row in rows] == pytest.approx([float(row[3]) for row in chart[1:]], rel=0.01)
+    known, words = len(rows) - 1, page.inner_text("#what-if")
+    assert (f"Of more than {known} nothing is known." in words) == (
+        known < len(race["race"]["lanes"][1]["rounds"][0]["draft_ids"])
+    )
     before = page.locator("#what-if .plot-times").inner_html()
     page.focus("#knob-further")
     page.keyboard.press("Home")

@@ -80,19 +80,32 @@ def test_another_machines_shape_is_named():
 
 
 @pytest.mark.parametrize(
-    ("cap", "gain", "words"),
+    ("cap", "gain", "known", "words"),
     [
-        (0, 0.5, "(the nearest, 3 drafts a round, is predicted at 0.90 × plain); plain would gain 50 %."),
-        (0, 0.01, "and it lost next to nothing."),
-        (0, -0.2, "; this lane did, by 25 %."),
-        (3, 0.2, "fastest on this text would have been 3 drafts a round, about 9.0 tok/s, a predicted gain of 20 %."),
-        (3, 0.02, "clearly faster on this text (the best, 3 drafts a round, about 9.0 tok/s: 2 % more)."),
-        (3, 0.0, "no other fixed length would have been faster on this text."),
-        (3, -0.1, ": no fixed length would have been faster on this text."),
+        (0, 0.5, None, "(the nearest, 3 drafts a round, is predicted at 0.90 × plain); plain would gain 50 %."),
+        (0, 0.01, None, "and it lost next to nothing."),
+        (0, -0.2, None, "; this lane did, by 25 %."),
+        (
+            3,
+            0.2,
+            None,
+            "fastest on this text would have been 3 drafts a round, about 9.0 tok/s, a predicted gain of 20 %.",
+        ),
+        (3, 0.02, None, "clearly faster on this text (the best, 3 drafts a round, about 9.0 tok/s: 2 % more)."),
+        (3, 0.0, None, "no other fixed length would have been faster on this text."),
+        (3, -0.1, None, ": no fixed length would have been faster on this text."),
+        (
+            0,
+            0.01,
+            1,
+            "no fixed length of up to 1 draft a round beats plain decoding on this text (the nearest, 3 drafts "
+            "a round, is predicted at 0.90 × plain), and it lost next to nothing.",
+        ),
+        (3, 0.0, 3, "no other fixed length of up to 3 drafts a round would have been faster on this text."),
     ],
 )
-def test_advice_in_words(cap, gain, words):
-    said = suggestion_words(Suggestion("DSpark", "dspark", cap, 3, 9.0, gain, 0.9))
+def test_advice_in_words(cap, gain, known, words):
+    said = suggestion_words(Suggestion("DSpark", "dspark", cap, 3, 9.0, gain, 0.9, known))
     assert said.replace("\N{NARROW NO-BREAK SPACE}", " ").replace("\N{NO-BREAK SPACE}", " ").endswith(words)
 
 

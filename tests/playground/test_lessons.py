@@ -100,7 +100,7 @@ def test_the_length_that_was_fastest_is_told_and_near_ones_are_no_different():
     lanes = [lane("DSpark", n, (n, 1), 0.2, CAP, f"cap {n}") for n in (1, 3)]
     told = block_length(RaceFacts(race(PLAIN_LANE, *lanes, lane("DSpark", 7, (5, 1), 0.2))))
     assert told.right == (2,) and "cap 1: 1.00 ×, cap 3: 1.54 ×, full block: 2.00 ×" in told.words
-    assert "in places 1 to 7" in told.words and "not known yet" in told.words
+    assert "Kept were, in places 1 to 7: " in told.words and "not known yet" in told.words
     assert told.place["id"] == "what-if"
     curve = SimpleNamespace(borrowed="two cores")
     foreign = block_length(RaceFacts(race(PLAIN_LANE, *lanes), curve, judged=False)).words

@@ -23,6 +23,8 @@ from dspark_core.race.records import CAP, HARDWARE, PLAIN, LaneRecord, LaneSpec
 
 from .forecasts import BUS_CURVE, TAXI_CURVE, curve, good_and_bad, lane, race
 
+CAPPED, AWARE = LaneSpec("DSpark", schedule=CAP, cap=2), LaneSpec("DSpark", schedule=HARDWARE)
+
 
 def test_kinds_of_machine():
     taxi, bus = Transport.of(TAXI_CURVE, 64, 7), Transport.of(BUS_CURVE, 64, 7)
@@ -94,6 +96,15 @@ def test_the_suggested_cap_is_the_fastest_and_its_gain_is_over_what_was_raced():
     raced = 60 / (30 * (0.02 + 0.24))
     assert s.gain == pytest.approx(fastest.tok_s / raced - 1)
     assert s.times == pytest.approx(fastest.times_plain)
+
+
+@pytest.mark.parametrize(("spec", "drafted", "known"), [(LaneSpec("DSpark"), 7, None), (CAPPED, 2, 2), (AWARE, 7, 7)])
+def test_of_lengths_that_were_never_drafted_a_race_tells_nothing(spec, drafted, known):
+    ids = list(range(1, 10 * (drafted + 1) + 2))
+    drafts = [tuple(ids[k * (drafted + 1) + 1 :][:drafted]) for k in range(10)]
+    x = lane(spec, ids, drafts, [drafted] * 10, [0.3 * (k + 1) for k in range(10)])
+    (s,) = suggest(TAXI_CURVE, race(x))
+    assert s.known == known and s.cap <= (known or 7)
 
 
 def test_where_no_cap_pays_plain_is_suggested():

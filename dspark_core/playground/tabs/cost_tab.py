@@ -199,9 +199,10 @@ def suggestion_words(s: Suggestion) -> str:
     def drafts(cap: int) -> str:
         return f"{cap} draft{'s' * (cap > 1)} a round"
 
+    to = f" of up to {drafts(s.known)}" if s.known else ""  # of longer ones the race tells nothing
     if s.cap == 0:
         near = f"the nearest, {drafts(s.best)}, is predicted at {s.times:.2f} × plain"
-        nothing = f"{s.lane}: no fixed length beats plain decoding on this text ({near})"
+        nothing = f"{s.lane}: no fixed length{to} beats plain decoding on this text ({near})"
         if s.gain > SAME:
             return f"{nothing}; plain would gain {percent(s.gain)}."
         if s.gain < -SAME:
@@ -209,12 +210,12 @@ def suggestion_words(s: Suggestion) -> str:
         return f"{nothing}, and it lost next to nothing."
     best = f"{drafts(s.cap)}, about {s.tok_s:.{1 if s.tok_s < 100 else 0}f} tok/s"
     if s.gain > SAME:
-        return f"{s.lane}: fastest on this text would have been {best}, a predicted gain of {percent(s.gain)}."
+        return f"{s.lane}: fastest{to} on this text would have been {best}, a predicted gain of {percent(s.gain)}."
     if s.gain <= 0:
         other = "" if s.gain else "other "
-        return f"{s.lane}: no {other}fixed length would have been faster on this text."
+        return f"{s.lane}: no {other}fixed length{to} would have been faster on this text."
     more = f"the best, {best}: {percent(s.gain)} more"
-    return f"{s.lane}: no fixed length would have been clearly faster on this text ({more})."
+    return f"{s.lane}: no fixed length{to} would have been clearly faster on this text ({more})."
 
 
 def suggestions(curve: CostCurve | None, race: RaceRecord | None) -> list[str]:
