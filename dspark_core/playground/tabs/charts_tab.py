@@ -208,7 +208,7 @@ class RaceCharts:
         figure, rows = blank_figure("confidence", "accepted"), []
         for i, lane in self.drafting:
             found = Reliability(lane.rounds)
-            if not found.bins:
+            if found.error is None:
                 continue
             shares = [round(b.accepted / b.n, 4) for b in found.bins]
             style = line_style(i)
