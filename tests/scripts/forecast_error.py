@@ -52,11 +52,12 @@ def main() -> None:
         before = models.known_curve()
         assert before is not None
         # Two drafting lanes a race, so that it stays short: in turn hardware-aware and whole blocks.
-        specs = (lanes[0], *lanes[1 + i % 2 :: 2])
+        schedule, specs = (HARDWARE, FULL)[i % 2], (lanes[0], *lanes[1 + i % 2 :: 2])
         request = RaceRequest(texts[i % len(texts)], specs, settings)
         record = next(e for e in [e for _, e in engine.race(request, lambda: False)] if isinstance(e, RaceRecord))
         curve = anchored(before, record)
-        errors.append({p.lane: p.error for p in predictions(curve, record) if p.lane != lanes[0].name})
+        found = [p for p in predictions(curve, record) if p.lane != lanes[0].name]
+        errors.append({f"{p.lane} {schedule}": p.error for p in found})
         for lane in record.lanes:
             times = zip((0.0, *(r.time_s for r in lane.rounds)), lane.rounds, strict=False)
             for k, (began, r) in enumerate(times, 1):
@@ -66,13 +67,13 @@ def main() -> None:
                 by_place[f"{kind}, {place}"].append(ratio)
         print(f"{i + 1:2}  " + ", ".join(f"{name} {100 * e:+.1f}" for name, e in errors[-1].items()), flush=True)
     for words, some in (("races 2 to 10", errors[1:10]), ("races 11 and on", errors[10:])):
-        found = [(name, e) for race in some for name, e in race.items()]
-        if found:
-            lane_errors = defaultdict[str, list[float]](list)
-            for name, e in found:
-                lane_errors[name].append(e)
+        lane_errors = defaultdict[str, list[float]](list)
+        for name, e in (lane for race in some for lane in race.items()):
+            lane_errors[name].append(e)
+        if lane_errors:
+            median = statistics.median(abs(e) for es in lane_errors.values() for e in es)
             signed = ", ".join(f"{name} {100 * statistics.median(es):+.1f}" for name, es in lane_errors.items())
-            print(f"{words}: median error {100 * statistics.median(abs(e) for _, e in found):.1f} % ({signed})")
+            print(f"{words}: median error {100 * median:.1f} % ({signed})")
     for place, ratios in sorted(by_place.items()):
         print(f"{place}: {statistics.median(ratios):.2f} times as long as predicted (median of {len(ratios)})")
     cache.cleanup()
