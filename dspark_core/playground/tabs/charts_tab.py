@@ -214,7 +214,7 @@ class RaceCharts:
             style = line_style(i)
             style["marker"] |= {"size": 9, "opacity": [1.0 if b.n >= MIN_SAMPLES else 0.35 for b in found.bins]}
             figure.add_scatter(
-                name=f"{lane.spec.name}, off by {100 * found.error:.0f} %",
+                name=f"{lane.spec.name}, off by {100 * (found.error or 0):.0f} %",
                 x=[round(b.confidence, 4) for b in found.bins],
                 y=shares,
                 mode="lines+markers",
