@@ -157,20 +157,26 @@ def lm_studio_models() -> Path:
 
 
 def models_in(root: Path, source: str, depth: int) -> Iterator[Found]:
-    """Directories with a config.json, at most `depth` levels below `root`; hidden ones are left out."""
+    """Directories with a config.json, at most `depth` levels below `root`, each once; hidden ones are left out. Links
+    are followed: models are large, and lie on another disk as often as not."""
     unread: list[Found] = []
+    there: set[str] = set()
 
     def note(error: OSError) -> None:
         place = Path(os.fsdecode(error.filename or root))
         if not isinstance(error, FileNotFoundError):
             unread.append(unusable(place, source, f"{shown_path(place)} cannot be read ({in_one_line(error)})."))
 
-    for count, (path, below, files) in enumerate(os.walk(root, onerror=note)):
+    for count, (path, below, files) in enumerate(os.walk(root, onerror=note, followlinks=True)):
         if count >= MAX_DIRECTORIES:
             words = f"{shown_path(root)} has more than {MAX_DIRECTORIES:,} directories: name one further down."
             unread.append(unusable(root, source, words))
             break
-        place = Path(path)
+        place, real = Path(path), os.path.realpath(path)
+        if real in there:  # a link that leads back, or a second one
+            below.clear()
+            continue
+        there.add(real)
         if "config.json" in (*files, *below):
             yield describe(place, source, f"{place.parent.name}/{place.name}" if source == LM_STUDIO else "")
             below.clear()

@@ -30,6 +30,7 @@ def drop_options() -> None:
 
 def set_up_environment() -> None:
     """Everything that a start needs of its surroundings, and gradio itself."""
+    _need_utf8_path()
     drop_options()
     try:
         os.getcwd()
@@ -71,6 +72,15 @@ def _certificates(place: str) -> bool:
     except (OSError, ValueError):  # an ssl.SSLError is an OSError
         return False
     return True
+
+
+def _need_utf8_path() -> None:
+    """gradio makes UTF-8 of where its components lie."""
+    try:
+        __file__.encode()
+    except UnicodeEncodeError:
+        place = os.fsencode(Path(__file__).parents[2]).decode("utf-8", "replace")
+        sys.exit(f"{ascii(place)[1:-1]}: the name of this directory is no UTF-8; rename it, or set PYTHONUTF8=1.")
 
 
 def _can_append(place: str) -> bool:

@@ -158,6 +158,19 @@ def test_a_name_that_is_no_line_of_its_own_is_said_in_one(tmp_path, name):
     assert all(text.isprintable() for text in listing([found])["rows"][0])
 
 
+def test_links_to_models_on_another_disk_are_followed_and_loops_are_not(tmp_path):
+    root, owner = tmp_path / "models", tmp_path / "disk" / "owner"
+    owner.mkdir(parents=True)
+    place = copy("target", "A", owner)
+    root.mkdir()
+    for name, to in {"linked": place, "owner": owner, "loop": root, "self": root / "self", "gone": "/nowhere"}.items():
+        (root / name).symlink_to(to)
+    nowhere = tmp_path / "nowhere"
+    listed = local.find([root], nowhere, nowhere)
+    assert [(found.sort.kind, os.path.realpath(found.path)) for found in listed] == [("target", str(place.resolve()))]
+    assert [found.name for found in local.find([], nowhere, root)] == ["models/linked"]
+
+
 def test_a_bits_field_of_any_type_is_listed(tmp_path):
     directory = copy("target", "A", tmp_path)
     for odd in ([], {"bits": [8]}, {"bits": 10**400}, "8", 8):

@@ -131,6 +131,12 @@ def test_without_a_place_for_temporary_files_it_ends_in_a_sentence(monkeypatch):
         environment._own_directory()
 
 
+def test_in_a_directory_whose_name_is_no_text_it_ends_in_a_sentence(monkeypatch):
+    monkeypatch.setattr(environment, "__file__", "/caf\udce9/dspark_core/playground/environment.py")
+    with pytest.raises(SystemExit, match=r"^/caf\\ufffd: .* rename it, or set PYTHONUTF8=1\.$"):
+        environment._need_utf8_path()
+
+
 @pytest.mark.long
 def test_it_starts_and_races_whatever_the_environment_says():
     """All of it at once; tests/scripts/odd_environments.py tries them one by one."""
