@@ -165,6 +165,8 @@ def test_the_saved_page_replays_alone_and_its_policy_stops_what_was_slipped_in(t
     assert alone.title().startswith("A race on") and loaded == [file.as_uri()]
     assert len(refusals) == 3 and all("Content Security Policy" in words for words in refusals), refusals
     assert standing(alone) == expected(trace, 1e9)
+    outcome, verdict = (alone.locator(f".board-{part}").bounding_box() for part in ("outcome", "verdict"))
+    assert outcome["y"] + outcome["height"] <= verdict["y"] and outcome["x"] == verdict["x"], "nothing is beside it"
     seek(alone, 1.5)
     assert standing(alone) == expected(trace, 1.5)
     alone.select_option(".replay-speed", "1")  # slow enough to be seen running on a busy machine
