@@ -184,6 +184,7 @@ def after_race(tiny, chromium):
             tab = Tab(chromium, f"{tiny.url}{FULL}&temperature={temperature}&seed=3")
             made[temperature] = tab, raced(tab)
         tab = made[temperature][0]
+        tab.page.mouse.move(0, 0)
         if tab.page.is_visible(".look-close"):
             tab.page.click(".look-close")
         return made[temperature]

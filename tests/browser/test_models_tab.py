@@ -17,6 +17,8 @@ from tests.catalog.hub_server import FakeHub, Repo, serving
 from tests.models.build import GOLDEN, random_drafter
 from tests.playground.serving import served
 
+from .steps import copied
+
 TINY = """
 title = "Tiny ${alert(1)} <img src=x onerror=alert(1)>"
 note = "A note with <b>markup</b> and {{value}}."
@@ -182,10 +184,7 @@ def by_its_card(tab):
     card.locator("input[value='8-bit']").check()
     tab.page.wait_for_function("!document.querySelector('[data-card=tiny] .card-badges').innerText.includes('loaded')")
     card.locator("summary").click()
-    card.get_by_role("button", name="Copy: mlx-dspark").click()
-    tab.page.wait_for_function(
-        "[...document.querySelectorAll('.copyable button')].some(b => /Copied|Selected/.test(b.textContent))"
-    )
+    assert copied(tab.page, "[data-card=tiny] [aria-label^='Copy: mlx-dspark']").startswith("mlx-dspark")
 
 
 def test_names_are_text_and_a_base_target_warns(models, open_tab):

@@ -42,7 +42,7 @@ from dspark_core.race.answer import AnswerRequest, Piece
 from dspark_core.race.completion import complete
 from dspark_core.race.loaded import Models
 from dspark_core.race.records import FULL, PLAIN, LaneSpec
-from tests.conftest import GOLDEN
+from tests.conftest import GOLDEN, as_here
 from tests.playground.golden_choices import choice, races
 
 from .build import talking_target
@@ -232,7 +232,7 @@ def test_a_lost_rank_ends_a_decode_and_comes_back(pair, number):
     began = time.monotonic()
     with pytest.raises(RankLost, match=r"^Rank 1 \(.*\) has ended, or has not answered .* is lost: load it again"):
         tokens(events)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < as_here(10)
     with pytest.raises(RankLost):
         spread.new_cache()[0].target.forward(mx.array([1]), spread.new_cache())
     assert engine.lost and engine.load(choice("A")).changed and not engine.lost
@@ -267,14 +267,14 @@ WAITING = """
 import ctypes, os
 from dspark_core.models.ranks import Beats
 with Beats(None, {parent}).waiting(0.5):
-    ctypes.PyDLL(None).sleep(60)  # which lets no other thread run
+    ctypes.PyDLL(None).sleep(600)  # which lets no other thread run
 """
 
 
 @pytest.mark.parametrize(("parent", "status"), [("os.getppid()", -signal.SIGALRM), ("1 + os.getppid()", Beats.LOST)])
 def test_who_waits_for_ranks_that_do_not_come_ends_and_at_once_where_its_parent_is_gone(parent, status):
     run = [sys.executable, "-c", WAITING.format(parent=parent)]
-    assert subprocess.run(run, timeout=50).returncode == status
+    assert subprocess.run(run, timeout=300).returncode == status
 
 
 def test_a_stopped_process_is_given_up_however_busy_its_machine(monkeypatch):
