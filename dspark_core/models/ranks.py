@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import ClassVar
 
 BEAT_S = 0.5  # between two signs of life of a rank process
-SILENT_S = 5.0  # without one, in the middle of steps, after which it is given up: a busy machine does not delay these
 STALL_S = 7.0  # without a step forward, after which a rank is given up
 CROWD = 3.0  # programs that want each core, on average, from which on it is waited longer
 START_S = 300.0  # until the first sign of life: a busy machine is slow
@@ -89,7 +88,8 @@ class RankProcess:
         seconds = START_S * Beats.patience()
         with suppress(EOFError, OSError):
             while self._beats.poll(seconds):
-                seconds = SILENT_S if self._beats.recv_bytes() == Beats.STEPS else STALL_S * Beats.patience()
+                self._beats.recv_bytes()
+                seconds = STALL_S * Beats.patience()
             self.stalled = True
             print(f"The process of rank {self.rank} gave no sign of life for {seconds:.0f} s.", file=sys.stderr)
         self.kill()
@@ -111,10 +111,9 @@ class Beats:
     """For a rank process: signs of life, and the end of it where its work does not come on or its parent is gone."""
 
     LOST, ENDED = 75, 76  # exit statuses of a process: its group is lost; all of it has come to its end
-    STEPS, LONG = b"1", b"0"  # signs of life: in the middle of steps; of imports and files, which may let no thread run
 
     def __init__(self, beats: Connection, parent: int) -> None:
-        self._beats, self._parent, self._seconds = beats, parent, START_S
+        self._beats, self._parent = beats, parent
         self.limit(START_S)
 
     @contextmanager
@@ -130,10 +129,7 @@ class Beats:
 
     def limit(self, seconds: float = STALL_S) -> None:
         """The work has come on; the next time is at most so many seconds from now."""
-        other = (seconds > STALL_S) != (self._seconds > STALL_S)
         self._since, self._seconds = time.monotonic(), seconds
-        if other:
-            self._give_sign()
 
     @staticmethod
     def patience() -> float:
@@ -149,14 +145,11 @@ class Beats:
 
     def _keep(self) -> None:
         while (time.monotonic() - self._since) / self.patience() < self._seconds and os.getppid() == self._parent:
-            self._give_sign()
+            try:
+                self._beats.send_bytes(b"1")
+            except OSError:
+                break
             time.sleep(BEAT_S)
         if os.getppid() == self._parent:
             print(f"A rank's work has not come on for {time.monotonic() - self._since:.0f} s.", file=sys.stderr)
         os._exit(self.LOST)
-
-    def _give_sign(self) -> None:
-        try:
-            self._beats.send_bytes(self.STEPS if self._seconds <= STALL_S else self.LONG)
-        except OSError:
-            os._exit(self.LOST)

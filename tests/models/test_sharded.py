@@ -7,10 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from itertools import islice
-from multiprocessing import Pipe
 from unittest.mock import patch
 
 import mlx.core as mx
@@ -27,7 +25,7 @@ from dspark_core.models.cache import copy_cache, trim
 from dspark_core.models.checkpoint import load_drafter
 from dspark_core.models.cpu_streams import Spread, install, layers_of
 from dspark_core.models.group import Group
-from dspark_core.models.ranks import Beats, Rank, RankProcess
+from dspark_core.models.ranks import Beats, Rank
 from dspark_core.models.shard_process import Shard
 from dspark_core.models.sharded import load_spread
 from dspark_core.models.shards import mlx_lm_splits
@@ -275,26 +273,6 @@ with Beats(None, {parent}).waiting(0.5):
 def test_who_waits_for_ranks_that_do_not_come_ends_and_at_once_where_its_parent_is_gone(parent, status):
     run = [sys.executable, "-c", WAITING.format(parent=parent)]
     assert subprocess.run(run, timeout=300).returncode == status
-
-
-def test_a_stopped_process_is_given_up_however_busy_its_machine(monkeypatch):
-    """Where it was in the middle of steps; one that imports or reads files may be silent for longer."""
-    monkeypatch.setattr(Beats, "patience", staticmethod(lambda: 100.0))
-    monkeypatch.setattr("dspark_core.models.ranks.SILENT_S", 0.1)
-    process, given = RankProcess.__new__(RankProcess), []
-    process.rank = 1
-    process.process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    process._beats, beats = Pipe(duplex=False)
-    life = Beats(beats, os.getpid())
-    life.limit()
-    life.limit(60.0)  # both of which say so at once
-    waits = threading.Thread(target=lambda: given.append(process.wait()))
-    waits.start()
-    waits.join(1.0)
-    assert not given
-    life.limit()
-    waits.join(60.0)
-    assert given == [-signal.SIGKILL] and process.stalled
 
 
 def test_mlx_without_the_backend_is_said_at_once(tmp_path):
