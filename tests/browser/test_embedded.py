@@ -29,4 +29,4 @@ def test_dflash_2_is_one_click_away(product, open_tab):
         )
         assert further.evaluate("node => node === document.activeElement"), "it keeps the focus"
     assert "DFlash · hardware-aware, DFlash 2 · " in summary.inner_text()
-    assert tab.page.locator(".pane").count() == 4
+    tab.page.wait_for_function("document.querySelectorAll('.pane').length === 4")

@@ -120,7 +120,7 @@ def test_two_races_are_compared_and_either_can_be_put_back_on_the_board(recorded
             strict=True,
         )
     )
-    assert rows["tok/s"].split("\t")[1] == "10.00" and rows["tokens"].split("\t")[1:3] == ["29", "49"]
+    assert rows["tok/s"].split("\t")[1] == "10.0" and rows["tokens"].split("\t")[1:3] == ["29", "49"]
     assert "The prompts differ" in tab.page.inner_text(".compared-notes")
     tab.page.get_by_label("Left").click()
     tab.page.get_by_role("option").nth(1).click()
