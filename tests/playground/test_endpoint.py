@@ -535,8 +535,14 @@ def test_what_model_and_template_refuse_names_its_field(page, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(target, "encode_chat", lambda *_: fail(ModelError("The template cannot render this.")))
         assert blamed("/chat/completions", chat()) == ("messages", None)
-    patched = dict(page.worker.engine.models.drafters) | {"dspark": "it is broken."}
-    monkeypatch.setattr(page.worker.engine.models, "drafters", patched)
+    models = page.worker.engine.models
+    monkeypatch.setattr(models, "drafters", dict(models.drafters))
+
+    def unreadable(ids):  # as one that was to be read on request
+        models.drafters["dspark"] = "it is broken."
+        return iter(())
+
+    monkeypatch.setattr(models, "read", unreadable)
     assert blamed("/chat/completions", chat(lane="dspark")) == ("model", None)
 
 

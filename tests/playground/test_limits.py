@@ -128,8 +128,9 @@ def ends(fitted, lane):
 def test_a_button_offers_what_is_loaded_on_request():
     more = replace(B8, id="dflash2", title="DFlash 2", on_request=True)
     for infos, there in (((SPARK, more), True), ((SPARK, B16), False), ((), False)):
-        shown = further_shown(offers(*infos), "dflash2")
-        assert (shown["visible"] is True) == there and (not there or shown["value"] == "+ DFlash 2")
+        for form, sign in ((RaceForm(), "+"), (RaceForm(lanes=(LaneForm("dflash2"),)), "−")):
+            shown = further_shown(offers(*infos), "dflash2", form)
+            assert (shown["visible"] is True) == there and (not there or shown["value"] == f"{sign} DFlash 2")
 
 
 def test_caps_follow_the_drafter():
