@@ -45,6 +45,15 @@ def hears_of_sigterm(pid: int) -> bool:
     return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
+@pytest.fixture
+def hangs_up():
+    """Under nohup a program hears nothing of SIGHUP, nor do those that it starts."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangs_up")
 @pytest.mark.parametrize(
     ("state", "number", "status"),
     [("importing", signal.SIGINT, 130), ("importing", signal.SIGHUP, 129), ("loading", signal.SIGTERM, 143)],
