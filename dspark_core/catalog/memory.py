@@ -220,6 +220,8 @@ class Footprint:
     def beside(self, target: "Footprint") -> int:
         """Bytes of a drafter that drafts from a list of tokens: it has rows of the target's head of its own, and its
         own heads are cut to theirs. Raises ModelError."""
+        if not is_drafter(self.facts.config):  # a small model
+            return self.bytes
         c = parse_config(self.facts.where, self.facts.config, self.facts.tensors)
         share = c.head_rows / c.vocab_size if c.listed else 1.0
         both, embedding = target.ends
