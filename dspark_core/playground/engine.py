@@ -284,22 +284,22 @@ class PresetEngine:
     @property
     def infos(self) -> tuple[DrafterInfo, ...]:
         """Of the drafters that run; those that are read on request change as they are."""
-        return self._models.infos if self._models else ()
+        return models.infos if (models := self._models) else ()  # other threads read it, while it is replaced
 
     @property
     def problems(self) -> dict[str, str]:
         """Id -> why a drafter does not run."""
-        return self._models.problems if self._models else {}
+        return models.problems if (models := self._models) else {}
 
     @property
     def drafters(self) -> dict[str, str]:
         """All of them in words: Models.descriptions."""
-        return self._models.descriptions if self._models else {}
+        return models.descriptions if (models := self._models) else {}
 
     @property
     def lost(self) -> str:
         """Why machines are gone that had a part of what is loaded; empty where all are there."""
-        return self._models.target.lost if self._models is not None else ""
+        return models.target.lost if (models := self._models) else ""
 
     @property
     def thinks(self) -> bool:
