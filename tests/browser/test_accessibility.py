@@ -42,6 +42,7 @@ def on_race(tab):
     said(tab, "Opened")
     tab.page.select_option(".keep-races select", index=0)  # the race that was run stands on the board again
     tab.page.wait_for_function("document.querySelectorAll('.pane').length === 4")
+    tab.until("done")
     tab.page.locator(".pane[data-lane='1'] .round").nth(2).click()
     tab.page.wait_for_selector(".inspector[data-state=done] .slot")
 

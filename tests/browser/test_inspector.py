@@ -311,7 +311,8 @@ def test_a_round_that_was_looked_at_is_kept_with_the_race(after_race, recorded, 
                 place["text"] = hostile["tokens"][str(place["token_id"])] = text
     open_file(other, json.dumps(hostile))
     said(other, "Opened")
-    other.page.wait_for_function("document.querySelector('.inspector').hidden")
+    other.until("done")  # what is clicked before is drawn anew under the pointer
+    assert other.page.is_hidden(".inspector")
     look(other.page, 1, 2)
     assert shown(other.page)[0]["text"] == text and other.page.locator(".inspector img").count() == 0
     other.page.click("#slot-0")

@@ -374,6 +374,6 @@ def test_a_page_hears_what_the_engine_does_meanwhile_and_when_it_is_ready():
         idle.go.release()
     until(lambda: worker.idling)
     status = models_status(worker)
-    assert next(status).splitlines()[-2:] == ["a target, bf16", "measuring"]
+    assert next(status).splitlines()[-2:] == ["Target: a target, bf16", "measuring"]
     idle.go.release()
     assert list(status) == ["a target, bf16"]
