@@ -376,4 +376,4 @@ def test_a_page_hears_what_the_engine_does_meanwhile_and_when_it_is_ready():
     status = models_status(worker)
     assert next(status).splitlines()[-2:] == ["Target: a target, bf16", "measuring"]
     idle.go.release()
-    assert list(status) == ["a target, bf16"]
+    assert list(status) == ["Target: a target, bf16"]
