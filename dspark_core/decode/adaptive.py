@@ -51,8 +51,7 @@ PROBE_LOSS = 0.003  # share of the time parked that probing again may lose
 MOST_CREDIT = 3.0  # rejected rounds' worth of earlier gain that may be lost again
 # When the learner does work of its own.
 REPRICE = 64  # positions after which costs are read again: attention grows slowly
-WORTH_LOOKING = 0.02  # plain steps that the first head row must cost before looking first is worth a synchronisation:
-# where a reduced draft vocabulary makes it 0.04 on two cores, looking won 0 and 5 % on two sets of recorded answers
+WORTH_LOOKING = 0.05  # plain steps that the first head row must cost before looking first is worth a synchronisation
 
 
 def algorithm1(confidence: Sequence[Sequence[float]], sps: Callable[[int], float]) -> list[int]:
