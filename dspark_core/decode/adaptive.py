@@ -26,7 +26,7 @@ OPTIMISM = 0.1  # plain steps that choosing by confidence may be hoped to gain: 
 PATIENCE = 4.0  # rounds that what is believed of confidences weighs against those that were waited for
 MARGIN = 1.05  # by which waiting for confidences must promise more than drafting blindly: their promise is rosy
 HOPE = 1.0  # standard deviations by which a text may be easier than it seems, to be tried for that,
-TRIES = 0.75  # plain steps that such rounds are expected to lose at most: one try where a draft costs a step
+TRIES = 1.5  # plain steps that such rounds are expected to lose at most
 NEWS = 0.01  # change of a slot's expected acceptance at which that is worked out again
 COST_DOUBT = 1.4  # times that a curve may easily be off, before the first try shows it
 # What a decode's own times say against the curve, which one busy moment may have bent.
@@ -36,9 +36,6 @@ PACED = 8, 16, 32, 63  # plain steps in a row after which that is worked out aga
 # How fast observations are forgotten: a text turns from code to prose and back.
 DRIFT = 0.98  # weight that an outcome has a round later: half after 34 rounds, enough to tell 0.6 from 0.8
 FORGET = 0.85  # the same for a round's gain, half after 4: a round is a sum over its slots, and parking late is dear
-UNSENT = 0.6  # weight, in what all slots share, of a draft that was kept back, with its confidence for an outcome. At
-# 0 a text seems as easy as what was sent of it (schedule_sim: 5 of 105 cells below 0.97 of the best cap, at 0.6 three);
-# at 1 a head that knows which rounds are hard has the easy ones cut short, too
 SLOT_WEIGHT = 12.0  # outcomes of a slot's own that weigh as much as what the other slots imply about it
 STALE = 8, 64  # parked steps in a row after which earlier observations count half: at first, then twice as many, ...
 # What drafting may lose; HardwareAware states the bound that they make.
@@ -180,14 +177,13 @@ class TextShift:
         # Rounded predictions keep this small: the fit costs the same after 10 rounds and after 10,000.
         self._counts: dict[float, list[float]] = {}  # predicted logit, rounded -> accepted and all, decayed
 
-    def update(self, outcomes: Iterable[tuple[float, float, float]]) -> None:
-        """Of one round: logits that were predicted, whether the draft was accepted (or how probably), and what that
-        weighs."""
+    def update(self, outcomes: Iterable[tuple[float, bool]]) -> None:
+        """Logits that were predicted in one round, and whether the draft was accepted."""
         self.fade(DRIFT)
-        for z, accepted, weight in outcomes:
+        for z, accepted in outcomes:
             counts = self._counts.setdefault(round(2 * z) / 2, [0.0, 0.0])
-            counts[0] += weight * accepted
-            counts[1] += weight
+            counts[0] += accepted
+            counts[1] += 1
         # Newton steps on the log posterior from the last value, where two are enough: one round moves it little. Held
         # to 1 each, for at the flat ends of the sigmoid a step may overshoot.
         for _ in range(2):
@@ -237,10 +233,9 @@ class SlotAcceptance:
         for counts, (right, n) in zip(self._counts, outcomes, strict=True):
             counts[0] = counts[0] * DRIFT + right
             counts[1] = counts[1] * DRIFT + n
-        # What all slots share learns from the first draft behind them, too: a round that a low confidence ended is a
-        # hard one, and without it a text would look as easy as the rounds that were sent.
-        weights = [1.0] * decided + [UNSENT] * len(unsent[:1])
-        self._shift.update((z, right, w) for z, (right, _), w in zip(self._prior, outcomes, weights, strict=False))
+        # Not into what all slots share: an easy round's later slots are easy, however hard the rounds were that only
+        # the first confidence ended.
+        self._shift.update([(z, k < accepted) for k, z in enumerate(self._prior[:decided])])
         self._estimate()
 
     def fade(self, weight: float) -> None:
@@ -430,7 +425,7 @@ class _Learner(Schedule):
         if self._confidence:
             tokens, seconds, rounds = (FORGET * x for x in self._waited)
             self._waited = tokens + expected_tokens(trusted[:sent])[-1], seconds + cost, rounds + 1
-            self._trust.update((c, k < r.accepted, 1.0) for k, c in enumerate(self._confidence[:decided]))
+            self._trust.update((c, k < r.accepted) for k, c in enumerate(self._confidence[:decided]))
             if self._fit:
                 self._fit.observe(self._given[:decided], r.accepted)
         else:

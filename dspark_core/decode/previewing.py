@@ -91,7 +91,7 @@ class _Chooser(Schedule):
         right = next((k for k, (a, b) in enumerate(zip(followed, self._ids, strict=False)) if a != b), len(followed))
         decided = min(right + 1, len(followed), len(self._ids))
         if decided:
-            self._trust.update((z, k < right, 1.0) for k, z in enumerate(self._fitted[:decided]))
+            self._trust.update((z, k < right) for k, z in enumerate(self._fitted[:decided]))
             self._fit.observe(self._given[:decided], right)
         self._steps = 0 if r.proposed else self._steps + 1
         if self._steps == STALE[1]:

@@ -13,7 +13,6 @@ from dspark_core.decode.adaptive import (
     LOSS,
     PROBE_LOSS,
     HardwareAware,
-    SlotAcceptance,
     algorithm1,
     prefix,
 )
@@ -288,14 +287,6 @@ def test_overconfidence_is_unlearned():
     fate = draws(0.4, 3)
     _, seconds = replay(HardwareAware(TAXI, "DSpark", (), True), fate, 600, TAXI, "DSpark", 7, lambda i: [0.95] * 7)
     assert seconds / (600 * TAXI.plain_s(100)) < 1.05
-
-
-def test_rounds_that_a_low_confidence_ended_make_the_text_hard():
-    """Nothing of them was sent, so the confidence stands for the outcome, in what all slots share."""
-    slots = SlotAcceptance([0.8] * 7, 0.6)
-    for _ in range(5):
-        slots.update(0, 0, [0.2, 0.8, 0.8])
-    assert slots.expected[0] < slots.expected[6] < 0.7
 
 
 def test_the_same_rounds_lead_to_the_same_decisions():
