@@ -22,10 +22,8 @@ def defaults(model_type: str) -> dict[str, Any]:
 
 def read(fields: TargetFields) -> tuple[list[LayerShape], int]:
     heads, width, inner = (fields.mlx[n] for n in ("num_attention_heads", "hidden_size", "intermediate_size"))
-    n, head_dim = (
-        fields.size("num_hidden_layers", MAX_TARGET_LAYERS),
-        fields.whole("head_dim", 1, MAX_HEAD_DIM, width // heads),
-    )
+    n = fields.size("num_hidden_layers", MAX_TARGET_LAYERS)
+    head_dim = fields.whole("head_dim", 1, MAX_HEAD_DIM, width // heads)
     if head_dim * heads != width:
         raise fields.error("hidden_size", width, f"num_attention_heads {heads} times head_dim {head_dim}")
     kv_heads = fields.size("num_key_value_heads", MAX_HEADS, heads)
@@ -40,14 +38,12 @@ def read(fields: TargetFields) -> tuple[list[LayerShape], int]:
     fields.neutral |= dict.fromkeys(("use_qk_norm", "qk_norm", "lm_head_bias"), (False,))
     fields.neutral |= {"use_sliding_window": (window is not None,), "layer_types": (["full_attention"] * n,)}
     fields.tensors = {"q_norm": "none", "mlp.gate_proj.weight": "none"}
+    three, two = (heads + 2 * kv_heads) * head_dim, 2 * inner  # rows of q, k and v, and of gate and up
     for i in range(n):
-        both = (
-            "num_key_value_heads",
-            kv_heads,
-            (heads + 2 * kv_heads) * head_dim,
-            f"layers.{i}.self_attn.qkv_proj.weight",
-        )
-        fields.rows += [both, ("intermediate_size", inner, 2 * inner, f"layers.{i}.mlp.gate_up_proj.weight")]
+        fields.rows += [
+            ("num_key_value_heads", kv_heads, three, f"layers.{i}.self_attn.qkv_proj.weight"),
+            ("intermediate_size", inner, two, f"layers.{i}.mlp.gate_up_proj.weight"),
+        ]
     fields.mlx |= {"rope_theta": turned.theta, "rope_scaling": None, "partial_rotary_factor": part}
     fields.mlx |= {"rope_traditional": False, "original_max_position_embeddings": fields.mlx["max_position_embeddings"]}
     return [LayerShape(head_dim, kv_heads, window)] * n, turned.context
